@@ -1,0 +1,130 @@
+"""Times the exact global metrics against a plain statement with Python heaps.
+
+Both get the same top-k lists, accumulate them batch by batch and compute GAP
+and the average precision of every class. The top-k itself and making up the
+data are not timed. Both use one core, and seconds are of its CPU time, so that
+other programs on the machine count little. The plain side runs on fewer videos,
+which favours it: its heaps stay small. From the repository's root:
+
+  python -m experiments.benchmarks.metrics --videos=100000
+"""
+
+import heapq
+import resource
+import time
+
+from absl import app
+from absl import flags
+import numpy as np
+
+from yt8m_distill import metrics
+
+_VIDEOS = flags.DEFINE_integer(
+    'videos', 100000, 'Videos for GlobalMetrics.', lower_bound=1)
+_PLAIN_VIDEOS = flags.DEFINE_integer(
+    'plain_videos', 20000, 'Videos for the heaps.', lower_bound=1)
+_CLASSES = flags.DEFINE_integer(
+    'classes', 3862, 'Number of classes.', lower_bound=1)
+_TOP_K = flags.DEFINE_integer(
+    'top_k', 20, 'Scores listed per video.', lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    'batch_size', 512, 'Videos per update.', lower_bound=1)
+
+
+class _HeapPrecision:
+  """Average precision from a heap of (score, hit) tuples."""
+
+  def __init__(self):
+    self._heap = []
+    self.positives = 0
+
+  def push(self, scores, hits):
+    for pair in zip(scores, hits):
+      heapq.heappush(self._heap, pair)
+
+  def average_precision(self):
+    total, found = 0.0, 0
+    pairs = sorted(self._heap, key=lambda pair: -pair[0])
+    for place, (_, hit) in enumerate(pairs, 1):
+      if hit:
+        found += 1
+        total += found / place
+    return total / self.positives if self.positives else 0.0
+
+
+class _HeapMetrics:
+  """GAP and mAP with one heap for all pairs and one for each class."""
+
+  def __init__(self, num_classes):
+    self._all = _HeapPrecision()
+    self._by_class = [_HeapPrecision() for _ in range(num_classes)]
+
+  def update(self, hit_at_one, perr, scores, classes, hits, positives):
+    del hit_at_one, perr
+    for video in zip(scores, classes, hits):
+      self._all.push(video[0], video[2])
+      for score, c, hit in zip(*video):
+        self._by_class[c].push([score], [hit])
+    self._all.positives += positives.sum()
+    for heap, count in zip(self._by_class, positives):
+      heap.positives += count
+
+  def result(self):
+    precisions = [heap.average_precision() for heap in self._by_class]
+    return {'gap': self._all.average_precision(), 'map': np.mean(precisions)}
+
+
+def _batch(rng, batch_size):
+  """A made-up batch for `update`: a few classes are common, as in real data."""
+  num_classes = _CLASSES.value
+  shape = [batch_size, _TOP_K.value]
+  scores = -np.sort(-rng.random(shape, np.float32)**4, axis=-1)
+  classes = (rng.random(shape)**3 * num_classes).astype(np.int32)
+  hits = rng.random(shape) < 0.6 * scores
+  missed = rng.random(batch_size // 2)**3 * num_classes
+  labels = np.concatenate([classes[hits], missed.astype(np.int32)])
+  positives = np.bincount(labels, minlength=num_classes)
+  hit_at_one = hits[:, 0].astype(np.float32)
+  return hit_at_one, hit_at_one, scores, classes, hits, positives
+
+
+def _measure(evaluation, num_videos):
+  """Videos per CPU second of accumulation and result, and the result."""
+  rng = np.random.default_rng(1)
+  seconds = 0.0
+  for first in range(0, num_videos, _BATCH_SIZE.value):
+    batch = _batch(rng, min(_BATCH_SIZE.value, num_videos - first))
+    start = time.process_time()
+    evaluation.update(*batch)
+    seconds += time.process_time() - start
+  start = time.process_time()
+  result = evaluation.result()
+  seconds += time.process_time() - start
+  return num_videos / seconds, result
+
+
+def _peak_mib():
+  # Linux counts in KiB.
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(_):
+  num_classes = _CLASSES.value
+  idle = _peak_mib()
+  rate, _ = _measure(metrics.GlobalMetrics(num_classes), _VIDEOS.value)
+  peak = _peak_mib()
+  num_plain = _PLAIN_VIDEOS.value
+  plain_rate, plain = _measure(_HeapMetrics(num_classes), num_plain)
+  _, exact = _measure(metrics.GlobalMetrics(num_classes), num_plain)
+  for name, value in plain.items():
+    np.testing.assert_allclose(exact[name], value, rtol=1e-3, err_msg=name)
+  print(f'{_VIDEOS.value} videos, {num_classes} classes, '
+        f'top {_TOP_K.value}; {num_plain} videos for the heaps')
+  print(f'GlobalMetrics {rate:12,.0f} videos/s')
+  print(f'Python heaps  {plain_rate:12,.0f} videos/s')
+  print(f'ratio         {rate / plain_rate:12,.1f}')
+  print(f'peak RSS      {peak:12,.0f} MiB, {idle:,.0f} of them at the start')
+
+
+if __name__ == '__main__':
+  app.run(main)

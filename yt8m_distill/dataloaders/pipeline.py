@@ -1,0 +1,198 @@
+"""From files to batches: a `tf.data` pipeline whose order is known.
+
+The Garden's `InputReader` parses, caches, serves (tf.data service) and
+prefetches. Deviations from it: the source is ours, so that training order is a
+function of (seed, epoch) and a resumed run can go on where it stopped; each
+epoch holds every record once, epochs never mix in a shuffle buffer; evaluation
+is in order; padding is added when a batch is put together.
+
+B videos per replica, K frames, D features, V classes.
+"""
+
+from typing import Optional
+
+from absl import logging
+import tensorflow as tf
+
+from official.core import config_definitions as cfg
+from official.core import input_reader
+from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import reader as reader_lib
+from yt8m_distill.dataloaders import shards
+
+_TFDS_FIELDS = ('tfds_name', 'tfds_split', 'tfds_data_dir',
+                'tfds_as_supervised', 'tfds_skip_decoding_feature')
+
+
+def build(params: data.VideoData, reader: reader_lib.FrameReader,
+          input_context: Optional[tf.distribute.InputContext] = None,
+          start_step: int = 0) -> tf.data.Dataset:
+  """Returns the batches of one input pipeline.
+
+  Training repeats for ever. Evaluation reads every record once, in order; there
+  `cycle_length`, `block_length`, `shuffle_buffer_size` and `seed` mean nothing.
+
+  Args:
+    params: which files and how. `deterministic` left at None is True.
+    reader: from a record to an example.
+    input_context: which part of the input is for this pipeline.
+    start_step: batches that the job has consumed before: training goes on
+      behind them. Whole epochs are passed over where `num_examples` tells how
+      long they are, otherwise records are read, but not parsed. A tf.data
+      service starts afresh.
+
+  Returns:
+    A dataset of ({'frames': uint8 [B, K, D], 'num_frames': int32 [B], perhaps
+    'id': string [B]}, labels bool [B, V]).
+
+  Raises:
+    ValueError: a field has a value that cannot be honoured, or a file is
+      missing, empty or of another format.
+  """
+  context = input_context or tf.distribute.InputContext()
+  _check(params, context, start_step)
+  paths = shards.find(params.input_path)
+  sizes = shards.sizes(paths)
+  if not params.skip_corrupt_records:
+    empty = [path for path, size in zip(paths, sizes) if not size]
+    if empty:
+      raise ValueError(f'{", ".join(empty)}: empty, 0 bytes. Fetch again or '
+                       'remove, or set skip_corrupt_records=True.')
+  first = shards.first(paths, sizes)
+  if first is None:
+    raise ValueError(f'{paths[0]} and {len(paths) - 1} more: no record can be '
+                     'read; corrupt, or no TFRecords. Correct input_path.')
+  reader.check_format(*first)
+  source = _Source(params, paths, sizes, context, start_step)
+
+  def batch(dataset, input_context):
+    if params.cache and params.is_training:
+      dataset = source.epochs(dataset)
+    return dataset.padded_batch(
+        input_context.get_per_replica_batch_size(params.global_batch_size),
+        reader.padded_shapes, drop_remainder=params.drop_remainder)
+
+  # Shuffling and repeating are done by `source`: is_training asks for both.
+  # The paths are handed on as found, so that they are not looked for twice.
+  garden = params.replace(
+      input_path=paths, is_training=False,
+      deterministic=params.deterministic is not False)
+  return input_reader.InputReader(
+      garden, parser_fn=reader, transform_and_batch_fn=batch).read(
+          context, dataset=source.records())
+
+
+class _Source:
+  """Serialized records in the order wanted, as (path, index, serialized)."""
+
+  def __init__(self, params, paths, sizes, context, start_step):
+    self._params = params
+    self._files = (tf.constant(paths), tf.constant(sizes, tf.int64))
+    self._num_files = len(paths)
+    # A tf.data service divides the work itself.
+    sharding = params.sharding and not params.enable_tf_data_service
+    self._pipelines = context.num_input_pipelines if sharding else 1
+    self._id = context.input_pipeline_id if sharding else 0
+    self._shard_files = self._num_files >= self._pipelines
+    consumed = (start_step * params.global_batch_size
+                // context.num_input_pipelines)
+    if params.enable_tf_data_service and start_step:
+      logging.warning('A tf.data service cannot go on where it stopped: the '
+                      'data order starts afresh at step %d.', start_step)
+      consumed = 0
+    self._start_epoch, self._skip = 0, consumed
+    length = self._epoch_length()
+    if length:
+      self._start_epoch, self._skip = divmod(consumed, length)
+
+  def _epoch_length(self) -> int:
+    """Records of this pipeline in an epoch, 0 where that is not known."""
+    total = self._params.num_examples
+    if self._params.skip_corrupt_records or not total:
+      return 0
+    if self._pipelines > 1 and self._shard_files:
+      return 0  # Files differ in length, and every epoch deals them anew.
+    return -(-(total - self._id) // self._pipelines)
+
+  def records(self) -> tf.data.Dataset:
+    """All epochs; a single one for evaluation, or to be cached."""
+    params = self._params
+    if params.is_training and not params.cache:
+      return self.epochs(None)
+    return self._read(tf.range(self._num_files),
+                      params.cycle_length if params.is_training else 1)
+
+  def epochs(self, cached: Optional[tf.data.Dataset]) -> tf.data.Dataset:
+    """Shuffled epochs without end, of examples `cached` or of the files."""
+    params = self._params
+
+    def epoch(number):
+      seed = tf.stack([tf.constant(params.seed, tf.int64), number])
+      if params.enable_tf_data_service:  # Each worker its own order.
+        seed = tf.random.uniform([2], maxval=tf.int64.max, dtype=tf.int64)
+      dataset = cached or self._read(
+          tf.random.experimental.stateless_shuffle(
+              tf.range(self._num_files), seed), params.cycle_length)
+      return dataset.shuffle(
+          params.shuffle_buffer_size,
+          seed=tf.random.stateless_uniform(
+              [], seed, maxval=tf.int64.max, dtype=tf.int64),
+          reshuffle_each_iteration=False)
+
+    numbers = tf.data.Dataset.range(self._start_epoch, tf.int64.max)
+    return numbers.flat_map(epoch).skip(self._skip)
+
+  def _read(self, order: tf.Tensor, cycle_length: int) -> tf.data.Dataset:
+    """This pipeline's share of one pass, files in `order`, int32 [files]."""
+    if self._shard_files:
+      order = order[self._id::self._pipelines]
+    files = tuple(tf.gather(values, order) for values in self._files)
+    params = self._params
+    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
+        lambda path, size: shards.read(path, size, params.skip_corrupt_records),
+        cycle_length=cycle_length, block_length=params.block_length,
+        num_parallel_calls=cycle_length,
+        deterministic=params.deterministic is not False)
+    if not self._shard_files:
+      dataset = dataset.shard(self._pipelines, self._id)
+    return dataset
+
+
+def _check(params, context, start_step):
+  """Raises a ValueError about a field that cannot be honoured."""
+  least = [('global_batch_size', 1), ('block_length', 1), ('num_examples', 0)]
+  if params.is_training:
+    least += [('cycle_length', 1), ('shuffle_buffer_size', 1), ('seed', 0)]
+  for name, minimum in least:
+    value = getattr(params, name)
+    if value is None or value < minimum:
+      raise ValueError(f'{name} is {value}: it must be {minimum} or more.')
+  replicas = context.num_replicas_in_sync
+  if params.global_batch_size % replicas:
+    raise ValueError(
+        f'global_batch_size is {params.global_batch_size}, which {replicas} '
+        f'replicas cannot share: make it a multiple of {replicas}.')
+  for name in _TFDS_FIELDS:
+    if getattr(params, name):
+      raise ValueError(f'{name} is {getattr(params, name)!r}, but only TFRecord '
+                       'files are read here: set input_path instead.')
+  if not isinstance(params.input_path, (str, list, tuple)):
+    raise ValueError('input_path is a mapping, but data sets are not mixed '
+                     'here: give files or patterns.')
+  if start_step < 0 or start_step and not params.is_training:
+    raise ValueError(f'start_step is {start_step}: it must be 0 or more, and 0 '
+                     'where is_training is not set.')
+  if not params.is_training and not params.sharding and (
+      context.num_input_pipelines > 1):
+    raise ValueError('sharding is False, so that each input pipeline would '
+                     'evaluate every record: set it to True.')
+  if params.enable_tf_data_service:
+    if not params.tf_data_service_address:
+      raise ValueError('enable_tf_data_service needs tf_data_service_address, '
+                       "for example 'grpc://host:5050'.")
+    if params.skip_corrupt_records:
+      raise ValueError('skip_corrupt_records runs Python code, which a tf.data '
+                       'service cannot: switch one of the two off.')
+    if not params.is_training:
+      raise ValueError('enable_tf_data_service is for training: with several '
+                       'workers it would deliver records more than once.')

@@ -1,0 +1,339 @@
+"""Exact YouTube-8M metrics: Hit@1, PERR, GAP and mAP of an evaluation set.
+
+On the device, `video_metrics` reduces all scores of a batch to two values and a
+top-k list per video. On the host, `GlobalMetrics` keeps the lists, 8 bytes for
+each (score, hit) pair, and sorts them at the end; no mean of batch values.
+
+Definitions follow google/youtube-8m (eval_util.py,
+average_precision_calculator.py, mean_average_precision_calculator.py):
+
+* Hit@1: whether the class of the highest score is a label; the first at ties.
+* PERR: for a video with n labels, the share of labels among its n highest
+  scores, where a hit counts only if its score is above 0. Both this and Hit@1
+  are 0 for a video without labels.
+* GAP: the (score, hit) pairs of every video's top k, pooled and sorted by
+  score: the sum of the precision at each hit, over all positive labels of the
+  ground truth (also those outside the top k).
+* mAP: the same pairs split by class, each class over its own positive labels;
+  the unweighted mean over classes.
+
+Deviations, all about equal scores, rounding or empty classes:
+
+* The original shuffles equal scores with a fixed seed before it sorts, so its
+  GAP and mAP depend on the order of the videos. Here a group of equal scores
+  counts with its expected value over all orders of the group: batches, replicas
+  and workers may come in any order.
+* PERR and the cut at the top k: among equal scores the lower class comes first.
+  The original takes an arbitrary one.
+* GAP and AP are summed in float64; the original under Python 3 uses float32.
+* A class without positive labels is AP 0 in mAP, as in the original until May
+  2019 and in the Model Garden, or left out, as since then: `empty_classes`.
+
+Shapes: B videos, V classes, K top k, N pairs, H hits, G groups of equal scores.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# A pair is one uint64 key: 31 bits of class, 32 of score (high scores first), 1
+# of hit. Sorted, keys give the lists of all classes; without the class, GAP's.
+_HIT = np.uint64(1)
+_SCORE_BITS = np.uint64(32)
+_CLASS_SHIFT = np.uint64(33)
+_NO_CLASS = np.uint64(2**33 - 1)
+
+
+def video_metrics(predictions, labels, top_k):
+  """Hit@1, PERR and the top-k list of every video, from all of its scores.
+
+  Args:
+    predictions: scores [B, V] of any float type; B may be 0.
+    labels: ground truth [B, V], bool, or numbers that are above 0 for a label.
+    top_k: how many of the highest scores to list; K = min(top_k, V).
+
+  Returns:
+    A dict of `hit_at_one` and `perr`, float32 [B]; and by descending score, the
+    lower class first at ties, `scores` float32 [B, K], `classes` int32 [B, K]
+    and `hits` bool [B, K]. A NaN is listed as infinity, ahead of all scores, so
+    that `GlobalMetrics.update` sees it.
+
+  Raises:
+    ValueError: top_k is below 1.
+  """
+  if top_k < 1:
+    raise ValueError(f'top_k must be at least 1, not {top_k}.')
+  predictions = tf.cast(predictions, tf.float32)
+  predictions = tf.where(
+      tf.math.is_nan(predictions), np.float32(np.inf), predictions)
+  labels = tf.convert_to_tensor(labels)
+  if labels.dtype != tf.bool:
+    labels = labels > tf.zeros([], labels.dtype)
+
+  # One top-k serves the lists and PERR: as long as the longest label list.
+  num_classes = predictions.shape[-1] or tf.shape(predictions)[-1]
+  num_labels_B = tf.reduce_sum(tf.cast(labels, tf.int32), axis=-1)
+  reach = tf.minimum(
+      tf.maximum(top_k, tf.reduce_max(num_labels_B)), num_classes)
+  scores, classes = tf.math.top_k(predictions, reach)
+  hits = tf.gather(labels, classes, batch_dims=1)
+
+  counted = hits & (scores > 0)
+  counted &= tf.range(reach) < num_labels_B[:, tf.newaxis]
+  num_counted_B = tf.reduce_sum(tf.cast(counted, tf.float32), axis=-1)
+
+  num_videos, num_classes = predictions.shape
+  static_BK = [num_videos, num_classes and min(top_k, num_classes)]
+  return {
+      'hit_at_one': tf.cast(hits[:, 0], tf.float32),
+      'perr': tf.math.divide_no_nan(
+          num_counted_B, tf.cast(num_labels_B, tf.float32)),
+      'scores': tf.ensure_shape(scores[:, :top_k], static_BK),
+      'classes': tf.ensure_shape(classes[:, :top_k], static_BK),
+      'hits': tf.ensure_shape(hits[:, :top_k], static_BK),
+  }
+
+
+def batch_gap(scores, hits, num_positives):
+  """GAP of one batch on the device, for training logs.
+
+  Equal scores count in the order given, unlike in `GlobalMetrics`.
+
+  Args:
+    scores: top-k scores [B, K]; B may be 0.
+    hits: whether each of them is a label, bool [B, K].
+    num_positives: scalar, all positive labels of the batch.
+
+  Returns:
+    A float32 scalar; 0 without positive labels.
+  """
+  scores_N = tf.reshape(tf.cast(scores, tf.float32), [-1])
+  hits_N = tf.reshape(tf.cast(hits, tf.float32), [-1])
+  order_N = tf.argsort(scores_N, direction='DESCENDING', stable=True)
+  hits_N = tf.gather(hits_N, order_N)
+  places_N = tf.cast(tf.range(1, tf.size(hits_N) + 1), tf.float32)
+  precision_sum = tf.reduce_sum(tf.cumsum(hits_N) / places_N * hits_N)
+  return tf.math.divide_no_nan(
+      precision_sum, tf.cast(num_positives, tf.float32))
+
+
+def agreement(classes_a, classes_b):
+  """How far two networks list the same classes, e.g. teacher and student.
+
+  Args:
+    classes_a: top-k classes [B, K] by descending score, each at most once; B
+      may be 0.
+    classes_b: the same of the other network.
+
+  Returns:
+    A dict of `top1`, 1 where the first classes are equal, and `overlap`, the
+    share of the K classes that both lists hold in any order; float32 [B].
+
+  Raises:
+    ValueError: the two shapes differ.
+  """
+  classes_a = tf.convert_to_tensor(classes_a)
+  classes_b = tf.convert_to_tensor(classes_b)
+  classes_a.shape.assert_is_compatible_with(classes_b.shape)
+  same_BKK = classes_a[:, :, tf.newaxis] == classes_b[:, tf.newaxis, :]
+  in_both_BK = tf.cast(tf.reduce_any(same_BKK, axis=-1), tf.float32)
+  return {
+      'top1': tf.cast(classes_a[:, 0] == classes_b[:, 0], tf.float32),
+      'overlap': tf.reduce_mean(in_both_BK, axis=-1),
+  }
+
+
+class GlobalMetrics:
+  """Hit@1, PERR, GAP and mAP over all videos of an evaluation, on the host.
+
+  Results do not depend on the order of videos or their split into updates.
+  """
+
+  def __init__(self, num_classes, empty_classes='zero'):
+    """Starts an empty evaluation.
+
+    Args:
+      num_classes: V, below 2 ** 31.
+      empty_classes: what a class without positive labels is in mAP: 'zero' (AP
+        0) or 'skip' (left out).
+
+    Raises:
+      ValueError: empty_classes is neither of the two.
+    """
+    if empty_classes not in ('zero', 'skip'):
+      raise ValueError(
+          f"empty_classes must be 'zero' or 'skip', not {empty_classes!r}.")
+    self._num_classes = num_classes
+    self._empty_classes = empty_classes
+    self._num_videos = 0
+    self._hit_at_one_sum = 0.0
+    self._perr_sum = 0.0
+    self._positives_V = np.zeros(num_classes, np.int64)
+    self._blocks = []  # Keys of pairs, uint64 [N] each.
+
+  @property
+  def num_videos(self):
+    """How many videos were added."""
+    return self._num_videos
+
+  @property
+  def positives(self):
+    """Positive labels of each class so far, int64 [V] (a copy)."""
+    return self._positives_V.copy()
+
+  def update(self, hit_at_one, perr, scores, classes, hits, positives):
+    """Adds a batch: the values of `video_metrics`, in anything numpy can read.
+
+    Args:
+      hit_at_one: [B]; B may be 0.
+      perr: [B].
+      scores: top-k scores [B, K]; K may differ between updates.
+      classes: their classes, integers [B, K].
+      hits: whether they are labels, bool [B, K].
+      positives: positive labels of each class in the batch [V], also those
+        outside the top k.
+
+    Raises:
+      ValueError: shapes do not fit together, a score is not finite, a class is
+        not in 0..V-1, or there are more hits than positive labels. Nothing of
+        the batch is then added.
+    """
+    hit_at_one = np.asarray(hit_at_one, np.float64)
+    perr = np.asarray(perr, np.float64)
+    scores = np.asarray(scores, np.float32)
+    classes = np.asarray(classes)
+    hits = np.asarray(hits, bool)
+    positives = np.asarray(positives).astype(np.int64)
+    self._check(hit_at_one, perr, scores, classes, hits, positives)
+
+    # Sums of float32 values in float64 are exact, so in any order, for millions
+    # of videos.
+    self._num_videos += len(hit_at_one)
+    self._hit_at_one_sum += hit_at_one.sum()
+    self._perr_sum += perr.sum()
+    self._positives_V += positives
+    self._blocks.append(_pack(scores.ravel(), classes.ravel(), hits.ravel()))
+
+  def average_precisions(self):
+    """Returns the AP of each class, float64 [V]; 0 without positive labels."""
+    return self._average_precisions(self._sorted_keys())
+
+  def result(self):
+    """The metrics of everything added so far; more may be added afterwards.
+
+    Returns:
+      A dict of floats `hit_at_one`, `perr`, `gap` and `map`, from 0 to 1;
+      all 0 where no video has a label.
+
+    Raises:
+      ValueError: no video was added.
+    """
+    if not self._num_videos:
+      raise ValueError(
+          'no videos were evaluated: check that the input path matches files '
+          'with records and that the number of validation steps is not 0.')
+    keys_N = self._sorted_keys()
+    precisions = self._average_precisions(keys_N)
+    if self._empty_classes == 'skip':
+      precisions = precisions[self._positives_V > 0]
+    keys_N &= _NO_CLASS
+    keys_N.sort()
+    gap_sum = _precision_sums(keys_N, 1)[0]
+    return {
+        'hit_at_one': float(self._hit_at_one_sum / self._num_videos),
+        'perr': float(self._perr_sum / self._num_videos),
+        'gap': float(gap_sum / max(self._positives_V.sum(), 1)),
+        'map': float(precisions.mean()) if precisions.size else 0.0,
+    }
+
+  def _sorted_keys(self):
+    """Returns the sorted keys of all pairs, a new uint64 [N]."""
+    # With an empty block, so that there is one to concatenate.
+    keys_N = np.concatenate([np.zeros(0, np.uint64), *self._blocks])
+    keys_N.sort()
+    return keys_N
+
+  def _average_precisions(self, keys_N):
+    """As `average_precisions`, from the sorted keys."""
+    sums_V = _precision_sums(keys_N, self._num_classes)
+    return sums_V / np.maximum(self._positives_V, 1)
+
+  def _check(self, hit_at_one, perr, scores, classes, hits, positives):
+    """Raises ValueError for a batch that would be misread; see `update`."""
+    videos, pairs = hit_at_one.shape, scores.shape
+    if not (len(videos) == 1 and perr.shape == videos and len(pairs) == 2 and
+            pairs[:1] == videos and classes.shape == hits.shape == pairs and
+            positives.shape == self._positives_V.shape):
+      raise ValueError(
+          'expected hit_at_one [B], perr [B], scores [B, K], classes [B, K], '
+          f'hits [B, K] and positives [{self._num_classes}], not {videos}, '
+          f'{perr.shape}, {pairs}, {classes.shape}, {hits.shape} and '
+          f'{positives.shape}.')
+    if not np.isfinite(scores).all():
+      raise ValueError('scores must be finite, but some are NaN or infinite: '
+                       'the network has probably diverged.')
+    if scores.size and not (classes.min() >= 0 and
+                            classes.max() < self._num_classes):
+      raise ValueError(f'classes must be from 0 to {self._num_classes - 1}, '
+                       f'not {classes.min()} to {classes.max()}.')
+    if hits.sum() > positives.sum():
+      raise ValueError(
+          f'{hits.sum()} hits, but only {positives.sum()} positive labels: '
+          'positives must count all labels of the same batch.')
+
+
+def _pack(scores_N, classes_N, hits_N):
+  """Keys of pairs, uint64 [N]."""
+  bits_N = (scores_N + np.float32(0)).view(np.int32)  # + 0 turns -0 into 0.
+  # Read as integers, floats from 0 up ascend and negative ones descend. An
+  # ascending sort of the keys shall give descending scores.
+  ranks_N = np.where(bits_N < 0, bits_N, ~bits_N & 0x7FFFFFFF).view(np.uint32)
+  keys_N = classes_N.astype(np.uint64) << _SCORE_BITS | ranks_N
+  return keys_N << _HIT | hits_N
+
+
+def _precision_sums(keys_N, num_segments):
+  """Sums of precision at each hit, expected over all orders of equal scores.
+
+  In a group of m equal scores with g hits, after n pairs with h hits, the j-th
+  place is a hit with probability g / m. Each of the j - 1 places before it then
+  is one with probability (g - 1) / (m - 1). So the place adds
+    g / m * (h + 1 + (j - 1) * (g - 1) / (m - 1)) / (n + j).
+
+  Args:
+    keys_N: sorted keys, uint64 [N]; those of one class, or all if none has its
+      class, are a segment.
+    num_segments: number of segments.
+
+  Returns:
+    float64 [num_segments]; 0 for a segment without hits.
+  """
+  is_hit_N = np.empty(keys_N.shape, bool)  # Faster than 8 bytes for each.
+  np.bitwise_and(keys_N, _HIT, out=is_hit_N, casting='unsafe')
+  positions_H = np.flatnonzero(is_hit_N)
+  if not positions_H.size:
+    return np.zeros(num_segments)
+  # Groups without hits, most of all, add nothing: G is those with hits.
+  scores_H = keys_N[positions_H] >> _HIT
+  first_G = np.flatnonzero(np.append(True, scores_H[1:] != scores_H[:-1]))
+  hits_G = np.diff(first_G, append=positions_H.size)
+  scores_G = scores_H[first_G]
+  starts_G = np.searchsorted(keys_N, scores_G << _HIT)
+  # A group's hits stand last in it, so its end needs no search.
+  sizes_G = positions_H[first_G + hits_G - 1] + 1 - starts_G
+
+  segments_G = (scores_G >> _SCORE_BITS).astype(np.int64)
+  segment_starts = np.searchsorted(
+      keys_N, np.arange(num_segments, dtype=np.uint64) << _CLASS_SHIFT)
+  segment_hits = np.searchsorted(positions_H, segment_starts)
+  pairs_before_G = starts_G - segment_starts[segments_G]
+  hits_before_G = first_G - segment_hits[segments_G]
+
+  # N from here on: the pairs of these groups.
+  first_G = np.cumsum(sizes_G) - sizes_G
+  before_N = np.arange(sizes_G.sum()) - np.repeat(first_G, sizes_G)  # j - 1.
+  share_G = (hits_G - 1) / np.maximum(sizes_G - 1, 1)
+  precision_N = before_N * np.repeat(share_G, sizes_G)
+  precision_N += np.repeat(hits_before_G + 1, sizes_G)
+  precision_N /= np.repeat(pairs_before_G + 1, sizes_G) + before_N
+  sums_G = np.add.reduceat(precision_N, first_G) * (hits_G / sizes_G)
+  return np.bincount(segments_G, weights=sums_G, minlength=num_segments)

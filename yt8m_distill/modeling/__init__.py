@@ -1,0 +1,1 @@
+"""Networks: frames, backbones, heads, and the models made of them."""

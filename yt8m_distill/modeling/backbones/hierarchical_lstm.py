@@ -1,0 +1,144 @@
+"""Hierarchical LSTM of "Efficient Video Classification Using Fewer Frames".
+
+Bhardwaj, Srinivasan, Khapra, CVPR 2019; HierarchicalLstmModel of the authors'
+TensorFlow 1.3 code. The frames are split into chunks of equal length, a lower
+stack of LSTM layers reads each chunk, an upper one the final states of the
+chunks. As in their code a chunk's vector is the whole final state, cells and
+outputs of all layers. Deviation: chunks that no frame fills are not computed;
+their state is zero either way.
+
+B videos, T frames, D features, C chunks, R representation.
+"""
+
+from typing import Optional
+
+import tensorflow as tf
+import tf_keras
+
+from official.vision.modeling.backbones import factory
+from yt8m_distill.modeling import lstm_stack
+
+
+def _check_chunks(chunks: int, frames: int):
+  if chunks < 1 or frames % chunks:
+    divisors = [str(n) for n in range(1, frames + 1) if frames % n == 0]
+    raise ValueError(
+        f'chunks is {chunks}, which does not divide the {frames} frames that '
+        f'the network sees: choose one of {", ".join(divisors)}.')
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class HierarchicalLstm(tf_keras.Model):
+  """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
+
+  Frames are data: no gradient flows back to them.
+
+  Returns {'representation': float32 [B, R], 'states': float32 [B, C, R]}, the
+  final states of the upper and of the lower stack, R = 2 * layers * cells.
+  """
+
+  def __init__(self,
+               input_specs,
+               chunks: int = 20,
+               num_cells: int = 1024,
+               num_layers: int = 2,
+               static_shapes: bool = False,
+               kernel_regularizer=None,
+               tile: Optional[int] = None,
+               **kwargs):
+    """Initialises and builds the backbone.
+
+    Args:
+      input_specs: {'frames': InputSpec of [None, T, D], ...}.
+      chunks: C, which divides T.
+      num_cells: cells of every LSTM layer.
+      num_layers: layers of each stack.
+      static_shapes: compute empty chunks too (XLA).
+      kernel_regularizer: of all LSTM kernels.
+      tile: chunks that run at once; None chooses by the device.
+      **kwargs: of a Keras model.
+
+    Raises:
+      ValueError: C does not divide T, or a size below 1.
+    """
+    super().__init__(**kwargs)
+    _, frames, features = input_specs['frames'].shape
+    _check_chunks(chunks, frames)
+    self._config = {
+        'frames_shape': [None, frames, features],
+        'chunks': chunks,
+        'num_cells': num_cells,
+        'num_layers': num_layers,
+        'static_shapes': static_shapes,
+        'kernel_regularizer': tf_keras.regularizers.serialize(
+            tf_keras.regularizers.get(kernel_regularizer)),
+        'tile': tile,
+    }
+    self._chunks = chunks
+    self._chunk_length = frames // chunks
+    stack = dict(num_cells=num_cells, num_layers=num_layers,
+                 static_shapes=static_shapes, tile=tile,
+                 kernel_regularizer=kernel_regularizer)
+    self.lower = lstm_stack.LSTMStack(
+        name='lower', input_gradient=False, **stack)
+    self.upper = lstm_stack.LSTMStack(name='upper', **stack)
+    self.lower.build([None, self._chunk_length, features])
+    self.upper.build([None, chunks, self.lower.state_size])
+    self.built = True
+
+  def call(self, inputs, training=False):
+    frames, num_frames = inputs['frames'], inputs['num_frames']
+    chunks, length = self._chunks, self._chunk_length
+    lengths = tf.clip_by_value(
+        num_frames[:, None] - length * tf.range(chunks), 0, length)
+    states = self.lower(
+        tf.reshape(frames, [-1, length, frames.shape[2]]),
+        tf.reshape(lengths, [-1]), training=training)
+    states = tf.reshape(states, [-1, chunks, self.lower.state_size])
+    representation = self.upper(
+        states, -(-num_frames // length), training=training)
+    return {'representation': representation, 'states': states}
+
+  @property
+  def representation_size(self) -> int:
+    """R."""
+    return self.upper.state_size
+
+  def flops(self) -> int:
+    """FLOPs of a video of full length: 2 per multiply-add."""
+    return (self._chunks * self.lower.flops(self._chunk_length) +
+            self.upper.flops(self._chunks))
+
+  def get_config(self):
+    return {**self._config, 'name': self.name}
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    config = dict(config)
+    shape = config.pop('frames_shape')
+    return cls({'frames': tf_keras.layers.InputSpec(shape=shape)}, **config)
+
+
+@factory.register_backbone_builder('hierarchical_lstm')
+def build_hierarchical_lstm(input_specs,
+                            backbone_config,
+                            norm_activation_config=None,
+                            l2_regularizer=None) -> HierarchicalLstm:
+  """Builder for the Garden's registry.
+
+  Args:
+    input_specs: {'frames': InputSpec of [None, T, D], ...}.
+    backbone_config: a one-of config whose choice is a
+      `configs.model.HierarchicalLstm`.
+    norm_activation_config: not used, an LSTM has neither.
+    l2_regularizer: of all LSTM kernels.
+
+  Returns:
+    The backbone.
+  """
+  del norm_activation_config
+  config = backbone_config.get()
+  return HierarchicalLstm(
+      input_specs, chunks=config.chunks, num_cells=config.num_cells,
+      num_layers=config.num_layers, static_shapes=config.static_shapes,
+      kernel_regularizer=l2_regularizer)

@@ -1,0 +1,3 @@
+"""Heads: from the representation of a video to its classes."""
+
+from yt8m_distill.modeling.heads.moe import MoeHead

@@ -1,0 +1,276 @@
+"""Final states of stacked LSTM layers over many short sequences.
+
+The cell is that of the original code's BasicLSTMCell: one kernel for input and
+hidden state, sigmoid gates, tanh, no peepholes. Deviations in how it is kept,
+not in what it computes: gate columns stand in Keras' order i, f, g, o (there:
+i, j, f, o), and the forget bias of 1 is part of the stored bias.
+
+One time loop over all sequences of a batch is slow on a CPU: its tensors fall
+out of the caches, and automatic differentiation forms weight gradients step by
+step. Here sequences run in tiles. A tile's share of the input in the gates is
+one matrix product per layer, and so are its weight gradients. No step is
+masked: a sequence's final state is picked at its own last step, and nothing
+behind that step reaches a result or a gradient.
+
+N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
+layers: the final state [c0, h0, c1, h1, ...].
+"""
+
+from typing import Optional, Sequence
+
+import tensorflow as tf
+
+
+@tf.autograph.experimental.do_not_convert
+def final_states(x: tf.Tensor,
+                 lengths: tf.Tensor,
+                 kernels: Sequence[tf.Tensor],
+                 biases: Sequence[tf.Tensor],
+                 tile: Optional[int] = None,
+                 training: bool = False,
+                 input_gradient: bool = True) -> tf.Tensor:
+  """Runs stacked LSTM layers from zero states.
+
+  Args:
+    x: [N, L, D] inputs; their type is that of the matrix products, all else is
+      float32.
+    lengths: int32 [N], steps of each sequence; a sequence of none has the zero
+      state.
+    kernels: per layer [D + H, 4H], in the upper layers [2H, 4H].
+    biases: per layer [4H].
+    tile: sequences run at once, at most; None runs all at once, those of
+      length 0 too, so that shapes do not depend on `lengths` (XLA needs that).
+    training: keep what the backward pass needs; otherwise a gradient
+      computes it again.
+    input_gradient: form gradients of `x`; where it is data they are wasted.
+
+  Returns:
+    float32 [N, R].
+  """
+  layers = len(kernels)
+  dtype = x.dtype
+  width = 2 * layers * (kernels[0].shape[1] // 4)
+
+  @tf.custom_gradient
+  def run(x_NLD, *weights):
+    kernels = [tf.cast(w, dtype) for w in weights[:layers]]
+    biases = weights[layers:]
+    tiles = _Tiles(x_NLD, lengths, tile)
+
+    def forward(keep):
+      """All tiles: final states, and what to keep of each step."""
+      states = _array(tiles.count, [None, width])
+      kept = [_layer_arrays(tiles.steps_in_all, w) for w in kernels]
+
+      def body(k, states, kept):
+        kept_k, offset = (kept, k * tiles.steps) if keep else (
+            [_layer_arrays(tiles.steps, w) for w in kernels], 0)
+        kept_k = _forward_tile(tiles.inputs(k), kernels, biases, kept_k,
+                               offset, dtype)
+        state = _pick_final(kept_k, tiles.lengths(k), offset,
+                            tiles.steps)
+        return k + 1, states.write(k, state), kept_k if keep else kept
+
+      _, states, kept = _loop(tiles.count, body, (0, states, kept))
+      return states, kept
+
+    states, kept = forward(keep=training)
+
+    def grad(d_states):
+      arrays = kept if training else forward(keep=True)[1]
+      d_states = tiles.gather(d_states)
+      d_x = _array(tiles.count, [None, *x_NLD.shape[1:]])
+      d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
+
+      def body(k, d_x, *sums):
+        d_tile, gradients = _backward_tile(
+            tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
+            kernels, arrays, k * tiles.steps, dtype, input_gradient)
+        if input_gradient:
+          d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
+        return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
+
+      _, d_x, *d_weights = _loop(tiles.count, body, (0, d_x, *d_weights))
+      d_weights = [tf.cast(d, w.dtype) for d, w in zip(d_weights, weights)]
+      if not input_gradient:
+        return (None, *d_weights)
+      d_x = tiles.scatter(tiles.concat(d_x))
+      return (tf.cast(d_x, x_NLD.dtype), *d_weights)
+
+    return tiles.scatter(tiles.concat(states)), grad
+
+  return run(x, *kernels, *biases)
+
+
+class _Tiles:
+  """Splits the sequences with at least one step into tiles of equal size."""
+
+  def __init__(self, x, lengths, tile):
+    self.steps = x.shape[1]
+    self._x = x
+    self._all_rows = tf.shape(x)[0]
+    self._dense = tile is None
+    if self._dense:
+      self._real = lengths > 0
+      self._lengths = tf.maximum(lengths, 1)
+      self.count, self._size = 1, self._all_rows
+    else:
+      self._rows = tf.cast(tf.where(lengths > 0)[:, 0], tf.int32)
+      self._lengths = tf.gather(lengths, self._rows)
+      num_rows = tf.size(self._rows)
+      # At least one, if of no rows: nothing then has to be special.
+      self.count = tf.maximum(-(-num_rows // tile), 1)
+      self._size = -(-num_rows // self.count)
+    self.steps_in_all = self.count * self.steps
+
+  def slice(self, rows, k):
+    """Tile k of values per running sequence."""
+    return rows if self._dense else rows[k * self._size:(k + 1) * self._size]
+
+  def lengths(self, k):
+    return self.slice(self._lengths, k)
+
+  def inputs(self, k):
+    """Inputs of tile k, time-major [L, n, D]."""
+    x = self._x if self._dense else tf.gather(
+        self._x, self.slice(self._rows, k))
+    return tf.transpose(x, [1, 0, 2])
+
+  def concat(self, array):
+    """Joins what the tiles wrote."""
+    return array.read(0) if self._dense else array.concat()
+
+  def gather(self, values):
+    """From all N sequences to those that run."""
+    if self._dense:
+      mask = tf.reshape(self._real, [-1] + [1] * (len(values.shape) - 1))
+      return tf.where(mask, values, 0)
+    return tf.gather(values, self._rows)
+
+  def scatter(self, values):
+    """From those that run to all N, zeros elsewhere."""
+    if self._dense:
+      return self.gather(values)
+    shape = tf.concat([[self._all_rows], tf.shape(values)[1:]], 0)
+    return tf.scatter_nd(self._rows[:, None], values, shape)
+
+
+def _loop(count, body, variables):
+  """Runs `body` for k = 0 ... count - 1, the first of `variables`."""
+  if isinstance(count, int) and count == 1:
+    return body(*variables)
+  return tf.while_loop(
+      lambda k, *_: k < count, body, variables, parallel_iterations=1)
+
+
+def _array(size, shape) -> tf.TensorArray:
+  return tf.TensorArray(tf.float32, size=size, element_shape=shape,
+                        infer_shape=False, clear_after_read=False)
+
+
+def _layer_arrays(size, kernel):
+  """Per step [n, H]: gates i, f, g, o, cell state, output."""
+  return [_array(size, [None, kernel.shape[1] // 4]) for _ in range(6)]
+
+
+def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
+  """a @ b computed in `dtype`, returned in float32."""
+  return tf.cast(
+      tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
+
+
+def _flat(x_LnD) -> tf.Tensor:
+  return tf.reshape(x_LnD, [-1, x_LnD.shape[2]])
+
+
+def _unflat(x, steps) -> tf.Tensor:
+  return tf.reshape(x, [steps, tf.shape(x)[0] // steps, x.shape[1]])
+
+
+def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
+  """Runs all layers over a tile and returns the arrays, written from offset."""
+  steps = x_LnD.shape[0]
+  written = []
+  for kernel, bias, arrays in zip(kernels, biases, kept):
+    features, cells = x_LnD.shape[2], kernel.shape[1] // 4
+    recurrent = kernel[features:]
+    inputs = _unflat(
+        tf.nn.bias_add(
+            _matmul(_flat(x_LnD), kernel[:features], dtype), bias), steps)
+    zero = tf.zeros([tf.shape(x_LnD)[1], cells])
+
+    def step(t, c, h, *arrays):
+      gates = inputs[t] + _matmul(h, recurrent, dtype)  # pylint: disable=cell-var-from-loop
+      i, f, g, o = tf.split(gates, 4, axis=1)
+      i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+      c = f * c + i * g
+      h = o * tf.tanh(c)
+      arrays = [a.write(offset + t, v)
+                for a, v in zip(arrays, (i, f, g, o, c, h))]
+      return (t + 1, c, h, *arrays)
+
+    arrays = _loop(steps, step, (0, zero, zero, *arrays))[3:]
+    x_LnD = arrays[-1].gather(offset + tf.range(steps))
+    written.append(list(arrays))
+  return written
+
+
+def _pick_final(kept, lengths, offset, steps) -> tf.Tensor:
+  """State [n, R] of each sequence at its last step."""
+  rows = tf.range(tf.size(lengths))
+  picked = []
+  for *_, c, h in kept:
+    for array in (c, h):
+      values = array.gather(offset + tf.range(steps))
+      picked.append(tf.gather_nd(values, tf.stack([lengths - 1, rows], axis=1)))
+  return tf.concat(picked, axis=1)
+
+
+def _backward_tile(x_LnD, lengths, d_state, kernels, kept, offset, dtype,
+                   input_gradient):
+  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases."""
+  steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
+  d_finals = tf.split(d_state, 2 * len(kernels), axis=1)
+  d_kernels, d_biases = [], []
+  d_x = None
+  for layer in reversed(range(len(kernels))):
+    kernel, arrays = kernels[layer], kept[layer]
+    cells = kernel.shape[1] // 4
+    features = kernel.shape[0] - cells
+    d_c_final, d_h_final = d_finals[2 * layer:2 * layer + 2]
+    recurrent = kernel[features:]
+    zero = tf.zeros([rows, cells])
+
+    def step(k, d_c, d_h, d_gates):
+      t = steps - 1 - k
+      i, f, g, o, c = (a.read(offset + t) for a in arrays[:5])  # pylint: disable=cell-var-from-loop
+      c_before = tf.cond(t > 0, lambda: arrays[4].read(offset + t - 1),  # pylint: disable=cell-var-from-loop
+                         lambda: zero)  # pylint: disable=cell-var-from-loop
+      last = tf.cast(lengths[:, None] == t + 1, tf.float32)
+      d_h += last * d_h_final  # pylint: disable=cell-var-from-loop
+      if d_x is not None:  # pylint: disable=cell-var-from-loop
+        d_h += d_x[t]  # pylint: disable=cell-var-from-loop
+      tanh_c = tf.tanh(c)
+      d_c += last * d_c_final + d_h * o * (1 - tanh_c * tanh_c)  # pylint: disable=cell-var-from-loop
+      d_gate = tf.concat([
+          d_c * g * i * (1 - i), d_c * c_before * f * (1 - f),
+          d_c * i * (1 - g * g), d_h * tanh_c * o * (1 - o)], axis=1)
+      d_h = _matmul(d_gate, recurrent, dtype, transpose_b=True)  # pylint: disable=cell-var-from-loop
+      return k + 1, d_c * f, d_h, d_gates.write(t, d_gate)
+
+    d_gates = _loop(steps, step, (0, zero, zero, _array(steps, [None, 4 * cells])))[3]
+    d_gates = d_gates.stack()
+    at = offset + tf.range(steps)
+    inputs = kept[layer - 1][-1].gather(at) if layer else x_LnD
+    outputs = arrays[-1].gather(at[:-1])
+    flat = _flat(d_gates)
+    d_kernels.append(tf.concat([
+        _matmul(_flat(inputs), flat, dtype, transpose_a=True),
+        _matmul(_flat(outputs), _flat(d_gates[1:]), dtype, transpose_a=True),
+    ], axis=0))
+    d_biases.append(tf.reduce_sum(flat, axis=0))
+    d_x = None
+    if layer or input_gradient:
+      d_x = _unflat(
+          _matmul(flat, kernel[:features], dtype, transpose_b=True), steps)
+  return d_x, (*reversed(d_kernels), *reversed(d_biases))

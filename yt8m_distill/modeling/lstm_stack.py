@@ -1,0 +1,123 @@
+"""A stack of LSTM layers as a Keras layer."""
+
+from typing import Optional
+
+import tensorflow as tf
+import tf_keras
+
+from yt8m_distill.modeling import lstm
+
+# Sequences that run at once on a CPU: few enough for its caches, enough for
+# efficient matrix products (experiments/benchmarks/model.py).
+CPU_TILE = 256
+_ALL_ROWS = 2**30
+
+
+class _ForgetBias(tf_keras.initializers.Initializer):
+  """1 for the forget gate, 0 elsewhere."""
+
+  def __call__(self, shape, dtype=None, **kwargs):
+    cells = shape[0] // 4
+    return tf.cast(tf.repeat([0., 1., 0., 0.], cells), dtype)
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class LSTMStack(tf_keras.layers.Layer):
+  """Final states of LSTM layers stacked on each other.
+
+  The variables of a layer are, as in the original code, one kernel for input
+  and hidden state [D + H, 4H] and a bias [4H], columns in the order i, f, g, o.
+
+  Attributes:
+    kernels: per layer, the kernel.
+    biases: per layer, the bias.
+  """
+
+  def __init__(self,
+               num_cells: int,
+               num_layers: int = 2,
+               static_shapes: bool = False,
+               input_gradient: bool = True,
+               kernel_regularizer=None,
+               tile: Optional[int] = None,
+               **kwargs):
+    """Initialises the layer.
+
+    Args:
+      num_cells: H.
+      num_layers: layers.
+      static_shapes: run sequences of length 0 too (XLA).
+      input_gradient: False where the input is data: saves its gradient.
+      kernel_regularizer: of all kernels.
+      tile: sequences at once; None chooses by the device.
+      **kwargs: of a Keras layer.
+
+    Raises:
+      ValueError: a size below 1.
+    """
+    super().__init__(**kwargs)
+    for name, value in (('num_cells', num_cells), ('num_layers', num_layers)):
+      if value < 1:
+        raise ValueError(f'{name} is {value}: it must be at least 1.')
+    self.num_cells = num_cells
+    self.num_layers = num_layers
+    self._static_shapes = static_shapes
+    self._input_gradient = input_gradient
+    self._kernel_regularizer = tf_keras.regularizers.get(kernel_regularizer)
+    self._tile = tile
+    self.kernels, self.biases = [], []
+
+  @property
+  def state_size(self) -> int:
+    """R, size of the final state [c0, h0, c1, h1, ...]."""
+    return 2 * self.num_layers * self.num_cells
+
+  def build(self, input_shape):
+    """Creates the variables for inputs [N, L, D]."""
+    features = input_shape[-1]
+    for layer in range(self.num_layers):
+      self.kernels.append(self.add_weight(
+          name=f'cell_{layer}/kernel',
+          shape=[features + self.num_cells, 4 * self.num_cells],
+          initializer='glorot_uniform',
+          regularizer=self._kernel_regularizer,
+          experimental_autocast=False))
+      self.biases.append(self.add_weight(
+          name=f'cell_{layer}/bias',
+          shape=[4 * self.num_cells],
+          initializer=_ForgetBias(),
+          experimental_autocast=False))
+      features = self.num_cells
+    super().build(input_shape)
+
+  def call(self, x, lengths, training=False):
+    """Returns float32 [N, R] for x [N, L, D] and lengths int32 [N]."""
+    return lstm.final_states(
+        x, lengths, [tf.convert_to_tensor(k) for k in self.kernels],
+        [tf.convert_to_tensor(b) for b in self.biases], tile=self._rows(),
+        training=bool(training), input_gradient=self._input_gradient)
+
+  def _rows(self) -> Optional[int]:
+    if self._static_shapes or isinstance(
+        tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
+      return None
+    if self._tile:
+      return self._tile
+    on_gpu = bool(tf.config.list_logical_devices('GPU'))
+    return _ALL_ROWS if on_gpu else CPU_TILE
+
+  def flops(self, steps: int) -> int:
+    """FLOPs of one sequence of `steps` steps: 2 per multiply-add."""
+    return 2 * steps * sum(int(k.shape.num_elements()) for k in self.kernels)
+
+  def get_config(self):
+    return {
+        **super().get_config(),
+        'num_cells': self.num_cells,
+        'num_layers': self.num_layers,
+        'static_shapes': self._static_shapes,
+        'input_gradient': self._input_gradient,
+        'kernel_regularizer': tf_keras.regularizers.serialize(
+            self._kernel_regularizer),
+        'tile': self._tile,
+    }

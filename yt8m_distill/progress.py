@@ -1,0 +1,57 @@
+"""Progress of training: rate and time left."""
+
+import datetime
+import os
+import time
+
+from absl import logging
+import orbit
+import tensorflow as tf
+
+
+class Progress(orbit.Action):
+  """Shows rate, time left and losses after every loop of training.
+
+  The line goes to standard output and to the log; `examples_per_second` and
+  `seconds_left` go to TensorBoard, beside what the trainer writes.
+  """
+
+  def __init__(self, batch_size: int, train_steps: int, model_dir: str):
+    """Initialises the action.
+
+    Args:
+      batch_size: videos a step, over all replicas.
+      train_steps: at which training ends.
+      model_dir: of the run.
+    """
+    self._batch_size = batch_size
+    self._train_steps = train_steps
+    self._folder = os.path.join(model_dir, 'train')
+    self._writer = None
+    self._last = None
+
+  def __call__(self, output):
+    step = int(tf.summary.experimental.get_step())
+    now = time.monotonic()
+    last, self._last = self._last, (step, now)
+    line = f'step {step}/{self._train_steps}'
+    # The first loop holds the tracing of the graph: no rate to go by.
+    if last:
+      rate = (step - last[0]) / (now - last[1])
+      left = (self._train_steps - step) / rate
+      line += (f' | {rate * self._batch_size:.1f} videos/s | '
+               f'{datetime.timedelta(seconds=round(left))} left')
+      self._write(step, rate * self._batch_size, left)
+    values = {k: float(orbit.utils.get_value(v)) for k, v in output.items()}
+    line += ''.join(f' | {name} {value:.4g}'
+                    for name, value in sorted(values.items()))
+    logging.info(line)
+    print(line, flush=True)
+
+  def _write(self, step, examples_per_second, seconds_left):
+    if self._writer is None:
+      self._writer = tf.summary.create_file_writer(self._folder)
+    with self._writer.as_default(step=step), tf.summary.record_if(True):
+      tf.summary.scalar('examples_per_second', examples_per_second)
+      tf.summary.scalar('seconds_left', seconds_left)
+    self._writer.flush()

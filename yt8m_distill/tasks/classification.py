@@ -1,0 +1,242 @@
+"""Training and evaluation of one video classifier.
+
+B videos, V classes, K top predictions of a video.
+"""
+
+from typing import Any, Dict, List, Optional
+
+from absl import logging
+import tensorflow as tf
+import tf_keras
+
+from official.core import base_task
+from official.core import task_factory
+from official.core import train_utils
+from yt8m_distill import losses
+from yt8m_distill import metrics as metrics_lib
+from yt8m_distill.configs import classification as config
+from yt8m_distill.dataloaders import pipeline
+from yt8m_distill.dataloaders import reader
+from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import evaluation
+from yt8m_distill.tasks import restore
+
+# Shown of every network while it trains, from the batch alone.
+_BATCH_METRICS = ('hit_at_one', 'perr', 'gap')
+
+
+@task_factory.register_task_cls(config.ClassificationTask)
+class ClassificationTask(base_task.Task):
+  """One network on its label loss.
+
+  A subclass with several networks overrides `prefixes`, `networks`,
+  `loss_terms` and `total_loss`.
+
+  Attributes:
+    prefixes: of all names that belong to one network: '' of a single one.
+  """
+  prefixes = ('',)
+
+  def __init__(self, params: config.VideoTask, logging_dir: Optional[str] = None,
+               name: Optional[str] = None):
+    super().__init__(params, logging_dir=logging_dir, name=name)
+    if params.train_epochs or params.decay_epochs or params.warmup_epochs:
+      raise ValueError(
+          'task.train_epochs, decay_epochs and warmup_epochs are '
+          f'{params.train_epochs}, {params.decay_epochs} and '
+          f'{params.warmup_epochs}: this driver counts in steps. Set '
+          'trainer.train_steps and the steps of the learning rate, or run '
+          'python -m yt8m_distill.train.')
+    self._trains = False
+    self._restored = True
+
+  def build_model(self) -> tf_keras.Model:
+    """Builds the model; one that does not fit the run's checkpoint raises."""
+    model = self.create_model()
+    self._log_model(model)
+    checkpoint = self.logging_dir and restore.latest(self.logging_dir)
+    if checkpoint and tf.io.gfile.isdir(self.logging_dir):
+      restore.restore_model(model, checkpoint)
+    return model
+
+  def create_model(self) -> tf_keras.Model:
+    """Returns the model of this task's configuration."""
+    model = self.task_config.model
+    return video_classifier.build(model, model.network, 'network')
+
+  def networks(self, model_or_outputs) -> Dict[str, Any]:
+    """Splits a model, or what it returned, by the prefix of its names."""
+    return {'': model_or_outputs}
+
+  def _log_model(self, model):
+    for prefix, network in self.networks(model).items():
+      logging.info('%s: %s parameters, %.4f GFLOPs per video', network.name,
+                   f'{network.count_params():,}', network.flops() / 1e9)
+      for variable in network.trainable_variables:
+        logging.info('  %s%s %s', prefix, variable.name, variable.shape)
+
+  def initialize(self, model: tf_keras.Model):
+    """Starts a run without a checkpoint, from `init_checkpoint` if given."""
+    path = self.task_config.init_checkpoint
+    if path:
+      checkpoint = restore.latest(path)
+      if not checkpoint:
+        raise ValueError(f'task.init_checkpoint {path} is a folder without a '
+                         'checkpoint. Name a run that has one.')
+      restore.restore_model(model, checkpoint)
+    self._restored = bool(path) or self._trains
+
+  def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
+    """Batches ({'frames', 'num_frames'}, labels); see dataloaders.pipeline.
+
+    Training goes on behind the records that the run's latest checkpoint has
+    seen.
+    """
+    start_step = 0
+    if params.is_training:
+      self._trains = True
+      checkpoint = self.logging_dir and tf.train.latest_checkpoint(
+          self.logging_dir)
+      if checkpoint:
+        start_step = train_utils.read_global_step_from_checkpoint(checkpoint)
+    return pipeline.build(params, self.build_reader(), input_context,
+                          start_step=int(start_step))
+
+  def build_reader(self):
+    """Returns the parser of records, which also chooses frames."""
+    model = self.task_config.model
+    return reader.FrameReader(model.features, model.max_frames,
+                              model.num_classes, model.network.frames)
+
+  def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
+    """Losses per video, before weights: {name: float32 [B]}."""
+    return {
+        f'{prefix}label_loss': losses.cross_entropy(
+            labels, network['predictions'],
+            self.task_config.losses.label_epsilon)
+        for prefix, network in self.networks(outputs).items()
+    }
+
+  def regularization_terms(self, model) -> Dict[str, tf.Tensor]:
+    """L2 terms of each network times the penalty: {name: float32 scalar}."""
+    penalty = self.task_config.losses.regularization_penalty
+    return {
+        f'{prefix}regularization_loss':
+            penalty * tf.cast(tf.add_n(network.losses or [0.0]), tf.float32)
+        for prefix, network in self.networks(model).items()
+    }
+
+  def total_loss(self, terms, regularization, mean, total) -> tf.Tensor:
+    """The loss that is minimised.
+
+    Args:
+      terms: of loss_terms().
+      regularization: of regularization_terms().
+      mean: averages values per video over the batch.
+      total: sums them over the batch.
+
+    Returns:
+      float32, a scalar in training; in evaluation, where `mean` and `total`
+      leave values per video alone, [B].
+    """
+    del total
+    return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
+
+  def build_metrics(self, training: bool = True) -> List[tf_keras.metrics.Metric]:
+    """Means over an interval of training; evaluation has its own way."""
+    if not training:
+      return []
+    return [tf_keras.metrics.Mean(name, dtype=tf.float32)
+            for name in self._train_metric_names()]
+
+  def _train_metric_names(self) -> List[str]:
+    return [f'{prefix}{name}' for prefix in self.prefixes
+            for name in ('label_loss', 'regularization_loss', *_BATCH_METRICS)]
+
+  @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
+  def train_step(self, inputs, model, optimizer, metrics=None):
+    """One step; the loss is averaged over the global batch."""
+    features, labels = inputs
+    replica = tf.distribute.get_replica_context()
+    replicas = replica.num_replicas_in_sync
+    # The shares of the replicas may differ: an average needs the whole count.
+    batch = tf.cast(replica.all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.shape(labels)[0]), tf.float32)
+    total = lambda values: tf.reduce_sum(values) * replicas
+    mean = lambda values: total(values) / batch
+    with tf.GradientTape() as tape:
+      outputs = model(features, training=True)
+      terms = self.loss_terms(labels, outputs)
+      regularization = self.regularization_terms(model)
+      loss = self.total_loss(terms, regularization, mean, total)
+      # Replicas' gradients are summed.
+      scaled = loss / replicas
+      loss_scale = isinstance(optimizer,
+                              tf_keras.mixed_precision.LossScaleOptimizer)
+      if loss_scale:
+        scaled = optimizer.get_scaled_loss(scaled)
+    variables = model.trainable_variables
+    gradients = tape.gradient(scaled, variables)
+    if loss_scale:
+      gradients = optimizer.get_unscaled_gradients(gradients)
+    tf.debugging.Assert(tf.math.is_finite(loss), [
+        'The loss is not finite at step', optimizer.iterations + 1,
+        '. Lower the learning rate, or resume from an earlier checkpoint. '
+        'Losses:', *(v for item in sorted({
+            k: mean(v) for k, v in terms.items()}.items()) for v in item)])
+    optimizer.apply_gradients(zip(gradients, variables))
+    values = {**terms, **regularization, **self._batch_metrics(labels, outputs)}
+    for metric in metrics or []:
+      metric.update_state(values[metric.name])
+    return {self.loss: loss, **values}
+
+  def _batch_metrics(self, labels, outputs):
+    values = {}
+    for prefix, network in self.networks(outputs).items():
+      video = self._video_metrics(network['predictions'], labels)
+      video['gap'] = metrics_lib.batch_gap(
+          video['scores'], video['hits'],
+          tf.math.count_nonzero(labels, dtype=tf.int32))
+      values.update({f'{prefix}{k}': video[k] for k in _BATCH_METRICS})
+    return values
+
+  def _video_metrics(self, predictions, labels):
+    return metrics_lib.video_metrics(
+        predictions, labels, self.task_config.evaluation.top_k)
+
+  @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
+  def validation_step(self, inputs, model, metrics=None):
+    """Scores a batch: values per video, and positives per class."""
+    features, labels = inputs
+    outputs = self.inference_step(features, model)
+    terms = self.loss_terms(labels, outputs)
+    same = lambda values: values
+    logs = {
+        self.loss: self.total_loss(
+            terms, self.regularization_terms(model), same, same),
+        'positives': tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),
+        **terms,
+    }
+    for prefix, network in self.networks(outputs).items():
+      video = self._video_metrics(network['predictions'], labels)
+      logs.update({f'{prefix}{k}': v for k, v in video.items()})
+    return logs
+
+  def aggregate_logs(self, state=None, step_outputs=None):
+    """Collects the batches of all replicas on the host."""
+    if state is None:
+      if not self._restored and not tf.train.latest_checkpoint(
+          self.logging_dir):
+        raise ValueError(
+            f'There is no checkpoint in {self.logging_dir} to evaluate. Train '
+            'first, or name a run that was trained in --model_dir.')
+      state = evaluation.Evaluation(self.prefixes, self.task_config)
+    state.update(step_outputs)
+    return state
+
+  def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
+    """Exact metrics of the whole set; writes per_class.csv in the run."""
+    results = aggregated_logs.result()
+    if self.logging_dir:
+      aggregated_logs.write(self.logging_dir, results, int(global_step))
+    return results

@@ -1,0 +1,108 @@
+"""Collects what validation steps return, and scores a whole set exactly."""
+
+import json
+import os
+from typing import Dict, List, Sequence
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from yt8m_distill import metrics
+
+_VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
+
+
+def read_vocabulary(path: str, num_classes: int) -> List[str]:
+  """Reads class names from a CSV with the columns Index and Name.
+
+  Rows may come in any order, as in the official files; classes without a row
+  have the name ''.
+
+  Raises:
+    ValueError: no such columns, or an index outside [0, num_classes).
+  """
+  with tf.io.gfile.GFile(path) as file:
+    table = pd.read_csv(file)
+  if not {'Index', 'Name'} <= set(table.columns):
+    raise ValueError(f'Vocabulary {path} has the columns {list(table.columns)}:'
+                     ' it needs Index and Name.')
+  indices = table['Index'].to_numpy()
+  if len(indices) and not 0 <= indices.min() <= indices.max() < num_classes:
+    raise ValueError(
+        f'Vocabulary {path} names class {indices.max()}, but num_classes is '
+        f'{num_classes}: choose the one of the same release.')
+  names = [''] * num_classes
+  for index, name in zip(indices, table['Name'].fillna('')):
+    names[index] = str(name)
+  return names
+
+
+def write_text(path: str, text: str):
+  """Writes a file under a temporary name and renames it."""
+  partial = f'{path}.partial'
+  with tf.io.gfile.GFile(partial, 'w') as file:
+    file.write(text)
+  tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+class Evaluation:
+  """State of one evaluation on the host."""
+
+  def __init__(self, prefixes: Sequence[str], task_config):
+    """Initialises an empty evaluation.
+
+    Args:
+      prefixes: of the networks' keys: '' of a single one, else 'NAME/'.
+      task_config: a `configs.classification.VideoTask`.
+    """
+    params = task_config.evaluation
+    self._num_classes = task_config.model.num_classes
+    self._vocabulary = params.vocabulary
+    self._metrics = {
+        prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
+        for prefix in prefixes
+    }
+    self._sums: Dict[str, float] = {}
+
+  def update(self, step_outputs):
+    """Adds a step: {key: tuple of the replicas' tensors}."""
+    logs = {key: [np.asarray(v) for v in values]
+            for key, values in step_outputs.items()}
+    positives = sum(logs.pop('positives'))
+    logs.pop('loss')
+    for prefix, scores in self._metrics.items():
+      scores.update(positives=positives, **{
+          key: np.concatenate(logs.pop(f'{prefix}{key}'))
+          for key in _VIDEO_KEYS})
+    for key, values in logs.items():
+      self._sums[key] = self._sums.get(key, 0.0) + float(
+          sum(v.sum(dtype=np.float64) for v in values))
+
+  def result(self) -> Dict[str, float]:
+    """Metrics of each network, and means of what else steps returned."""
+    results = {
+        f'{prefix}{key}': value
+        for prefix, scores in self._metrics.items()
+        for key, value in scores.result().items()
+    }
+    videos = next(iter(self._metrics.values())).num_videos
+    results.update({k: v / videos for k, v in self._sums.items()})
+    return results
+
+  def write(self, folder: str, results: Dict[str, float], step: int):
+    """Writes per_class.csv and evaluation.json.
+
+    per_class.csv has a row per class: index, name if there is a vocabulary,
+    positives, and the average precision of each network.
+    """
+    table = {'index': np.arange(self._num_classes)}
+    if self._vocabulary:
+      table['name'] = read_vocabulary(self._vocabulary, self._num_classes)
+    for prefix, scores in self._metrics.items():
+      table['positives'] = scores.positives
+      table[f'{prefix}average_precision'] = scores.average_precisions()
+    write_text(os.path.join(folder, 'per_class.csv'),
+               pd.DataFrame(table).to_csv(index=False))
+    write_text(os.path.join(folder, 'evaluation.json'),
+               json.dumps({'step': step, **results}, indent=2) + '\n')

@@ -1,0 +1,83 @@
+"""Trains and evaluates, with the flags of TensorFlow Model Garden.
+
+  python -m yt8m_distill.train --experiment=yt8m_distill \
+    --mode=train_and_eval --gin_file=train.gin --model_dir=RUN \
+    --gin_params="TRAIN_PATH='train*.tfrecord'" \
+    --gin_params="VALIDATION_PATH='validate*.tfrecord'"
+
+Beside what the Garden's own driver does: gin files are found by short name,
+lengths may be given in epochs, the configuration is written before the run, and
+progress shows rate and time left.
+"""
+
+import os
+
+from absl import app
+from absl import flags
+from absl import logging
+import gin
+import tensorflow as tf
+
+from official.common import distribute_utils
+from official.common import flags as tfm_flags
+from official.core import task_factory
+from official.core import train_lib
+from official.core import train_utils
+from official.modeling import performance
+import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill import progress
+from yt8m_distill import schedule
+from yt8m_distill.tasks import evaluation
+
+FLAGS = flags.FLAGS
+
+
+def _write_config(params, model_dir):
+  """Writes params.yaml and what gin was given, before anything can fail."""
+  try:
+    train_utils.serialize_config(params, model_dir)
+    evaluation.write_text(os.path.join(model_dir, 'config.gin'),
+                          gin.config_str())
+  except (tf.errors.OpError, OSError) as error:
+    raise ValueError(f'--model_dir={model_dir} cannot be written: {error}. '
+                     'Choose a folder that can.') from error
+
+
+def run(flags_obj) -> dict:
+  """Runs what the flags say; returns the metrics of a post evaluation."""
+  gin.parse_config_files_and_bindings(flags_obj.gin_file, flags_obj.gin_params)
+  params = train_utils.parse_configuration(flags_obj, lock_return=False)
+  schedule.resolve_epochs(params)
+  params.lock()
+  model_dir, mode = flags_obj.model_dir, flags_obj.mode
+  if 'train' in mode:
+    _write_config(params, model_dir)
+  runtime = params.runtime
+  if runtime.mixed_precision_dtype:
+    performance.set_mixed_precision_policy(runtime.mixed_precision_dtype)
+  strategy = distribute_utils.get_distribution_strategy(
+      distribution_strategy=runtime.distribution_strategy,
+      all_reduce_alg=runtime.all_reduce_alg,
+      num_gpus=runtime.num_gpus,
+      tpu_address=runtime.tpu)
+  with strategy.scope():
+    task = task_factory.get_task(params.task, logging_dir=model_dir)
+  _, logs = train_lib.run_experiment(
+      distribution_strategy=strategy, task=task, mode=mode, params=params,
+      model_dir=model_dir, train_actions=[progress.Progress(
+          params.task.train_data.global_batch_size, params.trainer.train_steps,
+          model_dir)])
+  train_utils.save_gin_config(mode, model_dir)
+  return logs
+
+
+def main(_):
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.INFO)
+  run(FLAGS)
+
+
+if __name__ == '__main__':
+  tfm_flags.define_flags()
+  flags.mark_flags_as_required(['experiment', 'mode', 'model_dir'])
+  app.run(main)
