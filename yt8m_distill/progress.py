@@ -30,8 +30,14 @@ class Progress(orbit.Action):
     self._writer = None
     self._last = None
 
+  def after_evaluation(self, output):
+    """Leaves the time of an evaluation out of the rate; an eval action."""
+    del output
+    if self._last:
+      self._last = self._last[0], time.monotonic()
+
   def __call__(self, output):
-    step = int(tf.summary.experimental.get_step())
+    step = int(orbit.utils.get_value(tf.summary.experimental.get_step()))
     now = time.monotonic()
     last, self._last = self._last, (step, now)
     line = f'step {step}/{self._train_steps}'

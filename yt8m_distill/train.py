@@ -62,11 +62,12 @@ def run(flags_obj) -> dict:
       tpu_address=runtime.tpu)
   with strategy.scope():
     task = task_factory.get_task(params.task, logging_dir=model_dir)
+  show = progress.Progress(params.task.train_data.global_batch_size,
+                           params.trainer.train_steps, model_dir)
   _, logs = train_lib.run_experiment(
       distribution_strategy=strategy, task=task, mode=mode, params=params,
-      model_dir=model_dir, train_actions=[progress.Progress(
-          params.task.train_data.global_batch_size, params.trainer.train_steps,
-          model_dir)])
+      model_dir=model_dir, train_actions=[show],
+      eval_actions=[show.after_evaluation])
   train_utils.save_gin_config(mode, model_dir)
   return logs
 

@@ -36,13 +36,18 @@ _FEATURES = model.VideoModel().features
 
 
 class _FloatReader(reader_lib.FrameReader):
-  """Dequantises each video in the pipeline, as the original code does."""
+  """Dequantises in the pipeline, as the original code does."""
 
-  def __call__(self, path, index, serialized):
-    inputs, labels = super().__call__(path, index, serialized)
-    frames = tf.cast(inputs['frames'], tf.float32)
-    inputs['frames'] = frames * (4 / 255) + (4 / 512 - 2)
+  def __call__(self, paths, indices, serialized):
+    inputs, labels = super().__call__(paths, indices, serialized)
+    inputs['frames'] = _dequantise(**inputs)
     return inputs, labels
+
+
+def _dequantise(frames, num_frames):
+  frames = tf.cast(frames, tf.float32) * (4 / 255) + (4 / 512 - 2)
+  mask = tf.sequence_mask(num_frames, frames.shape[1], tf.float32)
+  return frames * mask[:, :, tf.newaxis]
 
 
 def _write(folder: str, videos: int = 600):

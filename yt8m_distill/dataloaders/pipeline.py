@@ -4,7 +4,7 @@ The Garden's `InputReader` parses, caches, serves (tf.data service) and
 prefetches. Deviations from it: the source is ours, so that training order is a
 function of (seed, epoch) and a resumed run can go on where it stopped; each
 epoch holds every record once, epochs never mix in a shuffle buffer; evaluation
-is in order; padding is added when a batch is put together.
+is in order; records are batched before they are parsed (see `reader`).
 
 B videos per replica, K frames, D features, V classes.
 """
@@ -20,6 +20,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import shards
 
+_BLOCK = 16  # records parsed at once for the cache
 _TFDS_FIELDS = ('tfds_name', 'tfds_split', 'tfds_data_dir',
                 'tfds_as_supervised', 'tfds_skip_decoding_feature')
 
@@ -65,21 +66,22 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
   reader.check_format(*first)
   source = _Source(params, paths, sizes, context, start_step)
 
-  def batch(dataset, input_context):
-    if params.cache and params.is_training:
-      dataset = source.epochs(dataset)
-    return dataset.padded_batch(
-        input_context.get_per_replica_batch_size(params.global_batch_size),
-        reader.padded_shapes, drop_remainder=params.drop_remainder)
-
   # Shuffling and repeating are done by `source`: is_training asks for both.
   # The paths are handed on as found, so that they are not looked for twice.
   garden = params.replace(
       input_path=paths, is_training=False,
       deterministic=params.deterministic is not False)
-  return input_reader.InputReader(
-      garden, parser_fn=reader, transform_and_batch_fn=batch).read(
-          context, dataset=source.records())
+  if not params.cache:
+    hooks = {'postprocess_fn': reader}
+  else:  # Examples are kept, one by one: each epoch shuffles them anew.
+    hooks = {'sample_fn': lambda dataset: dataset.batch(_BLOCK).map(
+        reader, num_parallel_calls=tf.data.AUTOTUNE).unbatch()}
+    if params.is_training:
+      hooks['transform_and_batch_fn'] = lambda cached, _: source.epochs(
+          cached).batch(context.get_per_replica_batch_size(
+              params.global_batch_size), params.drop_remainder)
+  return input_reader.InputReader(garden, **hooks).read(
+      context, dataset=source.records())
 
 
 class _Source:

@@ -7,7 +7,9 @@ uint8. Deviations from the original reader: frames stay uint8 and are chosen
 before they are decoded; a record without frames or with features of different
 length is an error; a record without id is called `<shard>:<index>`.
 
-T frames in the record, K chosen frames at most, D features, V classes.
+B records, T frames of the longest, K chosen frames at most, D features, V
+classes. A whole batch is read at once: one call per record costs more than what
+it does, and here frames are decoded straight into the padded batch.
 """
 
 from typing import Dict, List, Sequence, Tuple
@@ -18,11 +20,13 @@ from yt8m_distill import selection as selection_lib
 
 _ID_KEYS = ('id', 'video_id')
 _LABELS = 'labels'
-_Example = Tuple[Dict[str, tf.Tensor], tf.Tensor]
+_KIND_REMEDY = (' (each frame of a feature must be one byte string of uint8 '
+                'values, and labels int64; quantise float features first)')
+_Examples = Tuple[Dict[str, tf.Tensor], tf.Tensor]
 
 
 class FrameReader:
-  """Parses, checks and decodes records, one at a time, inside tf.data."""
+  """Parses, checks and decodes batches of records, inside tf.data."""
 
   def __init__(self, features: Sequence, max_frames: int, num_classes: int,
                selection, with_ids: bool = False,
@@ -61,53 +65,48 @@ class FrameReader:
     self._labels_required = labels_required
     self._max_selected = selection_lib.max_selected(selection, max_frames)
 
-  @property
-  def padded_shapes(self):
-    """The shapes of an example whose frames are padded to K."""
-    inputs = {'frames': [self._max_selected, sum(s for _, s in self._features)],
-              'num_frames': []}
-    if self._with_ids:
-      inputs['id'] = []
-    return inputs, [self._num_classes]
-
-  def __call__(self, path: tf.Tensor, index: tf.Tensor,
-               serialized: tf.Tensor) -> _Example:
-    """Reads one record.
+  def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
+               serialized: tf.Tensor) -> _Examples:
+    """Reads a batch of records.
 
     Args:
-      path: string [], the file, for messages and missing ids.
-      index: int64 [], position of the record in the file, likewise.
-      serialized: string [].
+      paths: string [B], the files, for messages and missing ids.
+      indices: int64 [B], positions of the records in them, likewise.
+      serialized: string [B].
 
     Returns:
-      inputs: `frames` uint8 [n, D], n of at most K frames, without padding: a
-        batch adds it (`padded_shapes`); `num_frames` int32 [], n; `id` string
-        [] if asked for.
-      labels: bool [V].
+      inputs: `frames` uint8 [B, K, D], zero behind the chosen frames;
+        `num_frames` int32 [B], how many are chosen; `id` string [B] if asked
+        for.
+      labels: bool [B, V].
     """
-    # The parser's own errors (a list of floats, say) begin with this name.
-    where = tf.strings.join([path, ', record ', tf.strings.as_string(index)])
+    where = tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])
     context = {key: tf.io.FixedLenFeature([], tf.string, '')
                for key in _ID_KEYS}
     context[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    context, lists = tf.io.parse_single_sequence_example(
+    context, lists, lengths = tf.io.parse_sequence_example(
         serialized, context,
         {name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
          for name, _ in self._features},
-        example_name=tf.strings.join([where, _KIND_REMEDY]))
-    video_id = _video_id(context, path, index)
-    labels = context[_LABELS].values
+        # The parser's own errors (of a list of floats, say) begin with this.
+        example_names=tf.strings.join([where, _KIND_REMEDY]))
+    ids = _video_ids(context, paths, indices)
+    labels = context[_LABELS]
     strings = [lists[name] for name, _ in self._features]
-    with tf.control_dependencies([
-        self._check(where, video_id, serialized, strings, labels)]):
-      frames, count = self._decode([tf.identity(s) for s in strings])
+    lengths = tf.stack([lengths[name] for name, _ in self._features], 1)
+    check = self._check(tf.strings.join([where, ' (id ', ids, ')']),
+                        serialized, strings, lengths, labels)
+    with tf.control_dependencies([check]):
+      frames, count = self._decode([tf.identity(s) for s in strings],
+                                   tf.cast(lengths[:, 0], tf.int32))
+      hot = tf.stack([labels.indices[:, 0], labels.values], 1)
       labels = tf.tensor_scatter_nd_update(
-          tf.zeros([self._num_classes], tf.bool), labels[:, tf.newaxis],
-          tf.ones_like(labels, tf.bool))
+          tf.zeros([tf.size(serialized), self._num_classes], tf.bool), hot,
+          tf.ones_like(labels.values, tf.bool))
     inputs = {'frames': frames, 'num_frames': count}
     if self._with_ids:
-      inputs['id'] = video_id
-    return inputs, labels
+      inputs['id'] = ids
+    return inputs, tf.ensure_shape(labels, [None, self._num_classes])
 
   def check_format(self, path: str, index: int, serialized: bytes):
     """Says in plain words when records have another format altogether.
@@ -144,85 +143,108 @@ class FrameReader:
               'round((x + 2 - 4 / 512) * 255 / 4) clipped to 0 to 255, and '
               'write one byte string per frame.')
 
-  def _decode(self, strings: List[tf.Tensor]) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Chooses frames among byte strings [T] each, and decodes these alone."""
+  def _decode(self, strings: List[tf.Tensor],
+              num_frames: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+    """Chooses among byte strings [B, T], and decodes the chosen alone."""
     indices, count = selection_lib.frame_indices(
-        tf.minimum(tf.size(strings[0]), self._max_frames), self._selection,
+        tf.minimum(num_frames, self._max_frames), self._selection,
         self._max_frames)
-    if self._max_selected < self._max_frames:
-      strings = [tf.gather(s, indices[:count]) for s in strings]
-    else:  # None is left out: slicing copies nothing.
-      strings = [s[:count] for s in strings]
+    if self._selection.type == 'all':  # A slice of everything copies nothing.
+      strings = [s[:, :self._max_selected] for s in strings]
+    else:
+      indices = tf.minimum(indices, tf.shape(strings[0])[1] - 1)
+      chosen = tf.sequence_mask(count, self._max_selected)
+      strings = [tf.where(chosen, tf.gather(s, indices, batch_dims=1), '')
+                 for s in strings]
     frames = tf.concat(
         [tf.io.decode_raw(s, tf.uint8, fixed_length=size)
-         for s, (_, size) in zip(strings, self._features)], 1)
-    return tf.ensure_shape(
-        frames, [None, self.padded_shapes[0]['frames'][1]]), count
+         for s, (_, size) in zip(strings, self._features)], 2)
+    padding = self._max_selected - tf.shape(frames)[1]
+    frames = tf.pad(frames, [[0, 0], [0, padding], [0, 0]])
+    return tf.ensure_shape(frames, [
+        None, self._max_selected, sum(s for _, s in self._features)]), count
 
-  def _check(self, where, video_id, serialized, strings, labels):
-    """Raises an InvalidArgumentError that says all that is wrong."""
-    lengths = tf.stack([tf.size(s) for s in strings])
-    widths = [tf.strings.length(s) for s in strings]
-    sizes_good = [tf.reduce_all(tf.equal(w, size))
-                  for w, (_, size) in zip(widths, self._features)]
-    frames_good = tf.reduce_min(lengths) > 0
-    lengths_good = tf.reduce_all(tf.equal(lengths, lengths[0]))
-    range_good = tf.reduce_all(
-        (labels >= 0) & (labels < self._num_classes))
-    labels_good = tf.constant(True)
-    if self._labels_required:  # The parser tells absent from empty no more.
-      labels_good = tf.cond(tf.size(labels) > 0, lambda: True,
-                            lambda: _has_labels(serialized))
+  def _check(self, where, serialized, strings, lengths, labels):
+    """Raises an InvalidArgumentError with all faults of the first bad record.
+
+    Args:
+      where: string [B], what to call the records.
+      serialized: string [B].
+      strings: per feature string [B, T], '' behind the frames.
+      lengths: int64 [B, features], frames of each.
+      labels: sparse int64 [B, labels].
+
+    Returns:
+      An operation to wait for.
+    """
+    batch = tf.size(serialized)
+    rows, values = labels.indices[:, 0], labels.values
+    in_range = (values >= 0) & (values < self._num_classes)
+    range_good = tf.math.unsorted_segment_min(
+        tf.cast(in_range, tf.int32), rows, batch) > 0
+    lengths_good = tf.reduce_all(
+        (lengths > 0) & (lengths == lengths[:, :1]), 1)
+    sizes_good = []
+    for i, (_, size) in enumerate(self._features):
+      real = tf.sequence_mask(lengths[:, i], tf.shape(strings[i])[1])
+      sizes_good.append(tf.reduce_all(
+          (tf.strings.length(strings[i]) == size) | ~real, 1))
+    labels_good = tf.fill([batch], True)
+    if self._labels_required:
+      some = tf.math.bincount(tf.cast(rows, tf.int32), minlength=batch) > 0
+      labels_good = tf.cond(tf.reduce_all(some), lambda: some,
+                            lambda: some | _have_labels(serialized))
 
     def fail():
       names = ', '.join(name for name, _ in self._features)
+      bad = tf.argmin(tf.cast(good, tf.int32))
       problems = [
-          (labels_good, [
-              'it has no `labels`: only prediction reads unlabelled videos']),
+          (labels_good, ['no `labels`; only prediction reads such videos']),
           (range_good, [
-              'labels are ', _list(labels), ', but must lie between 0 and '
-              f'{self._num_classes - 1}: set task.model.num_classes']),
-          (frames_good & lengths_good, [
-              f'{names} have ', _list(lengths), ' frames, but every feature '
-              'must have equally many, at least 1: a feature with 0 is missing '
-              'or empty; see task.model.features, or leave the record out']),
+              'labels are ', _list(values[rows == bad]), ', but must lie '
+              f'between 0 and {self._num_classes - 1}; set '
+              'task.model.num_classes']),
+          (lengths_good, [
+              f'{names} have ', _list(lengths[bad]), ' frames, but each must '
+              'have equally many, at least 1 (0 may mean that the feature is '
+              'missing); correct task.model.features or leave the record out']),
       ]
-      for (name, size), width, good in zip(self._features, widths, sizes_good):
-        problems.append((good, [
-            f'{name} has frames of ', _list(tf.unique(width)[0]),
-            f' bytes, not {size}: set its size in task.model.features']))
-      texts = [tf.where(good, '', tf.strings.join([': ', *text]))
-               for good, text in problems]
-      return tf.Assert(False, [tf.strings.join(
-          [where, ' (id ', video_id, ')', *texts, '.'])])
+      for i, (name, size) in enumerate(self._features):
+        widths = tf.strings.length(strings[i][bad, :lengths[bad, i]])
+        problems.append((sizes_good[i], [
+            f'{name} has frames of ', _list(tf.unique(widths)[0]),
+            f' bytes, not {size}; set its size in task.model.features']))
+      texts = [tf.where(fine[bad], '', tf.strings.join([': ', *text]))
+               for fine, text in problems]
+      return tf.Assert(False, [tf.strings.join([where[bad], *texts, '.'])])
 
-    good = tf.stack([frames_good, lengths_good, range_good, labels_good,
-                     *sizes_good])
+    good = tf.reduce_all(
+        tf.stack([labels_good, range_good, lengths_good, *sizes_good]), 0)
     return tf.cond(tf.reduce_all(good), tf.no_op, fail)
 
 
-_KIND_REMEDY = (' (each frame of a feature must be one byte string of uint8 '
-                'values; quantise float features first)')
-
-
-def _video_id(context, path, index) -> tf.Tensor:
-  """`id`, else `video_id`, else `<shard>:<index>`."""
+def _video_ids(context, paths, indices) -> tf.Tensor:
+  """`id`, else `video_id`, else `<shard>:<index>`; string [B]."""
   first, second = (context[key] for key in _ID_KEYS)
-  shard = tf.strings.regex_replace(path, '.*/', '')
+  shards = tf.strings.regex_replace(paths, '.*/', '')
   return tf.where(first != '', first, tf.where(
       second != '', second,
-      tf.strings.join([shard, tf.strings.as_string(index)], ':')))
+      tf.strings.join([shards, tf.strings.as_string(indices)], ':')))
 
 
-def _has_labels(serialized) -> tf.Tensor:
-  """Whether the key is there, with or without values."""
+def _have_labels(serialized) -> tf.Tensor:
+  """Whether the key is there, be it without values; bool [B].
+
+  The parser cannot tell: it gives no values in either case.
+  """
   def field(message, name, value):
-    return tf.io.decode_proto(value, message, [name], [tf.string])[1][0]
+    values = tf.io.decode_proto(value, message, [name], [tf.string])[1][0]
+    return tf.reshape(values, [tf.size(serialized), -1])
 
-  context = field('tensorflow.SequenceExample', 'context', serialized)
-  entries = field('tensorflow.Features', 'feature', context)
+  contexts = field('tensorflow.SequenceExample', 'context', serialized)
+  entries = field('tensorflow.Features', 'feature', contexts)
   keys = field('tensorflow.Features.FeatureEntry', 'key', entries)
-  return tf.reduce_any(tf.equal(keys, _LABELS))
+  return tf.reduce_any(keys == _LABELS, 1)
 
 
 def _list(values) -> tf.Tensor:

@@ -70,8 +70,11 @@ def _generator(*entropy: int) -> np.random.Generator:
 def _draw_records(rng: np.random.Generator, simulation: Simulation,
                   first: int) -> Iterator[simulated_records.Record]:
   """Yields random records without end; their ids count from `first`."""
+  # A shot for each label and a filler have to fit.
+  most_labels = simulation.max_frames // simulated_frames.MIN_SHOT - 1
   for number in itertools.count(first):
-    labels, mean = simulated_frames.random_record(rng, simulation.world)
+    labels, mean = simulated_frames.random_record(rng, simulation.world,
+                                                  most_labels)
     video_id = f'{simulation.split}-{number:07d}'.encode()
     yield simulated_records.Record(video_id, labels, mean)
 
@@ -218,7 +221,7 @@ def simulate(output_dir: str,
                    videos_per_shard, num_classes, seed, rgb_size, audio_size,
                    min_frames, max_frames)
   present = tf.io.gfile.glob(
-      os.path.join(output_dir, f'{split}[0-9]*.tfrecord'))
+      os.path.join(output_dir, f'{split}[0-9][0-9][0-9][0-9].tfrecord'))
   if present:
     raise FileExistsError(
         f'{min(present)} exists: delete the shards of that split or give '
@@ -230,8 +233,8 @@ def simulate(output_dir: str,
       raise FileNotFoundError(
           f'video_level: no file matches {video_level!r}: give the glob of '
           'video-level TFRecords.')
-    world, files = simulated_records.read_world(paths, num_videos, num_classes,
-                                              rgb_size, audio_size)
+    world, files = simulated_records.read_world(
+        paths, num_videos, num_classes, rgb_size, audio_size)
     num_videos = sum(number for _, number in files)
   else:
     world = simulated_frames.random_world(
@@ -253,22 +256,29 @@ def simulate(output_dir: str,
   return [simulation.shard_path(shard) for shard in shards]
 
 
-def _define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the command line; not on import, as other tools share names."""
-  flags.DEFINE_string('output_dir', None,
-                      'Directory of the shards; made if missing.')
-  flags.DEFINE_string('split', 'train',
-                      'Start of the file names: <split>0000.tfrecord, ...')
+  flags.DEFINE_string(
+      'output_dir', None, 'Directory of the shards; made if missing.',
+      flag_values=values, required=True)
+  flags.DEFINE_string(
+      'split', 'train', 'Start of the file names: <split>0000.tfrecord, ...',
+      flag_values=values)
   flags.DEFINE_integer(
-      'num_videos', 0, 'Videos to write; 0 with --video_level: all records.')
-  flags.DEFINE_integer('videos_per_shard', 256,
-                       'Videos in each file but the last.')
-  flags.DEFINE_integer('num_classes', 3862, 'Labels are 0 to num_classes - 1.')
+      'num_videos', 0, 'Videos to write; 0 with --video_level: all records.',
+      flag_values=values)
   flags.DEFINE_integer(
-      'seed', 0, 'Splits of one seed share their classes but no videos.')
-  flags.DEFINE_string('video_level', None,
-                      'Glob of video-level records to simulate frames of.')
-  flags.mark_flag_as_required('output_dir')
+      'videos_per_shard', 256, 'Videos in each file but the last.',
+      flag_values=values)
+  flags.DEFINE_integer(
+      'num_classes', 3862, 'Labels are 0 to num_classes - 1.',
+      flag_values=values)
+  flags.DEFINE_integer(
+      'seed', 0, 'Splits of one seed share their classes but no videos.',
+      flag_values=values)
+  flags.DEFINE_string(
+      'video_level', None, 'Glob of video-level records to simulate frames of.',
+      flag_values=values)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -286,5 +296,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  _define_flags()
+  define_flags()
   app.run(main)

@@ -11,7 +11,7 @@ from yt8m_distill.dataloaders import simulated_frames
 
 
 class Record(NamedTuple):
-  """One video before it has frames: `mean` is float32 [dims], rgb then audio."""
+  """One video before it has frames; `mean` is [dims], rgb then audio."""
   video_id: bytes
   labels: np.ndarray
   mean: np.ndarray
@@ -23,7 +23,7 @@ def _floats(feature: tf.train.Feature, size: int, what: str) -> np.ndarray:
   if values.shape != (size,):
     raise ValueError(
         f'{what} has {len(values)} floats instead of {size}: give the '
-        ' video-level records of YouTube-8M.')
+        'video-level records of YouTube-8M.')
   low, high = simulated_frames.dequantise(np.float32([0, 255]))
   # Also false where a value is not a number.
   if not np.all((values > low - 1e-3) & (values < high + 1e-3)):
@@ -33,8 +33,8 @@ def _floats(feature: tf.train.Feature, size: int, what: str) -> np.ndarray:
   return np.clip(values, low, high)
 
 
-def parse(serialized: bytes, num_classes: int, rgb_size: int,
-                      audio_size: int, path: str) -> Record:
+def parse(serialized: bytes, num_classes: int, rgb_size: int, audio_size: int,
+          path: str) -> Record:
   """Parses one video-level record of the 2017 or 2018 release.
 
   Args:
@@ -53,6 +53,9 @@ def parse(serialized: bytes, num_classes: int, rgb_size: int,
   features = tf.train.Example.FromString(serialized).features.feature
   id_key = 'id' if 'id' in features else 'video_id'
   video_id = b''.join(features[id_key].bytes_list.value[:1])
+  if not video_id:
+    raise ValueError(f'A record of {path} has neither id nor video_id: give '
+                     'the video-level records of YouTube-8M.')
   what = f'record {video_id!r} of {path}'
   labels = np.unique(np.array(features['labels'].int64_list.value, np.int64))
   if not labels.size:
@@ -65,6 +68,16 @@ def parse(serialized: bytes, num_classes: int, rgb_size: int,
   mean = [_floats(features[key], size, f'{key} of {what}')
           for key, size in (('mean_rgb', rgb_size), ('mean_audio', audio_size))]
   return Record(video_id, labels, np.concatenate(mean))
+
+
+def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
+  """Yields `count` records of a file from number `first` on, or to its end."""
+  dataset = tf.data.TFRecordDataset(path).skip(first).take(count)
+  try:
+    yield from dataset.as_numpy_iterator()
+  except tf.errors.DataLossError as error:
+    raise ValueError(f'{path} is damaged or not a TFRecord file: download it '
+                     'again or narrow video_level.') from error
 
 
 def read_world(
@@ -95,9 +108,7 @@ def read_world(
   with tqdm.tqdm(unit='record', desc='label means') as bar:
     for path in files:
       number = 0
-      for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
-        if number == left:
-          break
+      for serialized in _serialized(path, 0, left):
         record = parse(serialized, num_classes, rgb_size, audio_size, path)
         sums[record.labels] += record.mean
         counts[record.labels] += 1
@@ -115,7 +126,9 @@ def read_world(
   directions = np.where(counts > 0, sums / np.maximum(counts, 1) -
                         total / number, 0)
   prototypes = simulated_frames.to_unit(directions, rgb_size)
-  return simulated_frames.World(prototypes, None, rgb_size), tuple(used)
+  world = simulated_frames.World(prototypes, np.flatnonzero(counts), None,
+                                 rgb_size)
+  return world, tuple(used)
 
 
 def read_records(world: simulated_frames.World,
@@ -135,7 +148,6 @@ def read_records(world: simulated_frames.World,
   audio_size = dims - world.rgb_size
   for path, number in files:
     if first < number:
-      dataset = tf.data.TFRecordDataset(path).skip(first).take(number - first)
-      for serialized in dataset.as_numpy_iterator():
+      for serialized in _serialized(path, first, number - first):
         yield parse(serialized, classes, world.rgb_size, audio_size, path)
     first = max(0, first - number)

@@ -6,6 +6,7 @@ B videos, V classes, K top predictions of a video.
 from typing import Any, Dict, List, Optional
 
 from absl import logging
+import orbit
 import tensorflow as tf
 import tf_keras
 
@@ -238,5 +239,6 @@ class ClassificationTask(base_task.Task):
     """Exact metrics of the whole set; writes per_class.csv in the run."""
     results = aggregated_logs.result()
     if self.logging_dir:
-      aggregated_logs.write(self.logging_dir, results, int(global_step))
+      aggregated_logs.write(self.logging_dir, results,
+                            int(orbit.utils.get_value(global_step)))
     return results

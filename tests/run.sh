@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them; arguments go to pytest.
+#   bash tests/run.sh                             against TensorFlow 2.16
+#   TF_SET=tf220 bash tests/run.sh -m 'not slow'  against TensorFlow 2.20
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. experiments/environment.sh test
+exec "$python" -m pytest -q --durations=15 "$@"
