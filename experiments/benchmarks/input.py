@@ -31,23 +31,9 @@ _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds.', lower_bound=1)
 
 _BATCH = 64
 _SHARDS = 8
-_CLASSES = 3862
 _FEATURES = model.VideoModel().features
-
-
-class _FloatReader(reader_lib.FrameReader):
-  """Dequantises in the pipeline, as the original code does."""
-
-  def __call__(self, paths, indices, serialized):
-    inputs, labels = super().__call__(paths, indices, serialized)
-    inputs['frames'] = _dequantise(**inputs)
-    return inputs, labels
-
-
-def _dequantise(frames, num_frames):
-  frames = tf.cast(frames, tf.float32) * (4 / 255) + (4 / 512 - 2)
-  mask = tf.sequence_mask(num_frames, frames.shape[1], tf.float32)
-  return frames * mask[:, :, tf.newaxis]
+_MAX_FRAMES = model.VideoModel().max_frames
+_CLASSES = model.VideoModel().num_classes
 
 
 def _write(folder: str, videos: int = 600):
@@ -80,25 +66,41 @@ def _raw(path: str) -> tf.data.Dataset:
                num_parallel_calls=cycle)
 
 
-def _parse_only(path: str) -> tf.data.Dataset:
-  def parse(serialized):
-    context, lists = tf.io.parse_single_sequence_example(
-        serialized, {'labels': tf.io.VarLenFeature(tf.int64)},
-        {feature.name: tf.io.FixedLenSequenceFeature([], tf.string)
-         for feature in _FEATURES})
-    labels = tf.reduce_any(tf.one_hot(
-        context['labels'].values, _CLASSES, True, False, dtype=tf.bool), 0)
-    return labels, [tf.size(frames) for frames in lists.values()]
+def _parse(serialized):
+  context, lists = tf.io.parse_single_sequence_example(
+      serialized, {'labels': tf.io.VarLenFeature(tf.int64)},
+      {feature.name: tf.io.FixedLenSequenceFeature([], tf.string)
+       for feature in _FEATURES})
+  labels = tf.reduce_any(tf.one_hot(
+      context['labels'].values, _CLASSES, True, False, dtype=tf.bool), 0)
+  return [lists[feature.name] for feature in _FEATURES], labels
 
+
+def _parse_only(serialized):
+  strings, labels = _parse(serialized)
+  return [tf.size(s) for s in strings], labels
+
+
+def _float_example(serialized):
+  """One video at a time, dequantised and padded, as the original does it."""
+  strings, labels = _parse(serialized)
+  frames = tf.concat(
+      [tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1, feature.size])
+       for s, feature in zip(strings, _FEATURES)], 1)[:_MAX_FRAMES]
+  frames = tf.cast(frames, tf.float32) * (4 / 255) + (4 / 512 - 2)
+  count = tf.shape(frames)[0]
+  frames = tf.pad(frames, [[0, _MAX_FRAMES - count], [0, 0]])
+  size = sum(feature.size for feature in _FEATURES)
+  return tf.ensure_shape(frames, [_MAX_FRAMES, size]), count, labels
+
+
+def _mapped(path: str, parse) -> tf.data.Dataset:
   return _raw(path).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _pipeline(path: str, every_n: int = 1,
-              reader=reader_lib.FrameReader) -> tf.data.Dataset:
-  frames = model.FrameSelection(
-      type='uniform', uniform=model.UniformFrames(every_n=every_n))
-  return pipeline.build(_params(path),
-                        reader(_FEATURES, 300, _CLASSES, frames))
+def _pipeline(path: str, selection: model.FrameSelection) -> tf.data.Dataset:
+  return pipeline.build(_params(path), reader_lib.FrameReader(
+      _FEATURES, _MAX_FRAMES, _CLASSES, selection))
 
 
 def _rate(batches: tf.data.Dataset, warm_up: int = 4) -> float:
@@ -118,13 +120,16 @@ def main(_):
     if not path:
       _write(folder)
       path = os.path.join(folder, '*.tfrecord')
-    prefetch = tf.data.AUTOTUNE
+    def plain(dataset):
+      return dataset.batch(_BATCH).prefetch(tf.data.AUTOTUNE)
+
     cases = {
-        'raw read': _raw(path).batch(_BATCH).prefetch(prefetch),
-        'parse only': _parse_only(path).batch(_BATCH).prefetch(prefetch),
-        'teacher, uint8': _pipeline(path),
-        'teacher, float32 per example': _pipeline(path, reader=_FloatReader),
-        'student, every 10th frame': _pipeline(path, every_n=10),
+        'raw read': plain(_raw(path)),
+        'parse only': plain(_mapped(path, _parse_only)),
+        'teacher, uint8': _pipeline(path, model.FrameSelection()),
+        'teacher, float32 per example': plain(_mapped(path, _float_example)),
+        'student, every 10th frame': _pipeline(path, model.FrameSelection(
+            type='uniform', uniform=model.UniformFrames(every_n=10))),
     }
     rates = {name: [] for name in cases}
     for _ in range(_ROUNDS.value):

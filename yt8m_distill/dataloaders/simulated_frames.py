@@ -72,9 +72,9 @@ class Spread(NamedTuple):
 
 # Measured on a real frame-level record of the 2018 release (id SjJ3, label
 # "Food", 170 frames): std and adjacent are its own; mean_std gives its
-# correlation of distant frames (30 to 100 apart: rgb 0.02 to 0.05, audio 0.06
-# to 0.12), shot_share that of frames 5 to 20 apart (rgb 0.23 to 0.06, audio
-# 0.41 to 0.19).
+# correlation of distant frames (about 0.05: rgb 0.01 to 0.09 at 30 to 150
+# frames apart, audio 0.06 to 0.12 at 30 to 100), shot_share roughly that of
+# frames 5 to 20 apart (rgb 0.23 to 0.06, audio 0.41 to 0.19).
 RGB_SPREAD = Spread(std=0.996, adjacent=0.49, mean_std=0.28, shot_share=0.23)
 AUDIO_SPREAD = Spread(std=0.92, adjacent=0.64, mean_std=0.31, shot_share=0.42)
 

@@ -15,6 +15,7 @@ from official.core import task_factory
 from official.core import train_utils
 from yt8m_distill import losses
 from yt8m_distill import metrics as metrics_lib
+from yt8m_distill import selection
 from yt8m_distill.configs import classification as config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
@@ -48,13 +49,14 @@ class ClassificationTask(base_task.Task):
           f'{params.warmup_epochs}: this driver counts in steps. Set '
           'trainer.train_steps and the steps of the learning rate, or run '
           'python -m yt8m_distill.train.')
+    self._costs = {}
     self._trains = False
     self._restored = True
 
   def build_model(self) -> tf_keras.Model:
     """Builds the model; one that does not fit the run's checkpoint raises."""
     model = self.create_model()
-    self._log_model(model)
+    self._costs = self._count_costs(model)
     checkpoint = self.logging_dir and restore.latest(self.logging_dir)
     if checkpoint and tf.io.gfile.isdir(self.logging_dir):
       restore.restore_model(model, checkpoint)
@@ -69,12 +71,23 @@ class ClassificationTask(base_task.Task):
     """Splits a model, or what it returned, by the prefix of its names."""
     return {'': model_or_outputs}
 
-  def _log_model(self, model):
+  def _count_costs(self, model):
+    """Logs and returns what each network costs, and logs its variables."""
+    costs = {}
+    params = self.task_config.model
     for prefix, network in self.networks(model).items():
-      logging.info('%s: %s parameters, %.4f GFLOPs per video', network.name,
-                   f'{network.count_params():,}', network.flops() / 1e9)
+      frames = getattr(params, network.name).frames
+      costs[network.name] = cost = {
+          'frames': selection.max_selected(frames, params.max_frames),
+          'flops': network.flops(),
+          'parameters': network.count_params(),
+      }
+      logging.info('%s: %d frames, %.4f GFLOPs per video, %s parameters',
+                   network.name, cost['frames'], cost['flops'] / 1e9,
+                   f'{cost["parameters"]:,}')
       for variable in network.trainable_variables:
         logging.info('  %s%s %s', prefix, variable.name, variable.shape)
+    return costs
 
   def initialize(self, model: tf_keras.Model):
     """Starts a run without a checkpoint, from `init_checkpoint` if given."""
@@ -240,5 +253,6 @@ class ClassificationTask(base_task.Task):
     results = aggregated_logs.result()
     if self.logging_dir:
       aggregated_logs.write(self.logging_dir, results,
-                            int(orbit.utils.get_value(global_step)))
+                            int(orbit.utils.get_value(global_step)),
+                            self._costs)
     return results

@@ -90,11 +90,18 @@ class Evaluation:
     results.update({k: v / videos for k, v in self._sums.items()})
     return results
 
-  def write(self, folder: str, results: Dict[str, float], step: int):
+  def write(self, folder: str, results: Dict[str, float], step: int,
+            costs: Dict[str, Dict[str, int]]):
     """Writes per_class.csv and evaluation.json.
 
     per_class.csv has a row per class: index, name if there is a vocabulary,
     positives, and the average precision of each network.
+
+    Args:
+      folder: of the run.
+      results: of result().
+      step: of the checkpoint.
+      costs: per network, frames, FLOPs per video and parameters.
     """
     table = {'index': np.arange(self._num_classes)}
     if self._vocabulary:
@@ -105,4 +112,5 @@ class Evaluation:
     write_text(os.path.join(folder, 'per_class.csv'),
                pd.DataFrame(table).to_csv(index=False))
     write_text(os.path.join(folder, 'evaluation.json'),
-               json.dumps({'step': step, **results}, indent=2) + '\n')
+               json.dumps({'step': step, 'metrics': results,
+                           'networks': costs}, indent=2) + '\n')
