@@ -209,5 +209,6 @@ def test_videos_do_not_meet():
 
 
 def test_unknown_kind():
-  with pytest.raises(ValueError, match="prediction_kind is 'l1'.*kl, mse, bce"):
+  with pytest.raises(ValueError,
+                     match="prediction_kind is 'l1'.*kl, mse, bce"):
     losses.prediction_loss(np.ones((1, 2)), np.ones((1, 2)), 'l1')

@@ -11,7 +11,8 @@ from yt8m_distill.configs import model
 
 def _uniform(every_n, length='ceil'):
   return model.FrameSelection(
-      type='uniform', uniform=model.UniformFrames(every_n=every_n, length=length))
+      type='uniform',
+      uniform=model.UniformFrames(every_n=every_n, length=length))
 
 
 _ALL = model.FrameSelection()

@@ -20,7 +20,8 @@ _BATCH = 512
 def _labels(model, data) -> tf.data.Dataset:
   """Batches of labels bool [B, V], each record once, in order."""
   one_frame = model_config.FrameSelection(
-      type='uniform', uniform=model_config.UniformFrames(model.max_frames))
+      type='uniform',
+      uniform=model_config.UniformFrames(every_n=model.max_frames))
   params = data.replace(
       is_training=False, drop_remainder=False, global_batch_size=_BATCH,
       enable_tf_data_service=False, cache=False)

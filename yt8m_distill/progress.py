@@ -8,6 +8,8 @@ from absl import logging
 import orbit
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import shards
+
 
 class Progress(orbit.Action):
   """Shows rate, time left and losses after every loop of training.
@@ -51,6 +53,10 @@ class Progress(orbit.Action):
     values = {k: float(orbit.utils.get_value(v)) for k, v in output.items()}
     line += ''.join(f' | {name} {value:.4g}'
                     for name, value in sorted(values.items()))
+    skipped = shards.skipped()
+    if skipped.records or skipped.shard_tails:
+      line += (f' | left out so far: {skipped.records} corrupt records, '
+               f'{skipped.shard_tails} ends of shards')
     logging.info(line)
     print(line, flush=True)
 

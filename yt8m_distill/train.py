@@ -32,12 +32,13 @@ from yt8m_distill.tasks import evaluation
 FLAGS = flags.FLAGS
 
 
-def _write_config(params, model_dir):
-  """Writes params.yaml and what gin was given, before anything can fail."""
+def _check_writable(model_dir):
+  """Raises where a run could not be written, before it is built."""
+  probe = os.path.join(model_dir, 'probe')
   try:
-    train_utils.serialize_config(params, model_dir)
-    evaluation.write_text(os.path.join(model_dir, 'config.gin'),
-                          gin.config_str())
+    tf.io.gfile.makedirs(model_dir)
+    evaluation.write_text(probe, '')
+    tf.io.gfile.remove(probe)
   except (tf.errors.OpError, OSError) as error:
     raise ValueError(f'--model_dir={model_dir} cannot be written: {error}. '
                      'Choose a folder that can.') from error
@@ -51,7 +52,7 @@ def run(flags_obj) -> dict:
   params.lock()
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   if 'train' in mode:
-    _write_config(params, model_dir)
+    _check_writable(model_dir)
   runtime = params.runtime
   if runtime.mixed_precision_dtype:
     performance.set_mixed_precision_policy(runtime.mixed_precision_dtype)
@@ -64,10 +65,16 @@ def run(flags_obj) -> dict:
     task = task_factory.get_task(params.task, logging_dir=model_dir)
   show = progress.Progress(params.task.train_data.global_batch_size,
                            params.trainer.train_steps, model_dir)
-  _, logs = train_lib.run_experiment(
+  runner = train_lib.OrbitExperimentRunner(
       distribution_strategy=strategy, task=task, mode=mode, params=params,
       model_dir=model_dir, train_actions=[show],
       eval_actions=[show.after_evaluation])
+  # Not before: the model must fit the run whose params.yaml this replaces.
+  if 'train' in mode:
+    train_utils.serialize_config(params, model_dir)
+    evaluation.write_text(os.path.join(model_dir, 'config.gin'),
+                          gin.config_str())
+  _, logs = runner.run()
   train_utils.save_gin_config(mode, model_dir)
   return logs
 

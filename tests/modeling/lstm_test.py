@@ -216,6 +216,21 @@ def test_equals_keras():
       case.run(tile=2)[0], tf.concat(finals, 1), rtol=1e-5, atol=1e-6)
 
 
+def test_saved_model_may_hold_a_training_graph(tmp_path):
+  """Saving a Keras model traces it for training too, wanted or not."""
+  case = _Case([2, 1], steps=2, layers=1)
+  module = tf.Module()
+  module.run = tf.function(
+      lambda x, lengths: lstm.final_states(
+          x, lengths, case.kernels, case.biases, tile=2, training=True),
+      autograph=False, input_signature=[
+          tf.TensorSpec([None, 2, _FEATURES]), tf.TensorSpec([None], tf.int32)])
+  tf.saved_model.save(module, str(tmp_path))
+  states = tf.saved_model.load(str(tmp_path)).run(
+      case.x, tf.constant(case.lengths))
+  np.testing.assert_allclose(states, case.expected[0], rtol=2e-6, atol=2e-6)
+
+
 def test_stack_owns_the_variables(case):
   stack = lstm_stack.LSTMStack(
       num_cells=_CELLS, num_layers=2, tile=2,

@@ -156,13 +156,14 @@ class FrameReader:
       chosen = tf.sequence_mask(count, self._max_selected)
       strings = [tf.where(chosen, tf.gather(s, indices, batch_dims=1), '')
                  for s in strings]
-    frames = tf.concat(
-        [tf.io.decode_raw(s, tf.uint8, fixed_length=size)
-         for s, (_, size) in zip(strings, self._features)], 2)
+    # Joining strings and then decoding takes a third of the time of decoding
+    # each feature and joining these.
+    size = sum(size for _, size in self._features)
+    frames = tf.io.decode_raw(
+        tf.strings.join(strings), tf.uint8, fixed_length=size)
     padding = self._max_selected - tf.shape(frames)[1]
     frames = tf.pad(frames, [[0, 0], [0, padding], [0, 0]])
-    return tf.ensure_shape(frames, [
-        None, self._max_selected, sum(s for _, s in self._features)]), count
+    return tf.ensure_shape(frames, [None, self._max_selected, size]), count
 
   def _check(self, where, serialized, strings, lengths, labels):
     """Raises an InvalidArgumentError with all faults of the first bad record.

@@ -21,7 +21,7 @@ from official.core import input_reader
 
 _HEADER = 12  # bytes: length and its CRC
 _FRAMING = 16  # bytes that a record takes beside its payload
-_BLOCK = 8  # records counted at once: one call per record would cost a tenth
+_BLOCK = 8  # records counted at once: one call per record costs more
 # Bytes read ahead, remote and local: a request is dear, and so is a cold cache.
 _BUFFERS = (8 << 20, 1 << 18)
 _THREADS = 16  # waiting for file systems, not computing
@@ -157,37 +157,30 @@ def read(path: tf.Tensor, size: tf.Tensor,
   def account(state, block):
     offset, index = state
     count = tf.size(block, out_type=tf.int64)
+    lost = (count == 0) & ((offset < size) | (size == 0))
+    if not skip_corrupt:
+      check = tf.cond(lost, lambda: tf.Assert(False, [_broken(
+          path, tf.strings.as_string(offset), tf.strings.as_string(size))]),
+                      tf.no_op)
+      with tf.control_dependencies([check]):
+        count = tf.identity(count)
     end = offset + _FRAMING * count + tf.reduce_sum(
         tf.cast(tf.strings.length(block), tf.int64))
-    return (end, index + count), (offset, index, block)
+    records = (tf.fill([count], path), index + tf.range(count), block)
+    return (end, index + count), (
+        (lost, offset, index, records) if skip_corrupt else records)
 
-  def records(index, block):
-    count = tf.size(block, out_type=tf.int64)
-    return tf.fill([count], path), index + tf.range(count), block
-
-  def lost(offset, block):
-    return (tf.size(block) == 0) & ((offset < size) | (size == 0))
-
-  def strict(offset, index, block):
-    check = tf.cond(lost(offset, block), lambda: tf.Assert(False, [
-        _broken(path, tf.strings.as_string(offset), tf.strings.as_string(size))
-    ]), tf.no_op)
-    with tf.control_dependencies([check]):
-      return records(index, tf.identity(block))
-
-  def lenient(offset, index, block):
-    tail = tf.data.Dataset.range(tf.cast(lost(offset, block), tf.int64))
-    tail = tail.flat_map(lambda _: tf.data.Dataset.from_generator(
-        _recover, output_signature=(
-            tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64),
-            tf.TensorSpec([], tf.string)), args=(path, size, offset, index)))
-    return tf.data.Dataset.from_tensor_slices(
-        records(index, block)).concatenate(tail)
+  def with_tail(lost, offset, index, records):
+    tail = tf.data.Dataset.range(tf.cast(lost, tf.int64)).flat_map(
+        lambda _: tf.data.Dataset.from_generator(
+            _recover, args=(path, size, offset, index), output_signature=tuple(
+                tf.TensorSpec([], t) for t in (tf.string, tf.int64, tf.string))
+        ))
+    return tf.data.Dataset.from_tensor_slices(records).concatenate(tail)
 
   zero = tf.zeros([], tf.int64)
   blocks = blocks.scan((zero, zero), account)
-  return (blocks.flat_map(lenient) if skip_corrupt
-          else blocks.map(strict).unbatch())
+  return blocks.flat_map(with_tail) if skip_corrupt else blocks.unbatch()
 
 
 def _recover(path: bytes, size: int, offset: int, index: int):
@@ -222,11 +215,14 @@ def _recover(path: bytes, size: int, offset: int, index: int):
 
 def _records_from(path: str, offset: int) -> tf.data.Dataset:
   """Returns the records of a file from a byte on."""
-  return tf.data.experimental.from_variant(
+  records = tf.data.experimental.from_variant(
       tf.raw_ops.TFRecordDatasetV2(
-          filenames=[path], compression_type='', buffer_size=1 << 20,
+          filenames=[path], compression_type='', buffer_size=_BUFFERS[1],
           byte_offsets=[offset]),
       tf.TensorSpec([], tf.string))
+  options = tf.data.Options()  # Rewriting the dataset would lose the offset.
+  options.experimental_optimization.apply_default_optimizations = False
+  return records.with_options(options)
 
 
 def _count(records: int = 0, shard_tails: int = 0):

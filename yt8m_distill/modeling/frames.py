@@ -17,21 +17,35 @@ def dequantize(frames: tf.Tensor) -> tf.Tensor:
   return tf.cast(frames, tf.float32)
 
 
-def preprocess(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
+def normalize(frames: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
   """Dequantises frames and scales each to L2 norm 1 over all its features.
 
   As the original does, padding is zero after dequantising, and stays zero.
+
+  Args:
+    frames: uint8 or float [..., D].
+    real: bool [...], False for padding.
+
+  Returns:
+    float32 [..., D].
+  """
+  real = real[..., None]
+  if not frames.dtype.is_integer:
+    # Times 0 what a padded frame holds might still be NaN.
+    frames = tf.where(real, frames, tf.zeros([], frames.dtype))
+  frames = dequantize(frames)
+  norm = tf.reduce_sum(tf.square(frames), axis=-1, keepdims=True)
+  return frames * tf.where(real, tf.math.rsqrt(tf.maximum(norm, 1e-12)), 0.0)
+
+
+def preprocess(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
+  """Normalises padded videos.
 
   Args:
     frames: uint8 or float [B, T, D].
     num_frames: int32 [B], how many of the T are real.
 
   Returns:
-    float32 [B, T, D].
+    float32 [B, T, D], zero behind each video's frames.
   """
-  frames = dequantize(frames)
-  real = tf.sequence_mask(num_frames, frames.shape[1])[..., None]
-  norm = tf.reduce_sum(tf.square(frames), axis=-1, keepdims=True)
-  # Padding may hold anything; multiplied by 0 even infinity would spread.
-  scale = tf.where(real, tf.math.rsqrt(tf.maximum(norm, 1e-12)), 0.0)
-  return tf.math.multiply_no_nan(frames, scale)
+  return normalize(frames, tf.sequence_mask(num_frames, frames.shape[1]))

@@ -16,7 +16,7 @@ N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
 layers: the final state [c0, h0, c1, h1, ...].
 """
 
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
 
@@ -28,12 +28,14 @@ def final_states(x: tf.Tensor,
                  biases: Sequence[tf.Tensor],
                  tile: Optional[int] = None,
                  training: bool = False,
-                 input_gradient: bool = True) -> tf.Tensor:
+                 input_gradient: bool = True,
+                 prepare: Optional[Callable[[tf.Tensor, tf.Tensor],
+                                            tf.Tensor]] = None,
+                 dtype: Optional[tf.DType] = None) -> tf.Tensor:
   """Runs stacked LSTM layers from zero states.
 
   Args:
-    x: [N, L, D] inputs; their type is that of the matrix products, all else is
-      float32.
+    x: [N, L, D] inputs.
     lengths: int32 [N], steps of each sequence; a sequence of none has the zero
       state.
     kernels: per layer [D + H, 4H], in the upper layers [2H, 4H].
@@ -43,19 +45,22 @@ def final_states(x: tf.Tensor,
     training: keep what the backward pass needs; otherwise a gradient
       computes it again.
     input_gradient: form gradients of `x`; where it is data they are wasted.
+    prepare: makes inputs [L, n, D] of what a tile of `x` holds, given which are
+      real, bool [L, n]; in here its intermediate results stay in the caches.
+    dtype: of the matrix products, that of `x` by default; all else is float32.
 
   Returns:
     float32 [N, R].
   """
   layers = len(kernels)
-  dtype = x.dtype
+  dtype = tf.as_dtype(dtype or x.dtype)
   width = 2 * layers * (kernels[0].shape[1] // 4)
 
   @tf.custom_gradient
   def run(x_NLD, *weights):
     kernels = [tf.cast(w, dtype) for w in weights[:layers]]
     biases = weights[layers:]
-    tiles = _Tiles(x_NLD, lengths, tile)
+    tiles = _Tiles(x_NLD, lengths, tile, prepare)
 
     def forward(keep):
       """All tiles: final states, and what to keep of each step."""
@@ -105,13 +110,15 @@ def final_states(x: tf.Tensor,
 class _Tiles:
   """Splits the sequences with at least one step into tiles of equal size."""
 
-  def __init__(self, x, lengths, tile):
+  def __init__(self, x, lengths, tile, prepare):
     self.steps = x.shape[1]
-    self._x = x
+    self._prepare = prepare
+    self._frames = tf.reshape(x, [-1, x.shape[2]])
     self._all_rows = tf.shape(x)[0]
     self._dense = tile is None
     if self._dense:
       self._real = lengths > 0
+      self._rows = tf.range(self._all_rows)
       self._lengths = tf.maximum(lengths, 1)
       self.count, self._size = 1, self._all_rows
     else:
@@ -132,9 +139,10 @@ class _Tiles:
 
   def inputs(self, k):
     """Inputs of tile k, time-major [L, n, D]."""
-    x = self._x if self._dense else tf.gather(
-        self._x, self.slice(self._rows, k))
-    return tf.transpose(x, [1, 0, 2])
+    steps = tf.range(self.steps)[:, None]
+    x = tf.gather(self._frames,
+                  self.slice(self._rows, k)[None] * self.steps + steps)
+    return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
 
   def concat(self, array):
     """Joins what the tiles wrote."""

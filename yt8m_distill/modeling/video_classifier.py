@@ -27,7 +27,8 @@ class VideoClassifier(tf_keras.Model):
 
     Args:
       backbone: from {'frames': float [B, T, D], 'num_frames'} to a dictionary
-        with 'representation' [B, R]; it says `representation_size`.
+        with 'representation' [B, R]; it says `representation_size`, and
+        `takes_stored_frames` if it normalises uint8 frames itself.
       head: from 'representation' to 'predictions'.
       **kwargs: of a Keras model.
     """
@@ -39,10 +40,12 @@ class VideoClassifier(tf_keras.Model):
     self.built = True
 
   def call(self, inputs, training=False):
-    frames = frames_lib.preprocess(inputs['frames'], inputs['num_frames'])
-    outputs = self.backbone(
-        {'frames': frames, 'num_frames': inputs['num_frames']},
-        training=training)
+    frames, num_frames = inputs['frames'], inputs['num_frames']
+    if not (frames.dtype.is_integer and
+            getattr(self.backbone, 'takes_stored_frames', False)):
+      frames = frames_lib.preprocess(frames, num_frames)
+    outputs = self.backbone({'frames': frames, 'num_frames': num_frames},
+                            training=training)
     return {**outputs,
             'predictions': self.head(outputs['representation'])}
 

@@ -57,10 +57,15 @@ class ClassificationTask(base_task.Task):
     """Builds the model; one that does not fit the run's checkpoint raises."""
     model = self.create_model()
     self._costs = self._count_costs(model)
-    checkpoint = self.logging_dir and restore.latest(self.logging_dir)
-    if checkpoint and tf.io.gfile.isdir(self.logging_dir):
+    checkpoint = self._run_checkpoint()
+    if checkpoint:
       restore.restore_model(model, checkpoint)
     return model
+
+  def _run_checkpoint(self) -> Optional[str]:
+    """The latest checkpoint of this run."""
+    return tf.train.latest_checkpoint(self.logging_dir) if (
+        self.logging_dir) else None
 
   def create_model(self) -> tf_keras.Model:
     """Returns the model of this task's configuration."""
@@ -109,8 +114,7 @@ class ClassificationTask(base_task.Task):
     start_step = 0
     if params.is_training:
       self._trains = True
-      checkpoint = self.logging_dir and tf.train.latest_checkpoint(
-          self.logging_dir)
+      checkpoint = self._run_checkpoint()
       if checkpoint:
         start_step = train_utils.read_global_step_from_checkpoint(checkpoint)
     return pipeline.build(params, self.build_reader(), input_context,
@@ -193,11 +197,13 @@ class ClassificationTask(base_task.Task):
     gradients = tape.gradient(scaled, variables)
     if loss_scale:
       gradients = optimizer.get_unscaled_gradients(gradients)
-    tf.debugging.Assert(tf.math.is_finite(loss), [
+    check = tf.debugging.Assert(tf.math.is_finite(loss), [
         'The loss is not finite at step', optimizer.iterations + 1,
         '. Lower the learning rate, or resume from an earlier checkpoint. '
         'Losses:', *(v for item in sorted({
             k: mean(v) for k, v in terms.items()}.items()) for v in item)])
+    with tf.control_dependencies([check]):  # No NaN reaches a weight.
+      gradients = [g if g is None else tf.identity(g) for g in gradients]
     optimizer.apply_gradients(zip(gradients, variables))
     values = {**terms, **regularization, **self._batch_metrics(labels, outputs)}
     for metric in metrics or []:
@@ -239,8 +245,7 @@ class ClassificationTask(base_task.Task):
   def aggregate_logs(self, state=None, step_outputs=None):
     """Collects the batches of all replicas on the host."""
     if state is None:
-      if not self._restored and not tf.train.latest_checkpoint(
-          self.logging_dir):
+      if not self._restored and not self._run_checkpoint():
         raise ValueError(
             f'There is no checkpoint in {self.logging_dir} to evaluate. Train '
             'first, or name a run that was trained in --model_dir.')

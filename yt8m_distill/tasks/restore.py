@@ -1,6 +1,7 @@
 """Restoring checkpoints, and refusing those of another architecture."""
 
 import os
+import tempfile
 from typing import Dict, List, Optional
 
 import tensorflow as tf
@@ -54,10 +55,11 @@ def _variables(checkpoint: str) -> Dict[str, List[int]]:
 
 def _difference(model: tf_keras.Model, checkpoint: str) -> str:
   """Says in which variables a checkpoint and a model differ."""
-  # In memory: the names that this model's variables have in a checkpoint.
-  own = tf.train.Checkpoint(model=model).write(
-      f'ram://yt8m_distill/{os.getpid()}')
-  wanted, found = _variables(own), _variables(checkpoint)
+  # The names that this model's variables have in a checkpoint.
+  with tempfile.TemporaryDirectory() as folder:
+    wanted = _variables(tf.train.Checkpoint(model=model).write(
+        os.path.join(folder, 'model')))
+  found = _variables(checkpoint)
   lines = [
       f'{name}: {found.get(name, "absent")} in the checkpoint, '
       f'{wanted.get(name, "absent")} in the model'

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from official.vision.modeling.backbones import factory
+from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import lstm_stack
 
 
@@ -31,11 +32,15 @@ def _check_chunks(chunks: int, frames: int):
 class HierarchicalLstm(tf_keras.Model):
   """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
-  Frames are data: no gradient flows back to them.
+  Frames are float inputs, or uint8 as stored: those it normalises itself, chunk
+  by chunk, which spares a CPU the whole batch in float32. They are data: no
+  gradient flows back to them.
 
   Returns {'representation': float32 [B, R], 'states': float32 [B, C, R]}, the
   final states of the upper and of the lower stack, R = 2 * layers * cells.
   """
+
+  takes_stored_frames = True
 
   def __init__(self,
                input_specs,
@@ -93,7 +98,8 @@ class HierarchicalLstm(tf_keras.Model):
         num_frames[:, None] - length * tf.range(chunks), 0, length)
     states = self.lower(
         tf.reshape(frames, [-1, length, frames.shape[2]]),
-        tf.reshape(lengths, [-1]), training=training)
+        tf.reshape(lengths, [-1]), training=training,
+        prepare=frames_lib.normalize if frames.dtype.is_integer else None)
     states = tf.reshape(states, [-1, chunks, self.lower.state_size])
     representation = self.upper(
         states, -(-num_frames // length), training=training)

@@ -1,0 +1,227 @@
+"""Tests of the reader: goldens, choices before decoding, and bad records."""
+
+import golden
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_distill import selection as selection_lib
+from yt8m_distill.configs import data
+from yt8m_distill.configs import model
+from yt8m_distill.dataloaders import reader as reader_lib
+
+_FEATURES = {'rgb': 12, 'audio': 4}
+_ALL = model.FrameSelection()
+
+
+def _every(n, length='ceil'):
+  return model.FrameSelection(
+      type='uniform', uniform=model.UniformFrames(every_n=n, length=length))
+
+
+def _reader(features=None, max_frames=300, num_classes=50, selection=_ALL,
+            **kwargs):
+  features = [data.Feature(name=name, size=size)
+              for name, size in (features or _FEATURES).items()]
+  return reader_lib.FrameReader(features, max_frames, num_classes, selection,
+                                **kwargs)
+
+
+def _record(frames=3, labels=(1,), features=None, context=None, seed=0):
+  rng = np.random.default_rng(seed)
+  record = tf.train.SequenceExample()
+  if labels is not None:
+    record.context.feature['labels'].int64_list.value.extend(labels)
+  for key, value in (context or {}).items():
+    record.context.feature[key].bytes_list.value.append(value)
+  for name, size in (features or _FEATURES).items():
+    steps = record.feature_lists.feature_list[name].feature
+    for _ in range(frames):
+      steps.add().bytes_list.value.append(rng.bytes(size))
+  return record
+
+
+def _read(reader, *records):
+  """Reads serialized or other records as one batch, in a graph."""
+  serialized = [r if isinstance(r, bytes) else r.SerializeToString()
+                for r in records]
+  batch = tf.data.Dataset.from_tensors((
+      tf.fill([len(serialized)], '/data/train07.tfrecord'),
+      tf.range(len(serialized), dtype=tf.int64), tf.constant(serialized)))
+  [(inputs, labels)] = batch.map(reader).as_numpy_iterator()
+  return inputs, labels
+
+
+def _file(path):
+  return [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+
+
+def _dequantise(frames, num_frames):
+  values = frames * (4 / 255) + (4 / 512 - 2)
+  real = np.arange(frames.shape[1]) < num_frames[:, np.newaxis]
+  return np.where(real[..., np.newaxis], values, 0)
+
+
+@golden.needs_shared
+@pytest.mark.parametrize('name, features, num_classes', [
+    ('reader_small', _FEATURES, 50),
+    ('reader_full', {'rgb': 1024, 'audio': 128}, 4716)])
+def test_golden(name, features, num_classes):
+  expected = np.load(golden.GOLDEN / 'reader_golden.npz')
+  inputs, labels = _read(
+      _reader(features, num_classes=num_classes, with_ids=True),
+      *_file(golden.GOLDEN / f'{name}.tfrecord'))
+  assert list(inputs['id']) == list(expected[f'{name}/video_id'])
+  np.testing.assert_array_equal(inputs['num_frames'],
+                                expected[f'{name}/num_frames'])
+  np.testing.assert_array_equal(labels, expected[f'{name}/labels'])
+  # The golden is float32: half a unit in the last place of 2.
+  np.testing.assert_allclose(
+      _dequantise(inputs['frames'], inputs['num_frames']),
+      expected[f'{name}/matrix'], rtol=0, atol=3e-7)
+
+
+@golden.needs_shared
+@pytest.mark.parametrize('name, message', [
+    ('mismatch', 'rgb, audio have 10, 8 frames'),
+    ('mismatch300', 'rgb, audio have 8, 10 frames'),
+    ('zero', 'rgb, audio have 0, 0 frames'),
+    ('noaudio', 'rgb, audio have [0-9]+, 0 frames'),
+    ('label', 'labels are 50, but must lie between 0 and 49'),
+    ('neglabel', 'labels are -1, 2, but must lie between 0 and 49'),
+    ('size', 'rgb has frames of 13 bytes, not 12')])
+def test_odd_records_are_named(name, message):
+  records = _file(golden.GOLDEN / f'reader_odd_{name}.tfrecord')
+  with pytest.raises(
+      tf.errors.InvalidArgumentError,
+      match=rf'/data/train07.tfrecord, record 1 \(id [a-z0-9]+\): {message}'):
+    _read(_reader(), _record(), *records)
+
+
+@golden.needs_shared
+def test_real_record():
+  inputs, labels = _read(
+      _reader({'rgb': 1024, 'audio': 128}, num_classes=3862, with_ids=True),
+      *_file(golden.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'))
+  assert inputs['frames'].shape == (1, 300, 1152)
+  assert inputs['frames'].dtype == np.uint8
+  assert inputs['num_frames'] == [170] and inputs['id'] == [b'SjJ3']
+  assert list(np.flatnonzero(labels[0])) == [11]
+  values = _dequantise(inputs['frames'], inputs['num_frames'])[0, :170]
+  assert 0.9 < values.std(0).mean() < 1.1
+  assert not inputs['frames'][0, 170:].any()
+
+
+@golden.needs_shared
+def test_real_record_with_float_features():
+  path = golden.SHARED / 'data/yt8m/malformed/float_features.tfrecord'
+  reader = _reader({'rgb': 1024, 'audio': 128}, num_classes=3862)
+  with pytest.raises(ValueError, match='float_features.tfrecord, record 0: '
+                     "feature 'rgb' is a float_list.*Quantise"):
+    reader.check_format(str(path), 0, _file(path)[0])
+  with pytest.raises(tf.errors.InvalidArgumentError,
+                     match='(?s)train07.tfrecord, record 0.*quantise float '
+                     'features first.*Feature list: (rgb|audio)'):
+    _read(reader, _file(path)[0])
+
+
+@golden.needs_shared
+def test_video_level_record_is_explained():
+  path = golden.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
+  with pytest.raises(ValueError, match="no frame-level feature 'rgb'.*mean_rgb"
+                     '.*video-level'):
+    _reader().check_format(str(path), 0, _file(path)[0])
+
+
+@pytest.mark.parametrize('selection', [
+    _ALL, _every(1), _every(3), _every(10), _every(1, 'original'),
+    _every(10, 'original')])
+def test_choosing_before_decoding_equals_choosing_after(selection):
+  records = [_record(n, seed=n) for n in (1, 2, 9, 10, 19, 20, 27)]
+  every = _read(_reader(max_frames=20), *records)[0]
+  chosen = _read(_reader(max_frames=20, selection=selection), *records)[0]
+  indices, count = selection_lib.frame_indices(
+      tf.constant(every['num_frames']), selection, 20)
+  np.testing.assert_array_equal(chosen['num_frames'], count)
+  expected = tf.gather(every['frames'], indices, batch_dims=1).numpy()
+  real = np.arange(expected.shape[1]) < count.numpy()[:, np.newaxis]
+  if selection.type != 'all':
+    expected[~real] = 0
+  np.testing.assert_array_equal(chosen['frames'], expected)
+  assert real.any()
+
+
+def test_frames_are_joined_in_the_order_of_the_features():
+  record = _record(2)
+  lists = record.feature_lists.feature_list
+  inputs, _ = _read(_reader({'audio': 4, 'rgb': 12}), record)
+  joined = (lists['audio'].feature[1].bytes_list.value[0] +
+            lists['rgb'].feature[1].bytes_list.value[0])
+  assert inputs['frames'][0, 1].tobytes() == joined
+
+
+def test_other_features_and_lengths():
+  features = {'flow': 5}
+  records = [_record(n, features=features, seed=n) for n in (1, 4, 7)]
+  inputs, _ = _read(_reader(features, max_frames=4), *records)
+  assert inputs['frames'].shape == (3, 4, 5)
+  assert list(inputs['num_frames']) == [1, 4, 4]
+  cut = records[2].feature_lists.feature_list['flow'].feature
+  for i in range(4):
+    assert inputs['frames'][2, i].tobytes() == cut[i].bytes_list.value[0]
+  assert not inputs['frames'][0, 1:].any()
+
+
+def test_ids():
+  inputs, _ = _read(
+      _reader(with_ids=True), _record(context={'id': b'new'}),
+      _record(context={'video_id': b'old'}), _record(),
+      _record(context={'id': b'new', 'video_id': b'old'}))
+  assert list(inputs['id']) == [b'new', b'old', b'train07.tfrecord:2', b'new']
+  assert 'id' not in _read(_reader(), _record())[0]
+
+
+def test_labels():
+  _, labels = _read(_reader(), _record(labels=(3, 3, 49)), _record(labels=()))
+  assert labels.dtype == bool and labels.shape == (2, 50)
+  assert list(np.flatnonzero(labels[0])) == [3, 49] and not labels[1].any()
+
+
+@pytest.mark.parametrize('context', [{'id': b'a'}, {}])
+def test_record_without_labels(context):
+  records = [_record(), _record(labels=None, context=context)]
+  with pytest.raises(tf.errors.InvalidArgumentError,
+                     match='record 1 .*: no `labels`'):
+    _read(_reader(), *records)
+  _, labels = _read(_reader(labels_required=False), *records)
+  assert labels[0].any() and not labels[1].any()
+
+
+def test_all_faults_of_a_record_are_told():
+  record = _record(2, labels=(99,), features={'rgb': 11, 'audio': 5})
+  with pytest.raises(tf.errors.InvalidArgumentError, match='labels are 99.*rgb '
+                     'has frames of 11 bytes.*audio has frames of 5 bytes'):
+    _read(_reader(), record)
+
+
+def test_missing_feature_is_listed_with_those_there():
+  with pytest.raises(ValueError, match=r"x, record 4: no frame-level feature "
+                     r"'audio', but \['rgb'\].*task.model.features"):
+    _reader().check_format(
+        'x', 4, _record(features={'rgb': 12}).SerializeToString())
+
+
+def test_no_example_at_all():
+  with pytest.raises(ValueError, match='x, record 0: no tf.train.Sequence'):
+    _reader().check_format('x', 0, b'\xff\xff nonsense')
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(features={'rgb': 0}), r"\('rgb', 0\)"),
+    (dict(features={'': 4}), r"\('', 4\)"),
+    (dict(max_frames=0), 'max_frames is 0'),
+    (dict(num_classes=0), 'num_classes is 0'),
+    (dict(selection=_every(301)), 'every_n is 301')])
+def test_bad_arguments(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    _reader(**arguments)

@@ -1,0 +1,311 @@
+"""The whole networks: frames, VideoClassifier and Distiller.
+
+B videos, T frames, D features, V classes.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from yt8m_distill.configs import data
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import distiller
+from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import video_classifier
+
+_FRAMES, _FEATURES, _CLASSES = 12, 6, 5
+_NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
+
+
+def _network(every_n, chunks, **sizes):
+  frames = model_config.FrameSelection()
+  if every_n:
+    frames = model_config.FrameSelection(
+        type='uniform', uniform=model_config.UniformFrames(every_n=every_n))
+  return model_config.Network(
+      frames=frames,
+      backbone=model_config.Backbone(
+          hierarchical_lstm=model_config.HierarchicalLstm(
+              chunks=chunks, **{'num_cells': 3, **sizes})))
+
+
+def _config(every_n=3, student_chunks=2):
+  return model_config.DistillerModel(
+      features=[data.Feature(name='rgb', size=_FEATURES - 2),
+                data.Feature(name='audio', size=2)],
+      max_frames=_FRAMES, num_classes=_CLASSES,
+      teacher=_network(None, 4), student=_network(every_n, student_chunks))
+
+
+def _randomize(model, seed=0):
+  rng = np.random.default_rng(seed)
+  model.set_weights(
+      [rng.normal(scale=0.5, size=w.shape) for w in model.weights])
+  return model
+
+
+def _inputs(num_frames=_NUM_FRAMES):
+  rng = np.random.default_rng(1)
+  shape = (len(num_frames), _FRAMES, _FEATURES)
+  return {'frames': tf.constant(rng.integers(256, size=shape), tf.uint8),
+          'num_frames': tf.constant(num_frames, tf.int32)}
+
+
+def _check_equal(ours, theirs, tolerance=0.0):
+  tf.nest.map_structure(
+      lambda a, b: np.testing.assert_allclose(
+          a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+
+
+def _normalized(frames, num_frames):
+  """Dequantised to [-2, 2], padding zero, then each frame of norm 1."""
+  frames = frames * 4.0 / 255 + 4.0 / 512 - 2
+  frames[np.arange(frames.shape[1]) >= num_frames[:, None]] = 0
+  norm = np.linalg.norm(frames, axis=-1, keepdims=True)
+  return np.divide(frames, norm, where=norm > 0, out=np.zeros_like(frames))
+
+
+def test_preprocess():
+  inputs = _inputs()
+  actual = frames_lib.preprocess(**inputs)
+  expected = _normalized(inputs['frames'].numpy().astype(np.float64),
+                         _NUM_FRAMES)
+  assert actual.dtype == tf.float32
+  np.testing.assert_allclose(actual, expected, atol=3e-7)
+  # Over all features at once, not over each of rgb and audio.
+  np.testing.assert_allclose(
+      np.linalg.norm(actual, axis=-1),
+      np.arange(_FRAMES) < _NUM_FRAMES[:, None], rtol=1e-6)
+
+
+def test_dequantize_by_hand():
+  values = frames_lib.dequantize(tf.constant([0, 255], tf.uint8))
+  np.testing.assert_allclose(values, [-1.9921875, 2.0078125], rtol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.float16])
+def test_floats_count_as_dequantised(dtype):
+  inputs = _inputs()
+  floats = frames_lib.dequantize(inputs['frames'])
+  _check_equal(
+      frames_lib.preprocess(tf.cast(floats, dtype), inputs['num_frames']),
+      frames_lib.preprocess(**inputs), 0.0 if dtype == tf.float32 else 1e-3)
+
+
+@pytest.mark.parametrize('garbage', [np.inf, -np.inf, np.nan, 1e38])
+def test_padding_is_zero_whatever_it_holds(garbage):
+  inputs = _inputs()
+  frames = frames_lib.dequantize(inputs['frames']).numpy()
+  frames[np.arange(_FRAMES) >= _NUM_FRAMES[:, None]] = garbage
+  _check_equal(frames_lib.preprocess(tf.constant(frames), inputs['num_frames']),
+               frames_lib.preprocess(**inputs))
+
+
+def test_a_frame_of_zeros_stays_zero():
+  frames = frames_lib.preprocess(tf.zeros([1, 2, 3]), tf.constant([1]))
+  np.testing.assert_array_equal(frames, np.zeros([1, 2, 3]))
+
+
+@pytest.fixture(scope='module')
+def pair():
+  return _randomize(distiller.build(_config()))
+
+
+def test_outputs(pair):
+  outputs = pair(_inputs())
+  for name, chunks in (('teacher', 4), ('student', 2)):
+    shapes = {k: v.shape.as_list() for k, v in outputs[name].items()}
+    assert shapes == {'predictions': [5, _CLASSES], 'representation': [5, 12],
+                      'states': [5, chunks, 12]}
+  assert not np.any(outputs['teacher']['representation'][3])  # has no frames
+  together = pair.teacher.count_params() + pair.student.count_params()
+  assert pair.count_params() == together
+
+
+@pytest.mark.parametrize('every_n, chunks', [(3, 2), (5, 3), (12, 1)])
+def test_student_sees_every_nth_frame(every_n, chunks):
+  pair = _randomize(distiller.build(_config(every_n, chunks)))
+  inputs = _inputs()
+  outputs = pair(inputs)
+  alone = pair.student({
+      'frames': inputs['frames'][:, ::every_n],
+      'num_frames': tf.constant(np.ceil(_NUM_FRAMES / every_n), tf.int32)})
+  _check_equal(outputs['student'], alone)
+  _check_equal(outputs['teacher'], pair.teacher(inputs))
+
+
+def test_student_of_all_frames_with_the_teachers_weights_is_the_teacher():
+  pair = _randomize(distiller.build(_config(every_n=1, student_chunks=4)))
+  assert not np.array_equal(*(pair(_inputs())[name]['predictions']
+                              for name in ('teacher', 'student')))
+  pair.student.set_weights(pair.teacher.get_weights())
+  outputs = pair(_inputs())
+  _check_equal(outputs['student'], outputs['teacher'])
+
+
+def test_no_videos(pair):
+  outputs = pair(_inputs(np.zeros([0], np.int32)), training=True)
+  assert outputs['student']['predictions'].shape == [0, _CLASSES]
+  assert outputs['teacher']['states'].shape == [0, 4, 12]
+
+
+@pytest.mark.parametrize('which', ['pair', 'teacher', 'student'])
+def test_config_round_trip(pair, which):
+  model = pair if which == 'pair' else getattr(pair, which)
+  again = type(model).from_config(model.get_config())
+  assert again.get_config() == model.get_config()
+  again.set_weights(model.get_weights())
+  inputs = _inputs()
+  if which == 'student':
+    inputs = {'frames': inputs['frames'][:, ::3],
+              'num_frames': -(-inputs['num_frames'] // 3)}
+  _check_equal(again(inputs), model(inputs))
+
+
+def test_saved_model(pair, tmp_path):
+  path = str(tmp_path / 'model')
+  network = pair.teacher
+
+  @tf.function(autograph=False, input_signature=[
+      tf.TensorSpec([None, _FRAMES, _FEATURES], tf.uint8, name='frames'),
+      tf.TensorSpec([None], tf.int32, name='num_frames')])
+  def serve(frames, num_frames):
+    return network({'frames': frames, 'num_frames': num_frames})
+
+  # Without the Keras object itself, which would be traced once more.
+  module = tf.Module()
+  module.variables_of_network, module.serve = network.variables, serve
+  tf.saved_model.save(module, path, signatures=serve)
+  run = tf.saved_model.load(path).signatures['serving_default']
+  for num_frames in (_NUM_FRAMES, [12], [1], [0], []):
+    inputs = _inputs(np.array(num_frames, np.int32))
+    _check_equal(run(**inputs), network(inputs), 1e-6)
+
+
+@pytest.mark.parametrize('which', ['pair', 'teacher'])
+def test_keras_file(pair, tmp_path, which):
+  model = pair if which == 'pair' else pair.teacher
+  path = str(tmp_path / 'model.keras')
+  model.save(path)
+  again = tf_keras.models.load_model(path)
+  for num_frames in (_NUM_FRAMES, [12], [1]):
+    inputs = _inputs(np.array(num_frames, np.int32))
+    _check_equal(again(inputs), model(inputs), 1e-6)
+
+
+def test_checkpoint(pair, tmp_path):
+  path = tf.train.Checkpoint(model=pair).save(str(tmp_path / 'ckpt'))
+  again = distiller.build(_config())
+  before = again(_inputs())['student']['predictions']
+  tf.train.Checkpoint(model=again).read(path).assert_existing_objects_matched()
+  _check_equal(again(_inputs()), pair(_inputs()))
+  assert not np.allclose(before, again(_inputs())['student']['predictions'])
+
+
+def test_head_error():
+  config = _config()
+  config.student.head.type = 'logistic'
+  with pytest.raises(ValueError, match="head.type is 'logistic': choose moe"):
+    distiller.build(config)
+
+
+def _unrolled_flops(network, steps):
+  """Float operations of all MatMul nodes of a plain graph of one video."""
+  lower, upper, head = (
+      network.backbone.lower, network.backbone.upper, network.head)
+
+  def run(stack, sequence):
+    state = []
+    for kernel in stack.kernels:
+      cells = kernel.shape[1] // 4
+      c = h = tf.zeros([1, cells])
+      outputs = []
+      for step in sequence:
+        i, f, g, o = tf.split(
+            tf.concat([step, h], 1) @ tf.zeros(kernel.shape), 4, 1)
+        c = f * c + i * g
+        h = o * c
+        outputs.append(h)
+      sequence = outputs
+      state += [c, h]
+    return tf.concat(state, 1)
+
+  with tf.Graph().as_default() as graph:
+    frames = tf.compat.v1.placeholder(tf.float32, [steps, 1, _FEATURES])
+    video = tf.unstack(frames)
+    length = steps // network.backbone.get_config()['chunks']
+    state = run(upper, [run(lower, video[k:k + length])
+                        for k in range(0, steps, length)])
+    for layer in (head.gates, head.experts):
+      state @ tf.zeros(layer.kernel.shape)  # pylint: disable=expression-not-assigned
+  options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+  options['output'] = 'none'
+  node = tf.compat.v1.profiler.profile(graph, cmd='op', options=options)
+  while node.name != 'MatMul':
+    node, = node.children
+  return node.float_ops
+
+
+@pytest.mark.parametrize('who, frames', [('teacher', 12), ('student', 4)])
+def test_flops_equal_the_profilers(pair, who, frames):
+  network = getattr(pair, who)
+  assert network.flops() == _unrolled_flops(network, frames)
+
+
+def test_flops_of_the_paper():
+  """From its code: 5.87 and 0.762 G multiply-adds, a saving of 87 %."""
+  # Variables of a graph take no memory before a session initialises them.
+  with tf.Graph().as_default():
+    pair = distiller.build(model_config.DistillerModel(num_classes=4716))
+    teacher, student = pair.teacher.flops() / 2, pair.student.flops() / 2
+    parameters = pair.teacher.count_params()
+  cell = lambda inputs: (inputs + 1024) * 4096
+  lower, upper = cell(1152) + cell(1024), cell(4096) + cell(1024)
+  head = 4096 * 4716 * (3 + 2)
+  assert teacher == 300 * lower + 20 * upper + head
+  assert student == 30 * lower + 5 * upper + head
+  assert round(teacher / 1e9, 2) == 5.87 and round(student / 1e9, 3) == 0.762
+  assert parameters == 143_271_128
+
+
+@pytest.fixture
+def mixed_bfloat16():
+  before = tf_keras.mixed_precision.global_policy()
+  tf_keras.mixed_precision.set_global_policy('mixed_bfloat16')
+  yield
+  tf_keras.mixed_precision.set_global_policy(before)
+
+
+def _outputs_and_gradients(model):
+  with tf.GradientTape() as tape:
+    outputs = model(_inputs(), training=True)
+    loss = sum(tf.reduce_sum(tf.square(network[name]))
+               for network in outputs.values()
+               for name in ('predictions', 'representation'))
+  return outputs, tape.gradient(loss, model.trainable_weights)
+
+
+def test_mixed_precision(pair, mixed_bfloat16):
+  """Half precision is in the matrix products alone: all results are float32.
+
+  Tolerance, relative to a tensor's largest value: 2 % of results and 5 % of
+  gradients, where bfloat16 rounds by up to 0.4 % in every product.
+  """
+  del mixed_bfloat16
+  model = distiller.build(_config())
+  model.set_weights(pair.get_weights())
+  assert {w.dtype for w in model.weights} == {tf.float32}
+  outputs, gradients = _outputs_and_gradients(model)
+  expected, expected_gradients = _outputs_and_gradients(pair)
+
+  def check(ours, theirs, tolerance):
+    assert ours.dtype == tf.float32
+    assert np.isfinite(ours).all()
+    assert np.abs(ours - theirs).max() < tolerance * np.abs(theirs).max()
+
+  tf.nest.map_structure(lambda a, b: check(a, b, 0.02), outputs, expected)
+  for ours, theirs in zip(gradients, expected_gradients):
+    check(ours, theirs, 0.05)
+  assert not np.array_equal(outputs['teacher']['states'],
+                            expected['teacher']['states'])

@@ -1,0 +1,152 @@
+"""Tiny records, experiments and runs, for tests of tasks and of the driver."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import gin
+import numpy as np
+import tensorflow as tf
+
+from official.common import flags as tfm_flags
+from official.core import exp_factory
+from yt8m_distill import train
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CLASSES = 12
+MAX_FRAMES = 20
+_RGB, _AUDIO = 8, 4
+
+
+def _network(chunks):
+  return {'backbone': {'hierarchical_lstm': {
+      'chunks': chunks, 'num_cells': 4, 'num_layers': 1}}}
+
+
+def sizes():
+  """Overrides that make the experiment `yt8m_distill` tiny."""
+  return {'task': {
+      'model': {
+          'features': [{'name': 'rgb', 'size': _RGB},
+                       {'name': 'audio', 'size': _AUDIO}],
+          'max_frames': MAX_FRAMES,
+          'num_classes': CLASSES,
+          'teacher': _network(5),
+          'student': {**_network(2), 'frames': {'uniform': {'every_n': 5}}},
+      },
+      'evaluation': {'top_k': 5},
+  }}
+
+
+def experiment(*overrides):
+  """Configuration of the tiny experiment, from defaults, without gin."""
+  with gin.unlock_config():
+    gin.clear_config()
+  params = exp_factory.get_exp_config('yt8m_distill')
+  for override in (sizes(), *overrides):
+    params.override(override)
+  return params
+
+
+def write_records(path, count, seed=0):
+  """Writes `count` random videos; returns their labels, bool [count, V]."""
+  rng = np.random.default_rng(seed)
+  labels = np.zeros([count, CLASSES], bool)
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for number in range(count):
+      video = tf.train.SequenceExample()
+      video.context.feature['id'].bytes_list.value.append(b'v%03d' % number)
+      chosen = rng.choice(CLASSES, rng.integers(1, 4), replace=False)
+      labels[number, chosen] = True
+      video.context.feature['labels'].int64_list.value.extend(chosen.tolist())
+      length = rng.integers(1, MAX_FRAMES + 5)
+      for name, size in (('rgb', _RGB), ('audio', _AUDIO)):
+        for _ in range(length):
+          video.feature_lists.feature_list[name].feature.add(
+              ).bytes_list.value.append(rng.bytes(size))
+      writer.write(video.SerializeToString())
+  return labels
+
+
+def batch(rows, seed=0):
+  """A random batch as the task's input pipeline delivers it."""
+  rng = np.random.default_rng(seed)
+  return ({
+      'frames': tf.constant(rng.integers(
+          0, 256, [rows, MAX_FRAMES, _RGB + _AUDIO], np.uint8)),
+      'num_frames': tf.constant(
+          rng.integers(1, MAX_FRAMES + 1, rows, np.int32)),
+  }, tf.constant(rng.random([rows, CLASSES]) < 0.2))
+
+
+def scatter_weights(model, seed=0):
+  """Gives every variable random values, so that no prediction is like another."""
+  rng = np.random.default_rng(seed)
+  for variable in model.trainable_variables:
+    variable.assign(rng.normal(0.0, 0.7, variable.shape))
+
+
+def run_driver(mode, model_dir, *arguments, sized=True):
+  """Runs `yt8m_distill.train` in this process, as a command line would.
+
+  Args:
+    mode: --mode.
+    model_dir: --model_dir.
+    *arguments: further flags.
+    sized: puts a --config_file with `sizes()` before them.
+
+  Returns:
+    What the driver returns.
+  """
+  if 'experiment' not in flags.FLAGS:
+    tfm_flags.define_flags()
+  line = ['train', '--experiment=yt8m_distill', f'--mode={mode}',
+          f'--model_dir={model_dir}']
+  if sized:
+    line.append(f'--config_file={sizes_file(pathlib.Path(model_dir).parent)}')
+  with flagsaver.flagsaver(), gin.unlock_config():
+    gin.clear_config()
+    try:
+      flags.FLAGS([*line, *arguments])
+      return train.run(flags.FLAGS)
+    finally:
+      with gin.unlock_config():
+        gin.clear_config()
+
+
+def sizes_file(folder):
+  """Writes `sizes()` where --config_file can read it; returns the path."""
+  path = pathlib.Path(folder) / 'sizes.yaml'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(sizes()))  # JSON is YAML.
+  return path
+
+
+def override(**values):
+  """--params_override of values by their path, with '__' for the dots."""
+  return '--params_override=' + ','.join(
+      f'{name.replace("__", ".")}={value}' for name, value in values.items())
+
+
+def python(*arguments, check=True):
+  """Runs another Python in the repository's root; returns the process."""
+  environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}',
+                 'CUDA_VISIBLE_DEVICES': '-1', 'TF_CPP_MIN_LOG_LEVEL': '2'}
+  done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT,
+                        env=environment, capture_output=True, text=True,
+                        check=False)
+  assert not check or done.returncode == 0, done.stderr[-4000:]
+  return done
+
+
+def checkpoint_values(path):
+  """All tensors of a checkpoint but its own counter of saves."""
+  reader = tf.train.load_checkpoint(str(path))
+  return {name: reader.get_tensor(name)
+          for name in reader.get_variable_to_shape_map()
+          if name != '_CHECKPOINTABLE_OBJECT_GRAPH' and
+          not name.startswith('save_counter')}
