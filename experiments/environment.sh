@@ -1,6 +1,6 @@
 # Sourced by the commands: a virtual environment with the tested versions.
 #
-#   . experiments/environment.sh [EXTRA]
+#   . experiments/environment.sh
 #
 # TF_SET chooses constraints/$TF_SET.txt (tf216 or tf220), PYTHON the
 # interpreter, VENV the folder. An environment that is complete is used as it is.
@@ -8,9 +8,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 set_name=${TF_SET:-tf216}
 constraints=$root/constraints/$set_name.txt
 venv=${VENV:-$root/.venv-$set_name}
-extra=${1:+[$1]}
 [ -f "$constraints" ] || { echo "TF_SET is $set_name: choose tf216 or tf220." >&2; exit 2; }
-stamp=$venv/.complete$extra
+stamp=$venv/.complete
 if ! cmp -s <(cat "$constraints" "$root/setup.cfg") "$stamp"; then
   python=${PYTHON:-python3.11}
   command -v "$python" >/dev/null || python=python3
@@ -19,7 +18,7 @@ if ! cmp -s <(cat "$constraints" "$root/setup.cfg") "$stamp"; then
   echo "Installing $set_name into $venv ..."
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --constraint "$constraints" \
-    --editable "$root$extra"
+    --editable "$root[test]"
   cat "$constraints" "$root/setup.cfg" >"$stamp"
 fi
 python=$venv/bin/python

@@ -4,5 +4,5 @@
 #   TF_SET=tf220 bash tests/run.sh -m 'not slow'  against TensorFlow 2.20
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. experiments/environment.sh test
+. experiments/environment.sh
 exec "$python" -m pytest -q --durations=15 "$@"

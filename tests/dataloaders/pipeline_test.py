@@ -80,15 +80,14 @@ def _flat(batches):
 
 
 @pytest.mark.parametrize('cache', [False, True])
-@pytest.mark.parametrize('batch', [1, 4, 5, 16, 100])
+@pytest.mark.parametrize('batch', [1, 5, 16])
 def test_evaluation_is_in_order_and_complete(path, batch, cache):
   batches = _batches(_params(path, False, batch, cache=cache))
   assert _flat(batches) == list(range(_TOTAL))
   assert [len(b) for b in batches[:-1]] == [batch] * (len(batches) - 1)
 
 
-@pytest.mark.parametrize('pipelines', [2, 3, 8])
-@pytest.mark.parametrize('batch', [24, 48])
+@pytest.mark.parametrize('pipelines, batch', [(2, 6), (2, 40), (5, 10)])
 def test_pipelines_share_the_evaluation(path, pipelines, batch):
   parts = [_batches(_params(path, False, batch), None, _context(pipelines, i))
            for i in range(pipelines)]
@@ -122,7 +121,7 @@ def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
   assert epochs(2)[0] != first[0]
 
 
-@pytest.mark.parametrize('pipelines', [2, 6])
+@pytest.mark.parametrize('pipelines', [2, 5])
 def test_pipelines_share_each_training_epoch(path, pipelines):
   params = _params(path, True, pipelines, shuffle_buffer_size=3)
   # Batches of 1: as many as the pipelines' shares of one epoch, at least.
@@ -146,19 +145,18 @@ def test_without_sharding_every_pipeline_reads_all(path):
 
 @pytest.mark.parametrize('cache', [False, True])
 @pytest.mark.parametrize('known', [0, _TOTAL])
-@pytest.mark.parametrize('batch', [4, 5])
+@pytest.mark.parametrize('batch', [4, 7])  # 4 divides an epoch, 7 does not.
 def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
   params = _params(path, True, batch, num_examples=known, cache=cache)
   whole = _batches(params, 14)  # More than three epochs.
-  for start in (1, 3, 4, 9):
+  for start in (3, 9):  # Within the first epoch, and in a later one.
     assert _batches(params, 4, None, start) == whole[start:start + 4]
 
 
-@pytest.mark.parametrize('pipelines', [2, 6])
-@pytest.mark.parametrize('known', [0, _TOTAL])
+@pytest.mark.parametrize('pipelines, known', [(2, _TOTAL), (5, 0), (5, _TOTAL)])
 def test_each_resumed_pipeline_goes_on(path, pipelines, known):
   params = _params(path, True, 2 * pipelines, num_examples=known)
-  for i in range(pipelines):
+  for i in (0, pipelines - 1):
     context = _context(pipelines, i)
     whole = _batches(params, 12, context)
     assert _batches(params, 4, context, 7) == whole[7:11]
