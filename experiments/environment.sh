@@ -22,4 +22,6 @@ if ! cmp -s <(cat "$constraints" "$root/setup.cfg") "$stamp"; then
   cat "$constraints" "$root/setup.cfg" >"$stamp"
 fi
 python=$venv/bin/python
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+# On a machine without a GPU TensorFlow logs errors about that at every start.
+export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore::FutureWarning}

@@ -31,7 +31,7 @@ echo "2/3 Training teacher and student, log in $run/train.log"
   --gin_params='BATCH_SIZE=50' --gin_params='TRAIN_STEPS=240' \
   --gin_params='LEARNING_RATE=5e-3' \
   --config_file=experiments/quickstart.yaml 2>"$run/train.log" |
-  grep --line-buffered -E '^step |^ eval ' | cut -c1-160 || {
+  grep --line-buffered -E '^step |^ eval .*running' || {
     tail -n 20 "$run/train.log" >&2; exit 1; }
 
 echo "3/3 Reporting"

@@ -14,8 +14,9 @@ from yt8m_distill.dataloaders import shards
 class Progress(orbit.Action):
   """Shows rate, time left and losses after every loop of training.
 
-  The line goes to standard output and to the log; `examples_per_second` and
-  `seconds_left` go to TensorBoard, beside what the trainer writes.
+  A short line goes to standard output, one with all values to the log;
+  `examples_per_second` and `seconds_left` go to TensorBoard, beside what the
+  trainer writes.
   """
 
   def __init__(self, batch_size: int, train_steps: int, model_dir: str):
@@ -51,14 +52,13 @@ class Progress(orbit.Action):
                f'{datetime.timedelta(seconds=round(left))} left')
       self._write(step, rate * self._batch_size, left)
     values = {k: float(orbit.utils.get_value(v)) for k, v in output.items()}
-    line += ''.join(f' | {name} {value:.4g}'
-                    for name, value in sorted(values.items()))
     skipped = shards.skipped()
     if skipped.records or skipped.shard_tails:
       line += (f' | left out so far: {skipped.records} corrupt records, '
                f'{skipped.shard_tails} ends of shards')
-    logging.info(line)
-    print(line, flush=True)
+    shown = [k for k in sorted(values) if k.endswith(('training_loss', 'gap'))]
+    print(line + _columns(values, shown), flush=True)
+    logging.info(line + _columns(values, sorted(values)))
 
   def _write(self, step, examples_per_second, seconds_left):
     if self._writer is None:
@@ -67,3 +67,7 @@ class Progress(orbit.Action):
       tf.summary.scalar('examples_per_second', examples_per_second)
       tf.summary.scalar('seconds_left', seconds_left)
     self._writer.flush()
+
+
+def _columns(values, names) -> str:
+  return ''.join(f' | {name} {values[name]:.4g}' for name in names)

@@ -143,9 +143,9 @@ def test_without_sharding_every_pipeline_reads_all(path):
         range(_TOTAL))
 
 
-@pytest.mark.parametrize('cache', [False, True])
-@pytest.mark.parametrize('known', [0, _TOTAL])
-@pytest.mark.parametrize('batch', [4, 7])  # 4 divides an epoch, 7 does not.
+@pytest.mark.parametrize('batch, known, cache', [
+    (4, _TOTAL, False),  # 4 divides an epoch, 7 does not.
+    (7, _TOTAL, False), (7, 0, False), (4, 0, True), (7, _TOTAL, True)])
 def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
   params = _params(path, True, batch, num_examples=known, cache=cache)
   whole = _batches(params, 14)  # More than three epochs.
@@ -232,7 +232,7 @@ def test_empty_shard(tmp_path):
 def test_nothing_readable(tmp_path):
   (tmp_path / 'text.tfrecord').write_text('These are no records at all.')
   for skip in (False, True):
-    with pytest.raises(ValueError, match='text.tfrecord.* no record can be'):
+    with pytest.raises(ValueError, match='text.tfrecord.* no record can'):
       _batches(_params(str(tmp_path / '*'), False, skip_corrupt_records=skip))
 
 

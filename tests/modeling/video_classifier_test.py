@@ -3,6 +3,8 @@
 B videos, T frames, D features, V classes.
 """
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,6 +52,10 @@ def _inputs(num_frames=_NUM_FRAMES):
   shape = (len(num_frames), _FRAMES, _FEATURES)
   return {'frames': tf.constant(rng.integers(256, size=shape), tf.uint8),
           'num_frames': tf.constant(num_frames, tf.int32)}
+
+
+def _text(config):
+  return json.dumps(config, sort_keys=True)
 
 
 def _check_equal(ours, theirs, tolerance=0.0):
@@ -154,7 +160,8 @@ def test_no_videos(pair):
 def test_config_round_trip(pair, which):
   model = pair if which == 'pair' else getattr(pair, which)
   again = type(model).from_config(model.get_config())
-  assert again.get_config() == model.get_config()
+  # As text: a shape may come back as a list where it was a tuple.
+  assert _text(again.get_config()) == _text(model.get_config())
   again.set_weights(model.get_weights())
   inputs = _inputs()
   if which == 'student':

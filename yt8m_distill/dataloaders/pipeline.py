@@ -14,7 +14,6 @@ from typing import Optional
 from absl import logging
 import tensorflow as tf
 
-from official.core import config_definitions as cfg
 from official.core import input_reader
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import reader as reader_lib
@@ -35,7 +34,7 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
 
   Args:
     params: which files and how. `deterministic` left at None is True.
-    reader: from a record to an example.
+    reader: from a batch of records to a batch of examples.
     input_context: which part of the input is for this pipeline.
     start_step: batches that the job has consumed before: training goes on
       behind them. Whole epochs are passed over where `num_examples` tells how
@@ -61,8 +60,9 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
                        'remove, or set skip_corrupt_records=True.')
   first = shards.first(paths, sizes)
   if first is None:
-    raise ValueError(f'{paths[0]} and {len(paths) - 1} more: no record can be '
-                     'read; corrupt, or no TFRecords. Correct input_path.')
+    raise ValueError(f'{paths[0]} and {len(paths) - 1} more files: no record '
+                     'can be read; all are corrupt, or not uncompressed '
+                     'TFRecords. Correct input_path.')
   reader.check_format(*first)
   source = _Source(params, paths, sizes, context, start_step)
 

@@ -197,8 +197,10 @@ class ClassificationTask(base_task.Task):
     gradients = tape.gradient(scaled, variables)
     if loss_scale:
       gradients = optimizer.get_unscaled_gradients(gradients)
+    with tf.init_scope():  # Created in the graph it breaks several replicas.
+      iterations = optimizer.iterations
     check = tf.debugging.Assert(tf.math.is_finite(loss), [
-        'The loss is not finite at step', optimizer.iterations + 1,
+        'The loss is not finite at step', iterations + 1,
         '. Lower the learning rate, or resume from an earlier checkpoint. '
         'Losses:', *(v for item in sorted({
             k: mean(v) for k, v in terms.items()}.items()) for v in item)])

@@ -33,7 +33,7 @@ def restore_model(model: tf_keras.Model, checkpoint: str):
   """
   try:
     # Slots of an optimizer and the step stay behind.
-    tf.train.Checkpoint(model=model).restore(
+    tf.train.Checkpoint(model=model).read(
         checkpoint).expect_partial().assert_existing_objects_matched()
   except (AssertionError, ValueError) as error:
     raise ValueError(_difference(model, checkpoint)) from error

@@ -1,0 +1,294 @@
+"""Times the networks and the training step.
+
+Random videos, the experiment `yt8m_distill` with its own task and optimizer.
+All cases run in turns with a large matrix product, so that noise hits them
+alike, and that product says what the machine can do in these very minutes.
+Videos/s and GFLOP/s are of the fastest round; `of matmul` is what part of the
+product's rate a case reaches, of the fastest rounds, then as the median over
+the rounds.
+
+Memory is the peak of the process, on a GPU that of the device, after the first
+run of each case: forward passes come before training. The inputs, the weights
+and, once it has trained, the optimizer are in it.
+
+With --compare a plain graph of the same networks runs too: as in the original
+code one time loop runs over all chunks at once, masks what is behind the end of
+a video, and is left to automatic differentiation. From the repository's root:
+
+  python -m experiments.benchmarks.model --cells=1024 --batch=64 --compare
+"""
+
+import resource
+import statistics
+import time
+
+from absl import app
+from absl import flags
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from yt8m_distill.configs import distillation as config
+from yt8m_distill.modeling import distiller
+from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import lstm_stack
+from yt8m_distill.tasks import distillation
+
+_CELLS = flags.DEFINE_integer(
+    'cells', 256, 'Cells of every LSTM layer; the paper has 1024.',
+    lower_bound=1)
+_BATCH = flags.DEFINE_integer('batch', 64, 'Videos per step.', lower_bound=1)
+_PRECISION = flags.DEFINE_enum(
+    'precision', 'float32', ['float32', 'mixed_bfloat16'], 'Keras policy.')
+_CLASSES = flags.DEFINE_integer(
+    'classes', 4716, 'Number of classes.', lower_bound=1)
+_EVERY_N = flags.DEFINE_integer(
+    'every_n', 10, 'The student sees every N-th frame.', lower_bound=1)
+_STUDENT_CHUNKS = flags.DEFINE_integer(
+    'student_chunks', 5, 'Divides the number of frames that the student sees.',
+    lower_bound=1)
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.', lower_bound=1)
+_NUM_FRAMES = flags.DEFINE_enum(
+    'num_frames', 'full', ['full', 'real'],
+    'Lengths of the videos: all 300 frames, or 120 to 300, uniformly. Chunks '
+    'that no frame fills count as no work.')
+_MATMUL_SIZE = flags.DEFINE_integer(
+    'matmul_size', 4096, 'Rows and columns of the large matrices.',
+    lower_bound=1)
+_TILE = flags.DEFINE_integer(
+    'tile', lstm_stack.CPU_TILE, 'Chunks that run at once on a CPU.',
+    lower_bound=1)
+_COMPARE = flags.DEFINE_bool(
+    'compare', False, 'Time the plain graph in the same rounds.')
+
+
+class _PlainDistiller(distiller.Distiller):
+  """The networks of a Distiller, computed the plain way."""
+
+  def call(self, inputs, training=False):
+    return {
+        name: plain_network(network, self._select(inputs, self._frames[name]))
+        for name, network in (('teacher', self.teacher),
+                              ('student', self.student))
+    }
+
+
+def plain_network(network, inputs):
+  """What a VideoClassifier returns, from one masked time loop per stack."""
+  backbone = network.backbone
+  frames = frames_lib.preprocess(inputs['frames'], inputs['num_frames'])
+  batch, (steps, features) = tf.shape(frames)[0], frames.shape[1:]
+  chunks = backbone.get_config()['chunks']
+  length = steps // chunks
+  num_frames = inputs['num_frames']
+  lengths = tf.clip_by_value(
+      num_frames[:, None] - length * tf.range(chunks), 0, length)
+  states = _plain_stack(
+      backbone.lower, tf.reshape(frames, [batch * chunks, length, features]),
+      tf.reshape(lengths, [-1]))
+  states = tf.reshape(states, [batch, chunks, backbone.lower.state_size])
+  representation = _plain_stack(
+      backbone.upper, states, -(-num_frames // length))
+  return {'representation': representation, 'states': states,
+          'predictions': network.head(representation)}
+
+
+def _plain_stack(stack, x, lengths):
+  """Final states of all sequences, step by step, all layers in one loop."""
+  steps, dtype = x.shape[1], stack.compute_dtype
+  inputs = tf.TensorArray(tf.float32, steps).unstack(
+      tf.transpose(x, [1, 0, 2]))
+  kernels = [tf.cast(kernel, dtype) for kernel in stack.kernels]
+
+  def step(t, state):
+    real = (t < lengths)[:, None]
+    output, after = inputs.read(t), []
+    for kernel, bias, c, h in zip(
+        kernels, stack.biases, state[::2], state[1::2]):
+      product = tf.cast(tf.concat([output, h], 1), dtype) @ kernel
+      i, f, g, o = tf.split(tf.cast(product, tf.float32) + bias, 4, 1)
+      next_c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+      output = tf.sigmoid(o) * tf.tanh(next_c)
+      after += [tf.where(real, next_c, c), tf.where(real, output, h)]
+    return t + 1, after
+
+  zeros = [tf.zeros([tf.shape(x)[0], stack.num_cells])
+           for _ in range(2 * stack.num_layers)]
+  _, state = tf.while_loop(
+      lambda t, _: t < steps, step, (0, zeros), maximum_iterations=steps)
+  return tf.concat(state, 1)
+
+
+def _work(network, num_frames):
+  """FLOPs of a batch, forward and in training.
+
+  A matrix product y = xW has two more in the backward pass, each as large: one
+  for the gradient of W and one for that of x. Training is three times the
+  forward pass, but for the x that is data: the frames, in the kernel of the
+  lower stack's first layer.
+  """
+  backbone = network.backbone
+  settings = backbone.get_config()
+  _, steps, features = settings['frames_shape']
+  length = steps // settings['chunks']
+  filled = -(-num_frames // length)
+  forward = int(
+      filled.sum() * backbone.lower.flops(length) +
+      sum(backbone.upper.flops(int(n)) for n in filled) +
+      len(num_frames) * network.head.flops())
+  frames_gradient = int(
+      2 * filled.sum() * length * features * 4 * backbone.lower.num_cells)
+  return forward, 3 * forward - frames_gradient
+
+
+def _matmul(dtype):
+  """A case: the large product, of which one number leaves TensorFlow."""
+  size = [_MATMUL_SIZE.value] * 2
+  a, b = (tf.cast(tf.random.stateless_uniform(size, [0, k]), dtype)
+          for k in range(2))
+  product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0], autograph=False)
+  return lambda: product(a, b), 2 * _MATMUL_SIZE.value**3
+
+
+def _peak_mib():
+  if tf.config.list_physical_devices('GPU'):
+    return tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2**20
+  # Linux counts in KiB.
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _seconds(run):
+  start = time.perf_counter()
+  # The number on the host: a GPU has then finished.
+  float(run())
+  return time.perf_counter() - start
+
+
+def _graph(function):
+  return tf.function(function, autograph=False)
+
+
+def _cases():
+  """What to time.
+
+  Returns:
+    {name: (function that returns one number, FLOPs)}, and a function that
+    raises unless the plain graph computes the same.
+  """
+  params = config.yt8m_distill(
+      every_n=_EVERY_N.value, student_chunks=_STUDENT_CHUNKS.value,
+      num_cells=_CELLS.value, num_classes=_CLASSES.value,
+      batch_size=_BATCH.value)
+  model_params = params.task.model
+  rng = np.random.default_rng(0)
+  size = sum(feature.size for feature in model_params.features)
+  frames = rng.integers(
+      256, size=[_BATCH.value, model_params.max_frames, size], dtype=np.uint8)
+  num_frames = np.full([_BATCH.value], model_params.max_frames, np.int32)
+  if _NUM_FRAMES.value == 'real':
+    num_frames = rng.integers(120, 301, _BATCH.value, np.int32)
+  seen = -(-num_frames // _EVERY_N.value)
+  inputs, student_inputs = (
+      {'frames': tf.constant(f), 'num_frames': tf.constant(n)}
+      for f, n in ((frames, num_frames), (frames[:, ::_EVERY_N.value], seen)))
+  labels = tf.constant(
+      rng.random([_BATCH.value, _CLASSES.value]) < 3 / _CLASSES.value)
+
+  task = distillation.DistillationTask(params.task)
+  model = task.build_model()
+  optimizer = task.create_optimizer(
+      params.trainer.optimizer_config, params.runtime)
+  teacher, teacher_training = _work(model.teacher, num_frames)
+  student, student_training = _work(model.student, seen)
+
+  def case(run, training=None):
+    """Predictions are summed, so that all of them are computed."""
+    if training is None:
+      return _graph(lambda: tf.reduce_sum(run()['predictions']))
+    return _graph(lambda: task.train_step(
+        (inputs, labels), training, optimizer)[task.loss])
+
+  cases = {
+      'teacher forward': (
+          case(lambda: model.teacher(inputs, training=False)), teacher),
+      'student forward': (
+          case(lambda: model.student(student_inputs, training=False)), student),
+      'train step': (
+          case(None, model), teacher_training + student_training),
+  }
+  plain = _PlainDistiller(
+      model.teacher, model.student, model_params.teacher.frames,
+      model_params.student.frames)
+  if _COMPARE.value:
+    cases.update({
+        'teacher forward, plain': (
+            case(lambda: plain_network(model.teacher, inputs)), teacher),
+        'student forward, plain': (
+            case(lambda: plain_network(model.student, student_inputs)),
+            student),
+        'train step, plain': (
+            case(None, plain), teacher_training + student_training),
+    })
+  return cases, lambda: _check_same(model, plain, inputs)
+
+
+def _check_same(model, plain, inputs):
+  """Compares the two on a few videos."""
+  few = {name: value[:2] for name, value in inputs.items()}
+  tolerance = 1e-4 if _PRECISION.value == 'float32' else 0.02
+  tf.nest.map_structure(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance),
+      _graph(model)(few), _graph(plain)(few))
+
+
+def main(_):
+  tf_keras.mixed_precision.set_global_policy(_PRECISION.value)
+  lstm_stack.CPU_TILE = _TILE.value
+  cases, check_same = _cases()
+  products = {'matmul float32': _matmul(tf.float32)}
+  if _PRECISION.value != 'float32':
+    products['matmul bfloat16'] = _matmul(tf.bfloat16)
+  memory = {'start': _peak_mib()}
+  for name, (run, _) in cases.items():
+    _seconds(run)
+    memory[name] = _peak_mib()
+  if _COMPARE.value:
+    check_same()
+  for run, _ in products.values():
+    _seconds(run)
+
+  cases = {**products, **cases}
+  seconds = {name: [] for name in cases}
+  for _ in range(_REPEATS.value):
+    for name, (run, _) in cases.items():
+      seconds[name].append(_seconds(run))
+
+  print(f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
+        f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
+        f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds')
+  print(f'{"case":<23}{"best s":>9}{"median s":>10}{"videos/s":>10}'
+        f'{"GFLOP":>9}{"GFLOP/s":>9}{"of matmul":>10}{"median":>8}'
+        f'{"peak MiB":>10}')
+  print(f'{"before any of them":<79}{memory["start"]:>19.0f}')
+  base, base_flops = seconds['matmul float32'], cases['matmul float32'][1]
+  for name, (_, flops) in cases.items():
+    best, median = min(seconds[name]), statistics.median(seconds[name])
+    shares = [flops / s / (base_flops / b)
+              for s, b in zip(seconds[name], base)]
+    videos = peak = ''
+    if name in memory:
+      videos, peak = f'{_BATCH.value / best:.1f}', f'{memory[name]:.0f}'
+    print(f'{name:<23}{best:>9.4f}{median:>10.4f}{videos:>10}'
+          f'{flops / 1e9:>9.1f}{flops / best / 1e9:>9.1f}'
+          f'{flops / best / (base_flops / min(base)):>10.2f}'
+          f'{statistics.median(shares):>8.2f}{peak:>10}')
+  if _COMPARE.value:
+    for name in ('teacher forward', 'student forward', 'train step'):
+      ratios = [plain / ours for plain, ours in zip(
+          seconds[f'{name}, plain'], seconds[name])]
+      print(f'{name}: {statistics.median(ratios):.2f} times as fast as the '
+            f'plain graph (best {max(ratios):.2f}, worst {min(ratios):.2f})')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,138 @@
+"""N + N steps, with or without a kill between, equal 2N: bit for bit.
+
+Compared are all weights, the optimizer's slots and the step. They can be equal
+only if the data came in the same order: 12 records in batches of 5, so that
+epochs end within batches, and both halves cross such an end.
+"""
+
+import contextlib
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from yt8m_distill.modeling import distiller
+
+_STEPS = 4  # N
+# Ends itself, as hard as can be, in the loop behind the first checkpoint.
+_KILLED = """
+import os, runpy, signal, sys
+from yt8m_distill import progress
+
+class Killing(progress.Progress):
+  def __call__(self, output):
+    super().__call__(output)
+    if os.path.exists(run + '/ckpt-4.index'):
+      os.kill(os.getpid(), signal.SIGKILL)
+
+run = sys.argv.pop(1)
+progress.Progress = Killing
+runpy.run_module('yt8m_distill.train', run_name='__main__')
+"""
+
+
+def _flags(records, steps, num_examples=0):
+  return [tiny.override(
+      task__train_data__input_path=f"'{records}/train?.tfrecord'",
+      task__train_data__global_batch_size=5,
+      task__train_data__shuffle_buffer_size=4,
+      task__train_data__num_examples=num_examples,
+      task__init_checkpoint=records / 'first',
+      trainer__train_steps=steps, trainer__steps_per_loop=2,
+      trainer__checkpoint_interval=_STEPS)]
+
+
+def _train(run, records, steps, num_examples=0):
+  """Trains to `steps`; returns all values of the last checkpoint."""
+  tiny.run_driver('train', run, *_flags(records, steps, num_examples))
+  return tiny.checkpoint_values(run / f'ckpt-{steps}')
+
+
+@pytest.fixture(name='records', scope='module')
+def _records(tmp_path_factory):
+  """A folder with records, and the weights that all runs start from."""
+  folder = tmp_path_factory.mktemp('records')
+  tiny.write_records(folder / 'train0.tfrecord', 7)
+  tiny.write_records(folder / 'train1.tfrecord', 5, seed=1)
+  model = distiller.build(tiny.experiment().task.model)
+  tf.train.Checkpoint(model=model).write(str(folder / 'first'))
+  return folder
+
+
+@contextlib.contextmanager
+def _eagerly():
+  """Spares the tracing of a graph for each run."""
+  tf.config.run_functions_eagerly(True)
+  try:
+    yield
+  finally:
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(name='halves', scope='module')
+def _halves(tmp_path_factory, records):
+  """The end of 2N steps, and the folder of a run that stopped at N."""
+  folder = tmp_path_factory.mktemp('halves')
+  with _eagerly():
+    whole = _train(folder / 'whole', records, 2 * _STEPS)
+    _train(folder / 'half', records, _STEPS)
+  return whole, folder / 'half'
+
+
+@pytest.fixture(name='resume')
+def _resume(halves, records, tmp_path):
+  """Goes on with a copy of the run that stopped at N."""
+  shutil.copytree(halves[1], tmp_path / 'run')
+
+  def resume(steps=2 * _STEPS, num_examples=0):
+    with _eagerly():
+      return _train(tmp_path / 'run', records, steps, num_examples)
+
+  return resume
+
+
+def _assert_equal(actual, expected):
+  assert actual.keys() == expected.keys()
+  slots = [name for name in expected if 'OPTIMIZER_SLOT' in name]
+  assert slots and expected['global_step/.ATTRIBUTES/VARIABLE_VALUE'] == 8
+  for name, value in expected.items():
+    np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize('num_examples', [0, 12])
+def test_resumed_run_equals_one_that_never_stopped(
+    halves, resume, num_examples):
+  _assert_equal(resume(num_examples=num_examples), halves[0])
+
+
+def test_other_data_order_gives_other_weights(halves, resume):
+  """Otherwise the comparison above would not see the order."""
+  # Of epochs that are said to be longer, the second is entered too early.
+  other = resume(num_examples=13)
+  assert any(not np.array_equal(other[name], value)
+             for name, value in halves[0].items())
+
+
+def test_finished_run_trains_no_further(halves, resume):
+  before = tiny.checkpoint_values(halves[1] / f'ckpt-{_STEPS}')
+  after = resume(steps=_STEPS)
+  for name, value in before.items():
+    np.testing.assert_array_equal(after[name], value)
+
+
+def test_killed_run_equals_one_that_was_not(records, tmp_path):
+  """In graphs, and the first half in a process of its own."""
+  run = tmp_path / 'run'
+  killed = tiny.python(
+      '-c', _KILLED, run, '--experiment=yt8m_distill', '--mode=train',
+      f'--model_dir={run}', f'--config_file={tiny.sizes_file(tmp_path)}',
+      *_flags(records, 2 * _STEPS), check=False)
+  assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
+  assert re.findall(r'^step (\d+)/8', killed.stdout, re.M) == ['2', '4', '6']
+  assert tf.train.latest_checkpoint(str(run)).endswith('ckpt-4')
+  _assert_equal(_train(run, records, 2 * _STEPS),
+                _train(tmp_path / 'whole', records, 2 * _STEPS))
