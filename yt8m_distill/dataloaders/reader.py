@@ -156,8 +156,8 @@ class FrameReader:
       chosen = tf.sequence_mask(count, self._max_selected)
       strings = [tf.where(chosen, tf.gather(s, indices, batch_dims=1), '')
                  for s in strings]
-    # Joining strings and then decoding takes a third of the time of decoding
-    # each feature and joining these.
+    # Joining strings and decoding them takes less than half the time of decoding
+    # feature by feature and joining what comes out.
     size = sum(size for _, size in self._features)
     frames = tf.io.decode_raw(
         tf.strings.join(strings), tf.uint8, fixed_length=size)

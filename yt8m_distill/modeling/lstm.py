@@ -20,6 +20,9 @@ from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
 
+# Bodies of loops in time run before the loop over layers goes on.
+# pylint: disable=cell-var-from-loop
+
 
 @tf.autograph.experimental.do_not_convert
 def final_states(x: tf.Tensor,
@@ -64,12 +67,15 @@ def final_states(x: tf.Tensor,
 
     def forward(keep):
       """All tiles: final states, and what to keep of each step."""
-      states = _array(tiles.count, [None, width])
-      kept = [_layer_arrays(tiles.steps_in_all, w) for w in kernels]
+      def arrays(steps):
+        return [_layer_arrays(steps, w, tiles.known_rows) for w in kernels]
+
+      states = _array(tiles.count, [tiles.known_rows, width])
+      kept = arrays(tiles.steps_in_all) if keep else []
 
       def body(k, states, kept):
         kept_k, offset = (kept, k * tiles.steps) if keep else (
-            [_layer_arrays(tiles.steps, w) for w in kernels], 0)
+            arrays(tiles.steps), 0)
         kept_k = _forward_tile(tiles.inputs(k), kernels, biases, kept_k,
                                offset, dtype)
         state = _pick_final(kept_k, tiles.lengths(k), offset,
@@ -77,20 +83,22 @@ def final_states(x: tf.Tensor,
         return k + 1, states.write(k, state), kept_k if keep else kept
 
       _, states, kept = _loop(tiles.count, body, (0, states, kept))
-      return states, kept
+      # As tensors: a SavedModel cannot hold a gradient that captures arrays.
+      return states, [[tiles.join_steps(a) for a in layer] for layer in kept]
 
-    states, kept = forward(keep=training)
+    states, kept_forward = forward(keep=training)
 
     def grad(d_states):
-      arrays = kept if training else forward(keep=True)[1]
+      kept = kept_forward if training else forward(keep=True)[1]
       d_states = tiles.gather(d_states)
-      d_x = _array(tiles.count, [None, *x_NLD.shape[1:]])
+      d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
 
       def body(k, d_x, *sums):
         d_tile, gradients = _backward_tile(
             tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
-            kernels, arrays, k * tiles.steps, dtype, input_gradient)
+            kernels, [[tiles.steps_of(v, k) for v in layer] for layer in kept],
+            dtype, input_gradient)
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
         return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
@@ -116,6 +124,7 @@ class _Tiles:
     self._frames = tf.reshape(x, [-1, x.shape[2]])
     self._all_rows = tf.shape(x)[0]
     self._dense = tile is None
+    self.known_rows = x.shape[0] if self._dense else None
     if self._dense:
       self._real = lengths > 0
       self._rows = tf.range(self._all_rows)
@@ -143,6 +152,17 @@ class _Tiles:
     x = tf.gather(self._frames,
                   self.slice(self._rows, k)[None] * self.steps + steps)
     return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
+
+  def join_steps(self, array):
+    """Joins what all steps of all tiles wrote; see steps_of()."""
+    return array.stack() if self._dense else array.concat()
+
+  def steps_of(self, joined, k):
+    """What the steps of tile k wrote, [L, n, H]."""
+    if self._dense:
+      return joined
+    rows = self.steps * self._size
+    return _unflat(joined[k * rows:(k + 1) * rows], self.steps)
 
   def concat(self, array):
     """Joins what the tiles wrote."""
@@ -176,9 +196,9 @@ def _array(size, shape) -> tf.TensorArray:
                         infer_shape=False, clear_after_read=False)
 
 
-def _layer_arrays(size, kernel):
+def _layer_arrays(size, kernel, rows):
   """Per step [n, H]: gates i, f, g, o, cell state, output."""
-  return [_array(size, [None, kernel.shape[1] // 4]) for _ in range(6)]
+  return [_array(size, [rows, kernel.shape[1] // 4]) for _ in range(6)]
 
 
 def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
@@ -192,7 +212,7 @@ def _flat(x_LnD) -> tf.Tensor:
 
 
 def _unflat(x, steps) -> tf.Tensor:
-  return tf.reshape(x, [steps, tf.shape(x)[0] // steps, x.shape[1]])
+  return tf.reshape(x, [steps, -1, x.shape[1]])
 
 
 def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
@@ -208,7 +228,7 @@ def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
     zero = tf.zeros([tf.shape(x_LnD)[1], cells])
 
     def step(t, c, h, *arrays):
-      gates = inputs[t] + _matmul(h, recurrent, dtype)  # pylint: disable=cell-var-from-loop
+      gates = inputs[t] + _matmul(h, recurrent, dtype)
       i, f, g, o = tf.split(gates, 4, axis=1)
       i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
       c = f * c + i * g
@@ -234,7 +254,7 @@ def _pick_final(kept, lengths, offset, steps) -> tf.Tensor:
   return tf.concat(picked, axis=1)
 
 
-def _backward_tile(x_LnD, lengths, d_state, kernels, kept, offset, dtype,
+def _backward_tile(x_LnD, lengths, d_state, kernels, kept, dtype,
                    input_gradient):
   """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases."""
   steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
@@ -251,26 +271,25 @@ def _backward_tile(x_LnD, lengths, d_state, kernels, kept, offset, dtype,
 
     def step(k, d_c, d_h, d_gates):
       t = steps - 1 - k
-      i, f, g, o, c = (a.read(offset + t) for a in arrays[:5])  # pylint: disable=cell-var-from-loop
-      c_before = tf.cond(t > 0, lambda: arrays[4].read(offset + t - 1),  # pylint: disable=cell-var-from-loop
-                         lambda: zero)  # pylint: disable=cell-var-from-loop
+      i, f, g, o, c = (a[t] for a in arrays[:5])
+      c_before = tf.cond(tf.greater(t, 0), lambda: arrays[4][t - 1],
+                         lambda: zero)
       last = tf.cast(lengths[:, None] == t + 1, tf.float32)
-      d_h += last * d_h_final  # pylint: disable=cell-var-from-loop
-      if d_x is not None:  # pylint: disable=cell-var-from-loop
-        d_h += d_x[t]  # pylint: disable=cell-var-from-loop
+      d_h += last * d_h_final
+      if d_x is not None:
+        d_h += d_x[t]
       tanh_c = tf.tanh(c)
-      d_c += last * d_c_final + d_h * o * (1 - tanh_c * tanh_c)  # pylint: disable=cell-var-from-loop
+      d_c += last * d_c_final + d_h * o * (1 - tanh_c * tanh_c)
       d_gate = tf.concat([
           d_c * g * i * (1 - i), d_c * c_before * f * (1 - f),
           d_c * i * (1 - g * g), d_h * tanh_c * o * (1 - o)], axis=1)
-      d_h = _matmul(d_gate, recurrent, dtype, transpose_b=True)  # pylint: disable=cell-var-from-loop
+      d_h = _matmul(d_gate, recurrent, dtype, transpose_b=True)
       return k + 1, d_c * f, d_h, d_gates.write(t, d_gate)
 
-    d_gates = _loop(steps, step, (0, zero, zero, _array(steps, [None, 4 * cells])))[3]
-    d_gates = d_gates.stack()
-    at = offset + tf.range(steps)
-    inputs = kept[layer - 1][-1].gather(at) if layer else x_LnD
-    outputs = arrays[-1].gather(at[:-1])
+    d_gates = _loop(steps, step, (0, zero, zero, _array(
+        steps, [x_LnD.shape[1], 4 * cells])))[3].stack()
+    inputs = kept[layer - 1][-1] if layer else x_LnD
+    outputs = arrays[-1][:-1]
     flat = _flat(d_gates)
     d_kernels.append(tf.concat([
         _matmul(_flat(inputs), flat, dtype, transpose_a=True),

@@ -77,13 +77,13 @@ class LSTMStack(tf_keras.layers.Layer):
     features = input_shape[-1]
     for layer in range(self.num_layers):
       self.kernels.append(self.add_weight(
-          name=f'cell_{layer}/kernel',
+          name=f'{self.name}/cell_{layer}/kernel',
           shape=[features + self.num_cells, 4 * self.num_cells],
           initializer='glorot_uniform',
           regularizer=self._kernel_regularizer,
           experimental_autocast=False))
       self.biases.append(self.add_weight(
-          name=f'cell_{layer}/bias',
+          name=f'{self.name}/cell_{layer}/bias',
           shape=[4 * self.num_cells],
           initializer=_ForgetBias(),
           experimental_autocast=False))

@@ -84,16 +84,17 @@ def build(model_config, network, name: str) -> VideoClassifier:
   """
   features = sum(feature.size for feature in model_config.features)
   frames = selection.max_selected(network.frames, model_config.max_frames)
-  backbone = factory.build_backbone(
-      input_specs={
-          'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
-          'num_frames': tf_keras.layers.InputSpec(shape=[None]),
-      },
-      backbone_config=network.backbone,
-      norm_activation_config=None)
   if network.head.type != 'moe':
     raise ValueError(f'head.type is {network.head.type!r}: choose moe.')
   head = moe.MoeHead(
       model_config.num_classes, num_mixtures=network.head.moe.num_mixtures,
       l2_weight_decay=network.head.moe.l2_weight_decay, name='head')
-  return VideoClassifier(backbone, head, name=name)
+  with tf.name_scope(name):
+    backbone = factory.build_backbone(
+        input_specs={
+            'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
+            'num_frames': tf_keras.layers.InputSpec(shape=[None]),
+        },
+        backbone_config=network.backbone,
+        norm_activation_config=None)
+    return VideoClassifier(backbone, head, name=name)

@@ -80,7 +80,7 @@ class ClassificationTask(base_task.Task):
     """Logs and returns what each network costs, and logs its variables."""
     costs = {}
     params = self.task_config.model
-    for prefix, network in self.networks(model).items():
+    for network in self.networks(model).values():
       frames = getattr(params, network.name).frames
       costs[network.name] = cost = {
           'frames': selection.max_selected(frames, params.max_frames),
@@ -91,7 +91,7 @@ class ClassificationTask(base_task.Task):
                    network.name, cost['frames'], cost['flops'] / 1e9,
                    f'{cost["parameters"]:,}')
       for variable in network.trainable_variables:
-        logging.info('  %s%s %s', prefix, variable.name, variable.shape)
+        logging.info('  %s %s', variable.name, variable.shape)
     return costs
 
   def initialize(self, model: tf_keras.Model):

@@ -49,8 +49,9 @@ class MoeHead(tf_keras.layers.Layer):
     self.experts = dense('experts', num_classes * num_mixtures, True)
 
   def build(self, input_shape):
-    self.gates.build(input_shape)
-    self.experts.build(input_shape)
+    for layer in (self.gates, self.experts):
+      with tf.name_scope(layer.name):
+        layer.build(input_shape)
     super().build(input_shape)
 
   def call(self, representation):
