@@ -176,8 +176,8 @@ def _check(params, context, start_step):
         f'replicas cannot share: make it a multiple of {replicas}.')
   for name in _TFDS_FIELDS:
     if getattr(params, name):
-      raise ValueError(f'{name} is {getattr(params, name)!r}, but only TFRecord '
-                       'files are read here: set input_path instead.')
+      raise ValueError(f'{name} is {getattr(params, name)!r}, but only '
+                       'TFRecord files are read here: set input_path instead.')
   if not isinstance(params.input_path, (str, list, tuple)):
     raise ValueError('input_path is a mapping, but data sets are not mixed '
                      'here: give files or patterns.')

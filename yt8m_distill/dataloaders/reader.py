@@ -133,14 +133,14 @@ class FrameReader:
         raise ValueError(
             f'{where}: no frame-level feature {name!r}, but '
             f'{sorted(lists) or "none at all"}; of the whole video '
-            f'{sorted(record.context.feature)}. Correct task.model.features, or '
-            'input_path where these are video-level records.')
+            f'{sorted(record.context.feature)}. Correct task.model.features, '
+            'or input_path where these are video-level records.')
       for frame in lists[name].feature:
         if frame.WhichOneof('kind') != 'bytes_list':
           raise ValueError(
               f'{where}: feature {name!r} is a {frame.WhichOneof("kind")}, not '
-              'a bytes_list of uint8 values. Quantise it as the releases do, to '
-              'round((x + 2 - 4 / 512) * 255 / 4) clipped to 0 to 255, and '
+              'a bytes_list of uint8 values. Quantise it as the releases do, '
+              'to round((x + 2 - 4 / 512) * 255 / 4) clipped to 0 to 255, and '
               'write one byte string per frame.')
 
   def _decode(self, strings: List[tf.Tensor],
@@ -156,8 +156,8 @@ class FrameReader:
       chosen = tf.sequence_mask(count, self._max_selected)
       strings = [tf.where(chosen, tf.gather(s, indices, batch_dims=1), '')
                  for s in strings]
-    # Joining strings and decoding them takes less than half the time of decoding
-    # feature by feature and joining what comes out.
+    # Joining strings and decoding them takes less than half the time of
+    # decoding feature by feature and joining what comes out.
     size = sum(size for _, size in self._features)
     frames = tf.io.decode_raw(
         tf.strings.join(strings), tf.uint8, fixed_length=size)

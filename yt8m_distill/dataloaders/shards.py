@@ -117,7 +117,7 @@ def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
 
 def first(paths: Sequence[str],
           file_sizes: Sequence[int]) -> Optional[Tuple[str, int, bytes]]:
-  """Returns the first record that is whole: path, index, serialized; or None."""
+  """Returns the first whole record, (path, index, serialized), or None."""
   for path, size in zip(paths, file_sizes):
     offset = index = 0
     with _open(path) as f:
@@ -253,8 +253,8 @@ def _broken(path, offset, size):
   """Says where a file breaks off; for strings and string tensors alike."""
   parts = [path, ': unreadable from byte ', offset, ' of ', size, ' on: the '
            'file is empty, truncated, corrupt, changed while it was read, or '
-           'no TFRecord. Fetch it again, or set skip_corrupt_records=True to go '
-           'on without what is lost.']
+           'no TFRecord. Fetch it again, or set skip_corrupt_records=True to '
+           'go on without what is lost.']
   if isinstance(path, str):
     return ''.join(map(str, parts))
   return tf.strings.join(parts)
