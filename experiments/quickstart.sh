@@ -30,8 +30,8 @@ echo "2/3 Training teacher and student, log in $run/train.log"
   --gin_params='NUM_CLASSES=50' --gin_params='NUM_CELLS=64' \
   --gin_params='BATCH_SIZE=50' --gin_params='TRAIN_STEPS=240' \
   --gin_params='LEARNING_RATE=5e-3' \
-  --config_file=experiments/quickstart.yaml 2>"$run/train.log" |
-  grep --line-buffered -E '^step |^ eval .*running' || {
+  --config_file=experiments/quickstart.yaml 2>>"$run/train.log" |
+  sed -un -e '/^step /p' -e '/^ eval .*running/p' || {
     tail -n 20 "$run/train.log" >&2; exit 1; }
 
 echo "3/3 Reporting"

@@ -5,4 +5,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
-exec "$python" -m pytest -q --durations=15 "$@"
+# A file stays in one process: its fixtures are made once.
+exec "$python" -m pytest -q --durations=10 -n auto --dist loadfile "$@"

@@ -84,7 +84,7 @@ def batch(rows, seed=0):
 
 
 def scatter_weights(model, seed=0):
-  """Gives every variable random values, so that no prediction is like another."""
+  """Random values for every variable, so that no two predictions are alike."""
   rng = np.random.default_rng(seed)
   for variable in model.trainable_variables:
     variable.assign(rng.normal(0.0, 0.7, variable.shape))

@@ -124,6 +124,7 @@ def test_finished_run_trains_no_further(halves, resume):
     np.testing.assert_array_equal(after[name], value)
 
 
+@pytest.mark.slow
 def test_killed_run_equals_one_that_was_not(records, tmp_path):
   """In graphs, and the first half in a process of its own."""
   run = tmp_path / 'run'

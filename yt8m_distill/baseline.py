@@ -3,10 +3,11 @@
 What a network scores above it, it has learned from the frames.
 """
 
-from typing import Dict
+from typing import Dict, Iterator
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from yt8m_distill import metrics
 from yt8m_distill.configs import model as model_config
@@ -17,8 +18,8 @@ from yt8m_distill.dataloaders import reader
 _BATCH = 512
 
 
-def _labels(model, data) -> tf.data.Dataset:
-  """Batches of labels bool [B, V], each record once, in order."""
+def _labels(model, data) -> Iterator[np.ndarray]:
+  """Yields batches of labels bool [B, V], each record once, in order."""
   one_frame = model_config.FrameSelection(
       type='uniform',
       uniform=model_config.UniformFrames(every_n=model.max_frames))
@@ -27,7 +28,11 @@ def _labels(model, data) -> tf.data.Dataset:
       enable_tf_data_service=False, cache=False)
   dataset = pipeline.build(params, reader.FrameReader(
       model.features, model.max_frames, model.num_classes, one_frame))
-  return dataset.map(lambda inputs, labels: labels)
+  dataset = dataset.map(lambda inputs, labels: labels)
+  with tqdm.tqdm(desc='Reading labels', unit='video', disable=None) as bar:
+    for labels in dataset.as_numpy_iterator():
+      yield labels
+      bar.update(len(labels))
 
 
 def class_frequency(task) -> Dict[str, float]:
@@ -41,7 +46,7 @@ def class_frequency(task) -> Dict[str, float]:
   """
   model = task.model
   counts, videos = np.zeros(model.num_classes, np.int64), 0
-  for labels in _labels(model, task.train_data).as_numpy_iterator():
+  for labels in _labels(model, task.train_data):
     counts += labels.sum(axis=0)
     videos += len(labels)
   frequencies = tf.constant(counts / videos, tf.float32)
@@ -55,5 +60,5 @@ def class_frequency(task) -> Dict[str, float]:
     return metrics.video_metrics(predictions, labels, task.evaluation.top_k)
 
   for labels in _labels(model, task.validation_data):
-    scores.update(positives=np.asarray(labels).sum(axis=0), **score(labels))
+    scores.update(positives=labels.sum(axis=0), **score(tf.constant(labels)))
   return scores.result()

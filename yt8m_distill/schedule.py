@@ -24,7 +24,8 @@ def resolve_epochs(params):
     return
   data = task.train_data
   if not data.num_examples:
-    data.num_examples = shards.count_records(shards.find(data.input_path))
+    data.num_examples = shards.count_records(
+        shards.find(data.input_path), data.skip_corrupt_records)
 
   def steps(epochs):
     return max(1, round(epochs * data.num_examples / data.global_batch_size))

@@ -75,6 +75,10 @@ def run(flags_obj) -> dict:
     evaluation.write_text(os.path.join(model_dir, 'config.gin'),
                           gin.config_str())
   _, logs = runner.run()
+  if mode == 'train_and_eval' and (
+      task.evaluated_step != runner.trainer.global_step.numpy()):
+    # A run that was stopped between its last step and its evaluation.
+    runner.controller.evaluate(params.trainer.validation_steps)
   train_utils.save_gin_config(mode, model_dir)
   return logs
 

@@ -81,7 +81,8 @@ def test_three_steps(case):
   model, optimizer = _model(case), case.optimizer()
   step = tf.function(lambda: case.task.train_step(
       (case.inputs(), case.labels()), model, optimizer))
-  gradients = {v.ref(): np.abs(g) for v, g in _Merged(case, '').variables(model)}
+  gradients = {variable.ref(): np.abs(gradient) for variable, gradient
+               in _Merged(case, '').variables(model)}
   for k in range(3):
     logs = step()
     means = {name: np.mean(value) for name, value in logs.items()}

@@ -46,8 +46,9 @@ class DistillationTask(classification.VideoTask):
 def _network(frames, chunks, num_cells, num_layers, num_mixtures):
   return model_config.Network(
       frames=frames,
-      backbone=model_config.Backbone(hierarchical_lstm=model_config.HierarchicalLstm(
-          chunks=chunks, num_cells=num_cells, num_layers=num_layers)),
+      backbone=model_config.Backbone(
+          hierarchical_lstm=model_config.HierarchicalLstm(
+              chunks=chunks, num_cells=num_cells, num_layers=num_layers)),
       head=model_config.Head(moe=model_config.Moe(num_mixtures=num_mixtures)))
 
 
@@ -96,15 +97,17 @@ def yt8m_distill(every_n: int = 10,
   Returns:
     The configuration; every argument is one of its fields.
   """
-  student = model_config.FrameSelection(type='uniform', uniform=model_config.UniformFrames(
-      every_n=every_n, length=student_length))
+  student = model_config.FrameSelection(
+      type='uniform', uniform=model_config.UniformFrames(
+          every_n=every_n, length=student_length))
   common = dict(num_cells=num_cells, num_layers=num_layers,
                 num_mixtures=num_mixtures)
   return cfg.ExperimentConfig(
       task=DistillationTask(
           model=model_config.DistillerModel(
               num_classes=num_classes, max_frames=max_frames,
-              teacher=_network(model_config.FrameSelection(), teacher_chunks, **common),
+              teacher=_network(
+                  model_config.FrameSelection(), teacher_chunks, **common),
               student=_network(student, student_chunks, **common)),
           losses=DistillationLoss(
               representation_weight=representation_weight,
@@ -138,8 +141,4 @@ def yt8m_distill(every_n: int = 10,
                       'staircase': True,
                   },
               },
-          })),
-      restrictions=[
-          'task.train_data.is_training != None',
-          'task.validation_data.is_training != None',
-      ])
+          })))

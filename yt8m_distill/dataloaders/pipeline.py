@@ -184,6 +184,9 @@ def _check(params, context, start_step):
   if start_step < 0 or start_step and not params.is_training:
     raise ValueError(f'start_step is {start_step}: it must be 0 or more, and 0 '
                      'where is_training is not set.')
+  if not params.is_training and params.drop_remainder:
+    raise ValueError('drop_remainder is True, so that evaluation would lose '
+                     'the last videos: set it to False in validation_data.')
   if not params.is_training and not params.sharding and (
       context.num_input_pipelines > 1):
     raise ValueError('sharding is False, so that each input pipeline would '

@@ -4,7 +4,7 @@ The more frames of a video a model sees, the more it can tell: every label has
 shots of its own (see `simulated_frames`). The shards have the format of the
 official 2018 frame-level release. One call writes one split:
 
-  python -m yt8m_distill.dataloaders.simulate --output_dir=/tmp/yt8m \
+  python -m yt8m_distill.dataloaders.simulate --output_dir=data/simulated \
     --split=train --num_videos=5000 --num_classes=100
 
 Prototypes and labels are random, or come from video-level records

@@ -102,12 +102,15 @@ class LSTMStack(tf_keras.layers.Layer):
         prepare=prepare, dtype=self.compute_dtype)
 
   def _rows(self) -> Optional[int]:
-    if self._static_shapes or isinstance(
-        tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
+    strategy = tf.distribute.get_strategy()
+    if self._static_shapes or isinstance(strategy, tf.distribute.TPUStrategy):
       return None
     if self._tile:
       return self._tile
-    on_gpu = bool(tf.config.list_logical_devices('GPU'))
+    # A strategy may leave a GPU that is there unused.
+    devices = (strategy.extended.worker_devices if tf.distribute.has_strategy()
+               else tf.config.list_logical_devices('GPU'))
+    on_gpu = any('GPU' in str(device) for device in devices)
     return _ALL_ROWS if on_gpu else CPU_TILE
 
   def flops(self, steps: int) -> int:

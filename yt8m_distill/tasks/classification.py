@@ -36,11 +36,12 @@ class ClassificationTask(base_task.Task):
 
   Attributes:
     prefixes: of all names that belong to one network: '' of a single one.
+    evaluated_step: of the last evaluation, None before the first.
   """
   prefixes = ('',)
 
-  def __init__(self, params: config.VideoTask, logging_dir: Optional[str] = None,
-               name: Optional[str] = None):
+  def __init__(self, params: config.VideoTask,
+               logging_dir: Optional[str] = None, name: Optional[str] = None):
     super().__init__(params, logging_dir=logging_dir, name=name)
     if params.train_epochs or params.decay_epochs or params.warmup_epochs:
       raise ValueError(
@@ -49,13 +50,17 @@ class ClassificationTask(base_task.Task):
           f'{params.warmup_epochs}: this driver counts in steps. Set '
           'trainer.train_steps and the steps of the learning rate, or run '
           'python -m yt8m_distill.train.')
+    # Asked for now, not after hours of training.
+    evaluation.Evaluation(self.prefixes, params)
+    self.evaluated_step = None
+    self._model = None
     self._costs = {}
     self._trains = False
     self._restored = True
 
   def build_model(self) -> tf_keras.Model:
     """Builds the model; one that does not fit the run's checkpoint raises."""
-    model = self.create_model()
+    model = self._model = self.create_model()
     self._costs = self._count_costs(model)
     checkpoint = self._run_checkpoint()
     if checkpoint:
@@ -112,6 +117,12 @@ class ClassificationTask(base_task.Task):
     seen.
     """
     start_step = 0
+    if not params.is_training and input_context and (
+        input_context.num_input_pipelines > 1):
+      raise ValueError(
+          f'{input_context.num_input_pipelines} workers: each would score its '
+          'own share of the validation set alone. Train with --mode=train, and '
+          'evaluate in one process with --mode=continuous_eval.')
     if params.is_training:
       self._trains = True
       checkpoint = self._run_checkpoint()
@@ -160,7 +171,8 @@ class ClassificationTask(base_task.Task):
     del total
     return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
 
-  def build_metrics(self, training: bool = True) -> List[tf_keras.metrics.Metric]:
+  def build_metrics(
+      self, training: bool = True) -> List[tf_keras.metrics.Metric]:
     """Means over an interval of training; evaluation has its own way."""
     if not training:
       return []
@@ -247,10 +259,15 @@ class ClassificationTask(base_task.Task):
   def aggregate_logs(self, state=None, step_outputs=None):
     """Collects the batches of all replicas on the host."""
     if state is None:
-      if not self._restored and not self._run_checkpoint():
-        raise ValueError(
-            f'There is no checkpoint in {self.logging_dir} to evaluate. Train '
-            'first, or name a run that was trained in --model_dir.')
+      if not self._restored:
+        checkpoint = self._run_checkpoint()
+        if not checkpoint:
+          raise ValueError(
+              f'There is no checkpoint in {self.logging_dir} to evaluate. '
+              'Train first, or name a run that was trained in --model_dir.')
+        # It came after the model was built: a continuous evaluation.
+        restore.check(self._model, checkpoint)
+        self._restored = True
       state = evaluation.Evaluation(self.prefixes, self.task_config)
     state.update(step_outputs)
     return state
@@ -258,8 +275,8 @@ class ClassificationTask(base_task.Task):
   def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
     """Exact metrics of the whole set; writes per_class.csv in the run."""
     results = aggregated_logs.result()
+    self.evaluated_step = int(orbit.utils.get_value(global_step))
     if self.logging_dir:
-      aggregated_logs.write(self.logging_dir, results,
-                            int(orbit.utils.get_value(global_step)),
+      aggregated_logs.write(self.logging_dir, results, self.evaluated_step,
                             self._costs)
     return results

@@ -24,16 +24,28 @@ class DistillationTask(classification.ClassificationTask):
   """Teacher and student together."""
   prefixes = ('teacher/', 'student/')
 
+  def __init__(self, params, logging_dir=None, name=None):
+    super().__init__(params, logging_dir=logging_dir, name=name)
+    for field, allowed in (('prediction_kind', losses.PREDICTION_LOSSES),
+                           ('prediction_reduction', ('mean', 'sum'))):
+      value = getattr(params.losses, field)
+      if value not in allowed:
+        raise ValueError(f'losses.{field} is {value!r}: choose one of '
+                         f'{", ".join(allowed)}.')
+
   @classmethod
   def create_optimizer(cls, optimizer_config, runtime_config=None,
                        dp_config=None):
     """As the Garden's; refuses what would couple the networks."""
-    norm = optimizer_config.optimizer.get().global_clipnorm
-    if norm is not None:
-      raise ValueError(
-          f'global_clipnorm is {norm}: it would scale the student by the '
-          "teacher's gradients and the other way round. Set clipnorm, which "
-          'clips each tensor, and leave global_clipnorm null.')
+    optimizer = optimizer_config.optimizer.get()
+    # AdamW's own field of that kind is on unless it is set to 0.
+    for field in ('global_clipnorm', 'gradient_clip_norm'):
+      norm = getattr(optimizer, field, None)
+      if norm:
+        raise ValueError(
+            f'{field} is {norm}: it would scale the student by the teacher\'s '
+            'gradients and the other way round. Set clipnorm, which clips each '
+            f'tensor, and {field} to {0 if "gradient" in field else "null"}.')
     return super().create_optimizer(optimizer_config, runtime_config, dp_config)
 
   def create_model(self):
@@ -68,9 +80,6 @@ class DistillationTask(classification.ClassificationTask):
 
   def total_loss(self, terms, regularization, mean, total):
     params = self.task_config.losses
-    if params.prediction_reduction not in ('mean', 'sum'):
-      raise ValueError('losses.prediction_reduction is '
-                       f'{params.prediction_reduction!r}: choose mean or sum.')
     reduce = total if params.prediction_reduction == 'sum' else mean
     return (
         mean(terms['teacher/label_loss']) +

@@ -58,7 +58,11 @@ class Evaluation:
     """
     params = task_config.evaluation
     self._num_classes = task_config.model.num_classes
-    self._vocabulary = params.vocabulary
+    self._names = params.vocabulary and read_vocabulary(
+        params.vocabulary, self._num_classes)
+    if params.top_k < 1:
+      raise ValueError(f'evaluation.top_k is {params.top_k}: it must be at '
+                       'least 1.')
     self._metrics = {
         prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
         for prefix in prefixes
@@ -86,9 +90,11 @@ class Evaluation:
         for prefix, scores in self._metrics.items()
         for key, value in scores.result().items()
     }
-    videos = next(iter(self._metrics.values())).num_videos
-    results.update({k: v / videos for k, v in self._sums.items()})
+    results.update({k: v / self._num_videos() for k, v in self._sums.items()})
     return results
+
+  def _num_videos(self) -> int:
+    return next(iter(self._metrics.values())).num_videos
 
   def write(self, folder: str, results: Dict[str, float], step: int,
             costs: Dict[str, Dict[str, int]]):
@@ -104,13 +110,14 @@ class Evaluation:
       costs: per network, frames, FLOPs per video and parameters.
     """
     table = {'index': np.arange(self._num_classes)}
-    if self._vocabulary:
-      table['name'] = read_vocabulary(self._vocabulary, self._num_classes)
+    if self._names:
+      table['name'] = self._names
     for prefix, scores in self._metrics.items():
       table['positives'] = scores.positives
       table[f'{prefix}average_precision'] = scores.average_precisions()
     write_text(os.path.join(folder, 'per_class.csv'),
                pd.DataFrame(table).to_csv(index=False))
     write_text(os.path.join(folder, 'evaluation.json'),
-               json.dumps({'step': step, 'metrics': results,
-                           'networks': costs}, indent=2) + '\n')
+               json.dumps({'step': step, 'videos': self._num_videos(),
+                           'metrics': results, 'networks': costs},
+                          indent=2) + '\n')

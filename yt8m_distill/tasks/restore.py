@@ -41,6 +41,14 @@ def restore_model(model: tf_keras.Model, checkpoint: str):
     raise ValueError(
         f'There is no checkpoint {checkpoint}. Name the prefix of one, such as '
         '.../ckpt-1000, or the folder of a run.') from error
+  check(model, checkpoint)
+
+
+def check(model: tf_keras.Model, checkpoint: str):
+  """Raises a ValueError unless both have variables of the same shapes."""
+  if sorted(_variables(checkpoint).values()) != sorted(
+      variable.shape.as_list() for variable in model.variables):
+    raise ValueError(_difference(model, checkpoint))
 
 
 def _variables(checkpoint: str) -> Dict[str, List[int]]:
