@@ -1,5 +1,6 @@
 """Tiny records, experiments and runs, for tests of tasks and of the driver."""
 
+import gc
 import json
 import os
 import pathlib
@@ -116,6 +117,8 @@ def run_driver(mode, model_dir, *arguments, sized=True):
     finally:
       with gin.unlock_config():
         gin.clear_config()
+      # An iterator that is freed late may wait a minute for tf.data's tuner.
+      gc.collect()
 
 
 def sizes_file(folder):

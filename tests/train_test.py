@@ -261,5 +261,5 @@ def test_stock_driver_of_the_garden_trains(tmp_path):
       f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
       '--gin_params=BATCH_SIZE=2', '--gin_params=TRAIN_STEPS=3',
       f'--config_file={tiny.sizes_file(tmp_path)}',
-      tiny.override(trainer__steps_per_loop=3))
+      tiny.override(trainer__steps_per_loop=3, trainer__summary_interval=3))
   assert (run / 'ckpt-3.index').exists() and (run / 'params.yaml').exists()

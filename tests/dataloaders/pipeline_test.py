@@ -97,9 +97,10 @@ def test_pipelines_share_the_evaluation(path, pipelines, batch):
     assert all(len(b) <= batch // pipelines for b in part)
 
 
-def test_drop_remainder(path):
+def test_evaluation_refuses_to_drop_the_remainder(path):
   params = _params(path, False, 5, drop_remainder=True)
-  assert [len(b) for b in _batches(params)] == [5, 5, 5]
+  with pytest.raises(ValueError, match='drop_remainder is True'):
+    _batches(params)
 
 
 def test_replicas_share_a_batch(path):

@@ -141,17 +141,15 @@ def test_prediction_loss_of_each_kind_trains(kind):
 
 
 def test_unknown_prediction_kind_is_an_error():
-  task = _task(prediction_kind='l1')
   with pytest.raises(ValueError, match="prediction_kind is 'l1': choose one of "
                      'kl, mse, bce'):
-    _gradients(task, _model(task))
+    _task(prediction_kind='l1')
 
 
 def test_unknown_prediction_reduction_is_an_error():
-  task = _task(prediction_reduction='max')
   with pytest.raises(ValueError, match="prediction_reduction is 'max': choose "
-                     'mean or sum'):
-    _gradients(task, _model(task))
+                     'one of mean, sum'):
+    _task(prediction_reduction='max')
 
 
 def test_global_clipnorm_is_refused():
@@ -160,6 +158,32 @@ def test_global_clipnorm_is_refused():
   with pytest.raises(ValueError, match='global_clipnorm is 5.0.*Set clipnorm'):
     distillation.DistillationTask.create_optimizer(
         params.trainer.optimizer_config, params.runtime)
+
+
+def test_clipping_inside_adamw_is_refused():
+  params = tiny.experiment({'trainer': {'optimizer_config': {
+      'optimizer': {'type': 'adamw'}}}})
+  with pytest.raises(ValueError, match='gradient_clip_norm is 1.0'):
+    distillation.DistillationTask.create_optimizer(
+        params.trainer.optimizer_config, params.runtime)
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('empty_classes', 'none', 'empty_classes'),
+    ('top_k', 0, 'top_k is 0'),
+])
+def test_evaluation_options_are_checked_before_training(field, value, message):
+  params = tiny.experiment({'task': {'evaluation': {field: value}}})
+  with pytest.raises(ValueError, match=message):
+    distillation.DistillationTask(params.task)
+
+
+def test_evaluation_by_several_workers_is_refused():
+  params = tiny.experiment()
+  context = tf.distribute.InputContext(num_input_pipelines=2)
+  with pytest.raises(ValueError, match='2 workers.*continuous_eval'):
+    distillation.DistillationTask(params.task).build_inputs(
+        params.task.validation_data, context)
 
 
 def test_metrics_of_the_batch_are_averaged_under_their_names():
