@@ -9,7 +9,7 @@ from yt8m_distill.modeling import lstm
 
 # Sequences that run at once on a CPU: few enough for its caches, enough for
 # efficient matrix products (experiments/benchmarks/model.py).
-CPU_TILE = 256
+CPU_TILE = 640
 _ALL_ROWS = 2**30
 
 
