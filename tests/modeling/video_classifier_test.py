@@ -14,7 +14,6 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import frames as frames_lib
-from yt8m_distill.modeling import video_classifier
 
 _FRAMES, _FEATURES, _CLASSES = 12, 6, 5
 _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)

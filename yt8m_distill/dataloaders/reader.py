@@ -14,6 +14,7 @@ it does, and here frames are decoded straight into the padded batch.
 
 from typing import Dict, List, Sequence, Tuple
 
+from google.protobuf import message as protobuf
 import tensorflow as tf
 
 from yt8m_distill import selection as selection_lib
@@ -124,7 +125,7 @@ class FrameReader:
     where = f'{path}, record {index}'
     try:
       record = tf.train.SequenceExample.FromString(serialized)
-    except Exception as e:  # The class of protobuf's error differs by version.
+    except protobuf.DecodeError as e:
       raise ValueError(f'{where}: no tf.train.SequenceExample. Set input_path '
                        'to frame-level YouTube-8M records.') from e
     lists = record.feature_lists.feature_list
