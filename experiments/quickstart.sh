@@ -3,9 +3,9 @@
 #
 #   bash experiments/quickstart.sh [RUN]
 #
-# Installs, simulates 1,600 + 400 videos (480 MB), trains both networks in
-# parallel, evaluates them, and ends with a table and a plot in RUN
-# (default runs/quickstart). A run that was stopped goes on where it was.
+# Installs, simulates 2,000 videos (480 MB), trains both networks in parallel,
+# evaluates them, and ends with a table and a plot in RUN (default
+# runs/quickstart). A run that was stopped goes on where it was.
 set -euo pipefail
 run=$(realpath -m "${1:-runs/quickstart}")
 cd "$(dirname "$0")/.."
@@ -13,23 +13,14 @@ cd "$(dirname "$0")/.."
 data=$run/data
 
 echo "1/3 Simulating videos"
-for split in train:1600 validate:400; do
-  [ -e "$data/${split%:*}.complete" ] && continue
-  rm -f "$data/${split%:*}"*
-  "$python" -m yt8m_distill.dataloaders.simulate --output_dir="$data" \
-    --split="${split%:*}" --num_videos="${split#*:}" --videos_per_shard=200 \
-    --num_classes=50 --seed=1
-  touch "$data/${split%:*}.complete"
-done
+. experiments/simulated_data.sh
 
 echo "2/3 Training teacher and student, log in $run/train.log"
 "$python" -m yt8m_distill.train --experiment=yt8m_distill \
-  --mode=train_and_eval --gin_file=train.gin --model_dir="$run" \
+  --mode=train_and_eval --gin_file=train.gin --gin_file=quickstart.gin \
+  --model_dir="$run" \
   --gin_params="TRAIN_PATH='$data/train*.tfrecord'" \
   --gin_params="VALIDATION_PATH='$data/validate*.tfrecord'" \
-  --gin_params='NUM_CLASSES=50' --gin_params='NUM_CELLS=64' \
-  --gin_params='BATCH_SIZE=50' --gin_params='TRAIN_STEPS=240' \
-  --gin_params='LEARNING_RATE=5e-3' \
   --config_file=experiments/quickstart.yaml 2>>"$run/train.log" |
   sed -un -e '/^step /p' -e '/^ eval .*running/p' || {
     tail -n 20 "$run/train.log" >&2; exit 1; }

@@ -36,12 +36,13 @@ class Case:
   def __getitem__(self, key):
     return self.arrays[key]
 
-  def experiment(self):
-    """Configuration from gin/original.gin, at the sizes of the case."""
+  def experiment(self, gin_file='original.gin', name='yt8m_distill',
+                 bindings=()):
+    """Configuration from a gin file, at the sizes of the case."""
     cfg = self.cfg
     with gin.unlock_config():
       gin.clear_config()
-      gin.parse_config_files_and_bindings([str(ROOT / 'gin/original.gin')], [
+      gin.parse_config_files_and_bindings([str(ROOT / 'gin' / gin_file)], [
           f'EVERY_N = {cfg["every_n"]}',
           f'STUDENT_CHUNKS = {cfg["num_inputs_L1"]}',
           f'TEACHER_CHUNKS = {cfg["num_inputs_to_lstm"]}',
@@ -51,8 +52,10 @@ class Case:
           f'MAX_FRAMES = {cfg["max_num_frames"]}',
           f'NUM_CLASSES = {cfg["num_classes"]}',
           f'BATCH_SIZE = {cfg["batch_size"]}',
+          *bindings,
       ])
-    params = exp_factory.get_exp_config('yt8m_distill')
+      params = exp_factory.get_exp_config(name)
+      gin.clear_config()
     params.override({'task': {'model': {'features': [
         {'name': 'rgb', 'size': cfg['rgb_size']},
         {'name': 'audio', 'size': cfg['audio_size']}]}}})
@@ -63,34 +66,86 @@ class Case:
     return {'frames': tf.constant(frames),
             'num_frames': tf.constant(self['in/num_frames'], tf.int32)}
 
+  def student_inputs(self):
+    """The frames that the student sees, and how many are real."""
+    return {'frames': self.inputs()['frames'][:, ::self.cfg['every_n']],
+            'num_frames': tf.constant(self['fwd/num_frames_student'],
+                                      tf.int32)}
+
   def labels(self):
     return tf.constant(self['in/labels'])
 
   def variables(self, model, prefix='w/'):
     """Pairs (variable, golden value in our order) of a Distiller."""
+    return (self.network_variables(model.teacher, f'{prefix}model/') +
+            self.network_variables(model.student, f'{prefix}model_student/'))
+
+  def network_variables(self, network, prefix):
+    """Those of one network, whose golden names begin with `prefix`."""
+    # A gradient or an optimizer's slot has no forget bias in it.
+    weights = 'w' in prefix.split('/')
     pairs = []
-    for scope, network in (('model', model.teacher),
-                           ('model_student', model.student)):
-      for level, stack in (('L1', network.backbone.lower),
-                           ('L2', network.backbone.upper)):
-        for layer, (kernel, bias) in enumerate(zip(stack.kernels,
-                                                   stack.biases)):
-          name = (f'{prefix}{scope}/RNN_{level}/rnn/multi_rnn_cell/'
-                  f'cell_{layer}/basic_lstm_cell/')
-          pairs.append((kernel, to_keras(self[f'{name}kernel'], False)))
-          # A gradient or an optimizer's slot has no forget bias in it.
-          pairs.append((bias, to_keras(self[f'{name}bias'],
-                                       prefix.endswith('w/'))))
-      name = f'{prefix}{scope}/classifier/'
-      pairs += [
-          (network.head.gates.kernel, self[f'{name}gates/weights']),
-          (network.head.experts.kernel, self[f'{name}experts/weights']),
-          (network.head.experts.bias, self[f'{name}experts/biases'])]
-    return pairs
+    for level, stack in (('L1', network.backbone.lower),
+                         ('L2', network.backbone.upper)):
+      for layer, (kernel, bias) in enumerate(zip(stack.kernels, stack.biases)):
+        name = (f'{prefix}RNN_{level}/rnn/multi_rnn_cell/cell_{layer}/'
+                'basic_lstm_cell/')
+        pairs += [(kernel, to_keras(self[f'{name}kernel'], False)),
+                  (bias, to_keras(self[f'{name}bias'], weights))]
+    name = f'{prefix}classifier/'
+    return pairs + [
+        (network.head.gates.kernel, self[f'{name}gates/weights']),
+        (network.head.experts.kernel, self[f'{name}experts/weights']),
+        (network.head.experts.bias, self[f'{name}experts/biases'])]
 
   def load(self, model):
     for variable, value in self.variables(model):
       variable.assign(value)
+
+
+def save_tf1(folder, values):
+  """Writes values by name, as the original's Saver does; returns the prefix."""
+  with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    variables = {name: tf.compat.v1.get_variable(f'v{k}', initializer=value)
+                 for k, (name, value) in enumerate(values.items())}
+    session.run(tf.compat.v1.global_variables_initializer())
+    return tf.compat.v1.train.Saver(variables).save(
+        session, str(folder / 'model.ckpt'), global_step=1)
+
+
+def gradients(task, model, optimizer, batch, clip):
+  """Gradients that a task hands to its optimizer, by variable.ref().
+
+  Args:
+    task: whose train_step runs.
+    model: of the task.
+    optimizer: keeps its hands off the weights.
+    batch: (inputs, labels).
+    clip: as the optimizer would.
+  """
+  seen = {}
+
+  class Recorder:
+    iterations = optimizer.iterations
+
+    def apply_gradients(self, pairs):
+      for gradient, variable in pairs:
+        seen[variable.ref()] = (
+            tf.clip_by_norm(gradient, optimizer.clipnorm) if clip else gradient)
+
+  task.train_step(batch, model, Recorder())
+  return seen
+
+
+def step_error(actual, expected, gradient):
+  """As error(), of weights after steps, where the gradient is not rounding.
+
+  Adam divides by the root of the second moment: where a gradient is only
+  rounding, its first step has either sign. Left out is what lies below 1e-6 of
+  the gradient's largest value.
+  """
+  real = np.abs(gradient) > 1e-6 * np.abs(gradient).max()
+  return error(np.where(real, actual, expected), expected)
 
 
 def error(actual, expected):

@@ -1,5 +1,6 @@
 """Tiny records, experiments and runs, for tests of tasks and of the driver."""
 
+import contextlib
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ from yt8m_distill import train
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLASSES = 12
 MAX_FRAMES = 20
+EVERY_N = 5
 _RGB, _AUDIO = 8, 4
 
 
@@ -28,27 +30,29 @@ def _network(chunks):
       'chunks': chunks, 'num_cells': 4, 'num_layers': 1}}}
 
 
-def sizes():
-  """Overrides that make the experiment `yt8m_distill` tiny."""
+def sizes(experiment='yt8m_distill'):
+  """Overrides that make an experiment tiny; one network is the student."""
+  student = {**_network(2), 'frames': {'uniform': {'every_n': EVERY_N}}}
+  networks = ({'teacher': _network(5), 'student': student}
+              if experiment == 'yt8m_distill' else {'network': student})
   return {'task': {
       'model': {
           'features': [{'name': 'rgb', 'size': _RGB},
                        {'name': 'audio', 'size': _AUDIO}],
           'max_frames': MAX_FRAMES,
           'num_classes': CLASSES,
-          'teacher': _network(5),
-          'student': {**_network(2), 'frames': {'uniform': {'every_n': 5}}},
+          **networks,
       },
       'evaluation': {'top_k': 5},
   }}
 
 
-def experiment(*overrides):
-  """Configuration of the tiny experiment, from defaults, without gin."""
+def experiment(*overrides, experiment='yt8m_distill'):
+  """Configuration of a tiny experiment, from defaults, without gin."""
   with gin.unlock_config():
     gin.clear_config()
-  params = exp_factory.get_exp_config('yt8m_distill')
-  for override in (sizes(), *overrides):
+  params = exp_factory.get_exp_config(experiment)
+  for override in (sizes(experiment), *overrides):
     params.override(override)
   return params
 
@@ -84,6 +88,12 @@ def batch(rows, seed=0):
   }, tf.constant(rng.random([rows, CLASSES]) < 0.2))
 
 
+def students(inputs):
+  """Of the frames in a `batch`, those that the student sees."""
+  return {'frames': inputs['frames'][:, ::EVERY_N],
+          'num_frames': -(-inputs['num_frames'] // EVERY_N)}
+
+
 def scatter_weights(model, seed=0):
   """Random values for every variable, so that no two predictions are alike."""
   rng = np.random.default_rng(seed)
@@ -91,13 +101,25 @@ def scatter_weights(model, seed=0):
     variable.assign(rng.normal(0.0, 0.7, variable.shape))
 
 
-def run_driver(mode, model_dir, *arguments, sized=True):
+@contextlib.contextmanager
+def eagerly():
+  """Spares the tracing of a graph for each run."""
+  tf.config.run_functions_eagerly(True)
+  try:
+    yield
+  finally:
+    tf.config.run_functions_eagerly(False)
+
+
+def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill',
+               sized=True):
   """Runs `yt8m_distill.train` in this process, as a command line would.
 
   Args:
     mode: --mode.
     model_dir: --model_dir.
     *arguments: further flags.
+    experiment: --experiment.
     sized: puts a --config_file with `sizes()` before them.
 
   Returns:
@@ -105,10 +127,11 @@ def run_driver(mode, model_dir, *arguments, sized=True):
   """
   if 'experiment' not in flags.FLAGS:
     tfm_flags.define_flags()
-  line = ['train', '--experiment=yt8m_distill', f'--mode={mode}',
+  line = ['train', f'--experiment={experiment}', f'--mode={mode}',
           f'--model_dir={model_dir}']
   if sized:
-    line.append(f'--config_file={sizes_file(pathlib.Path(model_dir).parent)}')
+    path = sizes_file(pathlib.Path(model_dir).parent, experiment)
+    line.append(f'--config_file={path}')
   with flagsaver.flagsaver(), gin.unlock_config():
     gin.clear_config()
     try:
@@ -121,11 +144,32 @@ def run_driver(mode, model_dir, *arguments, sized=True):
       gc.collect()
 
 
-def sizes_file(folder):
+def drive(mode, run, records, experiment='yt8m_distill', **values):
+  """Runs the driver eagerly over 3 steps of 4 videos, evaluated at the end.
+
+  Args:
+    mode: --mode.
+    run: --model_dir.
+    records: to train on and to evaluate on.
+    experiment: --experiment.
+    **values: as of override().
+  """
+  with eagerly():
+    run_driver(mode, run, override(**{
+        'task__train_data__input_path': records,
+        'task__train_data__global_batch_size': 4,
+        'task__validation_data__input_path': records,
+        'task__validation_data__global_batch_size': 4,
+        'trainer__train_steps': 3,
+        'trainer__validation_interval': 3,
+        'trainer__steps_per_loop': 1, **values}), experiment=experiment)
+
+
+def sizes_file(folder, experiment='yt8m_distill'):
   """Writes `sizes()` where --config_file can read it; returns the path."""
   path = pathlib.Path(folder) / 'sizes.yaml'
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(sizes()))  # JSON is YAML.
+  path.write_text(json.dumps(sizes(experiment)))  # JSON is YAML.
   return path
 
 

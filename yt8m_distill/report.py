@@ -1,12 +1,12 @@
-"""Table and learning curves of a finished run.
+"""Table and learning curves of finished runs.
 
-  python -m yt8m_distill.report RUN
+  python -m yt8m_distill.report RUN [RUN ...]
 
-prints, and writes beside the run's checkpoints, report.md (both networks and
-the class-frequency baseline) and curves.png (losses and GAP over steps).
+prints the networks of all runs and the class-frequency baseline in one table. It
+is written as report.md into the first run; each run that was trained gets
+curves.png (losses and GAP over steps).
 """
 
-import json
 import os
 import sys
 from typing import Dict, List, Sequence, Tuple
@@ -15,10 +15,9 @@ import matplotlib
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from official.core import exp_factory
-from official.modeling import hyperparams
 from yt8m_distill import baseline
 from yt8m_distill.tasks import evaluation
+from yt8m_distill.tasks import runs as runs_lib
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
@@ -28,41 +27,45 @@ _HEADER = ('network', 'frames', 'GFLOPs per video', 'parameters', 'GAP', 'mAP',
            'Hit@1', 'PERR')
 
 
-def read_params(run: str):
-  """Rebuilds a run's configuration from its params.yaml.
+def table(runs: Sequence[str]) -> str:
+  """Returns the networks of runs and the baseline as a Markdown table.
+
+  The baseline is that of the first run's data; without training records in its
+  configuration (an imported network) it is left out.
 
   Raises:
-    ValueError: the folder holds no run.
+    ValueError: a folder holds no run, or one that was not evaluated.
   """
-  path = os.path.join(run, 'params.yaml')
-  if not tf.io.gfile.exists(path):
-    raise ValueError(f'{run} holds no params.yaml: name the --model_dir of a '
-                     'run.')
-  return hyperparams.override_params_dict(
-      exp_factory.get_exp_config('yt8m_distill'), path, is_strict=True)
-
-
-def table(run: str) -> str:
-  """Returns the networks of a run and the baseline as a Markdown table.
-
-  Raises:
-    ValueError: the run was not evaluated.
-  """
-  path = os.path.join(run, 'evaluation.json')
-  if not tf.io.gfile.exists(path):
-    raise ValueError(f'{run} holds no evaluation.json: evaluate it first, with '
-                     '--mode=eval.')
-  with tf.io.gfile.GFile(path) as file:
-    results = json.load(file)
-  rows = [_HEADER]
-  for name, cost in results['networks'].items():
-    values = [results['metrics'][f'{name}/{key}'] for key in _COLUMNS]
-    rows.append((name, str(cost['frames']), f'{cost["flops"] / 1e9:.3f}',
-                 f'{cost["parameters"]:,}', *_numbers(values)))
-  scores = baseline.class_frequency(read_params(run).task)
-  rows.append(('class frequency', '0', '0', '0',
-               *_numbers(scores[key] for key in _COLUMNS)))
-  return _markdown(rows)
+  rows, paths = [_HEADER], {}
+  for run in runs:
+    results = evaluation.read(run)
+    if not results:
+      raise ValueError(f'{run} holds no evaluation.json: evaluate it first, '
+                       'with --mode=eval.')
+    paths[str(results['input_path'])] = run
+    folder = os.path.basename(run.rstrip('/'))
+    for name, cost in results['networks'].items():
+      single = list(results['networks']) == ['network']
+      prefix = '' if single else f'{name}/'
+      label = folder if single else (
+          f'{folder}: {name}' if len(runs) > 1 else name)
+      values = [results['metrics'][f'{prefix}{key}'] for key in _COLUMNS]
+      rows.append((label, str(cost['frames']), f'{cost["flops"] / 1e9:.3f}',
+                   f'{cost["parameters"]:,}', *_numbers(values)))
+  task = runs_lib.read_params(os.path.join(runs[0], 'params.yaml')).task
+  notes = ''
+  if task.train_data.input_path:
+    task.validation_data.input_path = evaluation.read(runs[0])['input_path']
+    scores = baseline.of_run(runs[0], task)
+    rows.append(('class frequency', '0', '0', '0',
+                 *_numbers(scores[key] for key in _COLUMNS)))
+    if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
+      notes += ('\nClass frequencies are those of the first '
+                f'{scores["train_videos"]:,} training videos.\n')
+  if len(paths) > 1:
+    notes += '\nNot evaluated on the same records: ' + '; '.join(
+        f'{run} on {path}' for path, run in paths.items()) + '.\n'
+  return _markdown(rows) + notes
 
 
 def _numbers(values) -> List[str]:
@@ -100,6 +103,7 @@ def plot(run: str, path: str):
   validation = read_curves(os.path.join(run, 'validation'))
   figure, (losses, gap) = plt.subplots(1, 2, figsize=(12, 4.5))
   for tag, label, style in (
+      ('label_loss', 'L_CE', 'C1-'),
       ('teacher/label_loss', 'teacher L_CE', 'C0-'),
       ('student/label_loss', 'student L_CE', 'C1-'),
       ('student/representation_loss', 'L_REP', 'C2--'),
@@ -108,12 +112,12 @@ def plot(run: str, path: str):
       losses.plot(*train[tag], style, label=label)
   losses.set(xlabel='step', ylabel='loss per video', yscale='log',
              title='training losses')
-  for name, color in (('teacher', 'C0'), ('student', 'C1')):
+  for tag, name, color in (('gap', '', 'C1'), ('teacher/gap', 'teacher, ', 'C0'),
+                           ('student/gap', 'student, ', 'C1')):
     for curves, label, style in ((train, 'training batches', ':'),
                                  (validation, 'validation', 'o-')):
-      if f'{name}/gap' in curves:
-        gap.plot(*curves[f'{name}/gap'], style, color=color,
-                 label=f'{name}, {label}')
+      if tag in curves:
+        gap.plot(*curves[tag], style, color=color, label=f'{name}{label}')
   gap.set(xlabel='step', ylabel='GAP@20', ylim=(0, 1), title='GAP')
   for axes in (losses, gap):
     axes.grid(alpha=0.3)
@@ -126,15 +130,17 @@ def plot(run: str, path: str):
 
 
 def main(argv: Sequence[str]):
-  if len(argv) != 2:
-    sys.exit('usage: python -m yt8m_distill.report RUN')
-  run = argv[1]
-  text = table(run)
-  evaluation.write_text(os.path.join(run, 'report.md'), text)
-  picture = os.path.join(run, 'curves.png')
-  plot(run, picture)
+  if len(argv) < 2:
+    sys.exit('usage: python -m yt8m_distill.report RUN [RUN ...]')
+  runs = argv[1:]
+  text = table(runs)
+  evaluation.write_text(os.path.join(runs[0], 'report.md'), text)
   print(text)
-  print(f'Learning curves: {picture}')
+  for run in runs:
+    if tf.io.gfile.isdir(os.path.join(run, 'train')):
+      picture = os.path.join(run, 'curves.png')
+      plot(run, picture)
+      print(f'Learning curves: {picture}')
 
 
 if __name__ == '__main__':

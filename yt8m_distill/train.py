@@ -6,8 +6,9 @@
     --gin_params="VALIDATION_PATH='validate*.tfrecord'"
 
 Beside what the Garden's own driver does: gin files are found by short name,
-lengths may be given in epochs, the configuration is written before the run, and
-progress shows rate and time left.
+lengths may be given in epochs, the configuration is written before the run,
+progress shows rate and time left, a resumed run is evaluated at the same steps
+as one that never stopped, and a continuous evaluation ends.
 """
 
 import os
@@ -44,11 +45,60 @@ def _check_writable(model_dir):
                      'Choose a folder that can.') from error
 
 
+def _fix_shapes(params):
+  """Where XLA is on, gives all networks the fixed shapes that it needs."""
+  if not params.runtime.enable_xla:
+    return
+  for name in ('teacher', 'student', 'network'):
+    network = getattr(params.task.model, name, None)
+    if network and hasattr(network.backbone.get(), 'static_shapes'):
+      network.backbone.get().static_shapes = True
+
+
+def _catch_up(runner):
+  """Trains to a multiple of the validation interval, and evaluates there.
+
+  Orbit counts the interval from the step at which a run is resumed; and where
+  the run was stopped before an evaluation, it would leave that one out.
+  """
+  trainer, controller = runner.params.trainer, runner.controller
+  interval = trainer.validation_interval or trainer.train_steps
+  due = -(-runner.trainer.global_step.numpy() // interval) * interval
+  controller.train(min(due, trainer.train_steps),
+                   checkpoint_at_completion=False)
+  last = evaluation.read(runner.model_dir)
+  if not last or last['step'] != runner.trainer.global_step.numpy():
+    controller.evaluate(trainer.validation_steps)
+
+
+def _evaluate_continuously(runner):
+  """Evaluates each new checkpoint, up to the one of the last step.
+
+  The Garden's own loop never ends where no checkpoint comes, and waits for one
+  behind the last.
+
+  Raises:
+    TimeoutError: none came within `trainer.continuous_eval_timeout` seconds.
+  """
+  trainer, step = runner.params.trainer, runner.trainer.global_step
+  for checkpoint in tf.train.checkpoints_iterator(
+      runner.model_dir, timeout=trainer.continuous_eval_timeout):
+    runner.controller.restore_checkpoint(checkpoint)
+    runner.controller.evaluate(trainer.validation_steps)
+    if step.numpy() >= trainer.train_steps:
+      return
+  raise TimeoutError(
+      f'No checkpoint behind step {step.numpy()} of {trainer.train_steps} came '
+      f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
+      ' Train in this folder, or set trainer.continuous_eval_timeout higher.')
+
+
 def run(flags_obj) -> dict:
   """Runs what the flags say; returns the metrics of a post evaluation."""
   gin.parse_config_files_and_bindings(flags_obj.gin_file, flags_obj.gin_params)
   params = train_utils.parse_configuration(flags_obj, lock_return=False)
   schedule.resolve_epochs(params)
+  _fix_shapes(params)
   params.lock()
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   if 'train' in mode:
@@ -74,11 +124,14 @@ def run(flags_obj) -> dict:
     train_utils.serialize_config(params, model_dir)
     evaluation.write_text(os.path.join(model_dir, 'config.gin'),
                           gin.config_str())
-  _, logs = runner.run()
-  if mode == 'train_and_eval' and (
-      task.evaluated_step != runner.trainer.global_step.numpy()):
-    # A run that was stopped between its last step and its evaluation.
-    runner.controller.evaluate(params.trainer.validation_steps)
+  logs = {}
+  with strategy.scope():
+    if mode == 'continuous_eval':
+      _evaluate_continuously(runner)
+    else:
+      if mode == 'train_and_eval' and runner.trainer.global_step.numpy():
+        _catch_up(runner)
+      _, logs = runner.run()
   train_utils.save_gin_config(mode, model_dir)
   return logs
 

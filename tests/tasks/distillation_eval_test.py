@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import golden
 import numpy as np
@@ -75,9 +76,9 @@ class _Run:
 
   def evaluate(self, batch_size, **overrides):
     """Runs the driver; returns the metrics written and per_class.csv."""
-    tiny.run_driver('eval', self.folder, tiny.override(
-        task__validation_data__input_path=self.pattern,
-        task__validation_data__global_batch_size=batch_size, **overrides))
+    tiny.run_driver('eval', self.folder, tiny.override(**{
+        'task__validation_data__input_path': self.pattern,
+        'task__validation_data__global_batch_size': batch_size, **overrides}))
     self.written = json.loads((self.folder / 'evaluation.json').read_text())
     return (self.written['metrics'],
             pd.read_csv(self.folder / 'per_class.csv'))
@@ -164,6 +165,33 @@ def test_classes_without_positives_may_be_left_out(run):
   np.testing.assert_allclose(
       results['student/map'],
       table['student/average_precision'][present].mean(), rtol=1e-6)
+
+
+@pytest.mark.usefixtures('eagerly')
+def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
+  run.evaluate(9)
+  assert run.written['left_out'] == {'records': 0, 'shard_tails': 0}
+  first, second = (tmp_path / f'broken{n}.tfrecord' for n in range(2))
+  for path in (first, second):
+    shutil.copy(run.folder.parent / path.name.replace('broken', 'validate'),
+                path)
+  with first.open('r+b') as file:  # The payload of the first record.
+    file.seek(12)
+    byte = file.read(1)[0]
+    file.seek(12)
+    file.write(bytes([byte ^ 0xFF]))
+  with second.open('r+b') as file:  # The checksum of the last.
+    file.truncate(second.stat().st_size - 2)
+  for _ in range(2):  # Each evaluation counts its own.
+    with caplog.at_level('WARNING', 'absl'):
+      run.evaluate(2, task__validation_data__input_path=(
+          tmp_path / 'broken?.tfrecord'),
+                   task__validation_data__skip_corrupt_records=True)
+    assert run.written['left_out'] == {'records': 1, 'shard_tails': 1}
+    assert run.written['videos'] == 7
+    assert ('Evaluation at step 40 left out 1 corrupt records and 1 ends of '
+            'shards.') in caplog.messages
+    caplog.clear()
 
 
 def test_vocabulary_of_another_release_is_an_error(run):

@@ -6,8 +6,10 @@ import tensorflow as tf
 import tiny
 
 from official.core import train_lib
+from official.core import train_utils
 from yt8m_distill.tasks import distillation
 from yt8m_distill.tasks import restore
+from yt8m_distill.tasks import runs
 
 
 def _student(**backbone):
@@ -48,7 +50,7 @@ def _assert_same_weights(model, expected):
 def test_every_variable_is_restored(run):
   folder, saved = run
   model = _task().create_model()
-  restore.restore_model(model, restore.latest(folder))
+  restore.restore_model(model, runs.checkpoint(folder))
   _assert_same_weights(model, saved)
 
 
@@ -57,35 +59,34 @@ def test_other_cells_name_both_shapes(run):
   model = _task(_student(num_cells=6)).create_model()
   before = model.get_weights()
   with pytest.raises(ValueError) as error:
-    restore.restore_model(model, restore.latest(folder))
+    restore.restore_model(model, runs.checkpoint(folder))
   message = str(error.value)
   assert f'Checkpoint {folder}/ckpt-7 is of another architecture' in message
   # Kernel of the lower stack: features + cells by 4 gates.
   assert '[16, 16] in the checkpoint, [18, 24] in the model' in message
   assert 'model/student/' in message and 'model/teacher/' not in message
   assert 'params.yaml' in message
-  teacher = len(model.teacher.get_weights())
-  assert all(np.array_equal(a, b) for a, b in zip(
-      model.get_weights()[teacher:], before[teacher:]))
+  for actual, value in zip(model.get_weights(), before, strict=True):
+    np.testing.assert_array_equal(actual, value)
 
 
 def test_other_classes_name_both_shapes(run):
   model = _task({'task': {'model': {'num_classes': 13}}}).create_model()
   with pytest.raises(
       ValueError, match=r'\[24\] in the checkpoint, \[26\] in the model'):
-    restore.restore_model(model, restore.latest(run[0]))
+    restore.restore_model(model, runs.checkpoint(run[0]))
 
 
 def test_other_layers_name_what_is_absent(run):
   model = _task(_student(num_layers=2)).create_model()
   with pytest.raises(ValueError, match=r'absent in the checkpoint, \['):
-    restore.restore_model(model, restore.latest(run[0]))
+    restore.restore_model(model, runs.checkpoint(run[0]))
 
 
 def test_other_chunks_have_the_same_variables(run):
   folder, saved = run
   model = _task(_student(chunks=4)).create_model()
-  restore.restore_model(model, restore.latest(folder))
+  restore.restore_model(model, runs.checkpoint(folder))
   _assert_same_weights(model, saved)
 
 
@@ -107,15 +108,17 @@ def test_resume_with_another_architecture_fails_before_training(tmp_path):
   records = tmp_path / 'train.tfrecord'
   tiny.write_records(records, 6)
   _save(folder)
-  (folder / 'params.yaml').write_text('of the run that wrote the checkpoint')
-  with pytest.raises(ValueError, match='of another architecture'):
+  train_utils.serialize_config(tiny.experiment(), str(folder))
+  before = (folder / 'params.yaml').read_text()
+  with pytest.raises(ValueError, match='num_cells is 4 in its params.yaml, 6 in '
+                     'this configuration'):
     tiny.run_driver('train', folder, tiny.override(
         task__train_data__input_path=records, trainer__train_steps=9,
         task__train_data__global_batch_size=2,
         task__model__student__backbone__hierarchical_lstm__num_cells=6))
-  assert restore.latest(str(folder)).endswith('ckpt-7')
+  assert runs.checkpoint(str(folder)).endswith('ckpt-7')
   # The message points at this file: it must still be the old run's.
-  assert (folder / 'params.yaml').read_text().startswith('of the run')
+  assert (folder / 'params.yaml').read_text() == before
 
 
 @pytest.mark.parametrize('form', ['folder', 'prefix'])
@@ -130,7 +133,7 @@ def test_init_checkpoint_starts_a_run(run, form):
 
 def test_init_checkpoint_folder_without_checkpoint_is_an_error(tmp_path):
   task = _task({'task': {'init_checkpoint': str(tmp_path)}})
-  with pytest.raises(ValueError, match=f'init_checkpoint {tmp_path} is a '
+  with pytest.raises(ValueError, match=f'{tmp_path} is a '
                      'folder without a checkpoint'):
     task.initialize(task.build_model())
 

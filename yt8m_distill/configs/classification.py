@@ -1,9 +1,17 @@
-"""Configuration of the tasks that train and evaluate video classifiers."""
+"""Single networks: their task, and the experiments that train them.
+
+`yt8m_distill_single` trains one from scratch: the paper's skyline and baselines.
+`yt8m_distill_finetune` trains a student on that was distilled before.
+"""
 
 import dataclasses
 
+import gin
+
 from official.core import config_definitions as cfg
+from official.core import exp_factory
 from official.modeling import hyperparams
+from yt8m_distill.configs import common
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 
@@ -63,3 +71,95 @@ class ClassificationTask(VideoTask):
   model: model_config.ClassifierModel = dataclasses.field(
       default_factory=model_config.ClassifierModel)
   losses: LabelLoss = dataclasses.field(default_factory=LabelLoss)
+
+
+def _experiment(every_n, length, chunks, num_cells, num_layers, num_mixtures,
+                num_classes, max_frames, train_path, validation_path,
+                batch_size, train_steps, learning_rate, learning_rate_decay,
+                adam_epsilon, init_checkpoint='') -> cfg.ExperimentConfig:
+  return cfg.ExperimentConfig(
+      task=ClassificationTask(
+          init_checkpoint=init_checkpoint,
+          model=model_config.ClassifierModel(
+              num_classes=num_classes, max_frames=max_frames,
+              network=common.network(
+                  common.uniform(every_n, length), chunks, num_cells,
+                  num_layers, num_mixtures)),
+          **common.records(train_path, validation_path, batch_size)),
+      trainer=common.trainer('gap', batch_size, train_steps, learning_rate,
+                             learning_rate_decay, adam_epsilon))
+
+
+@exp_factory.register_config_factory('yt8m_distill_single')
+@gin.configurable('yt8m_distill_single')
+def yt8m_distill_single(every_n: int = 10,
+                        length: str = 'ceil',
+                        chunks: int = 5,
+                        num_cells: int = 1024,
+                        num_layers: int = 2,
+                        num_mixtures: int = 2,
+                        num_classes: int = 3862,
+                        max_frames: int = 300,
+                        train_path: str = '',
+                        validation_path: str = '',
+                        batch_size: int = 256,
+                        train_steps: int = common.FIVE_EPOCHS,
+                        learning_rate: float = 1e-3,
+                        learning_rate_decay: float = 0.95,
+                        adam_epsilon: float = 1e-7) -> cfg.ExperimentConfig:
+  """One network on its label loss, from scratch.
+
+  Args:
+    every_n: N, the network sees frames 0, N, 2N, ...; all with 1.
+    length: how it counts its frames: ceil, or original.
+    chunks: divides ceil(max_frames / every_n).
+    num_cells: cells of every LSTM layer.
+    num_layers: LSTM layers of each stack.
+    num_mixtures: experts per class, beside the dummy.
+    num_classes: 3862 (2018), 4716 (2017), 4800 (2016) or another.
+    max_frames: longer videos are cut here.
+    train_path: records to train on: files or patterns, comma separated.
+    validation_path: records to evaluate on.
+    batch_size: over all replicas, in training and evaluation.
+    train_steps: length of training.
+    learning_rate: of Adam, at the start.
+    learning_rate_decay: factor every 4,000,000 videos, in steps of its own.
+    adam_epsilon: of Adam.
+
+  Returns:
+    The configuration; every argument is one of its fields.
+  """
+  return _experiment(**locals())
+
+
+@exp_factory.register_config_factory('yt8m_distill_finetune')
+@gin.configurable('yt8m_distill_finetune')
+def yt8m_distill_finetune(init_checkpoint: str = '',
+                          every_n: int = 10,
+                          length: str = 'ceil',
+                          chunks: int = 5,
+                          num_cells: int = 1024,
+                          num_layers: int = 2,
+                          num_mixtures: int = 2,
+                          num_classes: int = 3862,
+                          max_frames: int = 300,
+                          train_path: str = '',
+                          validation_path: str = '',
+                          batch_size: int = 256,
+                          train_steps: int = common.THREE_EPOCHS,
+                          learning_rate: float = 1e-3,
+                          learning_rate_decay: float = 0.95,
+                          adam_epsilon: float = 1e-7) -> cfg.ExperimentConfig:
+  """A student on its label loss, from where distillation left it.
+
+  The arguments are those of `yt8m_distill_single`, and
+
+  Args:
+    init_checkpoint: folder of a distillation run, its best_ckpt, a converted
+      student, or the prefix of a checkpoint. Where num_classes differs from
+      the one it was trained with, the head starts anew.
+
+  Returns:
+    The configuration; every argument is one of its fields.
+  """
+  return _experiment(**locals())

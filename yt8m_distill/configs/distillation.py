@@ -6,16 +6,9 @@ import gin
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
-from official.modeling import optimization
 from yt8m_distill.configs import classification
-from yt8m_distill.configs import data
+from yt8m_distill.configs import common
 from yt8m_distill.configs import model as model_config
-
-# Five passes over the 2018 training set (3,888,919 videos) at batch 256.
-_TRAIN_STEPS = 75955
-# The original's unit of learning rate decay.
-_DECAY_EXAMPLES = 4_000_000
-
 
 @dataclasses.dataclass
 class DistillationLoss(classification.LabelLoss):
@@ -43,15 +36,6 @@ class DistillationTask(classification.VideoTask):
   losses: DistillationLoss = dataclasses.field(default_factory=DistillationLoss)
 
 
-def _network(frames, chunks, num_cells, num_layers, num_mixtures):
-  return model_config.Network(
-      frames=frames,
-      backbone=model_config.Backbone(
-          hierarchical_lstm=model_config.HierarchicalLstm(
-              chunks=chunks, num_cells=num_cells, num_layers=num_layers)),
-      head=model_config.Head(moe=model_config.Moe(num_mixtures=num_mixtures)))
-
-
 @exp_factory.register_config_factory('yt8m_distill')
 @gin.configurable('yt8m_distill')
 def yt8m_distill(every_n: int = 10,
@@ -66,7 +50,7 @@ def yt8m_distill(every_n: int = 10,
                  train_path: str = '',
                  validation_path: str = '',
                  batch_size: int = 256,
-                 train_steps: int = _TRAIN_STEPS,
+                 train_steps: int = common.FIVE_EPOCHS,
                  learning_rate: float = 1e-3,
                  learning_rate_decay: float = 0.95,
                  adam_epsilon: float = 1e-7,
@@ -97,48 +81,21 @@ def yt8m_distill(every_n: int = 10,
   Returns:
     The configuration; every argument is one of its fields.
   """
-  student = model_config.FrameSelection(
-      type='uniform', uniform=model_config.UniformFrames(
-          every_n=every_n, length=student_length))
-  common = dict(num_cells=num_cells, num_layers=num_layers,
-                num_mixtures=num_mixtures)
+  sizes = dict(num_cells=num_cells, num_layers=num_layers,
+               num_mixtures=num_mixtures)
   return cfg.ExperimentConfig(
       task=DistillationTask(
           model=model_config.DistillerModel(
               num_classes=num_classes, max_frames=max_frames,
-              teacher=_network(
-                  model_config.FrameSelection(), teacher_chunks, **common),
-              student=_network(student, student_chunks, **common)),
+              teacher=common.network(
+                  model_config.FrameSelection(), teacher_chunks, **sizes),
+              student=common.network(
+                  common.uniform(every_n, student_length), student_chunks,
+                  **sizes)),
           losses=DistillationLoss(
               representation_weight=representation_weight,
               prediction_reduction=prediction_reduction),
-          train_data=data.VideoData(
-              input_path=train_path, global_batch_size=batch_size,
-              is_training=True),
-          validation_data=data.VideoData(
-              input_path=validation_path, global_batch_size=batch_size,
-              is_training=False, drop_remainder=False)),
-      trainer=cfg.TrainerConfig(
-          train_steps=train_steps,
-          steps_per_loop=100,
-          summary_interval=100,
-          checkpoint_interval=1000,
-          validation_interval=5000,
-          best_checkpoint_export_subdir='best_ckpt',
-          best_checkpoint_eval_metric='student/gap',
-          best_checkpoint_metric_comp='higher',
-          optimizer_config=optimization.OptimizationConfig({
-              'optimizer': {
-                  'type': 'adam',
-                  'adam': {'epsilon': adam_epsilon, 'clipnorm': 1.0},
-              },
-              'learning_rate': {
-                  'type': 'exponential',
-                  'exponential': {
-                      'initial_learning_rate': learning_rate,
-                      'decay_steps': max(1, _DECAY_EXAMPLES // batch_size),
-                      'decay_rate': learning_rate_decay,
-                      'staircase': True,
-                  },
-              },
-          })))
+          **common.records(train_path, validation_path, batch_size)),
+      trainer=common.trainer(
+          'student/gap', batch_size, train_steps, learning_rate,
+          learning_rate_decay, adam_epsilon))

@@ -120,3 +120,15 @@ class DistillerModel(VideoModel):
   student: Network = dataclasses.field(default_factory=lambda: Network(
       frames=FrameSelection(type='uniform', uniform=UniformFrames(every_n=10)),
       backbone=Backbone(hierarchical_lstm=HierarchicalLstm(chunks=5))))
+
+
+def alone(model: VideoModel, name: str) -> ClassifierModel:
+  """One network of a model as a model of its own.
+
+  Args:
+    model: with a field `name`: teacher, student or network.
+    name: which.
+  """
+  return ClassifierModel(
+      features=model.features, max_frames=model.max_frames,
+      num_classes=model.num_classes, network=getattr(model, name))

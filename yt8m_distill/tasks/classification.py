@@ -32,11 +32,10 @@ class ClassificationTask(base_task.Task):
   """One network on its label loss.
 
   A subclass with several networks overrides `prefixes`, `networks`,
-  `loss_terms` and `total_loss`.
+  `start_from`, `loss_terms` and `total_loss`.
 
   Attributes:
     prefixes: of all names that belong to one network: '' of a single one.
-    evaluated_step: of the last evaluation, None before the first.
   """
   prefixes = ('',)
 
@@ -52,7 +51,7 @@ class ClassificationTask(base_task.Task):
           'python -m yt8m_distill.train.')
     # Asked for now, not after hours of training.
     evaluation.Evaluation(self.prefixes, params)
-    self.evaluated_step = None
+    self._left_out = evaluation.LeftOut()
     self._model = None
     self._costs = {}
     self._trains = False
@@ -64,6 +63,7 @@ class ClassificationTask(base_task.Task):
     self._costs = self._count_costs(model)
     checkpoint = self._run_checkpoint()
     if checkpoint:
+      restore.check_config(self.task_config.model, checkpoint)
       restore.restore_model(model, checkpoint)
     return model
 
@@ -103,12 +103,12 @@ class ClassificationTask(base_task.Task):
     """Starts a run without a checkpoint, from `init_checkpoint` if given."""
     path = self.task_config.init_checkpoint
     if path:
-      checkpoint = restore.latest(path)
-      if not checkpoint:
-        raise ValueError(f'task.init_checkpoint {path} is a folder without a '
-                         'checkpoint. Name a run that has one.')
-      restore.restore_model(model, checkpoint)
+      self.start_from(model, path)
     self._restored = bool(path) or self._trains
+
+  def start_from(self, model: tf_keras.Model, source: str):
+    """Takes a model's start from a run or a checkpoint."""
+    restore.start_network(model, self.task_config.model, source)
 
   def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
     """Batches ({'frames', 'num_frames'}, labels); see dataloaders.pipeline.
@@ -127,6 +127,7 @@ class ClassificationTask(base_task.Task):
       self._trains = True
       checkpoint = self._run_checkpoint()
       if checkpoint:
+        restore.check_trainable(checkpoint)
         start_step = train_utils.read_global_step_from_checkpoint(checkpoint)
     return pipeline.build(params, self.build_reader(), input_context,
                           start_step=int(start_step))
@@ -175,7 +176,7 @@ class ClassificationTask(base_task.Task):
       self, training: bool = True) -> List[tf_keras.metrics.Metric]:
     """Means over an interval of training; evaluation has its own way."""
     if not training:
-      return []
+      return [self._left_out]
     return [tf_keras.metrics.Mean(name, dtype=tf.float32)
             for name in self._train_metric_names()]
 
@@ -275,8 +276,8 @@ class ClassificationTask(base_task.Task):
   def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
     """Exact metrics of the whole set; writes per_class.csv in the run."""
     results = aggregated_logs.result()
-    self.evaluated_step = int(orbit.utils.get_value(global_step))
     if self.logging_dir:
-      aggregated_logs.write(self.logging_dir, results, self.evaluated_step,
-                            self._costs)
+      aggregated_logs.write(
+          self.logging_dir, results, int(orbit.utils.get_value(global_step)),
+          self._costs, self._left_out.value())
     return results

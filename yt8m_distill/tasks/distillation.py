@@ -17,6 +17,8 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import classification
+from yt8m_distill.tasks import restore
+from yt8m_distill.tasks import runs
 
 
 @task_factory.register_task_cls(config.DistillationTask)
@@ -50,6 +52,11 @@ class DistillationTask(classification.ClassificationTask):
 
   def create_model(self):
     return distiller.build(self.task_config.model)
+
+  def start_from(self, model, source):
+    checkpoint = runs.checkpoint(source)
+    restore.check_config(self.task_config.model, checkpoint)
+    restore.restore_model(model, checkpoint)
 
   def networks(self, model_or_outputs):
     if isinstance(model_or_outputs, distiller.Distiller):

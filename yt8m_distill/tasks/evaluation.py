@@ -1,14 +1,17 @@
 """Collects what validation steps return, and scores a whole set exactly."""
 
+import dataclasses
 import json
 import os
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
+from absl import logging
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from yt8m_distill import metrics
+from yt8m_distill.dataloaders import shards
 
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
@@ -46,6 +49,39 @@ def write_text(path: str, text: str):
   tf.io.gfile.rename(partial, path, overwrite=True)
 
 
+def read(folder: str) -> Optional[Dict[str, Any]]:
+  """Returns the evaluation.json of a run, None before its first evaluation."""
+  path = os.path.join(folder, 'evaluation.json')
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
+
+
+class LeftOut:
+  """Counts what one evaluation leaves out as corrupt.
+
+  The trainer takes it for a metric: these alone it resets before an evaluation
+  reads its first record. What is read ahead for training meanwhile counts too.
+  """
+  name = 'left_out'
+
+  def __init__(self):
+    self.reset_states()
+
+  def reset_states(self):
+    self._before = shards.skipped()
+
+  def value(self) -> shards.Skipped:
+    """Records and ends of shards since the evaluation began."""
+    now = shards.skipped()
+    return shards.Skipped(now.records - self._before.records,
+                          now.shard_tails - self._before.shard_tails)
+
+  def result(self) -> int:
+    return sum(dataclasses.astuple(self.value()))
+
+
 class Evaluation:
   """State of one evaluation on the host."""
 
@@ -57,6 +93,7 @@ class Evaluation:
       task_config: a `configs.classification.VideoTask`.
     """
     params = task_config.evaluation
+    self._input_path = task_config.validation_data.input_path
     self._num_classes = task_config.model.num_classes
     self._names = params.vocabulary and read_vocabulary(
         params.vocabulary, self._num_classes)
@@ -97,7 +134,8 @@ class Evaluation:
     return next(iter(self._metrics.values())).num_videos
 
   def write(self, folder: str, results: Dict[str, float], step: int,
-            costs: Dict[str, Dict[str, int]]):
+            costs: Dict[str, Dict[str, int]],
+            left_out: shards.Skipped):
     """Writes per_class.csv and evaluation.json.
 
     per_class.csv has a row per class: index, name if there is a vocabulary,
@@ -108,7 +146,12 @@ class Evaluation:
       results: of result().
       step: of the checkpoint.
       costs: per network, frames, FLOPs per video and parameters.
+      left_out: as corrupt.
     """
+    if left_out != shards.Skipped():
+      logging.warning(
+          'Evaluation at step %d left out %d corrupt records and %d ends of '
+          'shards.', step, left_out.records, left_out.shard_tails)
     table = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names
@@ -118,6 +161,8 @@ class Evaluation:
     write_text(os.path.join(folder, 'per_class.csv'),
                pd.DataFrame(table).to_csv(index=False))
     write_text(os.path.join(folder, 'evaluation.json'),
-               json.dumps({'step': step, 'videos': self._num_videos(),
+               json.dumps({'step': step, 'input_path': self._input_path,
+                           'videos': self._num_videos(),
+                           'left_out': dataclasses.asdict(left_out),
                            'metrics': results, 'networks': costs},
                           indent=2) + '\n')

@@ -2,80 +2,194 @@
 
 import os
 import tempfile
-from typing import Dict, List, Optional
+from typing import Any, Dict, List
 
+from absl import logging
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import runs
+
 # Differences that a message names.
 _MAX_NAMED = 6
+_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+# What changes neither the weights nor what they compute.
+_FREE_FIELDS = ('static_shapes', 'l2_weight_decay')
 
 
-def latest(path: str) -> Optional[str]:
-  """Returns a checkpoint's prefix from that prefix or from a run's folder."""
-  if tf.io.gfile.isdir(path):
-    return tf.train.latest_checkpoint(path)
-  return path
-
-
-def restore_model(model: tf_keras.Model, checkpoint: str):
-  """Restores the variables of a model, all or none.
+def restore_model(model: tf_keras.layers.Layer, checkpoint: str,
+                  path: str = 'model'):
+  """Restores the variables of a model or of a part of one, all or none.
 
   TensorFlow takes a checkpoint with other variables in silence and leaves the
   unmatched ones random; here that is an error.
 
   Args:
     model: built.
-    checkpoint: prefix of a checkpoint with an object 'model'.
+    checkpoint: prefix of a checkpoint.
+    path: of the model in it: 'model', or 'model/student', say.
 
   Raises:
     ValueError: variables are missing, or have other shapes; names both.
   """
+  checkpoint = runs.checkpoint(checkpoint)
+  # First, as reading assigns what it can before it fails.
+  check(model, checkpoint, path)
   try:
     # Slots of an optimizer and the step stay behind.
-    tf.train.Checkpoint(model=model).read(
+    _at(model, path).read(
         checkpoint).expect_partial().assert_existing_objects_matched()
   except (AssertionError, ValueError) as error:
-    raise ValueError(_difference(model, checkpoint)) from error
-  except tf.errors.NotFoundError as error:
-    raise ValueError(
-        f'There is no checkpoint {checkpoint}. Name the prefix of one, such as '
-        '.../ckpt-1000, or the folder of a run.') from error
-  check(model, checkpoint)
+    raise ValueError(_difference(model, checkpoint, path)) from error
 
 
-def check(model: tf_keras.Model, checkpoint: str):
+def check(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'model'):
   """Raises a ValueError unless both have variables of the same shapes."""
-  if sorted(_variables(checkpoint).values()) != sorted(
+  if sorted(_variables(checkpoint, path).values()) != sorted(
       variable.shape.as_list() for variable in model.variables):
-    raise ValueError(_difference(model, checkpoint))
+    raise ValueError(_difference(model, checkpoint, path))
 
 
-def _variables(checkpoint: str) -> Dict[str, List[int]]:
-  suffix = '/.ATTRIBUTES/VARIABLE_VALUE'
+def check_config(model: model_config.VideoModel, checkpoint: str):
+  """Raises a ValueError where a run was configured with another model.
+
+  Chunks and frames show in no variable. Without a params.yaml beside the
+  checkpoint there is nothing to compare.
+
+  Args:
+    model: what `task.model` is now.
+    checkpoint: prefix.
+  """
+  path = runs.params_path(checkpoint)
+  if path:
+    _raise_if(_config_differences(runs.read_params(path).task.model, model),
+              checkpoint)
+
+
+def start_network(network: video_classifier.VideoClassifier,
+                  model: model_config.ClassifierModel, source: str):
+  """Starts a single network from a student, or from a network of its kind.
+
+  With another number of classes than the source's the head stays new. Logs
+  which variables were restored and which are new. Frames may be chosen in
+  another way than before; that is logged as well.
+
+  Args:
+    network: built.
+    model: its configuration.
+    source: folder of a run or prefix of a checkpoint; of a distillation run the
+      student is taken.
+
+  Raises:
+    ValueError: no checkpoint, or one of another architecture.
+  """
+  checkpoint = runs.checkpoint(source)
+  path = 'model/student'
+  if not _variables(checkpoint, path):
+    path = 'model'
+  new_head = False
+  params = runs.params_path(checkpoint)
+  if params:
+    before = runs.read_params(params).task.model
+    before = model_config.alone(
+        before, 'network' if path == 'model' else 'student')
+    new_head = before.num_classes != model.num_classes
+    _raise_if(_config_differences(
+        before.replace(max_frames=model.max_frames,
+                       num_classes=model.num_classes,
+                       network=before.network.replace(
+                           frames=model.network.frames)), model), checkpoint)
+    for line in _config_differences(before, model):
+      logging.warning('Differs from %s: %s.', params, line)
+  part = network.backbone if new_head else network
+  restore_model(part, checkpoint, f'{path}/backbone' if new_head else path)
+  restored = {variable.ref() for variable in part.variables}
+  for variable in network.variables:
+    logging.info('%s %s %s', 'restored' if variable.ref() in restored else
+                 'new', variable.name, variable.shape)
+
+
+def check_trainable(checkpoint: str):
+  """Raises a ValueError where training cannot go on from a checkpoint."""
+  if not any(name.startswith('optimizer/')
+             for name, _ in tf.train.list_variables(checkpoint)):
+    raise ValueError(
+        f'Checkpoint {checkpoint} holds a network without the state of an '
+        'optimizer: training cannot go on in its folder. Set '
+        'task.init_checkpoint to it, and --model_dir to a new folder.')
+
+
+def _at(trackable, path: str) -> tf.train.Checkpoint:
+  """A checkpoint that holds a trackable under a path."""
+  for name in reversed(path.split('/')):
+    holder = tf.Module()
+    setattr(holder, name, trackable)
+    trackable = holder
+  return tf.train.Checkpoint(root=trackable)
+
+
+def _variables(checkpoint: str, path: str) -> Dict[str, List[int]]:
   return {
-      name[:-len(suffix)]: shape
+      name[:-len(_SUFFIX)]: shape
       for name, shape in tf.train.list_variables(checkpoint)
-      if name.startswith('model/') and name.endswith(suffix) and
+      if name.startswith(f'{path}/') and name.endswith(_SUFFIX) and
       '.OPTIMIZER_SLOT' not in name
   }
 
 
-def _difference(model: tf_keras.Model, checkpoint: str) -> str:
+def _difference(model: tf_keras.layers.Layer, checkpoint: str,
+                path: str) -> str:
   """Says in which variables a checkpoint and a model differ."""
   # The names that this model's variables have in a checkpoint.
   with tempfile.TemporaryDirectory() as folder:
-    wanted = _variables(tf.train.Checkpoint(model=model).write(
-        os.path.join(folder, 'model')))
-  found = _variables(checkpoint)
-  lines = [
+    wanted = _variables(_at(model, path).write(
+        os.path.join(folder, 'model')), path)
+  found = _variables(checkpoint, path)
+  return _other_architecture([
       f'{name}: {found.get(name, "absent")} in the checkpoint, '
       f'{wanted.get(name, "absent")} in the model'
       for name in sorted(set(wanted) | set(found))
       if wanted.get(name) != found.get(name)
+  ], checkpoint)
+
+
+def _config_differences(before: model_config.VideoModel,
+                        now: model_config.VideoModel) -> List[str]:
+  found, wanted = _flat(before.as_dict()), _flat(now.as_dict())
+  return [
+      f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
+      f'{wanted.get(name, "absent")} in this configuration'
+      for name in {**found, **wanted}
+      if found.get(name) != wanted.get(name)
+      and not name.endswith(_FREE_FIELDS)
   ]
-  named = '; '.join(lines[:_MAX_NAMED])
-  more = f'; and {len(lines) - _MAX_NAMED} more' * (len(lines) > _MAX_NAMED)
+
+
+def _flat(values: Dict[str, Any], path: str = '') -> Dict[str, Any]:
+  """Fields by their path; of a one-of config the chosen one alone."""
+  if 'type' in values:
+    chosen = values['type']
+    values = {'type': chosen, chosen: values[chosen]}
+  flat = {}
+  for name, value in values.items():
+    if isinstance(value, dict):
+      flat.update(_flat(value, f'{path}.{name}'))
+    else:
+      flat[f'{path}.{name}'] = value
+  return flat
+
+
+def _raise_if(differences: List[str], checkpoint: str):
+  if differences:
+    raise ValueError(_other_architecture(differences, checkpoint))
+
+
+def _other_architecture(differences: List[str], checkpoint: str) -> str:
+  named = '; '.join(differences[:_MAX_NAMED])
+  more = f'; and {len(differences) - _MAX_NAMED} more' * (
+      len(differences) > _MAX_NAMED)
   return (f'Checkpoint {checkpoint} is of another architecture. {named}{more}. '
           'Configure the model as in the params.yaml beside the checkpoint, or '
           'choose another folder.')

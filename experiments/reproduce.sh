@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The five stages of the original's scripts, in their order: train, validate,
+# convert, fine-tune, evaluate; and the student's network trained alone, to
+# compare. Ends with one table.
+#
+#   bash experiments/reproduce.sh [OUT]       on the quickstart's simulated data
+#   DATA=yt8m/2/frame bash experiments/reproduce.sh OUT [flags]      on YouTube-8M
+#
+# OUT (default runs/reproduce) gets a folder per stage. A stage that is complete
+# is not done again, one that was stopped goes on where it was. DATA holds
+# train*.tfrecord and validate*.tfrecord, or folders train and validate of them.
+# Flags go to all stages that train or evaluate, --gin_params=BATCH_SIZE=128 say.
+set -euo pipefail
+out=$(realpath -m "${1:-runs/reproduce}")
+[ $# -eq 0 ] || shift
+flags=("$@")
+[ -z "${DATA:-}" ] || data=$(realpath "$DATA")
+cd "$(dirname "$0")/.."
+. experiments/environment.sh
+mkdir -p "$out"
+log=$out/log
+
+quick=()
+finetune_steps=()
+if [ -z "${DATA:-}" ]; then
+  data=$out/data
+  echo "Simulating videos"
+  . experiments/simulated_data.sh
+  quick=(--gin_file=quickstart.gin --config_file=experiments/quickstart.yaml)
+  finetune_steps=(--gin_params=TRAIN_STEPS=120 --gin_params=LEARNING_RATE=1e-3)
+fi
+records() {  # The pattern of a split's records.
+  local pattern
+  for pattern in "$data/$1*.tfrecord" "$data/$1/*.tfrecord"; do
+    ! compgen -G "$pattern" >/dev/null || { echo "$pattern"; return; }
+  done
+  echo "DATA=$data holds neither $1*.tfrecord nor $1/*.tfrecord." >&2
+  exit 2
+}
+train_path=$(records train)
+validation_path=$(records validate)
+
+stage() {  # NAME MESSAGE COMMAND...: runs a stage that is not complete.
+  local name=$1 message=$2
+  shift 2
+  if [ -e "$out/$name.complete" ]; then
+    echo "$message: complete"
+    return
+  fi
+  echo "$message, log in $log"
+  "$@" 2>>"$log" | sed -un -e '/^step /p' -e '/ -> /p' || {
+    tail -n 20 "$log" >&2; exit 1; }
+  touch "$out/$name.complete"
+}
+run() {  # EXPERIMENT MODE GIN_FILE FOLDER [flags]
+  local experiment=$1 mode=$2 gin_file=$3 folder=$4
+  shift 4
+  "$python" -m yt8m_distill.train --experiment="$experiment" --mode="$mode" \
+    --gin_file="$gin_file" "${quick[@]}" --model_dir="$out/$folder" \
+    --gin_params="VALIDATION_PATH='$validation_path'" "$@" "${flags[@]}"
+}
+train_data="--gin_params=TRAIN_PATH='$train_path'"
+
+stage train "1/5 Training teacher and student" \
+  run yt8m_distill train train.gin distilled "$train_data"
+stage validate "2/5 Validating both" \
+  run yt8m_distill eval evaluate.gin distilled
+stage convert "3/5 Taking the student out" \
+  "$python" -m yt8m_distill.checkpoints.student "$out/distilled" "$out/student"
+stage finetune "4/5 Fine-tuning the student" \
+  run yt8m_distill_finetune train finetune.gin finetuned "$train_data" \
+  --gin_params="INIT_CHECKPOINT='$out/student'" "${finetune_steps[@]}"
+stage evaluate "5/5 Evaluating it" \
+  run yt8m_distill_finetune eval evaluate.gin finetuned
+stage alone "To compare: the student's network without a teacher" \
+  run yt8m_distill_single train train.gin alone "$train_data"
+stage evaluate_alone "Evaluating it" \
+  run yt8m_distill_single eval evaluate.gin alone
+
+"$python" -m yt8m_distill.report "$out/distilled" "$out/finetuned" \
+  "$out/alone" 2>>"$log"

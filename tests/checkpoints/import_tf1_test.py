@@ -1,0 +1,253 @@
+"""Checkpoints of the original code become runs that compute the same.
+
+Tolerance of predictions and representations after import: 2e-6 of the largest
+value.
+"""
+
+import shutil
+
+import golden
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from official.core import task_factory
+from yt8m_distill.checkpoints import folder as folder_lib
+from yt8m_distill.checkpoints import import_tf1
+from yt8m_distill.tasks import evaluation
+from yt8m_distill.tasks import runs
+
+pytestmark = golden.needs_shared
+
+_CHECKPOINTS = golden.GOLDEN / 'tf1_checkpoint'
+_KINDS = ('teacher_student', 'student')
+_SETTINGS = dict(every_n=10, student_chunks=3, teacher_chunks=4, max_frames=60,
+                 features=['rgb:12', 'audio:4'])
+_GATES = 'model_student/classifier/gates/weights'
+
+
+@pytest.fixture(name='case', scope='module')
+def _case():
+  return golden.Case('paper_every10')
+
+
+@pytest.fixture(name='imported', scope='module')
+def _imported(tmp_path_factory):
+  """The folders of both kinds, imported by prefix and by folder."""
+  folder = tmp_path_factory.mktemp('imported')
+  sources = (_CHECKPOINTS / 'teacher_student/model.ckpt-6',
+             _CHECKPOINTS / 'student')
+  for kind, source in zip(_KINDS, sources):
+    import_tf1.convert(str(source), str(folder / kind), **_SETTINGS)
+  return folder
+
+
+def _raw(kind):
+  """All values of an original checkpoint."""
+  reader = tf.train.load_checkpoint(str(_CHECKPOINTS / kind))
+  return {name: reader.get_tensor(name)
+          for name in reader.get_variable_to_shape_map()}
+
+
+def _convert(source, out, **settings):
+  import_tf1.convert(str(source), str(out), **{**_SETTINGS, **settings})
+
+
+@pytest.mark.parametrize('kind, name, inputs', [
+    ('teacher_student', 'teacher', 'inputs'),
+    ('teacher_student', 'student', 'student_inputs'),
+    ('student', 'student', 'student_inputs')])
+def test_imported_network_computes_the_same(case, imported, kind, name, inputs):
+  network = folder_lib.Network(str(imported / kind), name).network
+  outputs = network(getattr(case, inputs)())
+  for ours, theirs in (('predictions', 'predictions'),
+                       ('representation', 'state')):
+    assert golden.error(
+        outputs[ours], case[f'after3/{name}_{theirs}']) < 2e-6
+
+
+def test_imported_pair_computes_the_same_from_all_frames(case, imported):
+  params = runs.read_params(str(imported / 'teacher_student/params.yaml'))
+  task = task_factory.get_task(
+      params.task, logging_dir=str(imported / 'teacher_student'))
+  outputs = task.build_model()(case.inputs())
+  for who in ('teacher', 'student'):
+    assert golden.error(outputs[who]['predictions'],
+                        case[f'after3/{who}_predictions']) < 2e-6
+
+
+@pytest.mark.parametrize('kind, gin_file, experiment', [
+    ('teacher_student', 'original.gin', 'yt8m_distill'),
+    ('student', 'original_finetune.gin', 'yt8m_distill_finetune')])
+def test_configuration_is_that_of_the_gin_file(
+    case, imported, kind, gin_file, experiment):
+  expected = case.experiment(gin_file, experiment, ['BATCH_SIZE = 256'])
+  actual = runs.read_params(str(imported / kind / 'params.yaml'))
+  assert actual.as_dict() == expected.as_dict()
+
+
+@pytest.mark.parametrize('kind, step', [('teacher_student', 3), ('student', 6)])
+def test_step_of_a_pair_is_half_the_global_step(imported, kind, step):
+  assert _raw(kind)['global_step'] == 6
+  assert folder_lib.Network(str(imported / kind)).step == step
+  assert runs.checkpoint(str(imported / kind)).endswith(f'/ckpt-{step}')
+
+
+@pytest.mark.parametrize('kind, experiment, metric', [
+    ('teacher_student', 'yt8m_distill', 'teacher/gap'),
+    ('student', 'yt8m_distill_finetune', 'gap')])
+def test_driver_evaluates_and_will_not_train_it(
+    imported, tmp_path, kind, experiment, metric):
+  run = shutil.copytree(imported / kind, tmp_path / 'run')
+  records = tmp_path / 'validate.tfrecord'
+  _write_records(records)
+  arguments = [f'--config_file={run}/params.yaml', tiny.override(
+      task__validation_data__input_path=records,
+      task__validation_data__global_batch_size=2,
+      task__train_data__input_path=records,
+      task__train_data__global_batch_size=2)]
+  with tiny.eagerly():
+    drive = lambda mode: tiny.run_driver(
+        mode, run, *arguments, experiment=experiment, sized=False)
+    drive('eval')
+    results = evaluation.read(str(run))
+    assert results['step'] == (3 if kind == 'teacher_student' else 6)
+    assert results['videos'] == 3 and 0 <= results['metrics'][metric] <= 1
+    with pytest.raises(ValueError, match='Set task.init_checkpoint to it'):
+      drive('train')
+
+
+def _write_records(path):
+  """Three videos of rgb 12 and audio 4."""
+  rng = np.random.default_rng(0)
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for label in range(3):
+      video = tf.train.SequenceExample()
+      video.context.feature['id'].bytes_list.value.append(b'v')
+      video.context.feature['labels'].int64_list.value.append(label)
+      for name, size in (('rgb', 12), ('audio', 4)):
+        for _ in range(25):
+          video.feature_lists.feature_list[name].feature.add(
+              ).bytes_list.value.append(rng.bytes(size))
+      writer.write(video.SerializeToString())
+
+
+@pytest.mark.parametrize('kind', _KINDS)
+def test_fine_tuning_starts_from_it(case, imported, kind):
+  params = case.experiment('original_finetune.gin', 'yt8m_distill_finetune')
+  params.task.init_checkpoint = str(imported / kind)
+  task = task_factory.get_task(params.task)
+  model = task.build_model()
+  task.initialize(model)
+  for variable, value in case.network_variables(
+      model, 'step3/w/model_student/'):
+    np.testing.assert_array_equal(variable, value, variable.name)
+
+
+def test_one_layer_and_other_mixtures_are_inferred(tmp_path):
+  rng = np.random.default_rng(0)
+  cells, features, classes, mixtures = 3, 7, 5, 4
+  shapes = {'classifier/gates/weights': [2 * cells, classes * (mixtures + 1)],
+            'classifier/experts/weights': [2 * cells, classes * mixtures],
+            'classifier/experts/biases': [classes * mixtures]}
+  for level, size in (('L1', features), ('L2', 2 * cells)):
+    cell = f'RNN_{level}/rnn/multi_rnn_cell/cell_0/basic_lstm_cell'
+    shapes[f'{cell}/kernel'] = [size + cells, 4 * cells]
+    shapes[f'{cell}/bias'] = [4 * cells]
+  values = {f'model_student/{name}': rng.normal(size=shape).astype(np.float32)
+            for name, shape in shapes.items()}
+  source = golden.save_tf1(tmp_path, {**values, 'global_step': np.int32(9)})
+  _convert(source, tmp_path / 'out', features=['audio:7'])
+  network = folder_lib.Network(str(tmp_path / 'out'))
+  lstm = network.model.network.backbone.hierarchical_lstm
+  assert (lstm.num_cells, lstm.num_layers) == (cells, 1)
+  assert network.model.num_classes == classes
+  assert network.model.network.head.moe.num_mixtures == mixtures
+  np.testing.assert_array_equal(
+      network.network.head.gates.kernel, values[_GATES])
+
+
+def _without(name):
+  values = _raw('student')
+  del values[name]
+  return values
+
+
+_BIAS = 'model/classifier/experts/biases'
+
+
+@pytest.mark.parametrize('values, message', [
+    (lambda: _without(_GATES), f'{_GATES}: absent'),
+    (lambda: _without('model_student/classifier/experts/biases'),
+     'experts/biases: absent in the checkpoint, [22] there'),
+    (lambda: _without('global_step'), 'global_step: absent'),
+    (lambda: {**_raw('student'), 'model_student/attention': np.zeros(3)},
+     'model_student/attention: [3] in the checkpoint, absent there'),
+    (lambda: {**_raw('student'), _BIAS: np.zeros(22, np.float32)},
+     'model/RNN_L1/rnn/multi_rnn_cell/cell_0/basic_lstm_cell/bias: absent'),
+    (lambda: {**_raw('teacher_student'), _BIAS: np.zeros(33, np.float32)},
+     f'{_BIAS}: [33] in the checkpoint, [22] there'),
+])
+def test_other_code_is_named(tmp_path, values, message):
+  source = golden.save_tf1(tmp_path, values())
+  with pytest.raises(ValueError) as error:
+    _convert(source, tmp_path / 'out')
+  assert f'{source} is not a checkpoint of the authors' in str(error.value)
+  assert message in str(error.value)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_run_of_this_package_needs_no_import(imported, tmp_path):
+  with pytest.raises(ValueError, match='needs no import'):
+    _convert(imported / 'student', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(features=['rgb:12']),
+     '--features=rgb:12 are 12 values a frame, those of .*ckpt-6 were 16'),
+    (dict(features=['rgb']), '--features=rgb cannot be read'),
+    (dict(student_chunks=4), 'chunks is 4, .* the 6 frames'),
+    (dict(teacher_chunks=7), 'chunks is 7, .* the 60 frames'),
+    (dict(every_n=61), 'every_n is 61'),
+])
+def test_settings_that_do_not_fit_are_named(tmp_path, settings, message):
+  with pytest.raises(ValueError, match=message):
+    _convert(_CHECKPOINTS / 'teacher_student', tmp_path / 'out', **settings)
+  assert not list(tmp_path.iterdir())
+
+
+def test_student_alone_needs_no_teacher_chunks(tmp_path):
+  _convert(_CHECKPOINTS / 'student', tmp_path / 'out', teacher_chunks=7)
+
+
+def test_missing_or_unreadable_checkpoint_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match=f'no checkpoint {tmp_path}/model.ckpt'):
+    _convert(tmp_path / 'model.ckpt', tmp_path / 'out')
+  with pytest.raises(ValueError, match='folder without a checkpoint'):
+    _convert(tmp_path, tmp_path / 'out')
+  (tmp_path / 'torn.index').write_bytes(b'no table')
+  with pytest.raises(ValueError, match='torn cannot be read'):
+    _convert(tmp_path / 'torn', tmp_path / 'out')
+
+
+def test_folder_that_holds_something_is_left_alone(tmp_path):
+  (tmp_path / 'mine').write_text('mine')
+  with pytest.raises(ValueError, match=f'{tmp_path} already holds something'):
+    _convert(_CHECKPOINTS / 'student', tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['mine']
+
+
+@pytest.mark.slow
+def test_command_has_the_original_defaults(tmp_path):
+  module = ['-m', 'yt8m_distill.checkpoints.import_tf1']
+  source = _CHECKPOINTS / 'student'
+  done = tiny.python(*module, source, tmp_path / 'out', check=False)
+  assert done.returncode
+  assert '--features=rgb:1024,audio:128 are 1152 values' in done.stderr
+  done = tiny.python(*module, source, tmp_path / 'out', '--features=rgb:16')
+  assert 'student, ' in done.stdout and 'at step 6' in done.stdout
+  model = runs.read_params(str(tmp_path / 'out/params.yaml')).task.model
+  assert model.max_frames == 300
+  assert model.network.frames.uniform.every_n == 10
+  assert model.network.backbone.hierarchical_lstm.chunks == 5

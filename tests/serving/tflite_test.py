@@ -1,0 +1,91 @@
+"""Networks for TensorFlow Lite, run by LiteRT.
+
+Tolerances are absolute; predictions of any two of these videos differ by 0.05
+or more.
+"""
+
+import contextlib
+import io
+import sys
+
+import numpy as np
+import pytest
+import served
+import tensorflow as tf
+
+from yt8m_distill.checkpoints import folder
+from yt8m_distill.serving import export
+from yt8m_distill.serving import tflite
+
+interpreter = pytest.importorskip('ai_edge_litert.interpreter')
+
+# Chunks of 6 frames, whose clip TensorFlow Lite would take for a Relu6, and
+# weights that outweigh the graph.
+_SIZES = {'task': {'model': {
+    'max_frames': 24,
+    'teacher': {'backbone': {'hierarchical_lstm': {'chunks': 4}}},
+    'student': {
+        'frames': {'uniform': {'every_n': 2}},
+        'backbone': {'hierarchical_lstm': {'chunks': 2, 'num_cells': 64}}}}}}
+_TOLERANCES = {'float32': 1e-5, 'dynamic': 1e-2, 'float16': 5e-4}
+
+
+@pytest.fixture(name='exported', scope='module')
+def _exported(tmp_path_factory):
+  """The run, its export, and what the export printed."""
+  path = tmp_path_factory.mktemp('tflite')
+  run = served.write_run(path / 'run', _SIZES, scale=0.25)
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    export.export(run, str(path / 'out'), top_k=3, kinds=tflite.KINDS)
+  return run, path / 'out', printed.getvalue().splitlines()
+
+
+@pytest.mark.parametrize('kind', tflite.KINDS)
+def test_agrees_with_the_saved_model(exported, kind):
+  run, out, _ = exported
+  serve = tf.saved_model.load(str(out)).signatures['frames']
+  lite = interpreter.Interpreter(
+      model_path=str(out / 'tflite' / f'{kind}.tflite')).get_signature_runner()
+  features = folder.Network(run).model.features
+  for length in (1, 2, 13, 24):
+    videos, _ = served.videos(features, [length], seed=length)
+    padded = tf.pad(videos['frames'], [[0, 0], [0, 24 - length], [0, 0]])
+    results = lite(frames=padded.numpy(),
+                   num_frames=np.array([length], np.int32))
+    expected = serve(**videos)
+    assert results.keys() == expected.keys()
+    np.testing.assert_allclose(results['predictions'], expected['predictions'],
+                               atol=_TOLERANCES[kind])
+    np.testing.assert_array_equal(
+        results['probabilities'],
+        -np.sort(-results['predictions'])[:, :3])
+
+
+def test_sizes_and_differences_are_said(exported):
+  _, out, printed = exported
+  sizes = {kind: (out / 'tflite' / f'{kind}.tflite').stat().st_size
+           for kind in tflite.KINDS}
+  assert sizes['dynamic'] < sizes['float16'] < sizes['float32']
+  for kind, line in zip(tflite.KINDS, printed):
+    assert line.startswith(f'{kind}.tflite: {sizes[kind] / 1e6:.2f} MB')
+    difference = float(line.split(' up to ')[1].split()[0])
+    assert difference <= _TOLERANCES[kind]
+  assert len(printed) == len(tflite.KINDS) + 1
+
+
+def test_without_litert(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'ai_edge_litert', None)
+  with pytest.raises(ImportError, match='pip install ai-edge-litert'):
+    export.export('run', str(tmp_path / 'out'), kinds=['float32'])
+
+
+def test_network_that_does_not_convert(exported, monkeypatch):
+  def fail(_):
+    raise RuntimeError('no such operation\nand more')
+
+  converter = type('Converter', (), {'convert': fail})
+  monkeypatch.setattr(tf.lite.TFLiteConverter, 'from_saved_model',
+                      lambda *_, **__: converter())
+  with pytest.raises(ValueError, match='ckpt-7 does not convert.*float32.*'
+                     'no such operation Leave --tflite out'):
+    list(tflite.convert(folder.Network(exported[0]), 1, ['float32']))

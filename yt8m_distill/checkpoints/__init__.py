@@ -1,0 +1,1 @@
+"""Checkpoints as folders: a student taken out, a network brought in."""

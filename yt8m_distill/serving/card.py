@@ -1,0 +1,129 @@
+"""What an exported network says of itself: input.json and model_card.md."""
+
+from typing import Any, Dict, List
+
+from yt8m_distill import selection
+from yt8m_distill.checkpoints import folder
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.serving import module as module_lib
+
+_RELEASES = {('rgb', 1024), ('audio', 128)}
+_METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
+
+
+def input_spec(module: module_lib.ServingModule) -> Dict[str, Any]:
+  """Returns what a caller must know to prepare requests."""
+  model = module.params
+  frames = model.network.frames
+  return {
+      'signatures': {
+          name: _signature(function)
+          for name, function in module.get_inference_signatures().items()
+      },
+      'features': [feature.as_dict() for feature in model.features],
+      'max_frames': model.max_frames,
+      'frames_read': {
+          'at_most': selection.max_selected(frames, model.max_frames),
+          'type': frames.type,
+          **frames.get().as_dict(),
+      },
+      'dequantization': {
+          'formula': 'feature = byte * scale + bias',
+          'scale': frames_lib.SCALE,
+          'bias': frames_lib.BIAS,
+          'range': [frames_lib.BIAS, 255 * frames_lib.SCALE + frames_lib.BIAS],
+      },
+      'num_classes': model.num_classes,
+  }
+
+
+def _signature(function) -> Dict[str, Any]:
+  outputs = function.get_concrete_function().structured_outputs
+  return {
+      'inputs': {spec.name: _tensor(spec) for spec in function.input_signature},
+      'outputs': {name: _tensor(outputs[name]) for name in sorted(outputs)},
+  }
+
+
+def _tensor(spec) -> Dict[str, Any]:
+  """A dimension that a request is free to choose is null."""
+  return {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
+
+
+def model_card(network: folder.Network,
+               module: module_lib.ServingModule) -> str:
+  """Returns a description for people, in Markdown."""
+  model = network.model
+  frames = selection.max_selected(model.network.frames, model.max_frames)
+  features = ' and then '.join(
+      f'{feature.size} of `{feature.name}`' for feature in model.features)
+  return f"""# Video classifier ({model.network.backbone.type})
+
+Classifies videos by features of their frames into {model.num_classes} classes.
+Made by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
+
+| frames read per video | GFLOPs per video | parameters |
+|---|---|---|
+| {frames} of up to {model.max_frames} | {network.network.flops() / 1e9:.3f} | \
+{network.network.count_params():,} |
+
+## Input
+
+One vector per frame, {features}, as bytes or as
+floats `byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`. Send all frames;
+the model reads {_reading(model.network.frames)} of the first \
+{model.max_frames}.
+
+| signature | takes |
+|---|---|
+| `serving_default` | `examples`, serialized `tf.train.SequenceExample`s with \
+one byte string per frame and feature |
+| `frames` | `frames` uint8 [videos, frames, {module.frame_size}], padded at \
+the end, and `num_frames` int32 [videos] |
+| `features` | `features` float32 of that shape, and `num_frames` |
+
+`input.json` has names, types and shapes in full.
+
+## Output
+
+`class_indices` and `probabilities` of the best classes, the best first;
+`class_names` of these where `labels.csv` is there; `predictions`, the
+probability of every class (they do not exclude each other, so that the sum is
+not 1); and `representation`, \
+{network.network.backbone.representation_size} values that describe the video.
+
+## Quality
+
+{_quality(network)}
+## Data
+
+{_data(network)}"""
+
+
+def _reading(frames: model_config.FrameSelection) -> str:
+  if frames.type == 'all':
+    return 'all'
+  n = frames.uniform.every_n
+  return f'number 0, {n}, {2 * n}, ...'
+
+
+def _quality(network: folder.Network) -> str:
+  results = network.evaluation
+  if not results:
+    return 'Not evaluated at this step.\n'
+  rows: List[str] = ['| metric | value |', '|---|---|']
+  for key, value in results['metrics'].items():
+    rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
+  return (f'On {results["videos"]:,} validation videos:\n\n'
+          + '\n'.join(rows) + '\n')
+
+
+def _data(network: folder.Network) -> str:
+  trained = network.params.task.train_data.input_path
+  text = f'Trained on `{trained}`.\n' if trained else ''
+  if {(f.name, f.size) for f in network.model.features} == _RELEASES:
+    text += ('Features have the names and sizes of those of YouTube-8M, which '
+             'Google offers\nunder CC BY 4.0; this card cannot tell whether '
+             'they are from there.\n')
+  return text or 'The configuration does not name it.\n'

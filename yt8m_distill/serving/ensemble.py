@@ -1,0 +1,132 @@
+"""Trained networks, from runs and exports alike, whose predictions are averaged.
+
+Source: the mean over models is what the original's ensembles submitted.
+
+B videos, V classes, K best classes, R representation.
+"""
+
+import datetime
+import os
+from typing import Dict, NamedTuple, Sequence
+
+import tensorflow as tf
+
+from yt8m_distill.checkpoints import folder
+from yt8m_distill.serving import module
+
+_SIGNATURE = (tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64),
+              tf.TensorSpec([None], tf.string))
+
+
+class _Model(NamedTuple):
+  """A network that can be called.
+
+  Attributes:
+    module: a ServingModule or one that was exported; it keeps the variables.
+    weights: one of the files that they were read from.
+    vocabulary: CSV of its class names, '' if they are not known.
+  """
+  module: tf.Module
+  weights: str
+  vocabulary: str
+
+
+class Ensemble:
+  """One or several networks.
+
+  Each parses the records for itself, so they may see different frames.
+
+  Attributes:
+    num_classes: V.
+    versions: per network, what it was read from and when that was written.
+    vocabulary: CSV of the class names that the first network with one knows,
+      '' if none does.
+  """
+
+  def __init__(self, sources: Sequence[str], network: str, top_k: int):
+    """Reads the networks.
+
+    Args:
+      sources: exports, or what `checkpoints.folder.Network` reads.
+      network: 'student' or 'teacher' of runs that have both.
+      top_k: K.
+
+    Raises:
+      ValueError: a source holds no network, the networks differ in their
+        number of classes, or top_k does not fit it.
+    """
+    self._models = [_read(source, network) for source in sources]
+    outputs = [
+        m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
+        for m in self._models]
+    classes = [o['predictions'].shape[-1] for o in outputs]
+    self.num_classes = classes[0]
+    for source, count in zip(sources, classes):
+      if count != self.num_classes:
+        raise ValueError(
+            f'{sources[0]} predicts {self.num_classes} classes and {source} '
+            f'{count}: only networks for the same classes can be averaged.')
+    if not 1 <= top_k <= self.num_classes:
+      raise ValueError(f'top_k is {top_k}: it must lie between 1 and the number '
+                       f'of classes ({self.num_classes}).')
+    self._top_k = top_k
+    self.versions = [_version(m.weights) for m in self._models]
+    self.vocabulary = next(
+        (m.vocabulary for m in self._models if m.vocabulary), '')
+    self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
+    self._predict.get_concrete_function()  # Not in every worker at once.
+
+  def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
+               serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
+    """Predicts a batch of records.
+
+    Args:
+      paths: string [B], their files.
+      indices: int64 [B], their positions in them.
+      serialized: string [B], SequenceExamples with or without labels.
+
+    Returns:
+      `id` string [B], `class_indices` int32 and `probabilities` float32 [B, K]
+      by descending probability; of a single network also `representation`
+      float32 [B, R].
+    """
+    return self._predict(paths, indices, serialized)
+
+  def _mean(self, *records):
+    outputs = [m.module.records(*records) for m in self._models]
+    mean = tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+    probabilities, indices = tf.math.top_k(mean, self._top_k)
+    results = {'id': outputs[0]['id'], 'class_indices': indices,
+               'probabilities': probabilities}
+    if len(outputs) == 1:
+      results['representation'] = outputs[0]['representation']
+    return results
+
+
+def _read(source: str, network: str) -> _Model:
+  if tf.saved_model.contains_saved_model(source):
+    loaded = tf.saved_model.load(source)
+    if not hasattr(loaded, 'records'):
+      raise ValueError(f'{source} is a SavedModel without the function '
+                       '`records`: name one that this package has exported.')
+    return _Model(loaded,
+                  os.path.join(source, 'variables', 'variables.index'),
+                  _existing(os.path.join(source, 'labels.csv')))
+  try:
+    run = folder.Network(source, network)
+  except ValueError as error:
+    raise ValueError(f'{source} is no export, for it holds no SavedModel; and '
+                     f'as a run it cannot be read: {error}') from error
+  return _Model(module.ServingModule(run.network, run.model, top_k=1),
+                f'{run.checkpoint}.index',
+                _existing(run.params.task.evaluation.vocabulary))
+
+
+def _existing(path: str) -> str:
+  return path if path and tf.io.gfile.exists(path) else ''
+
+
+def _version(path: str) -> str:
+  written = datetime.datetime.fromtimestamp(
+      tf.io.gfile.stat(path).mtime_nsec // 10**9, datetime.timezone.utc)
+  return f'{path}, written {written:%Y-%m-%d %H:%M:%S} UTC'

@@ -1,0 +1,165 @@
+"""Exports a trained network as a SavedModel, and for TensorFlow Lite.
+
+  python -m yt8m_distill.serving.export RUN OUT [--network=student] \
+    [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16]
+
+RUN is the folder of a run, its best_ckpt, a converted folder, or the prefix of
+a checkpoint. OUT becomes a SavedModel that needs TensorFlow alone; for
+TensorFlow Serving put it at MODEL/1. Its signatures are those of
+`serving.module`; beside it stand
+
+  params.yaml      the network's configuration
+  labels.csv       Index and Name of the classes, where a vocabulary is known
+  input.json       signatures, features, which frames are read, dequantisation
+  evaluation.json  metrics, where this checkpoint was evaluated
+  model_card.md    all that in words
+  tflite/          KIND.tflite for each --tflite
+"""
+
+import contextlib
+import json
+import os
+import sys
+from typing import List, Optional, Sequence
+
+from absl import app
+from absl import flags
+import pandas as pd
+import tensorflow as tf
+import tf_keras
+
+from official.core import train_utils
+import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill.checkpoints import folder as folder_lib
+from yt8m_distill.checkpoints import student
+from yt8m_distill.serving import card
+from yt8m_distill.serving import module as module_lib
+from yt8m_distill.serving import tflite
+from yt8m_distill.tasks import evaluation
+
+
+def export(run: str, out: str, name: str = 'student', top_k: int = 20,
+           vocabulary: Optional[str] = None, kinds: Sequence[str] = ()):
+  """Exports a network of `run` into `out`, which appears whole.
+
+  It computes in float32, whatever the policy of mixed precision.
+
+  Args:
+    run: as folder.Network takes it.
+    out: must not be there, or be empty.
+    name: student or teacher.
+    top_k: best classes that are returned.
+    vocabulary: CSV of class names; None for the one of the run, '' for none.
+    kinds: of TensorFlow Lite, of `tflite.KINDS`.
+
+  Raises:
+    ValueError: `out` holds something, or an argument does not fit the network.
+    ImportError: `kinds` need a package that is not installed.
+  """
+  out = out.rstrip('/')
+  folder_lib.check_free(out)
+  tflite.check(kinds)
+  with _float32():
+    network = folder_lib.Network(run, name)
+    names = _class_names(network, vocabulary)
+    module = module_lib.ServingModule(
+        network.network, network.model, top_k, names)
+    with _new_folder(out) as partial:
+      module_lib.save(partial, network.network,
+                      module.get_inference_signatures(), records=module.records)
+      _describe(partial, network, module, names)
+      if kinds:
+        _write_tflite(partial, network, module, top_k, kinds)
+  print(f'{network.checkpoint} -> {out}: '
+        f'{network.network.count_params():,} parameters at step {network.step}')
+
+
+@contextlib.contextmanager
+def _float32():
+  policy = tf_keras.mixed_precision.global_policy()
+  tf_keras.mixed_precision.set_global_policy('float32')
+  try:
+    yield
+  finally:
+    tf_keras.mixed_precision.set_global_policy(policy)
+
+
+@contextlib.contextmanager
+def _new_folder(path: str):
+  """Yields a folder to fill, which gets its name when that is done."""
+  partial = f'{path}.partial'
+  if tf.io.gfile.exists(partial):  # Of an export that was cut off.
+    tf.io.gfile.rmtree(partial)
+  tf.io.gfile.makedirs(partial)
+  yield partial
+  if tf.io.gfile.exists(path):
+    tf.io.gfile.rmtree(path)
+  tf.io.gfile.rename(partial, path)
+
+
+def _class_names(network: folder_lib.Network,
+                 vocabulary: Optional[str]) -> List[str]:
+  if vocabulary is None:
+    vocabulary = network.params.task.evaluation.vocabulary
+  if not vocabulary:
+    return []
+  if not tf.io.gfile.exists(vocabulary):
+    raise ValueError(f'There is no vocabulary {vocabulary}: name one with '
+                     '--vocabulary, or none with --vocabulary=.')
+  return evaluation.read_vocabulary(vocabulary, network.model.num_classes)
+
+
+def _describe(folder: str, network: folder_lib.Network,
+              module: module_lib.ServingModule, names: Sequence[str]):
+  """Writes what stands beside the SavedModel."""
+  train_utils.serialize_config(student.params_of(network), folder)
+  texts = {
+      'input.json': json.dumps(card.input_spec(module), indent=2) + '\n',
+      'model_card.md': card.model_card(network, module),
+  }
+  if names:
+    texts['labels.csv'] = pd.DataFrame({'Name': names}).to_csv(
+        index_label='Index')
+  if network.evaluation:
+    texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
+  for name, text in texts.items():
+    evaluation.write_text(os.path.join(folder, name), text)
+
+
+def _write_tflite(folder: str, network: folder_lib.Network,
+                  module: module_lib.ServingModule, top_k: int,
+                  kinds: Sequence[str]):
+  """Writes TensorFlow Lite models and says how near they come."""
+  folder = os.path.join(folder, 'tflite')
+  tf.io.gfile.makedirs(folder)
+  for kind, content in tflite.convert(network, top_k, kinds):
+    with tf.io.gfile.GFile(
+        os.path.join(folder, f'{kind}.tflite'), 'wb') as file:
+      file.write(content)
+    difference = tflite.largest_difference(content, module)
+    print(f'{kind}.tflite: {len(content) / 1e6:.2f} MB, predictions differ by '
+          f'up to {difference:.1e} from the SavedModel\'s', flush=True)
+
+
+def define_flags():
+  """Defines the flags of the command line."""
+  flags.DEFINE_enum('network', 'student', ['student', 'teacher'],
+                    'Which network of a distillation run.')
+  flags.DEFINE_integer('top_k', 20, 'Best classes that are returned.')
+  flags.DEFINE_string('vocabulary', None, 'CSV with the columns Index and Name;'
+                      ' the one of the run by default, none if empty.')
+  flags.DEFINE_list('tflite', [], 'Kinds of TensorFlow Lite models: '
+                    f'{", ".join(tflite.KINDS)}.')
+
+
+def main(argv: Sequence[str]):
+  if len(argv) != 3:
+    sys.exit('usage: python -m yt8m_distill.serving.export RUN OUT [--flags]')
+  values = flags.FLAGS
+  export(argv[1], argv[2], values.network, values.top_k, values.vocabulary,
+         values.tflite)
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

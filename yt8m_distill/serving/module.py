@@ -1,0 +1,195 @@
+"""A trained network as functions that a server calls.
+
+Frames are chosen here, from all frames of a video, so that a caller need not
+know which of them the network sees.
+
+B videos, T frames, D features, V classes, K best classes, R representation.
+"""
+
+from typing import Dict, Sequence
+
+import tensorflow as tf
+
+from official.core import export_base
+from yt8m_distill import selection
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import reader
+from yt8m_distill.modeling import video_classifier
+
+# What records are called that come with a request.
+_REQUEST = 'request'
+_Outputs = Dict[str, tf.Tensor]
+
+
+class ServingModule(export_base.ExportModule):
+  """Signatures of a SavedModel.
+
+  All return `class_indices` int32 [B, K] and `probabilities` float32 [B, K] by
+  descending probability, `class_names` string [B, K] where names are known,
+  `predictions` float32 [B, V] and `representation` float32 [B, R], an
+  embedding of the video. A request without videos, or whose tensors do not fit,
+  is an InvalidArgumentError that says what is expected.
+
+  Attributes:
+    frame_size: D.
+  """
+
+  def __init__(self, network: video_classifier.VideoClassifier,
+               model: model_config.ClassifierModel, top_k: int = 20,
+               names: Sequence[str] = ()):
+    """Initialises the module.
+
+    Args:
+      network: trained.
+      model: its configuration.
+      top_k: K, at most V.
+      names: of the V classes; none if they are not known.
+
+    Raises:
+      ValueError: top_k or the number of names does not fit.
+    """
+    super().__init__(params=model, model=network)
+    if not 1 <= top_k <= model.num_classes:
+      raise ValueError(f'top_k is {top_k}: it must lie between 1 and '
+                       f'num_classes ({model.num_classes}).')
+    if names and len(names) != model.num_classes:
+      raise ValueError(f'{len(names)} class names for {model.num_classes} '
+                       'classes: give the vocabulary of the same release.')
+    self._top_k = top_k
+    self._names = tf.constant(names) if names else None
+    self.frame_size = sum(feature.size for feature in model.features)
+    self._reader = reader.FrameReader(
+        model.features, model.max_frames, model.num_classes,
+        model.network.frames, with_ids=True, labels_required=False)
+    strings = tf.TensorSpec([None], tf.string)
+    counts = tf.TensorSpec([None], tf.int32, 'num_frames')
+    # No D: a wrong one shall meet the message below.
+    frames = [None, None, None]
+    self.records = tf.function(self._records, autograph=False, input_signature=[
+        strings, tf.TensorSpec([None], tf.int64), strings])
+    self.sequence_examples = tf.function(
+        self._sequence_examples, autograph=False,
+        input_signature=[tf.TensorSpec([None], tf.string, 'examples')])
+    self.frames = tf.function(
+        self.serve_all_frames, autograph=False,
+        input_signature=[tf.TensorSpec(frames, tf.uint8, 'frames'), counts])
+    self.features = tf.function(
+        self.serve_all_frames, autograph=False,
+        input_signature=[tf.TensorSpec(frames, tf.float32, 'features'), counts])
+
+  def get_inference_signatures(self, function_keys=None):
+    """Signatures by name."""
+    del function_keys
+    return {
+        'serving_default': self.sequence_examples,
+        'frames': self.frames,
+        'features': self.features,
+    }
+
+  def serve(self, frames: tf.Tensor, num_frames: tf.Tensor) -> _Outputs:
+    """Classifies videos by chosen frames [B, K', D], padded with zeros."""
+    outputs = self.model({'frames': frames, 'num_frames': num_frames},
+                         training=False)
+    predictions = outputs['predictions']
+    probabilities, indices = tf.math.top_k(predictions, self._top_k)
+    results = {
+        'class_indices': indices,
+        'probabilities': probabilities,
+        'predictions': predictions,
+        'representation': tf.cast(outputs['representation'], tf.float32),
+    }
+    if self._names is not None:
+      results['class_names'] = tf.gather(self._names, indices)
+    return results
+
+  def _records(self, paths, indices, serialized) -> _Outputs:
+    """Serialized SequenceExamples [B] of files; adds `id` string [B].
+
+    Args:
+      paths: string [B], files, for messages and for missing ids.
+      indices: int64 [B], positions of the records in them.
+      serialized: string [B]; labels may be absent.
+    """
+    with tf.control_dependencies([_check_any(tf.size(serialized))]):
+      inputs, _ = self._reader(paths, indices, tf.identity(serialized))
+    return {'id': inputs['id'],
+            **self.serve(inputs['frames'], inputs['num_frames'])}
+
+  def _sequence_examples(self, examples) -> _Outputs:
+    """Serialized SequenceExamples [B] of a request."""
+    # A server does not check ranks.
+    examples = tf.ensure_shape(examples, [None])
+    count = tf.size(examples)
+    return self.records(tf.fill([count], _REQUEST),
+                        tf.range(count, dtype=tf.int64), examples)
+
+  def serve_all_frames(self, frames, num_frames) -> _Outputs:
+    """Classifies videos by all their frames, of which it chooses.
+
+    Args:
+      frames: uint8 as stored, or dequantised float32, [B, T, D] with any T.
+      num_frames: int32 [B], how many of the T are real, 1 or more.
+    """
+    frames = tf.ensure_shape(frames, [None, None, None])
+    num_frames = tf.ensure_shape(num_frames, [None])
+    batch, length, size = tf.unstack(tf.shape(frames))
+    checks = [
+        _check_any(batch),
+        tf.debugging.Assert(size == self.frame_size, [
+            'frames have', size, f'values each: they must have {self.frame_size}, '
+            + ' and then '.join(f'{f.size} of {f.name}'
+                                for f in self.params.features)]),
+        tf.debugging.Assert(tf.size(num_frames) == batch, [
+            'num_frames has', tf.size(num_frames), 'values for', batch,
+            'videos: give one each']),
+        tf.debugging.Assert(
+            tf.reduce_all((num_frames >= 1) & (num_frames <= length)), [
+                'num_frames is', num_frames, 'for videos padded to', length,
+                'frames: each must lie between 1 and that']),
+    ]
+    with tf.control_dependencies(checks):
+      num_frames = tf.minimum(num_frames, self.params.max_frames)
+    chosen, count = selection.frame_indices(
+        num_frames, self.params.network.frames, self.params.max_frames)
+    kept = chosen.shape[-1]
+    # Behind the count nothing is read, wherever it points.
+    frames = tf.gather(frames, tf.minimum(chosen, length - 1), batch_dims=1)
+    with tf.control_dependencies(_check_finite(frames, count)):
+      frames = tf.ensure_shape(frames, [None, kept, self.frame_size])
+    return self.serve(frames, count)
+
+
+def save(folder: str, network: video_classifier.VideoClassifier, signatures,
+         **functions):
+  """Writes a SavedModel that TensorFlow alone loads, and no Keras.
+
+  The Keras model itself stays behind, and so do gradients: either would be
+  traced once more.
+
+  Args:
+    folder: to write.
+    network: whose weights are used.
+    signatures: tf.functions by the names of their signatures.
+    **functions: tf.functions that become attributes.
+  """
+  saved = tf.Module()
+  saved.weights = network.variables
+  for name, function in functions.items():
+    setattr(saved, name, function)
+  tf.saved_model.save(saved, folder, signatures, tf.saved_model.SaveOptions(
+      experimental_custom_gradients=False))
+
+
+def _check_any(batch):
+  return tf.debugging.Assert(
+      batch > 0, ['the request holds no videos: send at least 1'])
+
+
+def _check_finite(frames, num_frames):
+  """Operations that refuse what no dequantised byte can be."""
+  if frames.dtype.is_integer:
+    return []
+  padding = ~tf.sequence_mask(num_frames, frames.shape[1])[..., None]
+  return [tf.debugging.Assert(
+      tf.reduce_all(tf.math.is_finite(frames) | padding), [
+          'features hold NaN or infinity: send dequantised values'])]

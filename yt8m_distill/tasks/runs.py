@@ -1,0 +1,72 @@
+"""Folders of runs: which checkpoint and which configuration they hold."""
+
+import os
+
+import tensorflow as tf
+import yaml
+
+from official.core import config_definitions as cfg
+from official.core import exp_factory
+from official.modeling import hyperparams
+
+_PARAMS = 'params.yaml'
+# By the networks that task.model has.
+_EXPERIMENTS = {
+    frozenset({'teacher', 'student'}): 'yt8m_distill',
+    frozenset({'network'}): 'yt8m_distill_single',
+}
+
+
+def checkpoint(path: str) -> str:
+  """Returns the prefix of a checkpoint: `path`, or the latest in that folder.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if tf.io.gfile.isdir(path):
+    found = tf.train.latest_checkpoint(path)
+    if not found:
+      raise ValueError(f'{path} is a folder without a checkpoint. Name a run '
+                       'that has one, or the prefix of a checkpoint.')
+    return found
+  if not tf.io.gfile.exists(f'{path}.index'):
+    raise ValueError(
+        f'There is no checkpoint {path}. Name the prefix of one, such as '
+        '.../ckpt-1000, or the folder of a run.')
+  return path
+
+
+def params_path(prefix: str) -> str:
+  """Returns the params.yaml of a checkpoint's run, '' if there is none.
+
+  Args:
+    prefix: of a checkpoint, in the folder of a run or one below (best_ckpt).
+  """
+  folder = os.path.dirname(prefix)
+  for place in (folder, os.path.dirname(folder)):
+    path = os.path.join(place, _PARAMS)
+    if tf.io.gfile.exists(path):
+      return path
+  return ''
+
+
+def read_params(path: str) -> cfg.ExperimentConfig:
+  """Rebuilds the configuration of a run.
+
+  Args:
+    path: of a params.yaml.
+
+  Raises:
+    ValueError: it is not one of this package.
+  """
+  try:
+    values = hyperparams.read_yaml_to_params_dict(path).as_dict()
+    experiment = _EXPERIMENTS[frozenset(
+        {'teacher', 'student', 'network'} & set(values['task']['model']))]
+    return hyperparams.override_params_dict(
+        exp_factory.get_exp_config(experiment), values, is_strict=True)
+  except (AttributeError, KeyError, TypeError, ValueError,
+          yaml.YAMLError) as error:
+    raise ValueError(
+        f'{path} is not the configuration of a run of this package: {error!r}. '
+        'Name the --model_dir of one.') from error
