@@ -178,7 +178,8 @@ def test_describes_itself(out, vocabulary):
       'dtype': 'float32', 'shape': [None, tiny.CLASSES]}
   card = (out / 'model_card.md').read_text()
   for words in ('step 7', '| 4 of up to 20 |', '8 of `rgb` and then 4 of',
-                'reads number 0, 5, 10, ... of the first 20', '| GAP | 0.7500 |'):
+                'reads number 0, 5, 10, ... of the first 20',
+                '| GAP | 0.7500 |'):
     assert words in card
   assert 'YouTube-8M' not in card  # Such features are not from there.
 

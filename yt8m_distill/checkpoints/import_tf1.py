@@ -14,7 +14,7 @@ counts once a step, and what the parallel training before it counted twice
 cannot be told apart.
 """
 
-from typing import List, Sequence
+from typing import Sequence
 
 from absl import app
 from absl import flags
@@ -51,7 +51,7 @@ def convert(checkpoint: str, out: str, *, every_n: int, student_chunks: int,
   folder_lib.check_free(out)
   source = tf1_checkpoint.Tf1Checkpoint(checkpoint)
   sizes = source.sizes
-  parsed = _parse_features(features)
+  parsed = data.parse_features(features)
   total = sum(feature.size for feature in parsed)
   if total != sizes.features:
     raise ValueError(
@@ -75,15 +75,6 @@ def convert(checkpoint: str, out: str, *, every_n: int, student_chunks: int,
   folder_lib.write(out, model, params, step)
   print(f'{source.prefix} -> {out}: {" and ".join(source.networks)}, '
         f'{model.count_params():,} parameters at step {step}')
-
-
-def _parse_features(features: Sequence[str]) -> List[data.Feature]:
-  try:
-    return [data.Feature(name=name, size=int(size))
-            for name, size in (item.split(':') for item in features)]
-  except ValueError as error:
-    raise ValueError(f'--features={",".join(features)} cannot be read: write '
-                     'NAME:SIZE,NAME:SIZE, as rgb:1024,audio:128.') from error
 
 
 def _load(source: tf1_checkpoint.Tf1Checkpoint, params: cfg.ExperimentConfig):

@@ -1,6 +1,7 @@
 """Configuration of the input: features of a frame and sets of records."""
 
 import dataclasses
+from typing import List, Sequence
 
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams
@@ -8,9 +9,41 @@ from official.modeling import hyperparams
 
 @dataclasses.dataclass
 class Feature(hyperparams.Config):
-  """One frame-level feature: its key in a record and its bytes per frame."""
+  """One frame-level feature.
+
+  Attributes:
+    name: its key in a record.
+    size: values per frame.
+    format: how a frame is stored, and read.
+      'bytes': one byte string of uint8 values, as the releases have it.
+      'quantized_floats': a float list that is clipped to [-2, 2] and quantised
+        as the releases are, so that a network trained on them sees what it
+        knows. MediaPipe writes such lists, RGB/feature/floats and
+        AUDIO/feature/floats.
+      'floats': a float list as it stands; then all features must be so.
+  """
   name: str = ''
   size: int = 0
+  format: str = 'bytes'  # bytes | quantized_floats | floats
+
+
+def parse_features(items: Sequence[str]) -> List[Feature]:
+  """Reads features from a command line.
+
+  Args:
+    items: NAME:SIZE or NAME:SIZE:FORMAT, in the order in which they are joined.
+
+  Raises:
+    ValueError: an item has another form.
+  """
+  features = []
+  for item in items:
+    parts = item.split(':')
+    if not 2 <= len(parts) <= 3 or not parts[1].isdecimal():
+      raise ValueError(f'Feature {item!r} cannot be read: write NAME:SIZE or '
+                       'NAME:SIZE:FORMAT, as in rgb:1024,audio:128.')
+    features.append(Feature(parts[0], int(parts[1]), *parts[2:]))
+  return features
 
 
 @dataclasses.dataclass

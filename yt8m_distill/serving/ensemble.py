@@ -1,4 +1,4 @@
-"""Trained networks, from runs and exports alike, whose predictions are averaged.
+"""Trained networks, from runs and exports, whose predictions are averaged.
 
 Source: the mean over models is what the original's ensembles submitted.
 
@@ -67,8 +67,8 @@ class Ensemble:
             f'{sources[0]} predicts {self.num_classes} classes and {source} '
             f'{count}: only networks for the same classes can be averaged.')
     if not 1 <= top_k <= self.num_classes:
-      raise ValueError(f'top_k is {top_k}: it must lie between 1 and the number '
-                       f'of classes ({self.num_classes}).')
+      raise ValueError(f'top_k is {top_k}: it must lie between 1 and the '
+                       f'number of classes ({self.num_classes}).')
     self._top_k = top_k
     self.versions = [_version(m.weights) for m in self._models]
     self.vocabulary = next(

@@ -136,9 +136,9 @@ class ServingModule(export_base.ExportModule):
     checks = [
         _check_any(batch),
         tf.debugging.Assert(size == self.frame_size, [
-            'frames have', size, f'values each: they must have {self.frame_size}, '
-            + ' and then '.join(f'{f.size} of {f.name}'
-                                for f in self.params.features)]),
+            'frames have', size, 'values each: they must have '
+            f'{self.frame_size}, ' + ' and then '.join(
+                f'{f.size} of {f.name}' for f in self.params.features)]),
         tf.debugging.Assert(tf.size(num_frames) == batch, [
             'num_frames has', tf.size(num_frames), 'values for', batch,
             'videos: give one each']),

@@ -60,7 +60,7 @@ class Csv:
 
 
 class Parquet:
-  """Columns `id`, `class_indices`, `probabilities` and what is known besides."""
+  """Columns `id`, `class_indices`, `probabilities`, and what is known else."""
 
   def __init__(self, file, names: Sequence[str], embedding: bool):
     """Prepares an open file.

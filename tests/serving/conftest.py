@@ -1,0 +1,31 @@
+"""What tests of prediction share."""
+
+import jobs
+import pytest
+import served
+import tiny
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """Two runs; the students see different frames."""
+  where = tmp_path_factory.mktemp('runs')
+  every_second = {'task': {'model': {'student': {
+      **tiny.sizes()['task']['model']['student'],
+      'frames': {'uniform': {'every_n': 2}}}}}}
+  return [served.write_run(where / 'a'),
+          served.write_run(where / 'b', every_second)]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  """A folder of shards; every video has an id of its own."""
+  where = tmp_path_factory.mktemp('data')
+  for number, count in enumerate(jobs.COUNTS):
+    plain = where / 'plain'
+    tiny.write_records(plain, count, seed=number)
+    jobs.edit(plain, where / f'test{number}.tfrecord', lambda i, video: video
+              .context.feature['id'].bytes_list.value.__setitem__(
+                  0, b'%d-%d' % (number, i)))
+    plain.unlink()
+  return where

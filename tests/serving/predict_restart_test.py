@@ -1,0 +1,132 @@
+"""predict goes on where it stopped, and with its own job alone."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jobs
+import pytest
+import tensorflow as tf
+import tiny
+
+from yt8m_distill.serving import tables
+
+
+def _times(out):
+  return {path.name: path.stat().st_mtime_ns for path in out.glob('test*.csv')}
+
+
+def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
+    runs, data, tmp_path):
+  mended, out = tmp_path / 'mended', tmp_path / 'out'
+  shutil.copytree(data, mended)
+  last = mended / f'test{len(jobs.COUNTS) - 1}.tfrecord'
+  last.write_bytes(last.read_bytes()[:-1])
+  with pytest.raises(tf.errors.InvalidArgumentError,
+                     match=rf'{last.name}: unreadable from byte \d+ of \d+'):
+    jobs.predict(runs, mended, out, workers=1)
+  finished = _times(out)
+  assert set(finished) == {'test0.csv', 'test1.csv'}
+  assert set(os.listdir(out)) == {*finished, 'predict.json'}
+
+  shutil.copy(data / last.name, last)
+  jobs.predict(runs, mended, out)
+  assert finished.items() <= _times(out).items()
+  whole = jobs.predict(runs, data, tmp_path / 'whole')
+  assert jobs.contents(out) == jobs.contents(whole)
+
+
+def test_an_interrupt_leaves_whole_files_only(
+    runs, data, tmp_path, monkeypatch):
+  write, calls = tables.Csv.write, []
+
+  def interrupt(self, outputs):
+    calls.append(None)
+    if len(calls) == 3:  # In the second shard or the third.
+      signal.raise_signal(signal.SIGINT)
+      time.sleep(0.2)
+    write(self, outputs)
+
+  monkeypatch.setattr(tables.Csv, 'write', interrupt)
+  out = tmp_path / 'out'
+  with pytest.raises(KeyboardInterrupt):
+    jobs.predict(runs, data, out, workers=1, batch_size=4)
+  monkeypatch.undo()
+  whole = jobs.contents(
+      jobs.predict(runs, data, tmp_path / 'whole', batch_size=4))
+  left = jobs.contents(out)
+  assert left and left.items() < whole.items()
+  jobs.predict(runs, data, out, batch_size=4)
+  assert jobs.contents(out) == whole
+
+
+@pytest.mark.parametrize('change', [
+    {'top_k': 3}, {'format': 'parquet'}, {'network': 'teacher'},
+    {'input_path': '{data}/test0.tfrecord'}, {'model': '{runs[1]}'}])
+def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
+  out = jobs.predict(runs, data, tmp_path / 'out')
+  before = jobs.contents(out)
+  change = {key: value.format(data=data, runs=runs)
+            if isinstance(value, str) else value
+            for key, value in change.items()}
+  if 'model' in change:
+    change['model'] = [change['model']]
+  with pytest.raises(ValueError, match='is of another job: .*'
+                     f'{next(iter(change))} is .*, and was .*output_dir'):
+    jobs.predict(runs, data, out, **change)
+  assert jobs.contents(out) == before
+
+
+def test_files_that_no_job_made_are_not_taken_for_finished(
+    runs, data, tmp_path):
+  (tmp_path / 'test1.csv').write_text('mine')
+  with pytest.raises(ValueError, match='test1.csv is there, but no .*predict'):
+    jobs.predict(runs, data, tmp_path)
+  assert (tmp_path / 'test1.csv').read_text() == 'mine'
+
+
+def _command(run, data, out):
+  return [sys.executable, '-m', 'yt8m_distill.serving.predict',
+          f'--model={run}', f'--input_path={data}/*.tfrecord',
+          f'--output_dir={out}', f'--top_k={jobs.TOP_K}', '--workers=1']
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
+    runs, data, tmp_path):
+  many = tmp_path / 'many'
+  many.mkdir()
+  for number in range(40):
+    shutil.copy(data / 'test2.tfrecord', many / f'{number:02}.tfrecord')
+  command, out = _command(runs[0], many, tmp_path / 'out'), tmp_path / 'out'
+  with subprocess.Popen(
+      command, cwd=tiny.ROOT, stderr=subprocess.DEVNULL,
+      env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)}) as process:
+    while not (out / '02.csv').exists():
+      assert process.poll() is None
+      time.sleep(0.01)
+    process.kill()
+  finished = {path.name: path.stat().st_mtime_ns for path in out.glob('*.csv')}
+  assert len(finished) < 40
+  tiny.python(*command[1:])
+  whole = jobs.predict(runs, many, tmp_path / 'whole')
+  assert jobs.contents(out) == jobs.contents(whole)
+  assert all((out / name).stat().st_mtime_ns == when
+             for name, when in finished.items())
+
+
+@pytest.mark.slow
+def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
+  cut = tmp_path / 'cut'
+  shutil.copytree(data, cut)
+  path = cut / 'test2.tfrecord'
+  path.write_bytes(path.read_bytes()[:-1])
+  done = tiny.python(*_command(runs[0], cut, tmp_path / 'out')[1:], check=False)
+  assert done.returncode == 1
+  assert 'Traceback' not in done.stderr
+  assert re.match(rf'Error: {path}: unreadable from byte \d+ of \d+ on: .*',
+                  done.stderr.splitlines()[-1])
