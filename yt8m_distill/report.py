@@ -8,7 +8,6 @@ curves.png (losses and GAP over steps).
 """
 
 import os
-import sys
 from typing import Dict, List, Sequence, Tuple
 
 import matplotlib
@@ -16,6 +15,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
 from yt8m_distill import baseline
+from yt8m_distill import command
 from yt8m_distill.tasks import evaluation
 from yt8m_distill.tasks import runs as runs_lib
 
@@ -129,10 +129,7 @@ def plot(run: str, path: str):
   tf.io.gfile.rename(partial, path, overwrite=True)
 
 
-def main(argv: Sequence[str]):
-  if len(argv) < 2:
-    sys.exit('usage: python -m yt8m_distill.report RUN [RUN ...]')
-  runs = argv[1:]
+def main(runs: Sequence[str]):
   text = table(runs)
   evaluation.write_text(os.path.join(runs[0], 'report.md'), text)
   print(text)
@@ -144,4 +141,4 @@ def main(argv: Sequence[str]):
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command.run(main, 'RUN...')

@@ -162,8 +162,8 @@ def test_describes_itself(out, vocabulary):
   assert json.loads((out / 'evaluation.json').read_text())['metrics'] == {
       'gap': 0.75}
   spec = json.loads((out / 'input.json').read_text())
-  assert spec['features'] == [{'name': 'rgb', 'size': 8},
-                              {'name': 'audio', 'size': 4}]
+  assert [(feature['name'], feature['size']) for feature in spec['features']
+         ] == [('rgb', 8), ('audio', 4)]
   assert spec['max_frames'] == tiny.MAX_FRAMES
   assert spec['frames_read'] == {'type': 'uniform', 'every_n': tiny.EVERY_N,
                                  'length': 'ceil', 'at_most': 4}
@@ -224,7 +224,7 @@ def _refused(match, *args, **kwargs):
 def test_bad_arguments(run, tmp_path, vocabulary):
   out = str(tmp_path / 'out')
   _refused("network is 'both'", run, out, name='both')
-  _refused('top_k is 13', run, out, top_k=13)
+  _refused('top_k is 0', run, out, top_k=0)
   _refused("tflite is 'int4'.*float32, dynamic, float16", run, out,
            kinds=['int4'])
   _refused('no vocabulary nowhere.csv.*--vocabulary', run, out,

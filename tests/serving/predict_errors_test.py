@@ -10,6 +10,7 @@ import pytest
 import served
 import tensorflow as tf
 
+from yt8m_distill import command
 from yt8m_distill.serving import predict as predict_lib
 
 
@@ -52,7 +53,7 @@ def test_a_record_of_garbage_is_named(runs, data, tmp_path):
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match='x.tfrecord, record 1 ') as error:
     jobs.predict(runs, where, tmp_path / 'out')
-  message = predict_lib._plain(error.value)
+  message = command.message(error.value)
   assert '\n' not in message and 'x.tfrecord, record 1 ' in message
 
 
@@ -62,7 +63,7 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
   (where / 'x.tfrecord').write_bytes(b'')
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
     jobs.predict(runs, where, tmp_path / 'out')
-  message = predict_lib._plain(error.value)
+  message = command.message(error.value)
   assert message.startswith(f'{where}/x.tfrecord: unreadable from byte 0 of 0')
   assert message.endswith('without what is lost.')
 
@@ -85,7 +86,6 @@ def test_networks_of_different_classes_are_not_averaged(
     ({'model': ['{tmp}/none']}, 'none is no export.*no checkpoint'),
     ({'model': ['{data}']}, '{data} is no export.*without a checkpoint'),
     ({'model': ['{tmp}/foreign']}, 'foreign is a SavedModel without.*records'),
-    ({'top_k': 13}, 'top_k is 13: .* between 1 and .*12'),
     ({'top_k': 0}, 'top_k is 0'),
     ({'batch_size': 0}, 'batch_size is 0'),
     ({'workers': 0}, 'workers is 0'),

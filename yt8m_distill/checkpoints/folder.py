@@ -1,8 +1,9 @@
 """Reading a network out of a run, and writing one as a run of its own."""
 
+import contextlib
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 import tensorflow as tf
 import tf_keras
@@ -90,22 +91,14 @@ def write(folder: str, model: tf_keras.Model, params: cfg.ExperimentConfig,
   Raises:
     ValueError: the folder holds something.
   """
-  folder = folder.rstrip('/')
-  check_free(folder)
-  partial = f'{folder}.partial'
-  if tf.io.gfile.exists(partial):  # Of a conversion that was cut off.
-    tf.io.gfile.rmtree(partial)
-  tf.io.gfile.makedirs(partial)
-  checkpoint = tf.train.Checkpoint(
-      model=model, global_step=tf.Variable(step, dtype=tf.int64))
-  tf.train.CheckpointManager(checkpoint, partial, 1).save(step)
-  train_utils.serialize_config(params, partial)
-  if results:
-    evaluation.write_text(os.path.join(partial, 'evaluation.json'),
-                          json.dumps(results, indent=2) + '\n')
-  if tf.io.gfile.exists(folder):
-    tf.io.gfile.rmtree(folder)
-  tf.io.gfile.rename(partial, folder)
+  with new_folder(folder) as partial:
+    checkpoint = tf.train.Checkpoint(
+        model=model, global_step=tf.Variable(step, dtype=tf.int64))
+    tf.train.CheckpointManager(checkpoint, partial, 1).save(step)
+    train_utils.serialize_config(params, partial)
+    if results:
+      evaluation.write_text(os.path.join(partial, 'evaluation.json'),
+                            json.dumps(results, indent=2) + '\n')
 
 
 def check_free(folder: str):
@@ -114,3 +107,22 @@ def check_free(folder: str):
       not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)):
     raise ValueError(f'{folder} already holds something: name another folder, '
                      'or remove it.')
+
+
+@contextlib.contextmanager
+def new_folder(folder: str) -> Iterator[str]:
+  """Yields a folder to fill, which gets its name when that is done.
+
+  Raises:
+    ValueError: `folder` holds something.
+  """
+  folder = folder.rstrip('/')
+  check_free(folder)
+  partial = f'{folder}.partial'
+  if tf.io.gfile.exists(partial):  # Of one that was cut off.
+    tf.io.gfile.rmtree(partial)
+  tf.io.gfile.makedirs(partial)
+  yield partial
+  if tf.io.gfile.exists(folder):
+    tf.io.gfile.rmtree(folder)
+  tf.io.gfile.rename(partial, folder)

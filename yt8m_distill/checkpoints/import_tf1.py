@@ -16,10 +16,10 @@ cannot be told apart.
 
 from typing import Sequence
 
-from absl import app
 from absl import flags
 
 from official.core import config_definitions as cfg
+from yt8m_distill import command
 from yt8m_distill.checkpoints import folder as folder_lib
 from yt8m_distill.checkpoints import tf1_checkpoint
 from yt8m_distill.configs import classification
@@ -99,14 +99,11 @@ def _define_flags():
 
 
 def main(argv: Sequence[str]):
-  if len(argv) != 3:
-    raise app.UsageError('give CHECKPOINT and OUT')
-  convert(argv[1], argv[2], every_n=FLAGS.every_n,
-          student_chunks=FLAGS.student_chunks,
+  convert(*argv, every_n=FLAGS.every_n, student_chunks=FLAGS.student_chunks,
           teacher_chunks=FLAGS.teacher_chunks, max_frames=FLAGS.max_frames,
           features=FLAGS.features)
 
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command.run(main, 'CHECKPOINT', 'OUT')

@@ -8,11 +8,11 @@ own params.yaml, and its share of evaluation.json where the checkpoint was
 evaluated. It can be evaluated, fine-tuned from, exported and predicted with.
 """
 
-import sys
 from typing import Sequence
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
+from yt8m_distill import command
 from yt8m_distill.checkpoints import folder as folder_lib
 
 
@@ -44,10 +44,8 @@ def extract(run: str, out: str):
 
 
 def main(argv: Sequence[str]):
-  if len(argv) != 3:
-    sys.exit('usage: python -m yt8m_distill.checkpoints.student RUN OUT')
-  extract(argv[1], argv[2])
+  extract(*argv)
 
 
 if __name__ == '__main__':
-  main(sys.argv)
+  command.run(main, 'RUN', 'OUT')

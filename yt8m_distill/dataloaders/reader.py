@@ -18,6 +18,7 @@ from google.protobuf import message as protobuf
 import tensorflow as tf
 
 from yt8m_distill import selection as selection_lib
+from yt8m_distill.dataloaders import layout
 
 _ID_KEYS = ('id', 'video_id')
 _LABELS = 'labels'
@@ -59,6 +60,7 @@ class FrameReader:
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be 1 or more.')
     self._features = [(f.name, f.size) for f in features]
+    self._layout = layout.Layout(self._features)
     self._max_frames = max_frames
     self._num_classes = num_classes
     self._selection = selection
@@ -81,33 +83,69 @@ class FrameReader:
         for.
       labels: bool [B, V].
     """
-    where = tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])
-    context = {key: tf.io.FixedLenFeature([], tf.string, '')
-               for key in _ID_KEYS}
-    context[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    context, lists, lengths = tf.io.parse_sequence_example(
-        serialized, context,
-        {name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-         for name, _ in self._features},
-        # The parser's own errors (of a list of floats, say) begin with this.
-        example_names=tf.strings.join([where, _KIND_REMEDY]))
-    ids = _video_ids(context, paths, indices)
+    records = (paths, indices, serialized)
+    if self._selection.type == 'all':
+      inputs, labels = self._read_regular(*records)
+    else:  # Finding the frames takes longer than parsing and decoding a few.
+      inputs, labels = self._read_any(*records)
+    size = sum(size for _, size in self._features)
+    inputs['frames'] = tf.ensure_shape(
+        inputs['frames'], [None, self._max_selected, size])
+    return inputs, tf.ensure_shape(labels, [None, self._num_classes])
+
+  def _read_regular(self, paths, indices, serialized) -> _Examples:
+    """Reads good records of the regular layout; others as `_read_any` does."""
+    regular, contexts, num_frames, frames = self._layout.read(
+        serialized, self._max_frames)
+    context, _, _ = self._parse(paths, indices, contexts)
     labels = context[_LABELS]
+    good = regular & tf.reduce_all(self._in_range(labels.values))
+    if self._labels_required:
+      good &= tf.reduce_all(_some(labels))
+
+    def examples():
+      joined = tf.concat([f[:, :self._max_frames] for f in frames], 2)
+      count = tf.minimum(num_frames, self._max_frames)
+      return self._examples(paths, indices, context, joined, count)
+
+    return tf.cond(good, examples,
+                   lambda: self._read_any(paths, indices, serialized))
+
+  def _read_any(self, paths, indices, serialized) -> _Examples:
+    """Reads any records, and says what is wrong with them."""
+    context, lists, lengths = self._parse(
+        paths, indices, serialized, [name for name, _ in self._features])
     strings = [lists[name] for name, _ in self._features]
     lengths = tf.stack([lengths[name] for name, _ in self._features], 1)
-    check = self._check(tf.strings.join([where, ' (id ', ids, ')']),
-                        serialized, strings, lengths, labels)
+    where = tf.strings.join([_where(paths, indices), ' (id ',
+                             _video_ids(context, paths, indices), ')'])
+    check = self._check(where, serialized, strings, lengths, context[_LABELS])
     with tf.control_dependencies([check]):
       frames, count = self._decode([tf.identity(s) for s in strings],
                                    tf.cast(lengths[:, 0], tf.int32))
-      hot = tf.stack([labels.indices[:, 0], labels.values], 1)
-      labels = tf.tensor_scatter_nd_update(
-          tf.zeros([tf.size(serialized), self._num_classes], tf.bool), hot,
-          tf.ones_like(labels.values, tf.bool))
+      return self._examples(paths, indices, context, frames, count)
+
+  def _parse(self, paths, indices, serialized, names: Sequence[str] = ()):
+    """Parses the context and the feature lists `names`."""
+    context = {key: tf.io.FixedLenFeature([], tf.string, '')
+               for key in _ID_KEYS}
+    context[_LABELS] = tf.io.VarLenFeature(tf.int64)
+    return tf.io.parse_sequence_example(
+        serialized, context,
+        {name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+         for name in names},
+        # The parser's own errors (of a list of floats, say) begin with this.
+        example_names=tf.strings.join([_where(paths, indices), _KIND_REMEDY]))
+
+  def _examples(self, paths, indices, context, frames, count) -> _Examples:
+    labels = context[_LABELS]
+    hot = tf.stack([labels.indices[:, 0], labels.values], 1)
     inputs = {'frames': frames, 'num_frames': count}
     if self._with_ids:
-      inputs['id'] = ids
-    return inputs, tf.ensure_shape(labels, [None, self._num_classes])
+      inputs['id'] = _video_ids(context, paths, indices)
+    return inputs, tf.tensor_scatter_nd_update(
+        tf.zeros([tf.size(paths), self._num_classes], tf.bool), hot,
+        tf.ones_like(labels.values, tf.bool))
 
   def check_format(self, path: str, index: int, serialized: bytes):
     """Says in plain words when records have another format altogether.
@@ -164,7 +202,10 @@ class FrameReader:
         tf.strings.join(strings), tf.uint8, fixed_length=size)
     padding = self._max_selected - tf.shape(frames)[1]
     frames = tf.pad(frames, [[0, 0], [0, padding], [0, 0]])
-    return tf.ensure_shape(frames, [None, self._max_selected, size]), count
+    return frames, count
+
+  def _in_range(self, labels):
+    return (labels >= 0) & (labels < self._num_classes)
 
   def _check(self, where, serialized, strings, lengths, labels):
     """Raises an InvalidArgumentError with all faults of the first bad record.
@@ -181,9 +222,8 @@ class FrameReader:
     """
     batch = tf.size(serialized)
     rows, values = labels.indices[:, 0], labels.values
-    in_range = (values >= 0) & (values < self._num_classes)
     range_good = tf.math.unsorted_segment_min(
-        tf.cast(in_range, tf.int32), rows, batch) > 0
+        tf.cast(self._in_range(values), tf.int32), rows, batch) > 0
     lengths_good = tf.reduce_all(
         (lengths > 0) & (lengths == lengths[:, :1]), 1)
     sizes_good = []
@@ -193,7 +233,7 @@ class FrameReader:
           (tf.strings.length(strings[i]) == size) | ~real, 1))
     labels_good = tf.fill([batch], True)
     if self._labels_required:
-      some = tf.math.bincount(tf.cast(rows, tf.int32), minlength=batch) > 0
+      some = _some(labels)
       labels_good = tf.cond(tf.reduce_all(some), lambda: some,
                             lambda: some | _have_labels(serialized))
 
@@ -223,6 +263,17 @@ class FrameReader:
     good = tf.reduce_all(
         tf.stack([labels_good, range_good, lengths_good, *sizes_good]), 0)
     return tf.cond(tf.reduce_all(good), tf.no_op, fail)
+
+
+def _where(paths, indices) -> tf.Tensor:
+  """What to call the records; string [B]."""
+  return tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])
+
+
+def _some(labels) -> tf.Tensor:
+  """Whether there is a label; bool [B]."""
+  return tf.math.bincount(tf.cast(labels.indices[:, 0], tf.int32), minlength=
+                          tf.cast(labels.dense_shape[0], tf.int32)) > 0
 
 
 def _video_ids(context, paths, indices) -> tf.Tensor:

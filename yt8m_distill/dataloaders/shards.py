@@ -22,8 +22,9 @@ from official.core import input_reader
 _HEADER = 12  # bytes: length and its CRC
 _FRAMING = 16  # bytes that a record takes beside its payload
 _BLOCK = 8  # records counted at once: one call per record costs more
-# Bytes read ahead, remote and local: a request is dear, and so is a cold cache.
-_BUFFERS = (8 << 20, 1 << 18)
+# Bytes read ahead, remote and local: a request is dear, but the kernel reads
+# ahead by itself, and a second buffer costs a copy.
+_BUFFERS = (8 << 20, 0)
 _THREADS = 16  # waiting for file systems, not computing
 
 

@@ -16,15 +16,14 @@ import itertools
 import multiprocessing
 import os
 import re
-import sys
-from typing import Iterator, NamedTuple, Optional, Sequence
+from typing import Iterator, NamedTuple, Optional
 
-from absl import app
 from absl import flags
 import numpy as np
 import tensorflow as tf
 import tqdm
 
+from yt8m_distill import command
 from yt8m_distill.dataloaders import simulated_frames
 from yt8m_distill.dataloaders import simulated_records
 
@@ -256,45 +255,34 @@ def simulate(output_dir: str,
   return [simulation.shard_path(shard) for shard in shards]
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines the command line; not on import, as other tools share names."""
+def _define_flags():
+  # Not on import: other commands share names.
   flags.DEFINE_string(
       'output_dir', None, 'Directory of the shards; made if missing.',
-      flag_values=values, required=True)
+      required=True)
   flags.DEFINE_string(
-      'split', 'train', 'Start of the file names: <split>0000.tfrecord, ...',
-      flag_values=values)
+      'split', 'train', 'Start of the file names: <split>0000.tfrecord, ...')
   flags.DEFINE_integer(
-      'num_videos', 0, 'Videos to write; 0 with --video_level: all records.',
-      flag_values=values)
+      'num_videos', 0, 'Videos to write; 0 with --video_level: all records.')
   flags.DEFINE_integer(
-      'videos_per_shard', 256, 'Videos in each file but the last.',
-      flag_values=values)
+      'videos_per_shard', 256, 'Videos in each file but the last.')
   flags.DEFINE_integer(
-      'num_classes', 3862, 'Labels are 0 to num_classes - 1.',
-      flag_values=values)
+      'num_classes', 3862, 'Labels are 0 to num_classes - 1.')
   flags.DEFINE_integer(
-      'seed', 0, 'Splits of one seed share their classes but no videos.',
-      flag_values=values)
+      'seed', 0, 'Splits of one seed share their classes but no videos.')
   flags.DEFINE_string(
-      'video_level', None, 'Glob of video-level records to simulate frames of.',
-      flag_values=values)
+      'video_level', None, 'Glob of video-level records to simulate frames of.')
 
 
-def main(argv: Sequence[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}; see --help.')
+def main(_):
   # Nothing runs on an accelerator, and claiming one could take it from others.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS
-  try:
-    simulate(values.output_dir, values.split, values.num_videos,
-             values.videos_per_shard, values.num_classes, values.seed,
-             values.video_level)
-  except (FileExistsError, FileNotFoundError, ValueError) as error:
-    sys.exit(f'simulate: {error}')
+  simulate(values.output_dir, values.split, values.num_videos,
+           values.videos_per_shard, values.num_classes, values.seed,
+           values.video_level)
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  _define_flags()
+  command.run(main)

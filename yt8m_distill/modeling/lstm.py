@@ -201,6 +201,15 @@ def _layer_arrays(size, kernel, rows):
   return [_array(size, [rows, kernel.shape[1] // 4]) for _ in range(6)]
 
 
+def _read_steps(array, offset, steps) -> tf.Tensor:
+  """Reads what the steps of a tile wrote from offset, [L, n, H]."""
+  # Of no other tile; TFLite can stack an array, but not gather from it.
+  if tf.get_static_value(array.size()) == steps:
+    values = array.stack()
+    return tf.ensure_shape(values, [steps, *values.shape[1:]])
+  return array.gather(offset + tf.range(steps))
+
+
 def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
   """a @ b computed in `dtype`, returned in float32."""
   return tf.cast(
@@ -238,7 +247,7 @@ def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
       return (t + 1, c, h, *arrays)
 
     arrays = _loop(steps, step, (0, zero, zero, *arrays))[3:]
-    x_LnD = arrays[-1].gather(offset + tf.range(steps))
+    x_LnD = _read_steps(arrays[-1], offset, steps)
     written.append(list(arrays))
   return written
 
@@ -249,7 +258,7 @@ def _pick_final(kept, lengths, offset, steps) -> tf.Tensor:
   picked = []
   for *_, c, h in kept:
     for array in (c, h):
-      values = array.gather(offset + tf.range(steps))
+      values = _read_steps(array, offset, steps)
       picked.append(tf.gather_nd(values, tf.stack([lengths - 1, rows], axis=1)))
   return tf.concat(picked, axis=1)
 

@@ -49,11 +49,11 @@ class Ensemble:
     Args:
       sources: exports, or what `checkpoints.folder.Network` reads.
       network: 'student' or 'teacher' of runs that have both.
-      top_k: K.
+      top_k: K; all classes where there are fewer.
 
     Raises:
       ValueError: a source holds no network, the networks differ in their
-        number of classes, or top_k does not fit it.
+        number of classes, or top_k is below 1.
     """
     self._models = [_read(source, network) for source in sources]
     outputs = [
@@ -66,10 +66,9 @@ class Ensemble:
         raise ValueError(
             f'{sources[0]} predicts {self.num_classes} classes and {source} '
             f'{count}: only networks for the same classes can be averaged.')
-    if not 1 <= top_k <= self.num_classes:
-      raise ValueError(f'top_k is {top_k}: it must lie between 1 and the '
-                       f'number of classes ({self.num_classes}).')
-    self._top_k = top_k
+    if top_k < 1:
+      raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
+    self._top_k = min(top_k, self.num_classes)
     self.versions = [_version(m.weights) for m in self._models]
     self.vocabulary = next(
         (m.vocabulary for m in self._models if m.vocabulary), '')

@@ -19,10 +19,8 @@ TensorFlow Serving put it at MODEL/1. Its signatures are those of
 import contextlib
 import json
 import os
-import sys
 from typing import List, Optional, Sequence
 
-from absl import app
 from absl import flags
 import pandas as pd
 import tensorflow as tf
@@ -30,6 +28,7 @@ import tf_keras
 
 from official.core import train_utils
 import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill import command
 from yt8m_distill.checkpoints import folder as folder_lib
 from yt8m_distill.checkpoints import student
 from yt8m_distill.serving import card
@@ -56,7 +55,6 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
     ValueError: `out` holds something, or an argument does not fit the network.
     ImportError: `kinds` need a package that is not installed.
   """
-  out = out.rstrip('/')
   folder_lib.check_free(out)
   tflite.check(kinds)
   with _float32():
@@ -64,7 +62,7 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
     names = _class_names(network, vocabulary)
     module = module_lib.ServingModule(
         network.network, network.model, top_k, names)
-    with _new_folder(out) as partial:
+    with folder_lib.new_folder(out) as partial:
       module_lib.save(partial, network.network,
                       module.get_inference_signatures(), records=module.records)
       _describe(partial, network, module, names)
@@ -82,19 +80,6 @@ def _float32():
     yield
   finally:
     tf_keras.mixed_precision.set_global_policy(policy)
-
-
-@contextlib.contextmanager
-def _new_folder(path: str):
-  """Yields a folder to fill, which gets its name when that is done."""
-  partial = f'{path}.partial'
-  if tf.io.gfile.exists(partial):  # Of an export that was cut off.
-    tf.io.gfile.rmtree(partial)
-  tf.io.gfile.makedirs(partial)
-  yield partial
-  if tf.io.gfile.exists(path):
-    tf.io.gfile.rmtree(path)
-  tf.io.gfile.rename(partial, path)
 
 
 def _class_names(network: folder_lib.Network,
@@ -153,13 +138,10 @@ def define_flags():
 
 
 def main(argv: Sequence[str]):
-  if len(argv) != 3:
-    sys.exit('usage: python -m yt8m_distill.serving.export RUN OUT [--flags]')
   values = flags.FLAGS
-  export(argv[1], argv[2], values.network, values.top_k, values.vocabulary,
-         values.tflite)
+  export(*argv, values.network, values.top_k, values.vocabulary, values.tflite)
 
 
 if __name__ == '__main__':
   define_flags()
-  app.run(main)
+  command.run(main, 'RUN', 'OUT')

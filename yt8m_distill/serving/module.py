@@ -42,20 +42,19 @@ class ServingModule(export_base.ExportModule):
     Args:
       network: trained.
       model: its configuration.
-      top_k: K, at most V.
+      top_k: K; all classes where there are fewer.
       names: of the V classes; none if they are not known.
 
     Raises:
-      ValueError: top_k or the number of names does not fit.
+      ValueError: top_k is below 1, or the number of names does not fit.
     """
     super().__init__(params=model, model=network)
-    if not 1 <= top_k <= model.num_classes:
-      raise ValueError(f'top_k is {top_k}: it must lie between 1 and '
-                       f'num_classes ({model.num_classes}).')
+    if top_k < 1:
+      raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     if names and len(names) != model.num_classes:
       raise ValueError(f'{len(names)} class names for {model.num_classes} '
                        'classes: give the vocabulary of the same release.')
-    self._top_k = top_k
+    self._top_k = min(top_k, model.num_classes)
     self._names = tf.constant(names) if names else None
     self.frame_size = sum(feature.size for feature in model.features)
     self._reader = reader.FrameReader(

@@ -23,11 +23,11 @@ import sys
 import threading
 from typing import Any, Dict, Sequence
 
-from absl import app
 from absl import flags
 import tensorflow as tf
 import tqdm
 
+from yt8m_distill import command
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
@@ -209,15 +209,6 @@ class _Progress:
     self._bar.close()
 
 
-def _plain(error: Exception) -> str:
-  """An error's text without what TensorFlow's runtime puts around it."""
-  if not isinstance(error, tf.errors.OpError):
-    return str(error)
-  text = error.message
-  ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
-  return ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]
-
-
 def _define_flags():
   flags.DEFINE_list('model', None, 'Runs, checkpoints or exports; predictions '
                     'of several are averaged.', required=True)
@@ -246,10 +237,8 @@ def main(_):
   except KeyboardInterrupt:
     sys.exit(f'Stopped. What is finished stays in {FLAGS.output_dir}; the same '
              'command goes on.')
-  except (ValueError, OSError, tf.errors.OpError) as error:
-    sys.exit(f'Error: {_plain(error)}')
 
 
 if __name__ == '__main__':
   _define_flags()
-  app.run(main)
+  command.run(main)

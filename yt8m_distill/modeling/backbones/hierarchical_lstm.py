@@ -94,8 +94,9 @@ class HierarchicalLstm(tf_keras.Model):
   def call(self, inputs, training=False):
     frames, num_frames = inputs['frames'], inputs['num_frames']
     chunks, length = self._chunks, self._chunk_length
-    lengths = tf.clip_by_value(
-        num_frames[:, None] - length * tf.range(chunks), 0, length)
+    # Clipping would do, but TFLite takes a clip to [0, 6] for a Relu6.
+    real = tf.sequence_mask(num_frames, chunks * length, tf.int32)
+    lengths = tf.reduce_sum(tf.reshape(real, [-1, chunks, length]), axis=2)
     states = self.lower(
         tf.reshape(frames, [-1, length, frames.shape[2]]),
         tf.reshape(lengths, [-1]), training=training,
