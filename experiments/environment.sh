@@ -25,3 +25,8 @@ python=$venv/bin/python
 # On a machine without a GPU TensorFlow logs errors about that at every start.
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore::FutureWarning}
+# glibc returns the buffers of a batch to the system and faults them in anew,
+# page by page; kept, they make input a quarter faster.
+export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4000000000}
+export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8000000000}
+export MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-67108864}
