@@ -118,11 +118,12 @@ def test_real_record_with_float_features():
   path = golden.SHARED / 'data/yt8m/malformed/float_features.tfrecord'
   reader = _reader({'rgb': 1024, 'audio': 128}, num_classes=3862)
   with pytest.raises(ValueError, match='float_features.tfrecord, record 0: '
-                     "feature 'rgb' is a float_list.*Quantise"):
+                     "feature 'rgb' is a float_list, but its format 'bytes'.*"
+                     'quantized_floats'):
     reader.check_format(str(path), 0, _file(path)[0])
   with pytest.raises(tf.errors.InvalidArgumentError,
-                     match='(?s)train07.tfrecord, record 0.*quantise float '
-                     'features first.*Feature list: (rgb|audio)'):
+                     match='(?s)train07.tfrecord, record 0.*as task.model.'
+                     'features says.*Feature list: (rgb|audio)'):
     _read(reader, _file(path)[0])
 
 
@@ -216,7 +217,7 @@ def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
   records = [_record(7), _serialize(_record(4, context={'id': b'a'}), how)]
 
   def outcome():
-    reader = _reader(max_frames=9, with_ids=True, labels_required=False)
+    reader = _reader(max_frames=9, with_ids=True, with_labels=False)
     try:
       inputs, labels = _read(reader, *records)
     except tf.errors.InvalidArgumentError as e:
@@ -292,8 +293,9 @@ def test_record_without_labels(context):
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match='record 1 .*: no `labels`'):
     _read(_reader(), *records)
-  _, labels = _read(_reader(labels_required=False), *records)
-  assert labels[0].any() and not labels[1].any()
+  # Nor is it read whether they are in range.
+  _, labels = _read(_reader(with_labels=False), *records, _record(labels=(99,)))
+  assert labels.shape == (3, 50) and not labels.any()
 
 
 def test_all_faults_of_a_record_are_told():
@@ -324,3 +326,107 @@ def test_no_example_at_all():
 def test_bad_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):
     _reader(**arguments)
+
+
+_FLOATS = {'RGB/feature/floats': 12, 'AUDIO/feature/floats': 4}
+
+
+def _float_reader(form, **kwargs):
+  features = [data.Feature(name=name, size=size, format=form)
+              for name, size in _FLOATS.items()]
+  return reader_lib.FrameReader(features, 9, 50, **{
+      'selection': _ALL, 'with_labels': False, **kwargs})
+
+
+def _float_record(values, sizes=None, context=None):
+  """`values`: float32 [frames, 16]."""
+  record = tf.train.SequenceExample()
+  for key, value in (context or {}).items():
+    record.context.feature[key].bytes_list.value.append(value)
+  start = 0
+  for name, size in (sizes or _FLOATS).items():
+    steps = record.feature_lists.feature_list[name].feature
+    for frame in values:
+      steps.add().float_list.value.extend(frame[start:start + size])
+    start += size
+  return record
+
+
+def test_float_features_are_kept_as_they_are():
+  rng = np.random.default_rng(0)
+  videos = [rng.normal(0, 3, [n, 16]).astype(np.float32) for n in (4, 12, 1)]
+  records = [_float_record(v) for v in videos]
+  inputs, _ = _read(_float_reader('floats'), *records)
+  assert inputs['frames'].dtype == np.float32
+  assert inputs['num_frames'].tolist() == [4, 9, 1]
+  for row, video in zip(inputs['frames'], videos):
+    count = min(9, len(video))
+    np.testing.assert_array_equal(row[:count], video[:count])
+    assert not row[count:].any()
+  chosen, _ = _read(_float_reader('floats', selection=_every(4)), *records)
+  assert chosen['num_frames'].tolist() == [1, 3, 1]
+  np.testing.assert_array_equal(chosen['frames'][1], videos[1][[0, 4, 8]])
+  assert not chosen['frames'][0, 1:].any()
+
+
+def test_floats_are_quantised_as_the_releases_are():
+  """Bytes come back from their own dequantised values; the rest is clipped."""
+  rng = np.random.default_rng(0)
+  stored = rng.integers(0, 256, [5, 16])
+  values = (stored * (4 / 255) + (4 / 512 - 2)).astype(np.float32)
+  values[0, :2] = 3.7, -9.0
+  stored[0, :2] = 255, 0
+  inputs, _ = _read(_float_reader('quantized_floats'), _float_record(values))
+  assert inputs['frames'].dtype == np.uint8
+  np.testing.assert_array_equal(inputs['frames'][0, :5], stored)
+
+
+def test_stored_bytes_and_quantised_floats_join():
+  features = [data.Feature(name='rgb', size=12), data.Feature(
+      name='AUDIO/feature/floats', size=4, format='quantized_floats')]
+  record = _record(3, features={'rgb': 12})
+  record.MergeFrom(_float_record(
+      np.zeros([3, 4], np.float32), {'AUDIO/feature/floats': 4}))
+  inputs, _ = _read(reader_lib.FrameReader(features, 9, 50, _ALL), record)
+  rgb = [frame.bytes_list.value[0]
+         for frame in record.feature_lists.feature_list['rgb'].feature]
+  assert inputs['frames'][0, :3, :12].tobytes() == b''.join(rgb)
+  assert (inputs['frames'][0, :3, 12:] == 127).all()
+
+
+def test_path_of_mediapipe_is_an_id():
+  values = np.zeros([2, 16], np.float32)
+  reader = _float_reader('floats', with_ids=True)
+  inputs, _ = _read(
+      reader, _float_record(values, context={'clip/data_path': b'/my/dog.mp4'}),
+      _float_record(values))
+  assert inputs['id'].tolist() == [b'/my/dog.mp4', b'train07.tfrecord:1']
+
+
+@pytest.mark.parametrize('values,words', [
+    (np.full([2, 16], np.nan), 'RGB/feature/floats holds NaN or infinity: '
+     'AUDIO/feature/floats holds NaN'),
+    (np.zeros([2, 14]), '(?s)record 0.*as task.model.features says.*values'),
+])
+def test_bad_floats_are_named(values, words):
+  with pytest.raises(tf.errors.InvalidArgumentError,
+                     match=words.replace(': AUDIO', '.*AUDIO')):
+    _read(_float_reader('floats'), _float_record(values.astype(np.float32)))
+
+
+@pytest.mark.parametrize('forms,words', [
+    (('floats', 'bytes'), 'cannot be joined; make it quantized_floats'),
+    (('text', 'bytes'), "formats of features are .*'text'.*choose of bytes"),
+])
+def test_bad_formats_are_an_error(forms, words):
+  features = [data.Feature(name=name, size=size, format=form)
+              for (name, size), form in zip(_FLOATS.items(), forms)]
+  with pytest.raises(ValueError, match=words):
+    reader_lib.FrameReader(features, 9, 50, _ALL)
+
+
+def test_bytes_where_floats_are_expected_are_explained():
+  record = _record(2, features=_FLOATS)
+  with pytest.raises(ValueError, match='is a bytes_list, but its format '
+                     "'floats' is a float_list. Set its format .* to bytes"):
+    _float_reader('floats').check_format('a', 0, record.SerializeToString())

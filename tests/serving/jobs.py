@@ -34,7 +34,7 @@ def predict(runs, data, out, **arguments):
 
 def _read(sources, *arguments):
   """Reads networks, the same ones once for all tests of a process."""
-  key = (*sources, *arguments)
+  key = (*sources, str(arguments))
   if key not in _kept:
     _kept[key] = _ENSEMBLE(sources, *arguments)
   return _kept[key]

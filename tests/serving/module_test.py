@@ -131,7 +131,7 @@ def _floats():
 @pytest.mark.parametrize('bad, message', [
     (b'garbage', 'request, record 1 '),
     (b'', 'request, record 1 .*have 0, 0 frames'),
-    (_floats(), 'record 1 .*one byte string of uint8'),
+    (_floats(), 'record 1 .*one byte string, or a float list'),
 ])
 def test_bad_records(module, videos, bad, message):
   with pytest.raises(tf.errors.InvalidArgumentError, match=message):

@@ -42,7 +42,9 @@ def parse_features(items: Sequence[str]) -> List[Feature]:
     if not 2 <= len(parts) <= 3 or not parts[1].isdecimal():
       raise ValueError(f'Feature {item!r} cannot be read: write NAME:SIZE or '
                        'NAME:SIZE:FORMAT, as in rgb:1024,audio:128.')
-    features.append(Feature(parts[0], int(parts[1]), *parts[2:]))
+    features.append(Feature(
+        name=parts[0], size=int(parts[1]),
+        **({'format': parts[2]} if parts[2:] else {})))
   return features
 
 

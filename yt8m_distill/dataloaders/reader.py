@@ -3,9 +3,10 @@
 Source: the frame-level `tf.train.SequenceExample` of all YouTube-8M releases.
 Context: `id` (2018, 2019) or `video_id` (2017), `labels` (int64; absent in the
 test partitions). Feature lists: per feature one byte string a frame, its values
-uint8. Deviations from the original reader: frames stay uint8 and are chosen
-before they are decoded; a record without frames or with features of different
-length is an error; a record without id is called `<shard>:<index>`.
+uint8. MediaPipe's records have float lists and `clip/data_path`. Deviations from
+the original reader: frames stay uint8 and are chosen before they are decoded; a
+record without frames or with features of different length is an error; a record
+without id is called `<shard>:<index>`.
 
 B records, T frames of the longest, K chosen frames at most, D features, V
 classes. A whole batch is read at once: one call per record costs more than what
@@ -14,60 +15,82 @@ it does, and here frames are decoded straight into the padded batch.
 
 from typing import Dict, List, Sequence, Tuple
 
-from google.protobuf import message as protobuf
 import tensorflow as tf
 
 from yt8m_distill import selection as selection_lib
+from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import checks
 from yt8m_distill.dataloaders import layout
 
-_ID_KEYS = ('id', 'video_id')
+_FORMATS = ('bytes', 'quantized_floats', 'floats')
+_ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
-_KIND_REMEDY = (' (each frame of a feature must be one byte string of uint8 '
-                'values, and labels int64; quantise float features first)')
+# The parser's own errors begin with this, behind the name of the record.
+_REMEDY = (' (each frame of a feature must be stored as task.model.features '
+           'says: one byte string, or a float list of its size; labels must be '
+           'int64)')
 _Examples = Tuple[Dict[str, tf.Tensor], tf.Tensor]
 
 
 class FrameReader:
-  """Parses, checks and decodes batches of records, inside tf.data."""
+  """Parses, checks and decodes batches of records, inside tf.data.
 
-  def __init__(self, features: Sequence, max_frames: int, num_classes: int,
-               selection, with_ids: bool = False,
-               labels_required: bool = True):
+  Attributes:
+    dtype: of the frames: uint8, or float32 where features are kept as floats.
+  """
+
+  def __init__(self, features: Sequence[data.Feature], max_frames: int,
+               num_classes: int, selection, with_ids: bool = False,
+               with_labels: bool = True):
     """Initializes the reader.
 
     Args:
-      features: objects with `name`, a key in the record, and `size`, bytes per
-        frame; joined in this order.
+      features: joined in this order.
       max_frames: longer videos are cut here.
       num_classes: V.
       selection: a `configs.model.FrameSelection`, which frames to decode.
       with_ids: put `id` into the examples.
-      labels_required: a record without the key `labels` is an error, and not a
-        video without labels.
+      with_labels: read labels; a record without that key is then an error. If
+        not, no video has any.
 
     Raises:
       ValueError: an argument is out of its range.
     """
-    if not features or any(not f.name or f.size < 1 for f in features):
+    named = [(f.name, f.size) for f in features]
+    if not features or any(not name or size < 1 for name, size in named):
       raise ValueError(
-          f'features are {[(f.name, f.size) for f in features]}: give at least '
-          'one, each with a name and a size of 1 or more.')
+          f'features are {named}: give at least one, each with a name and a '
+          'size of 1 or more.')
     if len({f.name for f in features}) < len(features):
       raise ValueError(f'features are {[f.name for f in features]}: give each '
                        'one once.')
+    formats = {f.format for f in features}
+    if not formats <= set(_FORMATS):
+      raise ValueError(f'formats of features are {sorted(formats)}: choose of '
+                       f'{", ".join(_FORMATS)}.')
+    if 'floats' in formats and len(formats) > 1:
+      raise ValueError(f'formats of features are {sorted(formats)}: floats and '
+                       'what is stored in 8 bits cannot be joined; make it '
+                       'quantized_floats.')
     for name, value in (('max_frames', max_frames),
                         ('num_classes', num_classes)):
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be 1 or more.')
-    self._features = [(f.name, f.size) for f in features]
-    self._layout = layout.Layout(self._features)
+    self.dtype = tf.float32 if formats == {'floats'} else tf.uint8
+    self._features = list(features)
+    self._as_bytes = formats == {'bytes'}
     self._max_frames = max_frames
     self._num_classes = num_classes
     self._selection = selection
     self._with_ids = with_ids
-    self._labels_required = labels_required
+    self._with_labels = with_labels
     self._max_selected = selection_lib.max_selected(selection, max_frames)
+    self._layout = None
+    # To find few frames takes longer than to parse and decode them.
+    if self._as_bytes and selection.type == 'all':
+      self._layout = layout.Layout(named)
 
+  @tf.autograph.experimental.do_not_convert  # Several times faster to trace.
   def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
                serialized: tf.Tensor) -> _Examples:
     """Reads a batch of records.
@@ -78,20 +101,21 @@ class FrameReader:
       serialized: string [B].
 
     Returns:
-      inputs: `frames` uint8 [B, K, D], zero behind the chosen frames;
-        `num_frames` int32 [B], how many are chosen; `id` string [B] if asked
-        for.
+      inputs: `frames` uint8 (or float32) [B, K, D], zero behind the chosen
+        frames; `num_frames` int32 [B], how many are chosen; `id` string [B] if
+        asked for.
       labels: bool [B, V].
     """
-    records = (paths, indices, serialized)
-    if self._selection.type == 'all':
-      inputs, labels = self._read_regular(*records)
-    else:  # Finding the frames takes longer than parsing and decoding a few.
-      inputs, labels = self._read_any(*records)
-    size = sum(size for _, size in self._features)
+    read = self._read_regular if self._layout else self._read_any
+    inputs, labels = read(paths, indices, serialized)
+    size = sum(feature.size for feature in self._features)
     inputs['frames'] = tf.ensure_shape(
         inputs['frames'], [None, self._max_selected, size])
     return inputs, tf.ensure_shape(labels, [None, self._num_classes])
+
+  def check_format(self, path: str, index: int, serialized: bytes):
+    """Raises a ValueError where a record has another format altogether."""
+    checks.check_format(self._features, path, index, serialized)
 
   def _read_regular(self, paths, indices, serialized) -> _Examples:
     """Reads good records of the regular layout; others as `_read_any` does."""
@@ -99,8 +123,9 @@ class FrameReader:
         serialized, self._max_frames)
     context, _, _ = self._parse(paths, indices, contexts)
     labels = context[_LABELS]
-    good = regular & tf.reduce_all(self._in_range(labels.values))
-    if self._labels_required:
+    good = regular & tf.reduce_all(
+        (labels.values >= 0) & (labels.values < self._num_classes))
+    if self._with_labels:
       good &= tf.reduce_all(_some(labels))
 
     def examples():
@@ -114,28 +139,44 @@ class FrameReader:
   def _read_any(self, paths, indices, serialized) -> _Examples:
     """Reads any records, and says what is wrong with them."""
     context, lists, lengths = self._parse(
-        paths, indices, serialized, [name for name, _ in self._features])
-    strings = [lists[name] for name, _ in self._features]
-    lengths = tf.stack([lengths[name] for name, _ in self._features], 1)
+        paths, indices, serialized, self._features)
+    values = [lists[feature.name] for feature in self._features]
+    lengths = tf.stack([lengths[f.name] for f in self._features], 1)
+    labels = context[_LABELS]
+    labels_there = tf.fill([tf.size(serialized)], True)
+    if self._with_labels:
+      some = _some(labels)
+      labels_there = tf.cond(tf.reduce_all(some), lambda: some,
+                             lambda: some | _have_labels(serialized))
     where = tf.strings.join([_where(paths, indices), ' (id ',
                              _video_ids(context, paths, indices), ')'])
-    check = self._check(where, serialized, strings, lengths, context[_LABELS])
+    check = checks.assert_good(self._features, where, values, lengths,
+                               labels_there, labels, self._num_classes)
     with tf.control_dependencies([check]):
-      frames, count = self._decode([tf.identity(s) for s in strings],
+      frames, count = self._decode([tf.identity(v) for v in values],
                                    tf.cast(lengths[:, 0], tf.int32))
       return self._examples(paths, indices, context, frames, count)
 
-  def _parse(self, paths, indices, serialized, names: Sequence[str] = ()):
-    """Parses the context and the feature lists `names`."""
+  def _parse(self, paths, indices, serialized,
+             features: Sequence[data.Feature] = ()):
+    """Parses the context and the lists of `features`."""
     context = {key: tf.io.FixedLenFeature([], tf.string, '')
                for key in _ID_KEYS}
-    context[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    return tf.io.parse_sequence_example(
-        serialized, context,
-        {name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-         for name in names},
-        # The parser's own errors (of a list of floats, say) begin with this.
-        example_names=tf.strings.join([_where(paths, indices), _KIND_REMEDY]))
+    if self._with_labels:
+      context[_LABELS] = tf.io.VarLenFeature(tf.int64)
+    lists = {
+        f.name: tf.io.FixedLenSequenceFeature(
+            *(([], tf.string) if f.format == 'bytes' else
+              ([f.size], tf.float32)), allow_missing=True)
+        for f in features}
+    context, lists, lengths = tf.io.parse_sequence_example(
+        serialized, context, lists,
+        example_names=tf.strings.join([_where(paths, indices), _REMEDY]))
+    if not self._with_labels:
+      context[_LABELS] = tf.sparse.SparseTensor(
+          tf.zeros([0, 2], tf.int64), tf.zeros([0], tf.int64),
+          tf.stack([tf.size(serialized, tf.int64), 0]))
+    return context, lists, lengths
 
   def _examples(self, paths, indices, context, frames, count) -> _Examples:
     labels = context[_LABELS]
@@ -147,122 +188,45 @@ class FrameReader:
         tf.zeros([tf.size(paths), self._num_classes], tf.bool), hot,
         tf.ones_like(labels.values, tf.bool))
 
-  def check_format(self, path: str, index: int, serialized: bytes):
-    """Says in plain words when records have another format altogether.
-
-    The graph would say less, for its parser knows only the keys it asks for.
-
-    Args:
-      path: file of the record.
-      index: its position there.
-      serialized: the record.
-
-    Raises:
-      ValueError: no SequenceExample, or a feature is missing or not of bytes.
-    """
-    where = f'{path}, record {index}'
-    try:
-      record = tf.train.SequenceExample.FromString(serialized)
-    except protobuf.DecodeError as e:
-      raise ValueError(f'{where}: no tf.train.SequenceExample. Set input_path '
-                       'to frame-level YouTube-8M records.') from e
-    lists = record.feature_lists.feature_list
-    for name, _ in self._features:
-      if name not in lists:
-        raise ValueError(
-            f'{where}: no frame-level feature {name!r}, but '
-            f'{sorted(lists) or "none at all"}; of the whole video '
-            f'{sorted(record.context.feature)}. Correct task.model.features, '
-            'or input_path where these are video-level records.')
-      for frame in lists[name].feature:
-        if frame.WhichOneof('kind') != 'bytes_list':
-          raise ValueError(
-              f'{where}: feature {name!r} is a {frame.WhichOneof("kind")}, not '
-              'a bytes_list of uint8 values. Quantise it as the releases do, '
-              'to round((x + 2 - 4 / 512) * 255 / 4) clipped to 0 to 255, and '
-              'write one byte string per frame.')
-
-  def _decode(self, strings: List[tf.Tensor],
+  def _decode(self, values: List[tf.Tensor],
               num_frames: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Chooses among byte strings [B, T], and decodes the chosen alone."""
+    """Chooses among frames [B, T, ...], and decodes the chosen alone."""
     indices, count = selection_lib.frame_indices(
         tf.minimum(num_frames, self._max_frames), self._selection,
         self._max_frames)
     if self._selection.type == 'all':  # A slice of everything copies nothing.
-      strings = [s[:, :self._max_selected] for s in strings]
+      values = [v[:, :self._max_selected] for v in values]
     else:
-      indices = tf.minimum(indices, tf.shape(strings[0])[1] - 1)
-      chosen = tf.sequence_mask(count, self._max_selected)
-      strings = [tf.where(chosen, tf.gather(s, indices, batch_dims=1), '')
-                 for s in strings]
-    # Joining strings and decoding them takes less than half the time of
-    # decoding feature by feature and joining what comes out.
-    size = sum(size for _, size in self._features)
-    frames = tf.io.decode_raw(
-        tf.strings.join(strings), tf.uint8, fixed_length=size)
+      indices = tf.minimum(indices, tf.shape(values[0])[1] - 1)
+      values = [tf.gather(v, indices, batch_dims=1) for v in values]
+    chosen = tf.sequence_mask(count, tf.shape(values[0])[1])
+    if self._as_bytes:
+      # Joining strings and decoding them takes less than half the time of
+      # decoding feature by feature and joining what comes out.
+      frames = _bytes(
+          tf.where(chosen, tf.strings.join(values), ''),
+          sum(feature.size for feature in self._features))
+    else:
+      frames = tf.concat([
+          _numbers(v, f) for v, f in zip(values, self._features)], 2)
+      frames = tf.where(chosen[..., None], frames, tf.zeros([], self.dtype))
     padding = self._max_selected - tf.shape(frames)[1]
-    frames = tf.pad(frames, [[0, 0], [0, padding], [0, 0]])
-    return frames, count
+    return tf.pad(frames, [[0, 0], [0, padding], [0, 0]]), count
 
-  def _in_range(self, labels):
-    return (labels >= 0) & (labels < self._num_classes)
 
-  def _check(self, where, serialized, strings, lengths, labels):
-    """Raises an InvalidArgumentError with all faults of the first bad record.
+def _bytes(strings, size: int) -> tf.Tensor:
+  return tf.io.decode_raw(strings, tf.uint8, fixed_length=size)
 
-    Args:
-      where: string [B], what to call the records.
-      serialized: string [B].
-      strings: per feature string [B, T], '' behind the frames.
-      lengths: int64 [B, features], frames of each.
-      labels: sparse int64 [B, labels].
 
-    Returns:
-      An operation to wait for.
-    """
-    batch = tf.size(serialized)
-    rows, values = labels.indices[:, 0], labels.values
-    range_good = tf.math.unsorted_segment_min(
-        tf.cast(self._in_range(values), tf.int32), rows, batch) > 0
-    lengths_good = tf.reduce_all(
-        (lengths > 0) & (lengths == lengths[:, :1]), 1)
-    sizes_good = []
-    for i, (_, size) in enumerate(self._features):
-      real = tf.sequence_mask(lengths[:, i], tf.shape(strings[i])[1])
-      sizes_good.append(tf.reduce_all(
-          (tf.strings.length(strings[i]) == size) | ~real, 1))
-    labels_good = tf.fill([batch], True)
-    if self._labels_required:
-      some = _some(labels)
-      labels_good = tf.cond(tf.reduce_all(some), lambda: some,
-                            lambda: some | _have_labels(serialized))
-
-    def fail():
-      names = ', '.join(name for name, _ in self._features)
-      bad = tf.argmin(tf.cast(good, tf.int32))
-      problems = [
-          (labels_good, ['no `labels`; only prediction reads such videos']),
-          (range_good, [
-              'labels are ', _list(values[rows == bad]), ', but must lie '
-              f'between 0 and {self._num_classes - 1}; set '
-              'task.model.num_classes']),
-          (lengths_good, [
-              f'{names} have ', _list(lengths[bad]), ' frames, but each must '
-              'have equally many, at least 1 (0 may mean that the feature is '
-              'missing); correct task.model.features or leave the record out']),
-      ]
-      for i, (name, size) in enumerate(self._features):
-        widths = tf.strings.length(strings[i][bad, :lengths[bad, i]])
-        problems.append((sizes_good[i], [
-            f'{name} has frames of ', _list(tf.unique(widths)[0]),
-            f' bytes, not {size}; set its size in task.model.features']))
-      texts = [tf.where(fine[bad], '', tf.strings.join([': ', *text]))
-               for fine, text in problems]
-      return tf.Assert(False, [tf.strings.join([where[bad], *texts, '.'])])
-
-    good = tf.reduce_all(
-        tf.stack([labels_good, range_good, lengths_good, *sizes_good]), 0)
-    return tf.cond(tf.reduce_all(good), tf.no_op, fail)
+def _numbers(values, feature: data.Feature) -> tf.Tensor:
+  """Frames [B, T, size] of stored ones."""
+  if feature.format == 'bytes':
+    return _bytes(values, feature.size)
+  if feature.format == 'floats':
+    return values
+  # As the releases quantise: uint8 over [-2, 2].
+  steps = tf.round((values + (2.0 - 4.0 / 512.0)) * (255.0 / 4.0))
+  return tf.cast(tf.clip_by_value(steps, 0.0, 255.0), tf.uint8)
 
 
 def _where(paths, indices) -> tf.Tensor:
@@ -277,12 +241,12 @@ def _some(labels) -> tf.Tensor:
 
 
 def _video_ids(context, paths, indices) -> tf.Tensor:
-  """`id`, else `video_id`, else `<shard>:<index>`; string [B]."""
-  first, second = (context[key] for key in _ID_KEYS)
+  """The first of _ID_KEYS that is there, else `<shard>:<index>`; string [B]."""
   shards = tf.strings.regex_replace(paths, '.*/', '')
-  return tf.where(first != '', first, tf.where(
-      second != '', second,
-      tf.strings.join([shards, tf.strings.as_string(indices)], ':')))
+  ids = tf.strings.join([shards, tf.strings.as_string(indices)], ':')
+  for key in reversed(_ID_KEYS):
+    ids = tf.where(context[key] != '', context[key], ids)
+  return ids
 
 
 def _have_labels(serialized) -> tf.Tensor:
@@ -298,7 +262,3 @@ def _have_labels(serialized) -> tf.Tensor:
   entries = field('tensorflow.Features', 'feature', contexts)
   keys = field('tensorflow.Features.FeatureEntry', 'key', entries)
   return tf.reduce_any(keys == _LABELS, 1)
-
-
-def _list(values) -> tf.Tensor:
-  return tf.strings.reduce_join(tf.strings.as_string(values), separator=', ')

@@ -9,6 +9,11 @@ from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import module as module_lib
 
 _RELEASES = {('rgb', 1024), ('audio', 128)}
+_STORED = {
+    'bytes': 'byte string',
+    'floats': 'float list',
+    'quantized_floats': 'float list (clipped to [-2, 2])',
+}
 _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 
 
@@ -70,18 +75,11 @@ Made by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 
 ## Input
 
-One vector per frame, {features}, as bytes or as
-floats `byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`. Send all frames;
+One vector per frame, {features}. Send all frames;
 the model reads {_reading(model.network.frames)} of the first \
 {model.max_frames}.
 
-| signature | takes |
-|---|---|
-| `serving_default` | `examples`, serialized `tf.train.SequenceExample`s with \
-one byte string per frame and feature |
-| `frames` | `frames` uint8 [videos, frames, {module.frame_size}], padded at \
-the end, and `num_frames` int32 [videos] |
-| `features` | `features` float32 of that shape, and `num_frames` |
+{_inputs(module)}
 
 `input.json` has names, types and shapes in full.
 
@@ -99,6 +97,23 @@ not 1); and `representation`, \
 ## Data
 
 {_data(network)}"""
+
+
+def _inputs(module: module_lib.ServingModule) -> str:
+  shape = (f'[videos, frames, {module.frame_size}], padded at the end, and '
+           '`num_frames` int32 [videos]')
+  stored = ', '.join(f'a {_STORED[feature.format]} of `{feature.name}`'
+                     for feature in module.params.features)
+  takes = {
+      'serving_default': '`examples`, serialized `tf.train.SequenceExample`s: '
+                         f'per frame {stored}',
+      'frames': f'`frames` uint8 {shape}; a byte is the value '
+                f'`byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`',
+      'features': f'`features`, the values, float32 {shape}',
+  }
+  return '\n'.join(['| signature | takes |', '|---|---|'] + [
+      f'| `{name}` | {takes[name]} |'
+      for name in module.get_inference_signatures()])
 
 
 def _reading(frames: model_config.FrameSelection) -> str:

@@ -12,6 +12,7 @@ from typing import Dict, NamedTuple, Sequence
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import folder
+from yt8m_distill.configs import data
 from yt8m_distill.serving import module
 
 _SIGNATURE = (tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64),
@@ -43,19 +44,22 @@ class Ensemble:
       '' if none does.
   """
 
-  def __init__(self, sources: Sequence[str], network: str, top_k: int):
+  def __init__(self, sources: Sequence[str], network: str, top_k: int,
+               features: Sequence[data.Feature] = ()):
     """Reads the networks.
 
     Args:
       sources: exports, or what `checkpoints.folder.Network` reads.
       network: 'student' or 'teacher' of runs that have both.
       top_k: K; all classes where there are fewer.
+      features: how the records store them, where not as in training; exports
+        take no others than they were made for.
 
     Raises:
       ValueError: a source holds no network, the networks differ in their
         number of classes, or top_k is below 1.
     """
-    self._models = [_read(source, network) for source in sources]
+    self._models = [_read(source, network, features) for source in sources]
     outputs = [
         m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
         for m in self._models]
@@ -102,8 +106,13 @@ class Ensemble:
     return results
 
 
-def _read(source: str, network: str) -> _Model:
+def _read(source: str, network: str,
+          features: Sequence[data.Feature]) -> _Model:
   if tf.saved_model.contains_saved_model(source):
+    if features:
+      raise ValueError(f'{source} is an export, which reads the features that it '
+                       'was made for: export it again with these --features, '
+                       'or name the run.')
     loaded = tf.saved_model.load(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(f'{source} is a SavedModel without the function '
@@ -116,7 +125,8 @@ def _read(source: str, network: str) -> _Model:
   except ValueError as error:
     raise ValueError(f'{source} is no export, for it holds no SavedModel; and '
                      f'as a run it cannot be read: {error}') from error
-  return _Model(module.ServingModule(run.network, run.model, top_k=1),
+  model = module.stored_as(run.model, features)
+  return _Model(module.ServingModule(run.network, model, top_k=1),
                 f'{run.checkpoint}.index',
                 _existing(run.params.task.evaluation.vocabulary))
 

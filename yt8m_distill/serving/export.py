@@ -1,7 +1,8 @@
 """Exports a trained network as a SavedModel, and for TensorFlow Lite.
 
   python -m yt8m_distill.serving.export RUN OUT [--network=student] \
-    [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16]
+    [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
+    [--features=NAME:SIZE:FORMAT,...]
 
 RUN is the folder of a run, its best_ckpt, a converted folder, or the prefix of
 a checkpoint. OUT becomes a SavedModel that needs TensorFlow alone; for
@@ -31,6 +32,7 @@ import yt8m_distill  # pylint: disable=unused-import
 from yt8m_distill import command
 from yt8m_distill.checkpoints import folder as folder_lib
 from yt8m_distill.checkpoints import student
+from yt8m_distill.configs import data
 from yt8m_distill.serving import card
 from yt8m_distill.serving import module as module_lib
 from yt8m_distill.serving import tflite
@@ -38,7 +40,8 @@ from yt8m_distill.tasks import evaluation
 
 
 def export(run: str, out: str, name: str = 'student', top_k: int = 20,
-           vocabulary: Optional[str] = None, kinds: Sequence[str] = ()):
+           vocabulary: Optional[str] = None, kinds: Sequence[str] = (),
+           features: Sequence[str] = ()):
   """Exports a network of `run` into `out`, which appears whole.
 
   It computes in float32, whatever the policy of mixed precision.
@@ -50,6 +53,8 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
     top_k: best classes that are returned.
     vocabulary: CSV of class names; None for the one of the run, '' for none.
     kinds: of TensorFlow Lite, of `tflite.KINDS`.
+    features: NAME:SIZE:FORMAT, where records will store them in another way
+      than those trained on.
 
   Raises:
     ValueError: `out` holds something, or an argument does not fit the network.
@@ -59,6 +64,8 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
   tflite.check(kinds)
   with _float32():
     network = folder_lib.Network(run, name)
+    network.model = module_lib.stored_as(
+        network.model, data.parse_features(features))
     names = _class_names(network, vocabulary)
     module = module_lib.ServingModule(
         network.network, network.model, top_k, names)
@@ -135,11 +142,14 @@ def define_flags():
                       ' the one of the run by default, none if empty.')
   flags.DEFINE_list('tflite', [], 'Kinds of TensorFlow Lite models: '
                     f'{", ".join(tflite.KINDS)}.')
+  flags.DEFINE_list('features', [], 'NAME:SIZE:FORMAT of each, where records '
+                    'will store them in another way than those trained on.')
 
 
 def main(argv: Sequence[str]):
   values = flags.FLAGS
-  export(*argv, values.network, values.top_k, values.vocabulary, values.tflite)
+  export(*argv, values.network, values.top_k, values.vocabulary, values.tflite,
+         values.features)
 
 
 if __name__ == '__main__':

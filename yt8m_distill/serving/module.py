@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from official.core import export_base
 from yt8m_distill import selection
+from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import video_classifier
@@ -30,8 +31,11 @@ class ServingModule(export_base.ExportModule):
   embedding of the video. A request without videos, or whose tensors do not fit,
   is an InvalidArgumentError that says what is expected.
 
+  A network of features that are kept as floats has no signature `frames`.
+
   Attributes:
     frame_size: D.
+    frame_dtype: of the frames of a record, uint8 or float32.
   """
 
   def __init__(self, network: video_classifier.VideoClassifier,
@@ -59,7 +63,8 @@ class ServingModule(export_base.ExportModule):
     self.frame_size = sum(feature.size for feature in model.features)
     self._reader = reader.FrameReader(
         model.features, model.max_frames, model.num_classes,
-        model.network.frames, with_ids=True, labels_required=False)
+        model.network.frames, with_ids=True, with_labels=False)
+    self.frame_dtype = self._reader.dtype
     strings = tf.TensorSpec([None], tf.string)
     counts = tf.TensorSpec([None], tf.int32, 'num_frames')
     # No D: a wrong one shall meet the message below.
@@ -79,11 +84,14 @@ class ServingModule(export_base.ExportModule):
   def get_inference_signatures(self, function_keys=None):
     """Signatures by name."""
     del function_keys
-    return {
+    signatures = {
         'serving_default': self.sequence_examples,
         'frames': self.frames,
         'features': self.features,
     }
+    if self.frame_dtype == tf.float32:
+      del signatures['frames']
+    return signatures
 
   def serve(self, frames: tf.Tensor, num_frames: tf.Tensor) -> _Outputs:
     """Classifies videos by chosen frames [B, K', D], padded with zeros."""
@@ -156,6 +164,28 @@ class ServingModule(export_base.ExportModule):
     with tf.control_dependencies(_check_finite(frames, count)):
       frames = tf.ensure_shape(frames, [None, kept, self.frame_size])
     return self.serve(frames, count)
+
+
+def stored_as(model: model_config.ClassifierModel,
+              features: Sequence[data.Feature]) -> model_config.ClassifierModel:
+  """The same model for records that store its features in another way.
+
+  Args:
+    model: as trained.
+    features: as the records have them, in the model's order; none: as trained.
+
+  Raises:
+    ValueError: sizes are not those of the model.
+  """
+  if not features:
+    return model
+  sizes, trained = ([f.size for f in which]
+                    for which in (features, model.features))
+  if sizes != trained:
+    raise ValueError(
+        f'--features have the sizes {sizes}, but the network was trained on '
+        f'{trained} ({", ".join(f.name for f in model.features)}).')
+  return model.replace(features=list(features))
 
 
 def save(folder: str, network: video_classifier.VideoClassifier, signatures,

@@ -28,6 +28,7 @@ import tensorflow as tf
 import tqdm
 
 from yt8m_distill import command
+from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
@@ -45,7 +46,7 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
             format: str = 'csv',  # pylint: disable=redefined-builtin
             top_k: int = 20, vocabulary: str = '', batch_size: int = 64,
             network: str = 'student', workers: int = _WORKERS,
-            skip_corrupt_records: bool = False):
+            skip_corrupt_records: bool = False, features: Sequence[str] = ()):
   """Predicts what is missing of a job; arguments are the flags.
 
   Raises:
@@ -58,14 +59,16 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
   outputs = _outputs(paths, output_dir, format)
-  networks = ensemble.Ensemble(model, network, top_k)
+  networks = ensemble.Ensemble(model, network, top_k,
+                               data.parse_features(features))
   vocabulary = vocabulary or networks.vocabulary
   names = (evaluation.read_vocabulary(vocabulary, networks.num_classes)
            if vocabulary else ())
   _claim(output_dir, outputs, {
       'model': networks.versions, 'network': network, 'input_path': input_path,
       'format': format, 'top_k': top_k, 'vocabulary': vocabulary,
-      'skip_corrupt_records': skip_corrupt_records})
+      'skip_corrupt_records': skip_corrupt_records,
+      'features': list(features)})
   tasks = [task for task in zip(paths, sizes, outputs)
            if not tf.io.gfile.exists(task[-1])]
   progress = _Progress(tasks, len(paths))
@@ -226,6 +229,8 @@ def _define_flags():
   flags.DEFINE_enum('network', 'student', ('student', 'teacher'),
                     'Which one of runs that have both.')
   flags.DEFINE_integer('workers', _WORKERS, 'Shards predicted side by side.')
+  flags.DEFINE_list('features', [], 'NAME:SIZE:FORMAT of each, where records '
+                    'store them in another way than those trained on.')
   flags.DEFINE_bool('skip_corrupt_records', False, 'Leave out what cannot be '
                     'read, instead of stopping.')
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import folder
+from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import module as module_lib
 
@@ -53,7 +54,7 @@ def convert(network: folder.Network, top_k: int,
   function = tf.function(
       serving.serve_all_frames, autograph=False, input_signature=[
           tf.TensorSpec([1, network.model.max_frames, serving.frame_size],
-                        tf.uint8, 'frames'),
+                        serving.frame_dtype, 'frames'),
           tf.TensorSpec([1], tf.int32, 'num_frames')])
   with tempfile.TemporaryDirectory() as path:
     module_lib.save(path, fixed, {'serving_default': function})
@@ -102,12 +103,16 @@ def largest_difference(content: bytes,
   generator = np.random.default_rng(0)
   differences = []
   for num_frames in np.linspace(1, shape[1], _TRIED, dtype=np.int32):
+    frames = generator.integers(0, 256, shape, np.uint8)
+    if module.frame_dtype == tf.float32:
+      frames = frames_lib.dequantize(tf.constant(frames)).numpy()
     video = {
-        'frames': generator.integers(0, 256, shape, np.uint8),
+        'frames': frames,
         'num_frames': num_frames[None],
     }
     differences.append(np.abs(
-        run(**video)['predictions'] - module.frames(**video)['predictions']))
+        run(**video)['predictions'] -
+        module.serve_all_frames(**video)['predictions']))
   return float(np.max(differences))
 
 

@@ -173,6 +173,8 @@ def _flat(values: Dict[str, Any], path: str = '') -> Dict[str, Any]:
     chosen = values['type']
     values = {'type': chosen, chosen: values[chosen]}
   flat = {}
+  if 'features' in values:  # Called and stored as the records have it.
+    values = {**values, 'features': [f['size'] for f in values['features']]}
   for name, value in values.items():
     if isinstance(value, dict):
       flat.update(_flat(value, f'{path}.{name}'))
