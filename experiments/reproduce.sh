@@ -19,6 +19,13 @@ cd "$(dirname "$0")/.."
 . experiments/environment.sh
 mkdir -p "$out"
 log=$out/log
+settings="DATA=${DATA:+$data} ${flags[*]}"
+if [ -e "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
+  echo "$out was made with '$(cat "$out/settings")', not '$settings':" \
+    "name another OUT." >&2
+  exit 2
+fi
+echo "$settings" >"$out/settings"
 
 quick=()
 finetune_steps=()
@@ -65,6 +72,8 @@ stage train "1/5 Training teacher and student" \
   run yt8m_distill train train.gin distilled "$train_data"
 stage validate "2/5 Validating both" \
   run yt8m_distill eval evaluate.gin distilled
+# Of a stage that was killed behind its last step.
+[ -e "$out/convert.complete" ] || rm -rf "$out/student"
 stage convert "3/5 Taking the student out" \
   "$python" -m yt8m_distill.checkpoints.student "$out/distilled" "$out/student"
 stage finetune "4/5 Fine-tuning the student" \
@@ -73,9 +82,7 @@ stage finetune "4/5 Fine-tuning the student" \
 stage evaluate "5/5 Evaluating it" \
   run yt8m_distill_finetune eval evaluate.gin finetuned
 stage alone "To compare: the student's network without a teacher" \
-  run yt8m_distill_single train train.gin alone "$train_data"
-stage evaluate_alone "Evaluating it" \
-  run yt8m_distill_single eval evaluate.gin alone
+  run yt8m_distill_single train_and_eval train.gin alone "$train_data"
 
 "$python" -m yt8m_distill.report "$out/distilled" "$out/finetuned" \
-  "$out/alone" 2>>"$log"
+  "$out/alone" 2>>"$log" || { tail -n 20 "$log" >&2; exit 1; }

@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 from yt8m_distill import baseline
-from yt8m_distill import report
 from yt8m_distill.dataloaders import simulate
+from yt8m_distill.tasks import runs
 
 pytestmark = golden.needs_shared
 
@@ -59,7 +59,7 @@ def test_student_learns_what_frequencies_do_not_tell(tmp_path):
   train, test = tmp_path / 'train*.tfrecord', tmp_path / 'test*.tfrecord'
   results = _run(tmp_path, train, test, batch=20, steps=200, cells=32)
   frequency = baseline.class_frequency(
-      report.read_params(str(tmp_path / 'run')).task)['gap']
+      runs.read_params(str(tmp_path / 'run' / 'params.yaml')).task)['gap']
   print(f'GAP: teacher {results["teacher/gap"]:.4f}, student '
         f'{results["student/gap"]:.4f}, class frequency {frequency:.4f}')
   assert 0.02 < frequency < 0.5

@@ -24,13 +24,14 @@ _MACROS = dict(EVERY_N=5, STUDENT_CHUNKS=2, TEACHER_CHUNKS=5, NUM_CELLS=4,
                TRAIN_STEPS=_STEPS)
 
 
-def _start(folder):
+def _start(folder, *flags):
   sizes = folder / 'sizes.yaml'
   sizes.write_text(json.dumps(_SIZES))
   return subprocess.Popen(
       ['bash', tiny.ROOT / 'experiments' / 'reproduce.sh', folder / 'out',
        f'--config_file={sizes}',
-       *(f'--gin_params={name}={value}' for name, value in _MACROS.items())],
+       *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
+       *flags],
       env={**os.environ, 'VENV': sys.prefix, 'DATA': str(folder)},
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
       start_new_session=True)
@@ -74,5 +75,7 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
           if line.startswith('| ')]
   assert rows == ['network', 'distilled: teacher', 'distilled: student',
                   'finetuned', 'alone', 'class frequency']
-  third, _ = _start(tmp_path).communicate()
-  assert third.count(': complete') == 7 and '| finetuned' in third
+
+  other = _start(tmp_path, '--gin_params=LEARNING_RATE=1')
+  assert 'name another OUT' in other.communicate()[0]
+  assert other.returncode == 2

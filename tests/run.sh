@@ -6,4 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
 # A file stays in one process: its fixtures are made once.
-exec "$python" -m pytest -q --durations=10 -n auto --dist loadfile "$@"
+exec "$python" -m pytest -q --durations=10 -n auto --dist loadfile \
+  --no-loadscope-reorder "$@"

@@ -30,8 +30,8 @@ _HEADER = ('network', 'frames', 'GFLOPs per video', 'parameters', 'GAP', 'mAP',
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
-  The baseline is that of the first run's data; without training records in its
-  configuration (an imported network) it is left out.
+  The baseline is that of the first run's data; where its records cannot be read
+  it is left out, and a line says why.
 
   Raises:
     ValueError: a folder holds no run, or one that was not evaluated.
@@ -52,11 +52,15 @@ def table(runs: Sequence[str]) -> str:
       values = [results['metrics'][f'{prefix}{key}'] for key in _COLUMNS]
       rows.append((label, str(cost['frames']), f'{cost["flops"] / 1e9:.3f}',
                    f'{cost["parameters"]:,}', *_numbers(values)))
-  task = runs_lib.read_params(os.path.join(runs[0], 'params.yaml')).task
+  task = runs_lib.read_params(
+      runs_lib.params_path(os.path.join(runs[0], ''))).task
   notes = ''
-  if task.train_data.input_path:
-    task.validation_data.input_path = evaluation.read(runs[0])['input_path']
+  task.validation_data.input_path = evaluation.read(runs[0])['input_path']
+  try:
     scores = baseline.of_run(runs[0], task)
+  except ValueError as error:  # Records may have moved since.
+    notes += f'\nWithout the class-frequency baseline: {error}\n'
+  else:
     rows.append(('class frequency', '0', '0', '0',
                  *_numbers(scores[key] for key in _COLUMNS)))
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:

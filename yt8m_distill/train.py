@@ -101,6 +101,14 @@ def run(flags_obj) -> dict:
   _fix_shapes(params)
   params.lock()
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
+  if flags_obj.experiment == 'yt8m_distill_finetune' and 'train' in mode and (
+      not params.task.init_checkpoint
+      and not tf.train.latest_checkpoint(model_dir)):
+    raise ValueError(
+        'task.init_checkpoint is empty: fine-tuning needs a network to start '
+        'from. Set INIT_CHECKPOINT with --gin_params; or, behind a '
+        "--config_file that says '' as a run's params.yaml does, set "
+        '--params_override=task.init_checkpoint=RUN.')
   if 'train' in mode:
     _check_writable(model_dir)
   runtime = params.runtime

@@ -113,6 +113,13 @@ def test_source_may_be_the_best_or_a_prefix(run, converted, tmp_path, source):
       str(converted))
 
 
+def test_evaluation_of_the_best_itself_is_carried(run, tmp_path):
+  copy = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
+  (copy / 'evaluation.json').rename(copy / 'best_ckpt/evaluation.json')
+  student.extract(str(copy / 'best_ckpt'), str(tmp_path / 'out'))
+  assert evaluation.read(str(tmp_path / 'out'))['step'] == 3
+
+
 def test_converted_student_converts_into_itself(converted, tmp_path):
   student.extract(str(converted), str(tmp_path / 'out'))
   _assert_same_weights(_load(tmp_path / 'out'), _load(converted))

@@ -231,7 +231,7 @@ def test_bad_arguments(run, tmp_path, vocabulary):
            vocabulary='nowhere.csv')
   large = tmp_path / 'large.csv'
   large.write_text('Index,Name\n12,Thirteen\n')
-  _refused('names class 12, but num_classes is 12', run, out,
+  _refused('has indices from 12 to 12, but num_classes is 12', run, out,
            vocabulary=str(large))
   _refused('no checkpoint', str(tmp_path / 'nothing'), out,
            vocabulary=vocabulary)
@@ -255,7 +255,21 @@ def test_interrupted_export_leaves_no_folder(run, tmp_path, monkeypatch):
     patch.setattr(module_lib, 'save', interrupt)
     with pytest.raises(KeyboardInterrupt):
       export.export(run, str(out), top_k=1)
-  assert not out.exists()
+  assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
+  def fill(folder, *args, **kwargs):
+    del args, kwargs
+    (out / 'other').mkdir(parents=True)
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('whole')
+
+  out = tmp_path / 'out'
+  monkeypatch.setattr(module_lib, 'save', fill)
+  with pytest.raises(ValueError, match='already holds something'):
+    export.export(run, str(out), top_k=1)
+  assert [path.name for path in out.iterdir()] == ['other']
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
 @pytest.mark.slow

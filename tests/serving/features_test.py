@@ -56,10 +56,10 @@ def test_predictions_of_mediapipe_records_are_those_of_the_releases(
     run, tmp_path):
   features = tiny.experiment().task.model.features
   _, records = served.videos(features)
-  _write(tmp_path / 'bytes.tfrecord', records)
+  _write(tmp_path / 'bytes.tfrecord', records.numpy())
   _write(tmp_path / 'floats.tfrecord', [
       _as_mediapipe(record, b'/my/%d.mp4' % i)
-      for i, record in enumerate(records)])
+      for i, record in enumerate(records.numpy())])
   for name, how in (('bytes', ()), ('floats', _flags(
       'quantized_floats', features))):
     predict.predict([run], str(tmp_path / f'{name}.tfrecord'),
@@ -79,7 +79,7 @@ def test_features_kept_as_floats_are_exported_so(run, tmp_path):
   loaded = tf.saved_model.load(str(tmp_path / 'out'))
   assert sorted(loaded.signatures) == ['features', 'serving_default']
   outputs = loaded.signatures['serving_default'](examples=tf.constant(
-      [_as_mediapipe(record, b'x') for record in records]))
+      [_as_mediapipe(record, b'x') for record in records.numpy()]))
   network = folder.Network(run)
   expected = module_lib.ServingModule(network.network, model).frames(**videos)
   np.testing.assert_allclose(

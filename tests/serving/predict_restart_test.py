@@ -81,12 +81,12 @@ def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
   assert jobs.contents(out) == before
 
 
-def test_files_that_no_job_made_are_not_taken_for_finished(
-    runs, data, tmp_path):
-  (tmp_path / 'test1.csv').write_text('mine')
-  with pytest.raises(ValueError, match='test1.csv is there, but no .*predict'):
+@pytest.mark.parametrize('name', ['test1.csv', 'predictions.csv'])
+def test_files_that_no_job_made_stay_as_they_are(runs, data, tmp_path, name):
+  (tmp_path / name).write_text('mine')
+  with pytest.raises(ValueError, match=f'{name} is there, but no .*predict'):
     jobs.predict(runs, data, tmp_path)
-  assert (tmp_path / 'test1.csv').read_text() == 'mine'
+  assert (tmp_path / name).read_text() == 'mine'
 
 
 def _command(run, data, out):

@@ -194,9 +194,25 @@ def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
     caplog.clear()
 
 
-def test_vocabulary_of_another_release_is_an_error(run):
-  with pytest.raises(ValueError, match='names class 11, but num_classes is 10'):
-    evaluation.read_vocabulary(str(run.vocabulary), 10)
+@pytest.mark.parametrize('num_classes', [10, 14])
+def test_vocabulary_of_another_release_is_an_error(run, num_classes):
+  with pytest.raises(ValueError, match='has indices from 0 to 11, but '
+                     f'num_classes is {num_classes}'):
+    evaluation.read_vocabulary(str(run.vocabulary), num_classes)
+
+
+@pytest.mark.parametrize('index', ['1.5', 'x', '-1', ''])
+def test_vocabulary_with_a_bad_index_is_an_error(tmp_path, index):
+  path = tmp_path / 'vocabulary.csv'
+  path.write_text(f'Index,Name\n{index},Game\n2,NA\n')
+  with pytest.raises(ValueError, match='vocabulary.csv has indices from'):
+    evaluation.read_vocabulary(str(path), 3)
+
+
+def test_vocabulary_may_have_gaps_and_odd_names(tmp_path):
+  path = tmp_path / 'vocabulary.csv'
+  path.write_text('Index,Name\n2,NA\n0,\n')
+  assert evaluation.read_vocabulary(str(path), 3) == ['', '', 'NA']
 
 
 def test_vocabulary_without_its_columns_is_an_error(tmp_path):

@@ -77,6 +77,18 @@ def test_driver_starts_from_it(run, weights, records, tmp_path):
   _assert_equal(tuned.network.get_weights(), weights)
 
 
+@pytest.mark.parametrize('arguments', [
+    [], ["--gin_params=yt8m_distill_finetune.init_checkpoint='RUN'",
+         '--config_file=CONVERTED/params.yaml']])
+def test_driver_without_a_start_is_refused(run, tmp_path, arguments):
+  arguments = [a.replace('RUN', str(run)).replace(
+      'CONVERTED', f'{run.parent}/converted') for a in arguments]
+  with pytest.raises(ValueError, match='task.init_checkpoint is empty'):
+    tiny.run_driver('train', tmp_path / 'tuned', *arguments,
+                    experiment=_FINETUNE)
+  assert not (tmp_path / 'tuned').exists()
+
+
 def test_other_classes_get_a_new_head(run, weights, caplog):
   with caplog.at_level(logging.INFO, logger='absl'):
     network = _started(run, num_classes=7)
@@ -104,8 +116,7 @@ def _backbone(**values):
      (2, 3)),
     # As many values in all.
     ({'features': [{'name': 'rgb', 'size': 4}, {'name': 'audio', 'size': 8}]},
-     'features', ("[{'name': 'rgb', 'size': 8}, {'name': 'audio', 'size': 4}]",
-                  "[{'name': 'rgb', 'size': 4}, {'name': 'audio', 'size': 8}]"))
+     'features', ([8, 4], [4, 8])),
 ])
 @pytest.mark.parametrize('source', ['.', '../converted'])
 def test_other_architecture_names_both_values(

@@ -59,8 +59,11 @@ class Network:
                           'model' if single else f'model/{name}')
     self.step = int(train_utils.read_global_step_from_checkpoint(
         self.checkpoint))
-    self.evaluation = self._read_evaluation(
-        os.path.dirname(path), '' if single else f'{name}/')
+    # best_ckpt may be evaluated for itself.
+    prefix = '' if single else f'{name}/'
+    self.evaluation = (
+        self._read_evaluation(os.path.dirname(self.checkpoint), prefix) or
+        self._read_evaluation(os.path.dirname(path), prefix))
 
   def _read_evaluation(self, run: str, prefix: str) -> Optional[Dict[str, Any]]:
     results = evaluation.read(run)
@@ -119,10 +122,16 @@ def new_folder(folder: str) -> Iterator[str]:
   folder = folder.rstrip('/')
   check_free(folder)
   partial = f'{folder}.partial'
-  if tf.io.gfile.exists(partial):  # Of one that was cut off.
+  if tf.io.gfile.exists(partial):  # Of one that was killed.
     tf.io.gfile.rmtree(partial)
   tf.io.gfile.makedirs(partial)
-  yield partial
-  if tf.io.gfile.exists(folder):
-    tf.io.gfile.rmtree(folder)
-  tf.io.gfile.rename(partial, folder)
+  try:
+    yield partial
+    check_free(folder)  # Nobody filled it meanwhile.
+    if tf.io.gfile.exists(folder):
+      tf.io.gfile.rmtree(folder)
+    tf.io.gfile.rename(partial, folder)
+  except BaseException:  # An interrupt as well.
+    if tf.io.gfile.exists(partial):
+      tf.io.gfile.rmtree(partial)
+    raise

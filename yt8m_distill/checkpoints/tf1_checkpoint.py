@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import restore
 from yt8m_distill.tasks import runs
 
 _SCOPES = {'teacher': 'model', 'student': 'model_student'}
@@ -22,7 +23,6 @@ _FORGET_BIAS = 1.0
 _LEFT_BEHIND = re.compile(
     r'.*/Adam(_1)?|.*/beta[12]_power|global_step|Variable')
 # Differences that a message names.
-_MAX_NAMED = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +114,9 @@ class Tf1Checkpoint:
                  num_mixtures=experts[1] // classes)
 
   def _other_code(self, differences) -> ValueError:
-    named = '; '.join(differences[:_MAX_NAMED])
-    more = f'; and {len(differences) - _MAX_NAMED} more' * (
-        len(differences) > _MAX_NAMED)
     return ValueError(
         f'{self.prefix} is not a checkpoint of the authors\' TensorFlow 1.3 '
-        f'code (HierarchicalLstmModel). {named}{more}. Choose one that is; a '
+        f'code (HierarchicalLstmModel). {restore.some_of(differences)}. Choose one that is; a '
         'run of this package needs no import.')
 
 

@@ -98,7 +98,8 @@ def assert_good(features: Sequence[data.Feature], where, values, lengths,
         (lengths_good, [
             f'{names} have ', _list(lengths[bad]), ' frames, but each must '
             'have equally many, at least 1 (0 may mean that the feature is '
-            'missing); correct task.model.features or leave the record out']),
+            'missing); correct task.model.features (of predict and export: '
+            '--features) or leave the record out']),
     ]
     for i, (feature, value) in enumerate(zip(features, values)):
       text = [f'{feature.name} holds NaN or infinity; leave the record out']

@@ -21,14 +21,15 @@ from yt8m_distill import selection as selection_lib
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import checks
 from yt8m_distill.dataloaders import layout
+from yt8m_distill.modeling import frames as frames_lib
 
 _FORMATS = ('bytes', 'quantized_floats', 'floats')
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 # The parser's own errors begin with this, behind the name of the record.
-_REMEDY = (' (each frame of a feature must be stored as task.model.features '
-           'says: one byte string, or a float list of its size; labels must be '
-           'int64)')
+_REMEDY = (' (each frame of a feature must be stored as task.model.features, '
+           'or --features of predict and export, says: one byte string, or a '
+           'float list of its size; labels must be int64)')
 _Examples = Tuple[Dict[str, tf.Tensor], tf.Tensor]
 
 
@@ -224,8 +225,8 @@ def _numbers(values, feature: data.Feature) -> tf.Tensor:
     return _bytes(values, feature.size)
   if feature.format == 'floats':
     return values
-  # As the releases quantise: uint8 over [-2, 2].
-  steps = tf.round((values + (2.0 - 4.0 / 512.0)) * (255.0 / 4.0))
+  # As the releases quantise.
+  steps = tf.round((values - frames_lib.BIAS) / frames_lib.SCALE)
   return tf.cast(tf.clip_by_value(steps, 0.0, 255.0), tf.uint8)
 
 

@@ -10,13 +10,15 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from yt8m_distill.modeling import frames as frames_lib
+
 # A shot's label when it shows none of the video's labels.
 FILLER = -1
 MIN_SHOT, MAX_SHOT = 5, 30
 
 # Official dequantisation: x = q * 4/255 + 4/512 - 2.
-_STEP = 4 / 255
-_LOWEST = 4 / 512 - 2
+_STEP = frames_lib.SCALE
+_LOWEST = frames_lib.BIAS
 
 # Probability that two adjacent frames lie in one shot of 5 to 30 frames.
 _SAME_SHOT = 1 - 2 / (MIN_SHOT + MAX_SHOT)

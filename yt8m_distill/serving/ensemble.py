@@ -56,9 +56,11 @@ class Ensemble:
         take no others than they were made for.
 
     Raises:
-      ValueError: a source holds no network, the networks differ in their
+      ValueError: none is given, a source holds no network, the networks differ in their
         number of classes, or top_k is below 1.
     """
+    if not sources:
+      raise ValueError('model is empty: name a run, a checkpoint or an export.')
     self._models = [_read(source, network, features) for source in sources]
     outputs = [
         m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs

@@ -109,7 +109,8 @@ def _claim(output_dir: str, outputs: Sequence[str], job: Dict[str, Any]):
       raise ValueError(f'{path} is of another job: {"; ".join(changed)}. Name '
                        'another output_dir, or repeat that job.')
     return
-  strangers = [name for name in outputs if tf.io.gfile.exists(name)]
+  strangers = [name for name in (*outputs, os.path.join(output_dir, _JOINED))
+               if tf.io.gfile.exists(name)]
   if strangers:
     raise ValueError(f'{strangers[0]} is there, but no {path} that says how it '
                      'was made: name another output_dir.')

@@ -23,20 +23,23 @@ def read_vocabulary(path: str, num_classes: int) -> List[str]:
   have the name ''.
 
   Raises:
-    ValueError: no such columns, or an index outside [0, num_classes).
+    ValueError: no such columns, or indices that are not those of num_classes
+      classes.
   """
   with tf.io.gfile.GFile(path) as file:
-    table = pd.read_csv(file)
+    table = pd.read_csv(file, keep_default_na=False)
   if not {'Index', 'Name'} <= set(table.columns):
     raise ValueError(f'Vocabulary {path} has the columns {list(table.columns)}:'
                      ' it needs Index and Name.')
-  indices = table['Index'].to_numpy()
-  if len(indices) and not 0 <= indices.min() <= indices.max() < num_classes:
+  indices = pd.to_numeric(table['Index'], errors='coerce')
+  if not ((indices >= 0) & (indices % 1 == 0)).all() or (
+      indices.max() != num_classes - 1):
     raise ValueError(
-        f'Vocabulary {path} names class {indices.max()}, but num_classes is '
-        f'{num_classes}: choose the one of the same release.')
+        f'Vocabulary {path} has indices from {indices.min()} to '
+        f'{indices.max()}, but num_classes is {num_classes}: choose the one of '
+        'the same release, with whole numbers up to the last class.')
   names = [''] * num_classes
-  for index, name in zip(indices, table['Name'].fillna('')):
+  for index, name in zip(indices.astype(int), table['Name']):
     names[index] = str(name)
   return names
 

@@ -100,7 +100,9 @@ def start_network(network: video_classifier.VideoClassifier,
         before.replace(max_frames=model.max_frames,
                        num_classes=model.num_classes,
                        network=before.network.replace(
-                           frames=model.network.frames)), model), checkpoint)
+                           frames=model.network.frames, **(
+                               {'head': model.network.head} if new_head else {}
+                           ))), model), checkpoint)
     for line in _config_differences(before, model):
       logging.warning('Differs from %s: %s.', params, line)
   part = network.backbone if new_head else network
@@ -188,10 +190,14 @@ def _raise_if(differences: List[str], checkpoint: str):
     raise ValueError(_other_architecture(differences, checkpoint))
 
 
+def some_of(differences: List[str]) -> str:
+  """Names the first of many."""
+  more = len(differences) - _MAX_NAMED
+  return '; '.join(differences[:_MAX_NAMED]) + (
+      f'; and {more} more' if more > 0 else '')
+
+
 def _other_architecture(differences: List[str], checkpoint: str) -> str:
-  named = '; '.join(differences[:_MAX_NAMED])
-  more = f'; and {len(differences) - _MAX_NAMED} more' * (
-      len(differences) > _MAX_NAMED)
-  return (f'Checkpoint {checkpoint} is of another architecture. {named}{more}. '
-          'Configure the model as in the params.yaml beside the checkpoint, or '
+  return (f'Checkpoint {checkpoint} is of another architecture. '
+          f'{some_of(differences)}. Configure the model as in the params.yaml beside the checkpoint, or '
           'choose another folder.')
