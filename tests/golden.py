@@ -30,6 +30,7 @@ class Case:
   """One network and training case."""
 
   def __init__(self, name):
+    self.name = name
     self.arrays = np.load(GOLDEN / f'{name}.npz', allow_pickle=True)
     self.cfg = json.loads(str(self.arrays['cfg']))
 

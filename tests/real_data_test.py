@@ -57,7 +57,7 @@ def test_student_learns_what_frequencies_do_not_tell(tmp_path):
         str(tmp_path), split, num_videos=400 if split == 'train' else 150,
         video_level=str(_RECORDS / 'video' / 'validate' / f'{files}.tfrecord'))
   train, test = tmp_path / 'train*.tfrecord', tmp_path / 'test*.tfrecord'
-  results = _run(tmp_path, train, test, batch=20, steps=200, cells=32)
+  results = _run(tmp_path, train, test, batch=20, steps=120, cells=32)
   frequency = baseline.class_frequency(
       runs.read_params(str(tmp_path / 'run' / 'params.yaml')).task)['gap']
   print(f'GAP: teacher {results["teacher/gap"]:.4f}, student '

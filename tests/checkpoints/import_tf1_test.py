@@ -242,9 +242,6 @@ def test_folder_that_holds_something_is_left_alone(tmp_path):
 def test_command_has_the_original_defaults(tmp_path):
   module = ['-m', 'yt8m_distill.checkpoints.import_tf1']
   source = _CHECKPOINTS / 'student'
-  done = tiny.python(*module, source, tmp_path / 'out', check=False)
-  assert done.returncode
-  assert '--features=rgb:1024,audio:128 are 1152 values' in done.stderr
   done = tiny.python(*module, source, tmp_path / 'out', '--features=rgb:16')
   assert 'student, ' in done.stdout and 'at step 6' in done.stdout
   model = runs.read_params(str(tmp_path / 'out/params.yaml')).task.model

@@ -42,8 +42,9 @@ class _Case:
   def assert_three_steps(self, model):
     """Trains from the golden start weights on."""
     optimizer = self.optimizer()
-    step = tf.function(
-        lambda: self.task.train_step(self.batch, model, optimizer))
+    step = lambda: self.task.train_step(self.batch, model, optimizer)
+    if self.golden.name == 'paper_every10':  # As in golden_steps_test.
+      step = tf.function(step)
     gradients = [g for _, g in self.variables(model, 'ft/grad')]
     for k, expected in enumerate(self.golden['ft/steps_final_loss']):
       assert golden.error(step()['loss'], expected) < 5e-6
