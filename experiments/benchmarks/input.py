@@ -5,7 +5,8 @@ frames to a temporary folder, which stay in the page cache. All cases run in
 turns, so that noise hits them alike; a ratio is the median over the rounds.
 Ratios to the raw read want idle cores: decoding takes several times the work.
 
-  python experiments/benchmarks/input.py --rounds=7
+  . experiments/environment.sh
+  "$python" -m experiments.benchmarks.input
 """
 
 import os
@@ -27,8 +28,8 @@ from yt8m_distill.dataloaders import shards
 _INPUT_PATH = flags.DEFINE_string(
     'input_path', '', 'Frame-level records to read; random ones by default.')
 _VIDEOS = flags.DEFINE_integer(
-    'videos', 1200, 'Videos per case and round.', lower_bound=1)
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds.', lower_bound=1)
+    'videos', 8000, 'Videos per case and round.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
 
 _BATCH = 64
 _SHARDS = 8
