@@ -141,9 +141,12 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
 
 
 def test_folders_without_a_run_or_an_evaluation(run):
+  (run[0] / 'evaluation.json').unlink()
+  with pytest.raises(ValueError, match='evaluate it first'):
+    report.table([str(run[0])])
   (run[0] / 'params.yaml').write_text('task: {}')
   with pytest.raises(ValueError, match='params.yaml is not the configuration'):
     report.table([str(run[0])])
-  (run[0] / 'evaluation.json').unlink()
-  with pytest.raises(ValueError, match='evaluate it first'):
+  (run[0] / 'params.yaml').unlink()
+  with pytest.raises(ValueError, match='holds no params.yaml'):
     report.table([str(run[0])])

@@ -2,8 +2,8 @@
 
   python -m yt8m_distill.report RUN [RUN ...]
 
-prints the networks of all runs and the class-frequency baseline in one table. It
-is written as report.md into the first run; each run that was trained gets
+prints the networks of all runs and the class-frequency baseline in one table.
+It is written as report.md into the first run; each run that was trained gets
 curves.png (losses and GAP over steps).
 """
 
@@ -36,9 +36,14 @@ def table(runs: Sequence[str]) -> str:
   Raises:
     ValueError: a folder holds no run, or one that was not evaluated.
   """
+  path = runs_lib.params_path(os.path.join(runs[0], ''))
+  if not path:
+    raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of '
+                     'a run.')
+  task = runs_lib.read_params(path).task
+  evaluated = [evaluation.read(run) for run in runs]
   rows, paths = [_HEADER], {}
-  for run in runs:
-    results = evaluation.read(run)
+  for run, results in zip(runs, evaluated):
     if not results:
       raise ValueError(f'{run} holds no evaluation.json: evaluate it first, '
                        'with --mode=eval.')
@@ -52,10 +57,8 @@ def table(runs: Sequence[str]) -> str:
       values = [results['metrics'][f'{prefix}{key}'] for key in _COLUMNS]
       rows.append((label, str(cost['frames']), f'{cost["flops"] / 1e9:.3f}',
                    f'{cost["parameters"]:,}', *_numbers(values)))
-  task = runs_lib.read_params(
-      runs_lib.params_path(os.path.join(runs[0], ''))).task
   notes = ''
-  task.validation_data.input_path = evaluation.read(runs[0])['input_path']
+  task.validation_data.input_path = evaluated[0]['input_path']
   try:
     scores = baseline.of_run(runs[0], task)
   except ValueError as error:  # Records may have moved since.
@@ -116,7 +119,8 @@ def plot(run: str, path: str):
       losses.plot(*train[tag], style, label=label)
   losses.set(xlabel='step', ylabel='loss per video', yscale='log',
              title='training losses')
-  for tag, name, color in (('gap', '', 'C1'), ('teacher/gap', 'teacher, ', 'C0'),
+  for tag, name, color in (('gap', '', 'C1'),
+                           ('teacher/gap', 'teacher, ', 'C0'),
                            ('student/gap', 'student, ', 'C1')):
     for curves, label, style in ((train, 'training batches', ':'),
                                  (validation, 'validation', 'o-')):

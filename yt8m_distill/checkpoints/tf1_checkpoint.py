@@ -22,7 +22,6 @@ _FORGET_BIAS = 1.0
 # Of the optimizers, and a scalar that the original leaves unnamed.
 _LEFT_BEHIND = re.compile(
     r'.*/Adam(_1)?|.*/beta[12]_power|global_step|Variable')
-# Differences that a message names.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +115,8 @@ class Tf1Checkpoint:
   def _other_code(self, differences) -> ValueError:
     return ValueError(
         f'{self.prefix} is not a checkpoint of the authors\' TensorFlow 1.3 '
-        f'code (HierarchicalLstmModel). {restore.some_of(differences)}. Choose one that is; a '
-        'run of this package needs no import.')
+        f'code (HierarchicalLstmModel). {restore.some_of(differences)}. '
+        'Choose one that is; a run of this package needs no import.')
 
 
 def _cell(scope: str, level: str, layer: int) -> str:

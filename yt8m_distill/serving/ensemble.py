@@ -56,8 +56,8 @@ class Ensemble:
         take no others than they were made for.
 
     Raises:
-      ValueError: none is given, a source holds no network, the networks differ in their
-        number of classes, or top_k is below 1.
+      ValueError: none is given, a source holds no network, the networks differ
+        in their number of classes, or top_k is below 1.
     """
     if not sources:
       raise ValueError('model is empty: name a run, a checkpoint or an export.')
@@ -112,9 +112,9 @@ def _read(source: str, network: str,
           features: Sequence[data.Feature]) -> _Model:
   if tf.saved_model.contains_saved_model(source):
     if features:
-      raise ValueError(f'{source} is an export, which reads the features that it '
-                       'was made for: export it again with these --features, '
-                       'or name the run.')
+      raise ValueError(f'{source} is an export, which reads the features that '
+                       'it was made for: export it again with these '
+                       '--features, or name the run.')
     loaded = tf.saved_model.load(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(f'{source} is a SavedModel without the function '

@@ -1,10 +1,10 @@
 """Exported networks for TensorFlow Lite (LiteRT), of one video at a time.
 
-The one signature takes `frames` uint8 [1, max_frames, D], all frames of a
-video, padded at the end, and `num_frames` int32 [1]; the model reads those that
-it needs. It returns what the SavedModel does, but for names. Operations are
-LiteRT's own, so that its plain interpreter runs them; it has none that refuses
-a num_frames out of range.
+The one signature takes `frames` uint8 (float32 where features are kept as
+floats) [1, max_frames, D], all frames of a video, padded at the end, and
+`num_frames` int32 [1]; the model reads those that it needs. It returns what the
+SavedModel does, but for names. Operations are LiteRT's own, so that its plain
+interpreter runs them; it has none that refuses a num_frames out of range.
 """
 
 import tempfile
@@ -66,13 +66,16 @@ def convert(network: folder.Network, top_k: int,
       if kind == 'float16':
         converter.target_spec.supported_types = [tf.float16]
       try:
-        yield kind, converter.convert()
+        content = converter.convert()
+      # The converter's own error has no public name, and it raises others.
       except Exception as error:  # pylint: disable=broad-exception-caught
+        first = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(
             f'{network.checkpoint} does not convert to TensorFlow Lite '
-            f'({kind}): {str(error).splitlines()[0]} Leave --tflite out, or '
+            f'({kind}): {first} Leave --tflite out, or '
             'use a backbone whose every operation has a counterpart there.'
         ) from error
+      yield kind, content
 
 
 def _with_fixed_shapes(

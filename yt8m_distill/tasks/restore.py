@@ -199,5 +199,5 @@ def some_of(differences: List[str]) -> str:
 
 def _other_architecture(differences: List[str], checkpoint: str) -> str:
   return (f'Checkpoint {checkpoint} is of another architecture. '
-          f'{some_of(differences)}. Configure the model as in the params.yaml beside the checkpoint, or '
-          'choose another folder.')
+          f'{some_of(differences)}. Configure the model as in the params.yaml '
+          'beside the checkpoint, or choose another folder.')
