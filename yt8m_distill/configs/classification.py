@@ -21,10 +21,20 @@ class LabelLoss(hyperparams.Config):
   """Losses that any network has.
 
   Attributes:
-    label_epsilon: inside both logarithms of L_CE.
+    label_kind: what L_CE is.
+      'cross_entropy': binary, summed over the classes (the original).
+      'softmax': of one distribution over the classes; labels share its mass.
+      'hinge': summed over the classes.
+      'weighted_cross_entropy': positives of a class count `class_weights`.
+    label_epsilon: inside both logarithms of a cross-entropy.
+    class_weights: CSV with columns Index and Weight; classes without a row
+      weigh 1.
     regularization_penalty: times the L2 terms of the layers.
   """
+  # cross_entropy | softmax | hinge | weighted_cross_entropy
+  label_kind: str = 'cross_entropy'
   label_epsilon: float = 1e-5
+  class_weights: str = ''
   regularization_penalty: float = 2.0
 
 
@@ -48,6 +58,9 @@ class VideoTask(cfg.TaskConfig):
   """What the tasks share.
 
   Attributes:
+    seed: of the weights' start, on a CPU a run repeats bit for bit. The order
+      of the data, and what is drawn at random for a video, follow
+      `train_data.seed`.
     train_epochs: length of training in passes over `train_data`. The driver
       `python -m yt8m_distill.train` turns it into `trainer.train_steps`, and
       the two below into the optimizer's steps; 0 leaves the steps as they are.
@@ -60,6 +73,7 @@ class VideoTask(cfg.TaskConfig):
       default_factory=lambda: data.VideoData(
           is_training=False, drop_remainder=False))
   evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+  seed: int = 0
   train_epochs: float = 0.0
   decay_epochs: float = 0.0
   warmup_epochs: float = 0.0
@@ -73,27 +87,32 @@ class ClassificationTask(VideoTask):
   losses: LabelLoss = dataclasses.field(default_factory=LabelLoss)
 
 
-def _experiment(every_n, length, chunks, num_cells, num_layers, num_mixtures,
-                num_classes, max_frames, train_path, validation_path,
-                batch_size, train_steps, learning_rate, learning_rate_decay,
-                adam_epsilon, init_checkpoint='') -> cfg.ExperimentConfig:
+def _experiment(frames, every_n, k, length, backbone, head, chunks, num_cells,
+                num_layers, num_mixtures, num_classes, max_frames, train_path,
+                validation_path, batch_size, train_steps, learning_rate,
+                learning_rate_decay, adam_epsilon, seed,
+                init_checkpoint='') -> cfg.ExperimentConfig:
   return cfg.ExperimentConfig(
       task=ClassificationTask(
-          init_checkpoint=init_checkpoint,
+          init_checkpoint=init_checkpoint, seed=seed,
           model=model_config.ClassifierModel(
               num_classes=num_classes, max_frames=max_frames,
               network=common.network(
-                  common.uniform(every_n, length), chunks, num_cells,
-                  num_layers, num_mixtures)),
-          **common.records(train_path, validation_path, batch_size)),
+                  common.selection(frames, every_n, k, length), backbone, head,
+                  chunks, num_cells, num_layers, num_mixtures)),
+          **common.records(train_path, validation_path, batch_size, seed)),
       trainer=common.trainer('gap', batch_size, train_steps, learning_rate,
                              learning_rate_decay, adam_epsilon))
 
 
 @exp_factory.register_config_factory('yt8m_distill_single')
 @gin.configurable('yt8m_distill_single')
-def yt8m_distill_single(every_n: int = 10,
+def yt8m_distill_single(frames: str = 'uniform',
+                        every_n: int = 10,
+                        k: int = 0,
                         length: str = 'ceil',
+                        backbone: str = 'hierarchical_lstm',
+                        head: str = '',
                         chunks: int = 5,
                         num_cells: int = 1024,
                         num_layers: int = 2,
@@ -106,13 +125,19 @@ def yt8m_distill_single(every_n: int = 10,
                         train_steps: int = common.FIVE_EPOCHS,
                         learning_rate: float = 1e-3,
                         learning_rate_decay: float = 0.95,
-                        adam_epsilon: float = 1e-7) -> cfg.ExperimentConfig:
+                        adam_epsilon: float = 1e-7,
+                        seed: int = 0) -> cfg.ExperimentConfig:
   """One network on its label loss, from scratch.
 
   Args:
-    every_n: N, the network sees frames 0, N, 2N, ...; all with 1.
-    length: how it counts its frames: ceil, or original.
-    chunks: divides ceil(max_frames / every_n).
+    frames: which ones the network sees: uniform, random, first, middle, last,
+      first_middle_last, all.
+    every_n: N, the network sees frames 0, N, 2N, ...; unless k is given.
+    k: how many frames it sees; 0 for every N-th.
+    length: how it counts every N-th frame: ceil, or original.
+    backbone: from frames to the representation.
+    head: moe, logistic, or the one published with the backbone ('').
+    chunks: divides the number of frames that the network sees.
     num_cells: cells of every LSTM layer.
     num_layers: LSTM layers of each stack.
     num_mixtures: experts per class, beside the dummy.
@@ -125,6 +150,7 @@ def yt8m_distill_single(every_n: int = 10,
     learning_rate: of Adam, at the start.
     learning_rate_decay: factor every 4,000,000 videos, in steps of its own.
     adam_epsilon: of Adam.
+    seed: of the weights' start and of the order of the data.
 
   Returns:
     The configuration; every argument is one of its fields.
@@ -135,8 +161,12 @@ def yt8m_distill_single(every_n: int = 10,
 @exp_factory.register_config_factory('yt8m_distill_finetune')
 @gin.configurable('yt8m_distill_finetune')
 def yt8m_distill_finetune(init_checkpoint: str = '',
+                          frames: str = 'uniform',
                           every_n: int = 10,
+                          k: int = 0,
                           length: str = 'ceil',
+                          backbone: str = 'hierarchical_lstm',
+                          head: str = '',
                           chunks: int = 5,
                           num_cells: int = 1024,
                           num_layers: int = 2,
@@ -149,7 +179,8 @@ def yt8m_distill_finetune(init_checkpoint: str = '',
                           train_steps: int = common.THREE_EPOCHS,
                           learning_rate: float = 1e-3,
                           learning_rate_decay: float = 0.95,
-                          adam_epsilon: float = 1e-7) -> cfg.ExperimentConfig:
+                          adam_epsilon: float = 1e-7,
+                          seed: int = 0) -> cfg.ExperimentConfig:
   """A student on its label loss, from where distillation left it.
 
   The arguments are those of `yt8m_distill_single`, and

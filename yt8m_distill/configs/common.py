@@ -14,30 +14,67 @@ THREE_EPOCHS = 45573
 _DECAY_EXAMPLES = 4_000_000
 
 
-def uniform(every_n: int, length: str) -> model_config.FrameSelection:
-  """Every N-th frame."""
-  return model_config.FrameSelection(
-      type='uniform',
-      uniform=model_config.UniformFrames(every_n=every_n, length=length))
+def selection(frames: str, every_n: int, k: int,
+              length: str) -> model_config.FrameSelection:
+  """Some frames of a video: `k` of them, or every N-th where that is 0.
+
+  Raises:
+    ValueError: `frames` is no selection.
+  """
+  if frames not in model_config.SELECTIONS:
+    raise ValueError(f'frames is {frames!r}: choose one of '
+                     f'{", ".join(model_config.SELECTIONS)}.')
+  config = model_config.FrameSelection(type=frames)
+  if frames == 'uniform':
+    config.uniform = model_config.UniformFrames(
+        every_n=0 if k else every_n, k=k, length=length)
+  elif frames != 'all':
+    config.get().k = k
+  return config
 
 
-def network(frames: model_config.FrameSelection, chunks: int, num_cells: int,
-            num_layers: int, num_mixtures: int) -> model_config.Network:
-  """A hierarchical LSTM with a mixture of experts."""
-  return model_config.Network(
+def network(frames: model_config.FrameSelection, backbone: str, head: str,
+            chunks: int, num_cells: int, num_layers: int,
+            num_mixtures: int) -> model_config.Network:
+  """A network as it was published.
+
+  Args:
+    frames: that it sees.
+    backbone: by its name in the registry.
+    head: moe or logistic; '' for the one published with the backbone.
+    chunks: of a hierarchical LSTM.
+    num_cells: likewise.
+    num_layers: likewise.
+    num_mixtures: of a mixture of experts.
+
+  Returns:
+    Its configuration.
+  """
+  config = model_config.Network(
       frames=frames,
       backbone=model_config.Backbone(
+          type=backbone,
           hierarchical_lstm=model_config.HierarchicalLstm(
               chunks=chunks, num_cells=num_cells, num_layers=num_layers)),
       head=model_config.Head(moe=model_config.Moe(num_mixtures=num_mixtures)))
+  if backbone == 'netvlad':
+    config.head.moe.input_gate = config.head.moe.output_gate = True
+    config.head.moe.l2_weight_decay = 1e-6
+  elif backbone == 'nextvlad':
+    config.head.type = 'logistic'
+    config.head.logistic.input_gate = 'se'
+    config.head.logistic.l2_weight_decay = 1e-5
+  if head:
+    config.head.type = head
+  return config
 
 
-def records(train_path: str, validation_path: str,
-            batch_size: int) -> Dict[str, data.VideoData]:
+def records(train_path: str, validation_path: str, batch_size: int,
+            seed: int) -> Dict[str, data.VideoData]:
   """Both sets of a task."""
   return dict(
       train_data=data.VideoData(
-          input_path=train_path, global_batch_size=batch_size,
+          input_path=train_path, global_batch_size=batch_size, seed=seed,
           is_training=True),
       validation_data=data.VideoData(
           input_path=validation_path, global_batch_size=batch_size,

@@ -21,10 +21,13 @@ class Feature(hyperparams.Config):
         knows. MediaPipe writes such lists, RGB/feature/floats and
         AUDIO/feature/floats.
       'floats': a float list as it stands; then all features must be so.
+      'video': a float list of the whole video, as video-level records have
+        mean_rgb and mean_audio; then all features must be so, and a video has
+        one frame.
   """
   name: str = ''
   size: int = 0
-  format: str = 'bytes'  # bytes | quantized_floats | floats
+  format: str = 'bytes'  # bytes | quantized_floats | floats | video
 
 
 def parse_features(items: Sequence[str]) -> List[Feature]:
@@ -58,6 +61,8 @@ class VideoData(cfg.DataConfig):
     num_examples: records in the set; 0 is unknown, then the driver counts them
       where epochs are asked for, and a resumed run reads past what it consumed
       instead of starting in the right epoch.
+    bagging_seed: train on as many files as there are, drawn with replacement
+      under this seed, for ensembles; -1 trains on each.
     skip_corrupt_records: log, count and leave out records that fail their
       checksum; False stops at the first one.
   """
@@ -65,4 +70,5 @@ class VideoData(cfg.DataConfig):
   num_examples: int = 0
   shuffle_buffer_size: int = 1024
   cycle_length: int = 8
+  bagging_seed: int = -1
   skip_corrupt_records: bool = False

@@ -1,4 +1,4 @@
-"""The experiment `yt8m_distill`: teacher and student trained in parallel."""
+"""The experiment `yt8m_distill`: a student trained with its teacher."""
 
 import dataclasses
 
@@ -6,9 +6,27 @@ import gin
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
+from official.modeling import hyperparams
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import common
 from yt8m_distill.configs import model as model_config
+
+
+@dataclasses.dataclass
+class WeightSchedule(hyperparams.Config):
+  """A factor on the weights of L_REP, L_PRED and L_INT over training.
+
+  Attributes:
+    type: how it goes from `start` to `end`; 'constant' stays at `start`.
+    start: at step 0.
+    end: from step `steps` on.
+    steps: of the way.
+  """
+  type: str = 'constant'  # constant | linear | cosine
+  start: float = 1.0
+  end: float = 1.0
+  steps: int = 0
+
 
 @dataclasses.dataclass
 class DistillationLoss(classification.LabelLoss):
@@ -19,27 +37,50 @@ class DistillationLoss(classification.LabelLoss):
     representation_weight: of L_REP.
     prediction_weight: of L_PRED.
     prediction_kind: distance of L_PRED.
+    prediction_temperature: T of 'kl': predictions are raised to 1/T and
+      normalised over the classes, the divergence counts T^2 times.
     prediction_reduction: of L_PRED over the batch; the original sums.
+    intermediate_weight: of L_INT, the squared distance of both networks' states
+      at the moments that both see; the original has no such loss.
+    schedule: of the weights of L_REP, L_PRED and L_INT.
   """
   label_weight: float = 1.0
   representation_weight: float = 1.0
   prediction_weight: float = 1.0
   prediction_kind: str = 'kl'  # kl | mse | bce
+  prediction_temperature: float = 1.0
   prediction_reduction: str = 'mean'  # mean | sum
+  intermediate_weight: float = 0.0
+  schedule: WeightSchedule = dataclasses.field(default_factory=WeightSchedule)
 
 
 @dataclasses.dataclass
 class DistillationTask(classification.VideoTask):
-  """Teacher and student."""
+  """Teacher and student.
+
+  Attributes:
+    training: 'parallel', the teacher learns too; 'serial', it comes from
+      `teacher_checkpoint` and stays as it is.
+    teacher_checkpoint: a run of `yt8m_distill_single` or of `yt8m_distill`, its
+      best_ckpt, or the prefix of a checkpoint.
+  """
   model: model_config.DistillerModel = dataclasses.field(
       default_factory=model_config.DistillerModel)
   losses: DistillationLoss = dataclasses.field(default_factory=DistillationLoss)
+  training: str = 'parallel'  # parallel | serial
+  teacher_checkpoint: str = ''
 
 
 @exp_factory.register_config_factory('yt8m_distill')
 @gin.configurable('yt8m_distill')
-def yt8m_distill(every_n: int = 10,
+def yt8m_distill(training: str = 'parallel',
+                 teacher_checkpoint: str = '',
+                 frames: str = 'uniform',
+                 every_n: int = 10,
+                 k: int = 0,
                  student_length: str = 'ceil',
+                 backbone: str = 'hierarchical_lstm',
+                 head: str = '',
                  student_chunks: int = 5,
                  teacher_chunks: int = 20,
                  num_cells: int = 1024,
@@ -55,13 +96,21 @@ def yt8m_distill(every_n: int = 10,
                  learning_rate_decay: float = 0.95,
                  adam_epsilon: float = 1e-7,
                  representation_weight: float = 1.0,
-                 prediction_reduction: str = 'mean') -> cfg.ExperimentConfig:
-  """Teacher that sees all frames, student that sees every N-th, in parallel.
+                 prediction_reduction: str = 'mean',
+                 seed: int = 0) -> cfg.ExperimentConfig:
+  """Teacher that sees all frames, student that sees some of them.
 
   Args:
-    every_n: N, the student sees frames 0, N, 2N, ...
-    student_length: how the student counts its frames: ceil, or original.
-    student_chunks: divides ceil(max_frames / every_n).
+    training: parallel, or serial, where the teacher stays as it is.
+    teacher_checkpoint: where a serial run's teacher comes from.
+    frames: which ones the student sees: uniform, random, first, middle, last,
+      first_middle_last, all.
+    every_n: N, the student sees frames 0, N, 2N, ...; unless k is given.
+    k: how many frames the student sees; 0 for every N-th.
+    student_length: how the student counts every N-th frame: ceil, or original.
+    backbone: of both networks.
+    head: of both: moe, logistic, or the one published with the backbone ('').
+    student_chunks: divides the number of frames that the student sees.
     teacher_chunks: divides max_frames.
     num_cells: cells of every LSTM layer of both networks.
     num_layers: LSTM layers of each of their stacks.
@@ -77,25 +126,28 @@ def yt8m_distill(every_n: int = 10,
     adam_epsilon: of Adam.
     representation_weight: of L_REP.
     prediction_reduction: of L_PRED over the batch: mean or sum.
+    seed: of the weights' start and of the order of the data.
 
   Returns:
     The configuration; every argument is one of its fields.
   """
-  sizes = dict(num_cells=num_cells, num_layers=num_layers,
-               num_mixtures=num_mixtures)
+  sizes = dict(backbone=backbone, head=head, num_cells=num_cells,
+               num_layers=num_layers, num_mixtures=num_mixtures)
   return cfg.ExperimentConfig(
       task=DistillationTask(
+          training=training, teacher_checkpoint=teacher_checkpoint, seed=seed,
           model=model_config.DistillerModel(
               num_classes=num_classes, max_frames=max_frames,
               teacher=common.network(
-                  model_config.FrameSelection(), teacher_chunks, **sizes),
+                  model_config.FrameSelection(), chunks=teacher_chunks,
+                  **sizes),
               student=common.network(
-                  common.uniform(every_n, student_length), student_chunks,
-                  **sizes)),
+                  common.selection(frames, every_n, k, student_length),
+                  chunks=student_chunks, **sizes)),
           losses=DistillationLoss(
               representation_weight=representation_weight,
               prediction_reduction=prediction_reduction),
-          **common.records(train_path, validation_path, batch_size)),
+          **common.records(train_path, validation_path, batch_size, seed)),
       trainer=common.trainer(
           'student/gap', batch_size, train_steps, learning_rate,
           learning_rate_decay, adam_epsilon))

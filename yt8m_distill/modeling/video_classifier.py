@@ -7,9 +7,12 @@ import tensorflow as tf
 import tf_keras
 
 from official.vision.modeling.backbones import factory
+from yt8m_distill import noise
 from yt8m_distill import selection
 from yt8m_distill.modeling import frames as frames_lib
-from yt8m_distill.modeling.heads import moe
+from yt8m_distill.modeling import heads
+
+_SALT = 1  # of the noise
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -17,12 +20,13 @@ class VideoClassifier(tf_keras.Model):
   """Classifies videos by frames that were already chosen.
 
   Takes {'frames': uint8 (or dequantised float) [B, T, D], 'num_frames': int32
-  [B], how many of the T are real}. Returns {'predictions': float32 [B, V],
-  'representation': [B, R]} and what else the backbone returns.
+  [B], how many of the T are real; 'seed': int32 [B], for dropout in training}.
+  Returns {'predictions': float32 [B, V], 'representation': [B, R]} and what else
+  the backbone returns.
   """
 
   def __init__(self, backbone: tf_keras.Model, head: tf_keras.layers.Layer,
-               **kwargs):
+               dropout: float = 0.0, **kwargs):
     """Initialises and builds the network.
 
     Args:
@@ -30,9 +34,17 @@ class VideoClassifier(tf_keras.Model):
         with 'representation' [B, R]; it says `representation_size`, and
         `takes_stored_frames` if it normalises uint8 frames itself.
       head: from 'representation' to 'predictions'.
+      dropout: share of the representation that training hides from the head.
       **kwargs: of a Keras model.
+
+    Raises:
+      ValueError: dropout is not a share.
     """
     super().__init__(**kwargs)
+    if not 0.0 <= dropout < 1.0:
+      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below '
+                       '1.')
+    self._dropout = dropout
     self.backbone = backbone
     self.head = head
     if not head.built:
@@ -44,10 +56,13 @@ class VideoClassifier(tf_keras.Model):
     if not (frames.dtype.is_integer and
             getattr(self.backbone, 'takes_stored_frames', False)):
       frames = frames_lib.preprocess(frames, num_frames)
-    outputs = self.backbone({'frames': frames, 'num_frames': num_frames},
-                            training=training)
-    return {**outputs,
-            'predictions': self.head(outputs['representation'])}
+    outputs = self.backbone(
+        {**inputs, 'frames': frames, 'num_frames': num_frames},
+        training=training)
+    visible = outputs['representation']
+    if training and self._dropout:
+      visible = noise.dropout(visible, inputs['seed'], self._dropout, _SALT)
+    return {**outputs, 'predictions': self.head(visible, training=training)}
 
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
@@ -58,6 +73,7 @@ class VideoClassifier(tf_keras.Model):
         'name': self.name,
         'backbone': tf_keras.layers.serialize(self.backbone),
         'head': tf_keras.layers.serialize(self.head),
+        'dropout': self._dropout,
     }
 
   @classmethod
@@ -65,7 +81,7 @@ class VideoClassifier(tf_keras.Model):
     return cls(
         tf_keras.layers.deserialize(config['backbone'], custom_objects),
         tf_keras.layers.deserialize(config['head'], custom_objects),
-        name=config['name'])
+        dropout=config['dropout'], name=config['name'])
 
 
 def build(model_config, network, name: str) -> VideoClassifier:
@@ -84,17 +100,17 @@ def build(model_config, network, name: str) -> VideoClassifier:
   """
   features = sum(feature.size for feature in model_config.features)
   frames = selection.max_selected(network.frames, model_config.max_frames)
-  if network.head.type != 'moe':
-    raise ValueError(f'head.type is {network.head.type!r}: choose moe.')
-  head = moe.MoeHead(
-      model_config.num_classes, num_mixtures=network.head.moe.num_mixtures,
-      l2_weight_decay=network.head.moe.l2_weight_decay, name='head')
+  head = heads.build(network.head, model_config.num_classes)
   with tf.name_scope(name):
     backbone = factory.build_backbone(
         input_specs={
             'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
             'num_frames': tf_keras.layers.InputSpec(shape=[None]),
+            # How a frame is made up.
+            'features': [
+                tf_keras.layers.InputSpec(shape=[None, frames, feature.size])
+                for feature in model_config.features],
         },
         backbone_config=network.backbone,
         norm_activation_config=None)
-    return VideoClassifier(backbone, head, name=name)
+    return VideoClassifier(backbone, head, network.dropout, name=name)

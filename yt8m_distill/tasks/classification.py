@@ -58,7 +58,11 @@ class ClassificationTask(base_task.Task):
     self._restored = True
 
   def build_model(self) -> tf_keras.Model:
-    """Builds the model; one that does not fit the run's checkpoint raises."""
+    """Builds the model; one that does not fit the run's checkpoint raises.
+
+    The seed of the task becomes that of Python, NumPy and TensorFlow.
+    """
+    tf_keras.utils.set_random_seed(self.task_config.seed)
     model = self._model = self.create_model()
     self._costs = self._count_costs(model)
     checkpoint = self._run_checkpoint()

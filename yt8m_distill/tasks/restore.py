@@ -16,7 +16,7 @@ from yt8m_distill.tasks import runs
 _MAX_NAMED = 6
 _SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 # What changes neither the weights nor what they compute.
-_FREE_FIELDS = ('static_shapes', 'l2_weight_decay')
+_FREE_FIELDS = ('static_shapes', 'l2_weight_decay', 'dropout')
 
 
 def restore_model(model: tf_keras.layers.Layer, checkpoint: str,

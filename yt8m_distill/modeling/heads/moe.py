@@ -54,7 +54,8 @@ class MoeHead(tf_keras.layers.Layer):
         layer.build(input_shape)
     super().build(input_shape)
 
-  def call(self, representation):
+  def call(self, representation, training=False):
+    del training
     # float32 whatever the policy: sums of small probabilities follow.
     gates = tf.nn.softmax(tf.cast(tf.reshape(
         self.gates(representation),
