@@ -3,6 +3,8 @@
 B videos, V classes, K top predictions of a video.
 """
 
+import contextlib
+import random
 from typing import Any, Dict, List, Optional
 
 from absl import logging
@@ -25,6 +27,20 @@ from yt8m_distill.tasks import restore
 
 # Shown of every network while it trains, from the batch alone.
 _BATCH_METRICS = ('hit_at_one', 'perr', 'gap')
+
+
+@contextlib.contextmanager
+def _seeded(seed: int):
+  """Seeds what Keras' initialisers take their seeds from, and nothing else.
+
+  A seed of TensorFlow's own would change the order of the data as well.
+  """
+  state = random.getstate()
+  random.seed(seed)
+  try:
+    yield
+  finally:
+    random.setstate(state)
 
 
 @task_factory.register_task_cls(config.ClassificationTask)
@@ -60,10 +76,10 @@ class ClassificationTask(base_task.Task):
   def build_model(self) -> tf_keras.Model:
     """Builds the model; one that does not fit the run's checkpoint raises.
 
-    The seed of the task becomes that of Python, NumPy and TensorFlow.
+    Its start follows `seed`, unless tf_keras.utils.set_random_seed was called.
     """
-    tf_keras.utils.set_random_seed(self.task_config.seed)
-    model = self._model = self.create_model()
+    with _seeded(self.task_config.seed):
+      model = self._model = self.create_model()
     self._costs = self._count_costs(model)
     checkpoint = self._run_checkpoint()
     if checkpoint:
