@@ -34,28 +34,28 @@ _READS = {
 
 @pytest.fixture(name='task', scope='module', params=list(_READS))
 def _task(request):
-  """A task whose network was built and scattered."""
+  """A task and its network."""
   kind = request.param
   params = {} if kind == 'all' else {'k': _K}
   if kind == 'uniform':
     params['every_n'] = 0
-  task = classification.ClassificationTask(tiny.experiment({'task': {'model': {
-      'network': {'frames': {'type': kind, kind: params}}}}},
-                                           experiment='yt8m_distill_single'
-                                          ).task)
-  tiny.scatter_weights(task.build_model())
-  return task
+  frames = {'frames': {'type': kind, kind: params}}
+  task = classification.ClassificationTask(tiny.experiment(
+      {'task': {'model': {'network': frames}}},
+      experiment='yt8m_distill_single').task)
+  network = task.build_model()
+  tiny.scatter_weights(network)
+  return task, network
 
 
 @pytest.fixture(name='module', scope='module')
 def _module(task):
-  return module_lib.ServingModule(
-      task._model, task.task_config.model, top_k=3)
+  return module_lib.ServingModule(task[1], task[0].task_config.model, top_k=3)
 
 
 @pytest.fixture(name='videos', scope='module')
 def _videos(task):
-  return served.videos(task.task_config.model.features, (2, 4, 5, 11, 20, 24))
+  return served.videos(task[0].task_config.model.features, (2, 4, 5, 11, 20, 24))
 
 
 def _chosen(task, frames, num_frames, seeds):
@@ -72,20 +72,22 @@ def _chosen(task, frames, num_frames, seeds):
 
 
 def test_records_are_predicted_as_in_evaluation(task, module, videos):
+  task, network = task
   arrays, records = videos
   paths = tf.fill([len(records)], 'request')
   inputs, _ = task.build_reader()(
       paths, tf.range(len(records), dtype=tf.int64), records)
-  evaluated = task.inference_step(inputs, task._model)['predictions']
+  evaluated = task.inference_step(inputs, network)['predictions']
   with tiny.eagerly():
     served_all = module.sequence_examples(records)['predictions']
   np.testing.assert_array_equal(served_all, evaluated)
   assert len(np.unique(evaluated.numpy().round(4), axis=0)) == len(records)
-  expected = task._model(_chosen(task, **arrays, seeds=inputs.get('seed')))
+  expected = network(_chosen(task, **arrays, seeds=inputs.get('seed')))
   np.testing.assert_allclose(evaluated, expected['predictions'], atol=1e-6)
 
 
 def test_arrays_are_predicted_without_ids(task, module, videos):
+  task, network = task
   arrays, records = videos
   with tiny.eagerly():
     results = module.frames(**arrays)['predictions']
@@ -93,8 +95,8 @@ def test_arrays_are_predicted_without_ids(task, module, videos):
                            arrays['num_frames'][i:i + 1])['predictions'][0]
              for i in (1, 3)]
     by_id = module.sequence_examples(records)['predictions']
-  np.testing.assert_allclose(results, task._model(
-      _chosen(task, **arrays, seeds=(0,)))['predictions'], atol=1e-6)
+  expected = network(_chosen(task, **arrays, seeds=(0,)))
+  np.testing.assert_allclose(results, expected['predictions'], atol=1e-6)
   np.testing.assert_allclose(alone, results.numpy()[[1, 3]], atol=1e-6)
   same = np.isclose(results, by_id, atol=1e-6).all(1)
   # Of 2 and of 4 frames all are seen.
@@ -103,12 +105,13 @@ def test_arrays_are_predicted_without_ids(task, module, videos):
 
 
 def test_says_which_frames_it_reads(task, module):
+  task, network = task
   model = task.task_config.model
   kind = model.network.frames.type
   with mock.patch.object(module, 'get_inference_signatures', lambda: {}):
     spec = card.input_spec(module)
     text = card.model_card(types.SimpleNamespace(
-        model=model, network=task._model, params=types.SimpleNamespace(
+        model=model, network=network, params=types.SimpleNamespace(
             task=task.task_config), step=1, checkpoint='a', evaluation=None),
                            module)
   details = {} if kind == 'all' else {'k': _K}
