@@ -226,6 +226,19 @@ def test_shapes_agree(frames):
   assert choose(tf.zeros([0], tf.int32))[0].shape == [0, 3]
 
 
+def test_every_selection_compiles_under_xla():
+  selections = [_ALL, *(_uniform(7, length)
+                        for length in selection.UNIFORM_LENGTHS),
+                *(_some(kind, 5) for kind in ('uniform', *_SOME))]
+  choose = lambda n, seeds: [
+      selection.frame_indices(n, s, 20, seeds) for s in selections]
+  num_frames = tf.range(21)
+  compiled = tf.function(choose, jit_compile=True, autograph=False)
+  tf.nest.map_structure(np.testing.assert_array_equal,
+                        compiled(num_frames, num_frames),
+                        choose(num_frames, num_frames))
+
+
 def _of_type(name):
   # The one-of config cannot hold it, so that only the check can refuse it.
   class Selection:

@@ -8,6 +8,7 @@ import tiny
 
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.tasks import classification
+from yt8m_distill.tasks import distillation
 
 _RATE = 0.3
 _SIZE = 200
@@ -86,6 +87,17 @@ def test_config_round_trip():
   np.testing.assert_array_equal(
       again(inputs, training=True)['predictions'], expected)
   assert (expected != model(inputs)['predictions']).numpy().any()
+
+
+@pytest.mark.parametrize('model, needed', [
+    ({}, False),
+    ({'student': {'dropout': 0.5}}, True),
+    ({'teacher': {'dropout': 0.5}}, True),
+    ({'student': {'frames': {'type': 'random'}}}, True)])
+def test_distillation_asks_for_seeds_where_a_network_draws(model, needed):
+  params = tiny.experiment({'task': {'model': model}}).task
+  reader = distillation.DistillationTask(params).build_reader()
+  assert reader.with_seeds == needed
 
 
 def test_is_drawn_anew_in_each_epoch_of_training(tmp_path):

@@ -55,7 +55,8 @@ def _module(task):
 
 @pytest.fixture(name='videos', scope='module')
 def _videos(task):
-  return served.videos(task[0].task_config.model.features, (2, 4, 5, 11, 20, 24))
+  features = task[0].task_config.model.features
+  return served.videos(features, (2, 4, 5, 11, 20, 24))
 
 
 def _chosen(task, frames, num_frames, seeds):

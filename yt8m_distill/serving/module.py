@@ -34,9 +34,9 @@ class ServingModule(export_base.ExportModule):
   is an InvalidArgumentError that says what is expected.
 
   A network of features that are kept as floats has no signature `frames`.
-  Where frames are drawn at random, records are drawn from by their ids, as in
-  evaluation; `frames` and `features`, which have none, by the number of frames
-  alone.
+  Random frames of a record follow from its id, as in evaluation (or from its
+  place in the request, where it has none). Videos of `frames` and `features`
+  have no ids: which frames are drawn follows from their number alone.
 
   Attributes:
     frame_size: D.
