@@ -1,0 +1,119 @@
+"""What the networks cost: FLOPs, parameters, and time per video.
+
+For every family of backbones one network that sees all frames, the teacher, and
+students that see k of them; beside each what it saves of the teacher's FLOPs and
+time. The paper claims about 90% fewer FLOPs and 30% less time. Time is measured
+twice, on random videos of 300 frames: of the network alone, from its chosen
+frames, and of the whole way from serialized records to the 20 best classes. All
+networks of a family run in turns, so that noise hits them alike; times are
+medians over the rounds. From the repository's root:
+
+  . experiments/environment.sh
+  "$python" -m experiments.benchmarks.cost --backbones=hierarchical_lstm
+"""
+
+import statistics
+import time
+
+from absl import app
+from absl import flags
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from yt8m_distill import selection
+from yt8m_distill.configs import classification as config
+from yt8m_distill.modeling import video_classifier
+from yt8m_distill.serving import module
+
+_BACKBONES = flags.DEFINE_list(
+    'backbones', ['hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof',
+                  'yt8m_average'], 'Families.')
+_KS = flags.DEFINE_list('ks', ['6', '10', '15', '20', '30'],
+                        'Frames of the students.')
+_CELLS = flags.DEFINE_integer(
+    'cells', 1024, 'Cells of every LSTM layer.', lower_bound=1)
+_BATCH = flags.DEFINE_integer('batch', 32, 'Videos at once.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
+_TOP_K = 20
+_HEADER = ('network', 'frames', 'GFLOPs', 'saved', 'parameters',
+           'ms, network', 'saved', 'ms, from record', 'saved')
+
+
+def _record(rng, features, frames: int) -> bytes:
+  video = tf.train.SequenceExample()
+  video.context.feature['id'].bytes_list.value.append(b'some')
+  for feature in features:
+    added = video.feature_lists.feature_list[feature.name].feature
+    for _ in range(frames):
+      added.add().bytes_list.value.append(rng.bytes(feature.size))
+  return video.SerializeToString()
+
+
+class _Network:
+  """A network of a family, and two ways to run it on a batch."""
+
+  def __init__(self, backbone: str, k: int, records: tf.Tensor):
+    """Builds it; k = 0 is the teacher."""
+    model = config.yt8m_distill_single(
+        frames='uniform' if k else 'all', k=k, backbone=backbone,
+        chunks=20 if not k else 5 if k % 5 == 0 else 3,
+        num_cells=_CELLS.value).task.model
+    self.name = f'k = {k}' if k else 'teacher'
+    self.frames = selection.max_selected(model.network.frames, model.max_frames)
+    network = video_classifier.build(model, model.network, 'network')
+    self.flops, self.parameters = network.flops(), network.count_params()
+    size = sum(feature.size for feature in model.features)
+    videos = {
+        'frames': tf.cast(tf.random.stateless_uniform(
+            [_BATCH.value, self.frames, size], [0, 1], 0, 256, tf.int32),
+                          tf.uint8),
+        'num_frames': tf.fill([_BATCH.value], self.frames),
+    }
+    forward = tf.function(lambda: network(videos, training=False)[
+        'predictions'], autograph=False)
+    serving = module.ServingModule(network, model, _TOP_K)
+    self._ways = (forward,
+                  lambda: serving.sequence_examples(records)['probabilities'])
+    self.times = tuple([] for _ in self._ways)
+    for run in self._ways:
+      run()
+
+  def run(self):
+    for times, run in zip(self.times, self._ways):
+      start = time.perf_counter()
+      run().numpy()
+      times.append((time.perf_counter() - start) / _BATCH.value)
+
+  def cells(self, teacher: '_Network'):
+    """A row of the table."""
+    row = [self.name, str(self.frames), f'{self.flops / 1e9:.3f}',
+           _saved(self.flops, teacher.flops), f'{self.parameters:,}']
+    for own, its in zip(self.times, teacher.times):
+      own, its = statistics.median(own), statistics.median(its)
+      row += [f'{own * 1e3:.2f}', _saved(own, its)]
+    return row
+
+
+def _saved(own: float, its: float) -> str:
+  return f'{1 - own / its:.0%}'
+
+
+def main(_):
+  features = config.yt8m_distill_single().task.model.features
+  rng = np.random.default_rng(0)
+  records = tf.constant([_record(rng, features, 300)] * _BATCH.value)
+  for backbone in _BACKBONES.value:
+    networks = [_Network(backbone, k, records)
+                for k in (0, *map(int, _KS.value))]
+    for _ in tqdm.trange(_ROUNDS.value, desc=backbone):
+      for network in networks:
+        network.run()
+    print(f'\n{backbone}, batch {_BATCH.value}, {_ROUNDS.value} rounds\n')
+    print(f'| {" | ".join(_HEADER)} |\n{"|---" * len(_HEADER)}|')
+    for network in networks:
+      print(f'| {" | ".join(network.cells(networks[0]))} |')
+
+
+if __name__ == '__main__':
+  app.run(main)
