@@ -67,11 +67,9 @@ class _PlainDistiller(distiller.Distiller):
 
   def call(self, inputs, training=False):
     return {
-        **{name: plain_network(network,
-                               self._select(inputs, self._frames[name]))
-           for name, network in (('teacher', self.teacher),
-                                 ('student', self.student))},
-        'projected': {},
+        name: plain_network(network, self._select(inputs, self._frames[name]))
+        for name, network in (('teacher', self.teacher),
+                              ('student', self.student))
     }
 
 

@@ -18,9 +18,9 @@ class Distiller(tf_keras.Model):
   """Runs both networks on the same videos, each on the frames it sees.
 
   Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]}.
-  Returns {'teacher': ..., 'student': ...}, each what a VideoClassifier returns,
-  and 'projected': {name: float [..., R]}, outputs of the student as wide as the
-  teacher's, where they are not so by themselves.
+  Returns {'teacher': ..., 'student': ...}, each what a VideoClassifier returns.
+  Where there are projections the student's has 'projected' too: its outputs of
+  those names, [..., R], as wide as the teacher's.
 
   A network that is not `trainable` runs as in evaluation, also in training.
   """
@@ -60,10 +60,12 @@ class Distiller(tf_keras.Model):
         for name, network in (('teacher', self.teacher),
                               ('student', self.student))
     }
-    outputs['projected'] = {
-        name: projection(outputs['student'][name])
-        for name, projection in self.projections.items()
-    }
+    student = outputs['student']
+    if self.projections:
+      student['projected'] = {
+          name: projection(student[name])
+          for name, projection in self.projections.items()
+      }
     return outputs
 
   def _select(self, inputs, frames):

@@ -116,8 +116,8 @@ class DistillationTask(classification.ClassificationTask):
     The first is left out where the representations differ in width, which they
     may where it has no weight.
     """
-    teacher = outputs['teacher']
-    student = {**outputs['student'], **outputs['projected']}
+    teacher, student = outputs['teacher'], outputs['student']
+    student = {**student, **student.get('projected', {})}
     params = self.task_config.losses
     terms = {
         **super().loss_terms(labels, outputs),
