@@ -4,7 +4,7 @@ Pure functions of tensors, one value per video, in float32 whatever they are
 given. Value and gradient are finite for any prediction in [0, 1], also where
 all predictions of a video are 0.
 
-B videos, R representation, V classes.
+B videos, R representation, V classes, K frames of the student.
 """
 
 import tensorflow as tf
@@ -115,14 +115,34 @@ def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
   """L_REP, squared distance of the representations.
 
   Args:
-    teacher: [B, R].
-    student: [B, R].
+    teacher: [..., R].
+    student: [..., R].
 
   Returns:
-    float32 [B], summed over R as in the original code.
+    float32 [...], summed over R as in the original code.
   """
   return tf.reduce_sum(tf.math.squared_difference(
       tf.cast(teacher, tf.float32), tf.cast(student, tf.float32)), axis=-1)
+
+
+def intermediate_loss(teacher: tf.Tensor, student: tf.Tensor,
+                      num_frames: tf.Tensor) -> tf.Tensor:
+  """L_INT, squared distance of the states at the same frames.
+
+  The paper's "intermediate matching", of which no formula was found; its code
+  has none.
+
+  Args:
+    teacher: [B, K, R].
+    student: [B, K, R].
+    num_frames: int [B], how many of the K are real.
+
+  Returns:
+    float32 [B], summed over those and over R.
+  """
+  distances = representation_loss(teacher, student)
+  real = tf.sequence_mask(num_frames, distances.shape[1])
+  return tf.reduce_sum(tf.where(real, distances, 0.0), axis=1)
 
 
 def prediction_loss(teacher: tf.Tensor, student: tf.Tensor, kind: str = 'kl',

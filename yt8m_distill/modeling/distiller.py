@@ -1,6 +1,6 @@
 """Teacher and student side by side.
 
-B videos, T frames, D features, R representation.
+B videos, T frames, D features, R representation, K frames of the student.
 """
 
 from typing import Dict, Optional, Sequence
@@ -19,6 +19,11 @@ class Distiller(tf_keras.Model):
 
   Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]}.
   Returns {'teacher': ..., 'student': ...}, each what a VideoClassifier returns.
+  Where states are compared both have 'moment_states', [B, K, R], those of the
+  lower LSTM at the frames that the student sees, and the student's has
+  'num_moments', int32 [B], how many of the K are real. A network's states start
+  anew with each of its chunks: at one moment the two do not look back equally
+  far.
   Where there are projections the student's has 'projected' too: its outputs of
   those names, [..., R], as wide as the teacher's.
 
@@ -31,6 +36,7 @@ class Distiller(tf_keras.Model):
                teacher_frames: model_config.FrameSelection,
                student_frames: model_config.FrameSelection,
                share_head: bool = False,
+               compare_states: bool = False,
                projections: Optional[Dict[str, tf_keras.layers.Layer]] = None,
                **kwargs):
     """Initialises the pair.
@@ -41,6 +47,7 @@ class Distiller(tf_keras.Model):
       teacher_frames: which frames the teacher sees.
       student_frames: which frames the student sees.
       share_head: the teacher's head becomes the student's too.
+      compare_states: return the states at the frames that the student sees.
       projections: built layers, each for the student's output of that name.
       **kwargs: of a Keras model.
     """
@@ -51,16 +58,25 @@ class Distiller(tf_keras.Model):
     self.student = student
     self.projections = projections or {}
     self._frames = {'teacher': teacher_frames, 'student': student_frames}
+    self._compare_states = compare_states
     self.built = True
 
   def call(self, inputs, training=False):
+    seen = {name: self._select(inputs, frames)
+            for name, frames in self._frames.items()}
+    if self._compare_states:
+      moments, count = self._choose(inputs, self._frames['student'])
+      seen['teacher'] = {**seen['teacher'], 'moments': moments}
+      seen['student'] = {**seen['student'], 'moments': tf.broadcast_to(
+          tf.range(moments.shape[1]), tf.shape(moments))}
     outputs = {
-        name: network(self._select(inputs, self._frames[name]),
-                      training=training and network.trainable)
+        name: network(seen[name], training=training and network.trainable)
         for name, network in (('teacher', self.teacher),
                               ('student', self.student))
     }
     student = outputs['student']
+    if self._compare_states:
+      student['num_moments'] = count
     if self.projections:
       student['projected'] = {
           name: projection(student[name])
@@ -71,15 +87,19 @@ class Distiller(tf_keras.Model):
   def _select(self, inputs, frames):
     if frames.type == 'all':
       return inputs
+    indices, count = self._choose(inputs, frames)
+    return {
+        'frames': tf.gather(inputs['frames'], indices, batch_dims=1),
+        'num_frames': count,
+    }
+
+  def _choose(self, inputs, frames):
+    """Frames [B, K] that a network sees, and how many of them are real."""
     max_frames = inputs['frames'].shape[1]
     indices, count = selection.frame_indices(
         inputs['num_frames'], frames, max_frames)
-    return {
-        'frames': tf.ensure_shape(
-            tf.gather(inputs['frames'], indices, batch_dims=1),
-            [None, selection.max_selected(frames, max_frames), None]),
-        'num_frames': count,
-    }
+    return tf.ensure_shape(
+        indices, [None, selection.max_selected(frames, max_frames)]), count
 
   def get_config(self):
     return {
@@ -89,6 +109,7 @@ class Distiller(tf_keras.Model):
         'teacher_frames': self._frames['teacher'].as_dict(),
         'student_frames': self._frames['student'].as_dict(),
         'share_head': self.student.head is self.teacher.head,
+        'compare_states': self._compare_states,
         'projections': {
             name: tf_keras.layers.serialize(projection)
             for name, projection in self.projections.items()
@@ -126,6 +147,9 @@ def build(config: model_config.DistillerModel,
   student = video_classifier.build(config, config.student, 'student')
   if config.share_head:
     _check_heads(config, teacher, student)
+  compare_states = 'moment_states' in compared
+  if compare_states:
+    _check_states(config, teacher, student)
   projections = {}
   for name in compared:
     width, wanted = (getattr(network.backbone, f'{name}_size')
@@ -141,13 +165,30 @@ def build(config: model_config.DistillerModel,
           wanted, use_bias=False, name=f'{name}_projection'), width)
   return Distiller(
       teacher, student, config.teacher.frames, config.student.frames,
-      config.share_head, projections, name='distiller')
+      config.share_head, compare_states, projections, name='distiller')
 
 
 def _built(projection, width):
   with tf.name_scope(projection.name):
     projection.build([None, width])
   return projection
+
+
+def _check_states(config, teacher, student):
+  """Raises a ValueError where the networks have no states to compare."""
+  for network in (teacher, student):
+    if not hasattr(network.backbone, 'moment_states_size'):
+      kind = getattr(config, network.name).backbone.type
+      raise ValueError(
+          'losses.intermediate_weight is above 0, but L_INT needs '
+          f'hierarchical_lstm, and task.model.{network.name}.backbone.type is '
+          f'{kind!r}: set the weight to 0.')
+  kind = config.teacher.frames.type
+  if kind != 'all':
+    raise ValueError(
+        'losses.intermediate_weight is above 0, but L_INT needs a teacher that '
+        f'sees all frames, and task.model.teacher.frames.type is {kind!r}: '
+        'choose all, or set the weight to 0.')
 
 
 def _check_heads(config, teacher, student):

@@ -1,4 +1,4 @@
-"""Sequences in tiles: those that run, tile by tile, and where their steps stand.
+"""Sequences in tiles: those that run, and where their steps stand.
 
 N sequences, n in a tile, L steps, D input features, H cells, P moments.
 """

@@ -1,10 +1,11 @@
 """Training a student with its teacher, as the CVPR 2019 paper does.
 
 In parallel training both networks learn: the teacher on its label loss, the
-student on L_REP, L_PRED and L_CE. In serial training the teacher was trained
-before and stays as it is. As in the original code, which trains in parallel
-alone, the student sees the teacher as a constant, and the teacher never sees
-the student, unless they share their head.
+student on L_REP, L_PRED and L_CE, and on L_INT where that has a weight. In
+serial training the teacher was trained before and stays as it is. As in the
+original code, which trains in parallel alone and without L_INT, the student
+sees the teacher as a constant, and the teacher never sees the student, unless
+they share their head.
 """
 
 from typing import Dict, List
@@ -65,8 +66,10 @@ class DistillationTask(classification.ClassificationTask):
 
   def _compared(self) -> List[str]:
     """Outputs of the student that a loss compares with the teacher's."""
-    return ['representation'] if (
-        self.task_config.losses.representation_weight) else []
+    params = self.task_config.losses
+    return [name for name, weight in (
+        ('representation', params.representation_weight),
+        ('moment_states', params.intermediate_weight)) if weight]
 
   def build_inputs(self, params, input_context=None):
     if params.is_training and not self._run_checkpoint():
@@ -111,10 +114,11 @@ class DistillationTask(classification.ClassificationTask):
                               model.num_classes, model_config.FrameSelection())
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
-    """Adds 'student/representation_loss' and 'student/prediction_loss'.
+    """Adds the student's distances from the teacher.
 
-    The first is left out where the representations differ in width, which they
-    may where it has no weight.
+    'student/prediction_loss', 'student/representation_loss' and, where it has a
+    weight, 'student/intermediate_loss'. The second is left out where the
+    representations differ in width, which they may where it has no weight.
     """
     teacher, student = outputs['teacher'], outputs['student']
     student = {**student, **student.get('projected', {})}
@@ -131,6 +135,10 @@ class DistillationTask(classification.ClassificationTask):
     if wanted.shape[-1] == seen.shape[-1]:
       terms['student/representation_loss'] = losses.representation_loss(
           wanted, seen)
+    if params.intermediate_weight:
+      terms['student/intermediate_loss'] = losses.intermediate_loss(
+          tf.stop_gradient(teacher['moment_states']), student['moment_states'],
+          student['num_moments'])
     return terms
 
   def regularization_terms(self, model):
@@ -153,6 +161,7 @@ class DistillationTask(classification.ClassificationTask):
     for name, factor, average in (
         ('label', 1.0, mean),
         ('representation', distillation_factor, mean),
+        ('intermediate', distillation_factor, mean),
         ('prediction', distillation_factor, reduce)):
       weight = getattr(params, f'{name}_weight')
       if weight:  # Else no gradient is computed.
@@ -165,7 +174,8 @@ class DistillationTask(classification.ClassificationTask):
   def _train_metric_names(self):
     params = self.task_config.losses
     names = [*super()._train_metric_names()]
-    names += [f'student/{name}_loss' for name in ('representation', 'prediction')
+    names += [f'student/{name}_loss'
+              for name in ('representation', 'intermediate', 'prediction')
               if getattr(params, f'{name}_weight')]
     return names if self._schedule.constant else [*names, 'distillation_factor']
 
