@@ -69,6 +69,26 @@ def test_representation_loss():
       actual, np.sum((teacher - student)**2, axis=1), rtol=2e-6)
 
 
+def test_intermediate_loss():
+  """Of real frames alone, whatever the others hold."""
+  rng = np.random.default_rng(9)
+  teacher, student = rng.normal(size=(2, 4, 3, 8)).astype(np.float32)
+  num_frames = np.array([3, 1, 0, 2])
+  expected = [np.sum((t[:n] - s[:n])**2)
+              for t, s, n in zip(teacher, student, num_frames)]
+  student[np.arange(3) >= num_frames[:, None]] = 1e15
+  value, (_, gradient) = _gradients(
+      lambda t, s: losses.intermediate_loss(t, s, num_frames), teacher, student)
+  assert value.dtype == tf.float32
+  np.testing.assert_allclose(value, expected, rtol=2e-6)
+  real = np.arange(3) < num_frames[:, None]
+  np.testing.assert_allclose(
+      gradient, np.where(real[..., None], 2 * (student - teacher), 0),
+      rtol=1e-6)
+  assert losses.intermediate_loss(
+      teacher[:0], student[:0], num_frames[:0]).shape == [0]
+
+
 @pytest.mark.parametrize('kind, formula', [
     ('kl', _kl),
     ('mse', lambda t, s: np.sum((t - s)**2, axis=1)),

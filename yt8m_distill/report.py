@@ -114,7 +114,8 @@ def plot(run: str, path: str):
       ('teacher/label_loss', 'teacher L_CE', 'C0-'),
       ('student/label_loss', 'student L_CE', 'C1-'),
       ('student/representation_loss', 'L_REP', 'C2--'),
-      ('student/prediction_loss', 'L_PRED', 'C3--')):
+      ('student/prediction_loss', 'L_PRED', 'C3--'),
+      ('student/intermediate_loss', 'L_INT', 'C4--')):
     if tag in train:
       losses.plot(*train[tag], style, label=label)
   losses.set(xlabel='step', ylabel='loss per video', yscale='log',

@@ -1,7 +1,9 @@
 """Tiled LSTM layers against a plain loop over sequences and steps.
 
-N sequences, L steps, D features, H cells.
+N sequences, L steps, D features, H cells, P moments.
 """
+
+import functools
 
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ from yt8m_distill.modeling import lstm_stack
 
 _FEATURES, _CELLS = 3, 2
 _TILES = [1, 2, 3, 100, None]
+
+
+def _all_moments(lengths, steps):
+  """Every pair of sequence and step, in no order, and two of them again."""
+  pairs = np.array([(n, t) for n in range(len(lengths)) for t in range(steps)],
+                   np.int32).reshape([-1, 2])
+  pairs = np.random.default_rng(3).permutation(pairs)
+  return np.concatenate([pairs, pairs[:2]])
 
 
 def _plain(x, lengths, kernels, biases):
@@ -34,6 +44,13 @@ def _plain(x, lengths, kernels, biases):
   return tf.concat(finals, 0)
 
 
+def _plain_moments(x, lengths, kernels, biases, moments):
+  """Final states, and those of sequences that end at each of the moments."""
+  ends = [t + 1 if t < lengths[n] else 0 for n, t in moments]
+  return (_plain(x, lengths, kernels, biases),
+          _plain(tf.gather(x, moments[:, 0]), ends, kernels, biases))
+
+
 class _Case:
   """Inputs, weights, and what a plain loop makes of them."""
 
@@ -50,17 +67,25 @@ class _Case:
       features = _CELLS
     # A weighted sum, so that no two entries of the result may swap.
     self.weights = normal(len(lengths), 2 * layers * _CELLS)
+    self.moments = _all_moments(lengths, steps)
+    self.moment_weights = normal(
+        len(self.moments), self.weights.shape[1])
     if lengths:
       self.expected = self.gradients(_plain, self.x, lengths)
+      self.expected_moments = self.gradients(
+          functools.partial(_plain_moments, moments=self.moments), self.x,
+          lengths)
 
   def gradients(self, function, x, lengths):
-    """Value and gradients of x, kernels and biases."""
+    """Value, or values, and gradients of x, kernels and biases."""
     sources = [x, *self.kernels, *self.biases]
     with tf.GradientTape() as tape:
       tape.watch(sources)
-      value = function(x, lengths, self.kernels, self.biases)
-      loss = tf.reduce_sum(self.weights * value)
-    return [value, *tape.gradient(
+      values = function(x, lengths, self.kernels, self.biases)
+      values = values if isinstance(values, tuple) else [values]
+      loss = tf.add_n([tf.reduce_sum(w * v) for w, v in zip(
+          (self.weights, self.moment_weights), values)])
+    return [*values, *tape.gradient(
         loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
 
   def run(self, tile=None, x=None, **options):
@@ -70,8 +95,11 @@ class _Case:
         self.x if x is None else x, tf.constant(self.lengths, tf.int32))
 
   def check(self, actual, tolerance=2e-6):
-    assert len(actual) == len(self.expected)
-    for ours, theirs in zip(actual, self.expected):
+    """With the states at all moments where there is one more value."""
+    expected = self.expected
+    if len(actual) > len(expected):
+      expected = self.expected_moments
+    for ours, theirs in zip(actual, expected, strict=True):
       assert ours.shape == theirs.shape
       np.testing.assert_allclose(
           ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
@@ -97,6 +125,41 @@ def test_graph(case, training):
     case.check(run(tf.constant(tile), training=training))
 
 
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('tile', _TILES)
+def test_states_at_moments(case, tile, training):
+  actual = case.run(tile, training=training, moments=case.moments)
+  case.check(actual)
+  real = case.moments[:, 1] < np.array(case.lengths)[case.moments[:, 0]]
+  assert 0 < real.sum() < len(real)
+  np.testing.assert_array_equal(np.any(actual[1], axis=1), real)
+
+
+def test_gradients_of_moments_come_without_one_of_the_input(case):
+  for tile in (2, None):
+    states, at_moments, d_x, *d_weights = case.run(
+        tile, training=True, input_gradient=False, moments=case.moments)
+    case.check([states, at_moments, case.expected_moments[2], *d_weights])
+    assert not np.any(d_x)
+
+
+def test_few_moments_and_none(case):
+  """Each has its state wherever others are asked for."""
+  everything = case.run(2, moments=case.moments)[1]
+  for count in (0, 1, 3):
+    states, at_moments = lstm.final_states(
+        case.x, tf.constant(case.lengths), case.kernels, case.biases, tile=2,
+        moments=tf.constant(case.moments[:count]))
+    np.testing.assert_array_equal(at_moments, everything[:count])
+    np.testing.assert_array_equal(states, case.run(2)[0])
+
+
+def test_moments_in_a_graph(case):
+  run = tf.function(case.run, autograph=False)
+  for tile in (1, 3, 100):
+    case.check(run(tf.constant(tile), training=True, moments=case.moments))
+
+
 def _graph(case, batch, jit_compile=False, **options):
   """Compiled for a batch of known or unknown (None) size."""
   return tf.function(
@@ -107,12 +170,13 @@ def _graph(case, batch, jit_compile=False, **options):
           tf.TensorSpec([batch], tf.int32)])
 
 
-@pytest.mark.parametrize('batch, training, jit_compile', [
-    (None, False, False), (None, True, True), (7, False, True),
-    (7, True, True)])
-def test_static_graph(case, batch, training, jit_compile):
+@pytest.mark.parametrize('batch, training, jit_compile, moments', [
+    (None, False, False, False), (None, True, True, False),
+    (7, False, True, False), (7, True, True, False), (7, True, True, True)])
+def test_static_graph(case, batch, training, jit_compile, moments):
   """No shape depends on the lengths, as XLA needs it."""
-  run = _graph(case, batch, jit_compile, training=training)
+  run = _graph(case, batch, jit_compile, training=training,
+               moments=case.moments if moments else None)
   case.check(run(case.x, tf.constant(case.lengths)))
 
 
@@ -142,19 +206,21 @@ def test_one_step_in_a_graph(tile):
 def test_nothing_to_run(lengths, tile):
   case = _Case(lengths, steps=2, layers=2)
   for training in (False, True):
-    actual = case.run(tile, training=training)
-    shapes = [[len(lengths), 8], case.x.shape,
+    actual = case.run(tile, training=training, moments=case.moments)
+    shapes = [[len(lengths), 8], [len(case.moments), 8], case.x.shape,
               *(w.shape for w in case.kernels + case.biases)]
-    for value, shape in zip(actual, shapes):
+    for value, shape in zip(actual, shapes, strict=True):
       np.testing.assert_array_equal(value, np.zeros(shape))
+  assert case.run(tile)[0].shape == [len(lengths), 8]
 
 
 def test_no_sequences_in_a_graph():
   """The last batch of a replica may be empty, which a graph cannot foresee."""
   case = _Case([], steps=2, layers=2)
-  run = _graph(case, batch=None, tile=2, training=True)
+  run = _graph(case, batch=None, tile=2, training=True, moments=case.moments)
   actual = run(case.x, tf.constant([], tf.int32))
-  assert actual[0].shape == [0, 8] and actual[1].shape == [0, 2, _FEATURES]
+  assert actual[0].shape == actual[1].shape == [0, 8]
+  assert actual[2].shape == [0, 2, _FEATURES]
   assert not any(np.any(value) for value in actual)
 
 
@@ -177,13 +243,13 @@ def test_without_input_gradient(case, tile):
 @pytest.mark.parametrize('tile', [2, None])
 def test_bfloat16(case, tile):
   """Products in 8 bits of mantissa: within 5 % of the largest value."""
-  value, d_x, *d_weights = case.run(
-      tile, x=tf.cast(case.x, tf.bfloat16), training=True)
+  value, at_moments, d_x, *d_weights = case.run(
+      tile, x=tf.cast(case.x, tf.bfloat16), training=True, moments=case.moments)
   assert d_x.dtype == tf.bfloat16
-  for tensor in (value, *d_weights):
+  for tensor in (value, at_moments, *d_weights):
     assert tensor.dtype == tf.float32
-  for ours, theirs in zip((value, tf.cast(d_x, tf.float32), *d_weights),
-                          case.expected):
+  actual = value, at_moments, tf.cast(d_x, tf.float32), *d_weights
+  for ours, theirs in zip(actual, case.expected_moments, strict=True):
     difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
     assert difference < 0.05
   assert np.abs(value - case.expected[0]).max() > 1e-5  # it is bfloat16
@@ -195,9 +261,9 @@ def test_what_is_behind_the_end_changes_nothing(case, tile, training):
   behind = np.arange(5) >= np.array(case.lengths)[:, None]
   garbage = np.random.default_rng(1).normal(scale=1e6, size=case.x.shape)
   x = tf.where(behind[..., None], tf.cast(garbage, tf.float32), case.x)
-  actual = case.run(tile, x=x, training=training)
+  actual = case.run(tile, x=x, training=training, moments=case.moments)
   case.check(actual)
-  assert not np.any(actual[1].numpy()[behind])
+  assert not np.any(actual[2].numpy()[behind])
 
 
 def test_equals_keras():

@@ -46,7 +46,8 @@ def _train(replicas, reduction):
   strategy = _strategy(replicas, eager)
   # An epsilon that keeps Adam from blowing up differences of rounding.
   params = tiny.experiment(
-      {'task': {'losses': {'prediction_reduction': reduction}},
+      {'task': {'losses': {'prediction_reduction': reduction,
+                           'intermediate_weight': 0.1}},
        'trainer': {'optimizer_config': {
            'optimizer': {'adam': {'epsilon': 1e-2}},
            'learning_rate': {'exponential': {'initial_learning_rate': 0.1}}}}})

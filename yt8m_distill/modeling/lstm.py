@@ -13,12 +13,14 @@ masked: a sequence's final state is picked at its own last step, and nothing
 behind that step reaches a result or a gradient.
 
 N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
-layers: the final state [c0, h0, c1, h1, ...].
+layers: the state [c0, h0, c1, h1, ...]. P moments, steps of some sequences.
 """
 
 from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
+
+from yt8m_distill.modeling import lstm_tiles
 
 # Bodies of loops in time run before the loop over layers goes on.
 # pylint: disable=cell-var-from-loop
@@ -34,7 +36,8 @@ def final_states(x: tf.Tensor,
                  input_gradient: bool = True,
                  prepare: Optional[Callable[[tf.Tensor, tf.Tensor],
                                             tf.Tensor]] = None,
-                 dtype: Optional[tf.DType] = None) -> tf.Tensor:
+                 dtype: Optional[tf.DType] = None,
+                 moments: Optional[tf.Tensor] = None):
   """Runs stacked LSTM layers from zero states.
 
   Args:
@@ -51,9 +54,12 @@ def final_states(x: tf.Tensor,
     prepare: makes inputs [L, n, D] of what a tile of `x` holds, given which are
       real, bool [L, n]; in here its intermediate results stay in the caches.
     dtype: of the matrix products, that of `x` by default; all else is float32.
+    moments: int32 [P, 2], pairs of sequence and step (from 0) to return the
+      states after, too; what all steps make is then kept as in training.
 
   Returns:
-    float32 [N, R].
+    float32 [N, R]; with `moments` a pair, of that and of float32 [P, R], zero
+    for a step that the sequence does not have.
   """
   layers = len(kernels)
   dtype = tf.as_dtype(dtype or x.dtype)
@@ -63,7 +69,11 @@ def final_states(x: tf.Tensor,
   def run(x_NLD, *weights):
     kernels = [tf.cast(w, dtype) for w in weights[:layers]]
     biases = weights[layers:]
-    tiles = _Tiles(x_NLD, lengths, tile, prepare)
+    tiles = lstm_tiles.Tiles(x_NLD, lengths, tile, prepare)
+    wanted = None
+    if moments is not None:
+      wanted = lstm_tiles.Moments(tiles, lengths, moments)
+    keep = training or wanted is not None
 
     def forward(keep):
       """All tiles: final states, and what to keep of each step."""
@@ -86,19 +96,22 @@ def final_states(x: tf.Tensor,
       # As tensors: a SavedModel cannot hold a gradient that captures arrays.
       return states, [[tiles.join_steps(a) for a in layer] for layer in kept]
 
-    states, kept_forward = forward(keep=training)
+    states, kept_forward = forward(keep)
+    states = tiles.scatter(tiles.concat(states))
 
-    def grad(d_states):
-      kept = kept_forward if training else forward(keep=True)[1]
+    def grad(d_states, d_moments=None):
+      kept = kept_forward if keep else forward(keep=True)[1]
       d_states = tiles.gather(d_states)
       d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
 
       def body(k, d_x, *sums):
+        d_steps = wanted.spread(d_moments, k) if wanted else None
         d_tile, gradients = _backward_tile(
             tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
-            kernels, [[tiles.steps_of(v, k) for v in layer] for layer in kept],
-            dtype, input_gradient)
+            d_steps, kernels,
+            [[tiles.steps_of(v, k) for v in layer] for layer in kept], dtype,
+            input_gradient)
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
         return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
@@ -110,77 +123,12 @@ def final_states(x: tf.Tensor,
       d_x = tiles.scatter(tiles.concat(d_x))
       return (tf.cast(d_x, x_NLD.dtype), *d_weights)
 
-    return tiles.scatter(tiles.concat(states)), grad
+    if not wanted:
+      return states, grad
+    picked = [wanted.pick(a) for *_, c, h in kept_forward for a in (c, h)]
+    return (states, tf.concat(picked, axis=1)), grad
 
   return run(x, *kernels, *biases)
-
-
-class _Tiles:
-  """Splits the sequences with at least one step into tiles of equal size."""
-
-  def __init__(self, x, lengths, tile, prepare):
-    self.steps = x.shape[1]
-    self._prepare = prepare
-    self._frames = tf.reshape(x, [-1, x.shape[2]])
-    self._all_rows = tf.shape(x)[0]
-    self._dense = tile is None
-    self.known_rows = x.shape[0] if self._dense else None
-    if self._dense:
-      self._real = lengths > 0
-      self._rows = tf.range(self._all_rows)
-      self._lengths = tf.maximum(lengths, 1)
-      self.count, self._size = 1, self._all_rows
-    else:
-      self._rows = tf.cast(tf.where(lengths > 0)[:, 0], tf.int32)
-      self._lengths = tf.gather(lengths, self._rows)
-      num_rows = tf.size(self._rows)
-      # At least one, if of no rows: nothing then has to be special.
-      self.count = tf.maximum(-(-num_rows // tile), 1)
-      self._size = -(-num_rows // self.count)
-    self.steps_in_all = self.count * self.steps
-
-  def slice(self, rows, k):
-    """Tile k of values per running sequence."""
-    return rows if self._dense else rows[k * self._size:(k + 1) * self._size]
-
-  def lengths(self, k):
-    return self.slice(self._lengths, k)
-
-  def inputs(self, k):
-    """Inputs of tile k, time-major [L, n, D]."""
-    steps = tf.range(self.steps)[:, None]
-    x = tf.gather(self._frames,
-                  self.slice(self._rows, k)[None] * self.steps + steps)
-    return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
-
-  def join_steps(self, array):
-    """Joins what all steps of all tiles wrote; see steps_of()."""
-    return array.stack() if self._dense else array.concat()
-
-  def steps_of(self, joined, k):
-    """What the steps of tile k wrote, [L, n, H]."""
-    if self._dense:
-      return joined
-    rows = self.steps * self._size
-    return _unflat(joined[k * rows:(k + 1) * rows], self.steps)
-
-  def concat(self, array):
-    """Joins what the tiles wrote."""
-    return array.read(0) if self._dense else array.concat()
-
-  def gather(self, values):
-    """From all N sequences to those that run."""
-    if self._dense:
-      mask = tf.reshape(self._real, [-1] + [1] * (len(values.shape) - 1))
-      return tf.where(mask, values, 0)
-    return tf.gather(values, self._rows)
-
-  def scatter(self, values):
-    """From those that run to all N, zeros elsewhere."""
-    if self._dense:
-      return self.gather(values)
-    shape = tf.concat([[self._all_rows], tf.shape(values)[1:]], 0)
-    return tf.scatter_nd(self._rows[:, None], values, shape)
 
 
 def _loop(count, body, variables):
@@ -216,14 +164,6 @@ def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
       tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
 
 
-def _flat(x_LnD) -> tf.Tensor:
-  return tf.reshape(x_LnD, [-1, x_LnD.shape[2]])
-
-
-def _unflat(x, steps) -> tf.Tensor:
-  return tf.reshape(x, [steps, -1, x.shape[1]])
-
-
 def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
   """Runs all layers over a tile and returns the arrays, written from offset."""
   steps = x_LnD.shape[0]
@@ -231,9 +171,8 @@ def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
   for kernel, bias, arrays in zip(kernels, biases, kept):
     features, cells = x_LnD.shape[2], kernel.shape[1] // 4
     recurrent = kernel[features:]
-    inputs = _unflat(
-        tf.nn.bias_add(
-            _matmul(_flat(x_LnD), kernel[:features], dtype), bias), steps)
+    product = _matmul(lstm_tiles.flat(x_LnD), kernel[:features], dtype)
+    inputs = lstm_tiles.unflat(tf.nn.bias_add(product, bias), steps)
     zero = tf.zeros([tf.shape(x_LnD)[1], cells])
 
     def step(t, c, h, *arrays):
@@ -263,11 +202,17 @@ def _pick_final(kept, lengths, offset, steps) -> tf.Tensor:
   return tf.concat(picked, axis=1)
 
 
-def _backward_tile(x_LnD, lengths, d_state, kernels, kept, dtype,
+def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
                    input_gradient):
-  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases."""
+  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
+
+  `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
+  after every step.
+  """
   steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
   d_finals = tf.split(d_state, 2 * len(kernels), axis=1)
+  if d_steps is not None:
+    d_steps = tf.split(d_steps, 2 * len(kernels), axis=2)
   d_kernels, d_biases = [], []
   d_x = None
   for layer in reversed(range(len(kernels))):
@@ -275,6 +220,8 @@ def _backward_tile(x_LnD, lengths, d_state, kernels, kept, dtype,
     cells = kernel.shape[1] // 4
     features = kernel.shape[0] - cells
     d_c_final, d_h_final = d_finals[2 * layer:2 * layer + 2]
+    d_c_steps, d_h_steps = (
+        d_steps[2 * layer:2 * layer + 2] if d_steps else (None, None))
     recurrent = kernel[features:]
     zero = tf.zeros([rows, cells])
 
@@ -287,6 +234,9 @@ def _backward_tile(x_LnD, lengths, d_state, kernels, kept, dtype,
       d_h += last * d_h_final
       if d_x is not None:
         d_h += d_x[t]
+      if d_steps:
+        d_h += d_h_steps[t]
+        d_c += d_c_steps[t]
       tanh_c = tf.tanh(c)
       d_c += last * d_c_final + d_h * o * (1 - tanh_c * tanh_c)
       d_gate = tf.concat([
@@ -299,14 +249,14 @@ def _backward_tile(x_LnD, lengths, d_state, kernels, kept, dtype,
         steps, [x_LnD.shape[1], 4 * cells])))[3].stack()
     inputs = kept[layer - 1][-1] if layer else x_LnD
     outputs = arrays[-1][:-1]
-    flat = _flat(d_gates)
+    flat = lstm_tiles.flat(d_gates)
     d_kernels.append(tf.concat([
-        _matmul(_flat(inputs), flat, dtype, transpose_a=True),
-        _matmul(_flat(outputs), _flat(d_gates[1:]), dtype, transpose_a=True),
+        _matmul(lstm_tiles.flat(a), d, dtype, transpose_a=True)
+        for a, d in ((inputs, flat), (outputs, lstm_tiles.flat(d_gates[1:])))
     ], axis=0))
     d_biases.append(tf.reduce_sum(flat, axis=0))
     d_x = None
     if layer or input_gradient:
-      d_x = _unflat(
+      d_x = lstm_tiles.unflat(
           _matmul(flat, kernel[:features], dtype, transpose_b=True), steps)
   return d_x, (*reversed(d_kernels), *reversed(d_biases))

@@ -90,16 +90,16 @@ class LSTMStack(tf_keras.layers.Layer):
       features = self.num_cells
     super().build(input_shape)
 
-  def call(self, x, lengths, training=False, prepare=None):
+  def call(self, x, lengths, training=False, prepare=None, moments=None):
     """Returns float32 [N, R] for x [N, L, D] and lengths int32 [N].
 
-    `prepare`, see lstm.final_states, makes inputs of what `x` holds.
+    `prepare` and `moments` are those of lstm.final_states().
     """
     return lstm.final_states(
         x, lengths, [tf.convert_to_tensor(k) for k in self.kernels],
         [tf.convert_to_tensor(b) for b in self.biases], tile=self._rows(),
         training=bool(training), input_gradient=self._input_gradient,
-        prepare=prepare, dtype=self.compute_dtype)
+        prepare=prepare, dtype=self.compute_dtype, moments=moments)
 
   def _rows(self) -> Optional[int]:
     strategy = tf.distribute.get_strategy()

@@ -7,7 +7,7 @@ chunks. As in their code a chunk's vector is the whole final state, cells and
 outputs of all layers. Deviation: chunks that no frame fills are not computed;
 their state is zero either way.
 
-B videos, T frames, D features, C chunks, R representation.
+B videos, T frames, D features, C chunks, R representation, K moments.
 """
 
 from typing import Optional
@@ -38,6 +38,9 @@ class HierarchicalLstm(tf_keras.Model):
 
   Returns {'representation': float32 [B, R], 'states': float32 [B, C, R]}, the
   final states of the upper and of the lower stack, R = 2 * layers * cells.
+  Given 'moments', int32 [B, K], also 'moment_states', float32 [B, K, R]: the
+  states of the lower stack after it has read those of the T frames, zero for a
+  frame that is not real. They know of the frames of their chunk alone.
   """
 
   takes_stored_frames = True
@@ -97,19 +100,38 @@ class HierarchicalLstm(tf_keras.Model):
     # Clipping would do, but TFLite takes a clip to [0, 6] for a Relu6.
     real = tf.sequence_mask(num_frames, chunks * length, tf.int32)
     lengths = tf.reduce_sum(tf.reshape(real, [-1, chunks, length]), axis=2)
+    moments = inputs.get('moments')
     states = self.lower(
         tf.reshape(frames, [-1, length, frames.shape[2]]),
         tf.reshape(lengths, [-1]), training=training,
-        prepare=frames_lib.normalize if frames.dtype.is_integer else None)
+        prepare=frames_lib.normalize if frames.dtype.is_integer else None,
+        moments=None if moments is None else self._steps(moments))
+    outputs = {}
+    if moments is not None:
+      states, moment_states = states
+      outputs['moment_states'] = tf.reshape(
+          moment_states, [-1, moments.shape[1], self.lower.state_size])
     states = tf.reshape(states, [-1, chunks, self.lower.state_size])
     representation = self.upper(
         states, -(-num_frames // length), training=training)
-    return {'representation': representation, 'states': states}
+    return {'representation': representation, 'states': states, **outputs}
+
+  def _steps(self, moments):
+    """Pairs of chunk, of all of a batch, and step in it, for frames [B, K]."""
+    first = tf.range(tf.shape(moments)[0])[:, None] * self._chunks
+    return tf.stack([
+        tf.reshape(first + moments // self._chunk_length, [-1]),
+        tf.reshape(moments % self._chunk_length, [-1])], axis=1)
 
   @property
   def representation_size(self) -> int:
     """R."""
     return self.upper.state_size
+
+  @property
+  def moment_states_size(self) -> int:
+    """R of 'moment_states'."""
+    return self.lower.state_size
 
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
