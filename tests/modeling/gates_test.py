@@ -96,7 +96,7 @@ def test_extreme_values(kind, training):
 
 
 def test_replicas_share_their_statistics():
-  """In a Python of its own: logical devices are set before TensorFlow starts."""
+  """In another Python: devices are set before TensorFlow starts."""
   tiny.python(__file__)
 
 

@@ -3,8 +3,8 @@
 Sources: context gating of "Learnable pooling with context gating for video
 classification" (arXiv 1706.06905), where batch normalisation stands in for the
 bias; the squeeze-and-excitation gate of NeXtVLAD (arXiv 1811.05014). Deviation:
-normalisation is tf_keras', whose moving averages keep 0.99 of themselves a step,
-not 0.999; under a strategy its statistics are those of all replicas.
+the normalisation is tf_keras', whose moving averages keep 0.99 of themselves a
+step, not 0.999; under a strategy its statistics are those of all replicas.
 
 B videos, R values.
 """
@@ -67,8 +67,9 @@ class SqueezeExcitationGate(_Gate):
   def build(self, input_shape):
     size = input_shape[-1]
     if not 1 <= self._reduction <= size:
-      raise ValueError(f'se_reduction is {self._reduction}: it must lie between '
-                       f'1 and the size of the representation ({size}).')
+      raise ValueError(f'se_reduction is {self._reduction}: it must lie '
+                       'between 1 and the size of the representation '
+                       f'({size}).')
     inner = size // self._reduction
     self.squeeze = _dense(inner, 'squeeze')
     self.norm = _norm()
