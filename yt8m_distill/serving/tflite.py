@@ -2,9 +2,10 @@
 
 The one signature takes `frames` uint8 (float32 where features are kept as
 floats) [1, max_frames, D], all frames of a video, padded at the end, and
-`num_frames` int32 [1]; the model reads those that it needs. It returns what the
-SavedModel does, but for names. Operations are LiteRT's own, so that its plain
-interpreter runs them; it has none that refuses a num_frames out of range.
+`num_frames` int32 [1]; the model reads those that it needs, random ones as the
+SavedModel's `frames` draws them. It returns what the SavedModel does, but for
+names. Operations are LiteRT's own, so that its plain interpreter runs them; it
+has none that refuses a num_frames out of range.
 """
 
 import tempfile
