@@ -23,7 +23,7 @@ def _cells(cells):
           for name, value in (('num_cells', cells), ('num_layers', 1))}
 
 
-def _run(folder, train, validation, batch, steps, cells):
+def _run(folder, train, validation, batch, steps, cells, rate, **values):
   """Trains and evaluates; returns the metrics."""
   tiny.run_driver(
       'train_and_eval', folder / 'run', tiny.override(
@@ -34,13 +34,14 @@ def _run(folder, train, validation, batch, steps, cells):
           trainer__train_steps=steps, trainer__validation_interval=steps,
           trainer__steps_per_loop=steps, trainer__summary_interval=steps,
           trainer__checkpoint_interval=steps,
-          trainer__optimizer_config__learning_rate__exponential__initial_learning_rate=0.02,
-          **_cells(cells)), sized=False)
+          trainer__optimizer_config__learning_rate__exponential__initial_learning_rate=rate,
+          **_cells(cells), **values), sized=False)
   return json.loads((folder / 'run' / 'evaluation.json').read_text())['metrics']
 
 
 def test_real_frame_level_record_is_learned(tmp_path):
-  results = _run(tmp_path, _FOOD, _FOOD, batch=1, steps=12, cells=16)
+  results = _run(tmp_path, _FOOD, _FOOD, batch=1, steps=12, cells=16,
+                 rate=0.02)
   # Its one label, 11 (Food), ranks first among 3862.
   for who in ('teacher', 'student'):
     assert results[f'{who}/hit_at_one'] == 1.0
@@ -55,9 +56,13 @@ def test_student_learns_what_frequencies_do_not_tell(tmp_path):
   for split, files in (('train', 'validate000[01]'), ('test', 'validate0002')):
     simulate.simulate(
         str(tmp_path), split, num_videos=400 if split == 'train' else 150,
+        processes=1,  # A second one imports TensorFlow for longer than it works.
         video_level=str(_RECORDS / 'video' / 'validate' / f'{files}.tfrecord'))
   train, test = tmp_path / 'train*.tfrecord', tmp_path / 'test*.tfrecord'
-  results = _run(tmp_path, train, test, batch=20, steps=120, cells=32)
+  # Over three seeds this gave the student 0.23 to 0.26, the teacher 0.21 to
+  # 0.23, class frequencies 0.06.
+  results = _run(tmp_path, train, test, batch=20, steps=240, cells=32,
+                 rate=0.01, task__losses__representation_weight=1e-3)
   frequency = baseline.class_frequency(
       runs.read_params(str(tmp_path / 'run' / 'params.yaml')).task)['gap']
   print(f'GAP: teacher {results["teacher/gap"]:.4f}, student '

@@ -41,7 +41,7 @@ def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
 
 
 def test_an_interrupt_leaves_whole_files_only(
-    runs, data, tmp_path, monkeypatch):
+    runs, data, tmp_path, monkeypatch, request):
   write, calls = tables.Csv.write, []
 
   def interrupt(self, outputs):
@@ -52,6 +52,9 @@ def test_an_interrupt_leaves_whole_files_only(
     write(self, outputs)
 
   monkeypatch.setattr(tables.Csv, 'write', interrupt)
+  # A process that was started in the background ignores it.
+  handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+  request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
   out = tmp_path / 'out'
   with pytest.raises(KeyboardInterrupt):
     jobs.predict(runs, data, out, workers=1, batch_size=4)
