@@ -93,6 +93,20 @@ def test_skyline_is_the_teacher_alone():
   assert skyline.head.as_dict() == teacher.head.as_dict()
 
 
+@pytest.mark.parametrize('experiment', _ALL)
+@pytest.mark.parametrize('file', ['average.gin', 'dbof.gin'])
+def test_a_backbone_goes_behind_any_file(experiment, file):
+  before = 'finetune.gin' if experiment.endswith('finetune') else 'train.gin'
+  params = _configure(experiment, [before, file])
+  model = params.task.model
+  networks = ([model.teacher, model.student]
+              if experiment == 'yt8m_distill' else [model.network])
+  for network in networks:
+    assert network.backbone.type == 'yt8m_' + file.split('.', maxsplit=1)[0]
+    assert network.head.type == 'moe'
+  assert _student(params).frames.uniform.every_n == 10
+
+
 @pytest.mark.parametrize('experiment,file', [
     ('yt8m_distill', 'original.gin'), ('yt8m_distill_single', 'original.gin'),
     ('yt8m_distill_finetune', 'original_finetune.gin')])

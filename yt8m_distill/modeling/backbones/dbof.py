@@ -75,13 +75,13 @@ class Dbof(tf_keras.Model):
     self.hidden = dense('hidden', hidden)
     self.hidden_norm = tf_keras.layers.BatchNormalization(
         name='hidden_norm', synchronized=True)
-    for layer, size in ((self.input_norm, features),
-                        (self.clusters, features),
-                        (self.cluster_norm, clusters),
-                        (self.hidden, clusters),
-                        (self.hidden_norm, hidden)):
+    for layer, shape in ((self.input_norm, [None, frames, features]),
+                         (self.clusters, [None, frames, features]),
+                         (self.cluster_norm, [None, frames, clusters]),
+                         (self.hidden, [None, clusters]),
+                         (self.hidden_norm, [None, hidden])):
       with tf.name_scope(layer.name):
-        layer.build([None, size])
+        layer.build(shape)
     self.built = True
 
   def call(self, inputs, training=False):
@@ -140,6 +140,5 @@ def build_dbof(input_specs,
     The backbone.
   """
   del norm_activation_config
-  config = backbone_config.get()
-  return Dbof(input_specs, clusters=config.clusters, hidden=config.hidden,
-              pooling=config.pooling, kernel_regularizer=l2_regularizer)
+  return Dbof(input_specs, kernel_regularizer=l2_regularizer,
+              **backbone_config.get().as_dict())
