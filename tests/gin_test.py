@@ -93,6 +93,20 @@ def test_skyline_is_the_teacher_alone():
   assert skyline.head.as_dict() == teacher.head.as_dict()
 
 
+@pytest.mark.parametrize('experiment', _ALL)
+@pytest.mark.parametrize('file', ['average.gin', 'dbof.gin'])
+def test_a_backbone_goes_behind_any_file(experiment, file):
+  before = 'finetune.gin' if experiment.endswith('finetune') else 'train.gin'
+  params = _configure(experiment, [before, file])
+  model = params.task.model
+  networks = ([model.teacher, model.student]
+              if experiment == 'yt8m_distill' else [model.network])
+  for network in networks:
+    assert network.backbone.type == 'yt8m_' + file.split('.', maxsplit=1)[0]
+    assert network.head.type == 'moe'
+  assert _student(params).frames.uniform.every_n == 10
+
+
 @pytest.mark.parametrize('experiment,file', [
     ('yt8m_distill', 'original.gin'), ('yt8m_distill_single', 'original.gin'),
     ('yt8m_distill_finetune', 'original_finetune.gin')])
@@ -112,3 +126,20 @@ def test_quickstart_sizes_go_behind_any_file(experiment):
   assert params.task.model.num_classes == 50
   assert _student(params).backbone.get().num_cells == 64
   assert params.trainer.train_steps == 240
+
+
+@pytest.mark.parametrize('experiment', _ALL)
+@pytest.mark.parametrize('backbone,head,batch,decay', [
+    ('netvlad', 'moe', 80, 0.8), ('nextvlad', 'logistic', 160, 0.64)])
+def test_backbones_go_behind_any_file(experiment, backbone, head, batch, decay):
+  file = 'finetune.gin' if experiment.endswith('finetune') else 'train.gin'
+  params = _configure(experiment, [file, f'{backbone}.gin'])
+  model = params.task.model
+  networks = ([model.teacher, model.student]
+              if experiment == 'yt8m_distill' else [model.network])
+  assert {network.backbone.type for network in networks} == {backbone}
+  assert {network.head.type for network in networks} == {head}
+  rate = params.trainer.optimizer_config.learning_rate.get()
+  assert (params.task.train_data.global_batch_size, rate.initial_learning_rate,
+          rate.decay_rate, rate.decay_steps) == (
+              batch, 2e-4, decay, 4_000_000 // batch)

@@ -15,6 +15,8 @@ def _head(scale=1.0, **options):
   head.build([None, _SIZE])
   rng = np.random.default_rng(0)
   head.set_weights([scale * rng.normal(size=w.shape) for w in head.weights])
+  for gate in filter(None, (head.input_gate, head.output_gate)):
+    gate.norm.moving_variance.assign(np.square(gate.norm.moving_variance))
   return head
 
 
@@ -91,12 +93,42 @@ def test_extreme_logits(scale):
   assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_no_videos():
-  assert _head()(tf.zeros([0, _SIZE])).shape == [0, _CLASSES]
+def test_gates_weigh_what_goes_in_and_what_comes_out():
+  head = _head(input_gate=True, output_gate=True)
+  plain = moe.MoeHead(_CLASSES)
+  plain.build([None, _SIZE])
+  plain.set_weights(
+      [v.numpy() for v in (*head.gates.weights, *head.experts.weights)])
+  x = _representation()
+  expected = head.output_gate(plain(head.input_gate(x)))
+  np.testing.assert_allclose(head(x), expected, rtol=1e-6)
+  assert np.abs(head(x) - plain(x)).min() > 1e-4
+  assert head.flops() == plain.flops() + 2 * (_SIZE**2 + _CLASSES**2)
+  assert len(head.losses) == 2  # gates are not regularised
 
 
-def test_round_trip():
-  head = _head(num_mixtures=3, l2_weight_decay=0.25, name='head')
+@pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
+@pytest.mark.parametrize('gate', ['input_gate', 'output_gate'])
+def test_a_gate_learns_and_predictions_stay_probabilities(gate, policy):
+  head = _head(scale=100.0, dtype=policy, **{gate: True})
+  with tf.GradientTape() as tape:
+    predictions = head(_representation(), training=True)
+  assert predictions.dtype == tf.float32
+  assert np.all((predictions >= 0) & (predictions <= 1 + 1e-6))
+  gradients = tape.gradient(predictions, getattr(head, gate).trainable_weights)
+  assert len(gradients) == 3 and all(np.any(g) for g in gradients)
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'input_gate': True, 'output_gate': True}])
+def test_no_videos(options):
+  assert _head(**options)(tf.zeros([0, _SIZE])).shape == [0, _CLASSES]
+
+
+@pytest.mark.parametrize('gates', [
+    {}, {'input_gate': True}, {'output_gate': True}])
+def test_round_trip(gates):
+  head = _head(num_mixtures=3, l2_weight_decay=0.25, name='head', **gates)
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(head))
   assert isinstance(again, moe.MoeHead)
   assert again.get_config() == head.get_config()

@@ -30,30 +30,67 @@ def check_format(features: Sequence[data.Feature], path: str, index: int,
     serialized: the record.
 
   Raises:
-    ValueError: no SequenceExample, or a feature is missing or of another kind.
+    ValueError: no SequenceExample or Example, or a feature is missing, of
+      another kind, or of another size where it is the video's.
   """
   where = f'{path}, record {index}'
   try:
+    # An Example reads as one with a context alone.
     record = tf.train.SequenceExample.FromString(serialized)
   except protobuf.DecodeError as e:
-    raise ValueError(f'{where}: no tf.train.SequenceExample. Set input_path '
-                     'to frame-level YouTube-8M records.') from e
+    raise ValueError(
+        f'{where}: no tf.train.SequenceExample or Example. Set input_path to '
+        'YouTube-8M records, frame-level or video-level.') from e
   lists = record.feature_lists.feature_list
+  context = record.context.feature
   for feature in features:
-    if feature.name not in lists:
+    of_video = feature.format == 'video'
+    here, there = (context, lists) if of_video else (lists, context)
+    if feature.name not in here:
+      level, other = ('video', 'frame') if of_video else ('frame', 'video')
       raise ValueError(
-          f'{where}: no frame-level feature {feature.name!r}, but '
-          f'{sorted(lists) or "none at all"}; of the whole video '
-          f'{sorted(record.context.feature)}. Correct task.model.features, '
-          'or input_path where these are video-level records.')
+          f'{where}: no {level}-level feature {feature.name!r}, but '
+          f'{sorted(here) or "none at all"}; {other}-level {sorted(there)}. '
+          'Correct task.model.features (those of a whole video have the format '
+          f'video), or input_path where these are {other}-level records.')
     wanted = 'bytes_list' if feature.format == 'bytes' else 'float_list'
-    for frame in lists[feature.name].feature:
-      kind = frame.WhichOneof('kind')
+    for value in [here[feature.name]] if of_video else (
+        here[feature.name].feature):
+      kind = value.WhichOneof('kind')
       if kind != wanted:
         raise ValueError(
             f'{where}: feature {feature.name!r} is a {kind}, but its format '
             f'{feature.format!r} is a {wanted}. ' + _REMEDIES.get(
                 kind, 'Leave the record out.'))
+      size = len(value.float_list.value)
+      if of_video and size != feature.size:
+        raise ValueError(
+            f'{where}: feature {feature.name!r} has {size} values, not '
+            f'{feature.size}; set its size in task.model.features.')
+
+
+def assert_size(feature: data.Feature, where, sizes) -> tf.Operation:
+  """Raises an InvalidArgumentError about the first video of another size.
+
+  Args:
+    feature: of the whole video.
+    where: string [B], what to call the records.
+    sizes: int [B], values in each; 0 where the feature is missing.
+
+  Returns:
+    An operation to wait for.
+  """
+  good = sizes == feature.size
+
+  def fail():
+    bad = tf.argmin(tf.cast(good, tf.int32))
+    return tf.Assert(False, [tf.strings.join([
+        where[bad], f': {feature.name} has ', tf.strings.as_string(sizes[bad]),
+        f' values, not {feature.size} (0: it is missing); correct '
+        'task.model.features (of predict and export: --features) or leave the '
+        'record out.'])])
+
+  return tf.cond(tf.reduce_all(good), tf.no_op, fail)
 
 
 def assert_good(features: Sequence[data.Feature], where, values, lengths,

@@ -3,8 +3,10 @@
 Source: the frame-level `tf.train.SequenceExample` of all YouTube-8M releases.
 Context: `id` (2018, 2019) or `video_id` (2017), `labels` (int64; absent in the
 test partitions). Feature lists: per feature one byte string a frame, its values
-uint8. MediaPipe's records have float lists and `clip/data_path`. Deviations from
-the original reader: frames stay uint8 and are chosen before they are decoded; a
+uint8. MediaPipe's records have float lists and `clip/data_path`. Video-level
+records are `tf.train.Example`s with one float list a feature; on the wire such a
+message is a SequenceExample with a context alone. Deviations from the original
+reader: frames stay uint8 and are chosen before they are decoded; a
 record without frames or with features of different length is an error; a record
 without id is called `<shard>:<index>`.
 
@@ -23,14 +25,15 @@ from yt8m_distill.dataloaders import checks
 from yt8m_distill.dataloaders import layout
 from yt8m_distill.modeling import frames as frames_lib
 
-_FORMATS = ('bytes', 'quantized_floats', 'floats')
+_FORMATS = ('bytes', 'quantized_floats', 'floats', 'video')
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _SEEDS = 2**31 - 1  # how many there are
 # The parser's own errors begin with this, behind the name of the record.
-_REMEDY = (' (each frame of a feature must be stored as task.model.features, '
-           'or --features of predict and export, says: one byte string, or a '
-           'float list of its size; labels must be int64)')
+_REMEDY = (' (each frame of a feature, or the video where its format is so, '
+           'must be stored as task.model.features, or --features of predict '
+           'and export, says: one byte string, or a float list of its size; '
+           'labels must be int64)')
 _Examples = Tuple[Dict[str, tf.Tensor], tf.Tensor]
 
 
@@ -73,15 +76,23 @@ class FrameReader:
     if not formats <= set(_FORMATS):
       raise ValueError(f'formats of features are {sorted(formats)}: choose of '
                        f'{", ".join(_FORMATS)}.')
+    if 'video' in formats and len(formats) > 1:
+      raise ValueError(f'formats of features are {sorted(formats)}: those of '
+                       'frames and of the whole video cannot be joined; leave '
+                       'either out.')
     if 'floats' in formats and len(formats) > 1:
       raise ValueError(f'formats of features are {sorted(formats)}: floats and '
                        'what is stored in 8 bits cannot be joined; make it '
                        'quantized_floats.')
+    if 'video' in formats and max_frames != 1:
+      raise ValueError(f'max_frames is {max_frames}, but features of the '
+                       'format video count as 1 frame: set '
+                       'task.model.max_frames to 1.')
     for name, value in (('max_frames', max_frames),
                         ('num_classes', num_classes)):
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be 1 or more.')
-    self.dtype = tf.float32 if formats == {'floats'} else tf.uint8
+    self.dtype = tf.float32 if formats <= {'floats', 'video'} else tf.uint8
     self._features = list(features)
     self._as_bytes = formats == {'bytes'}
     self._max_frames = max_frames
@@ -175,14 +186,22 @@ class FrameReader:
                for key in _ID_KEYS}
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
+    videos = [f for f in features if f.format == 'video']
+    # Of a fixed size the parser's errors would not name them.
+    context.update({f.name: tf.io.RaggedFeature(tf.float32) for f in videos})
     lists = {
         f.name: tf.io.FixedLenSequenceFeature(
             *(([], tf.string) if f.format == 'bytes' else
               ([f.size], tf.float32)), allow_missing=True)
-        for f in features}
+        for f in features if f not in videos}
     context, lists, lengths = tf.io.parse_sequence_example(
         serialized, context, lists,
         example_names=tf.strings.join([_where(paths, indices), _REMEDY]))
+    for f in videos:  # One frame each.
+      with tf.control_dependencies([checks.assert_size(
+          f, _where(paths, indices), context[f.name].row_lengths())]):
+        lists[f.name] = context[f.name].to_tensor(shape=[None, f.size])[:, None]
+      lengths[f.name] = tf.ones_like(serialized, tf.int64)
     if not self._with_labels:
       context[_LABELS] = tf.sparse.SparseTensor(
           tf.zeros([0, 2], tf.int64), tf.zeros([0], tf.int64),
@@ -242,7 +261,7 @@ def _numbers(values, feature: data.Feature) -> tf.Tensor:
   """Frames [B, T, size] of stored ones."""
   if feature.format == 'bytes':
     return _bytes(values, feature.size)
-  if feature.format == 'floats':
+  if feature.format != 'quantized_floats':
     return values
   # As the releases quantise.
   steps = tf.round((values - frames_lib.BIAS) / frames_lib.SCALE)

@@ -13,6 +13,7 @@ _STORED = {
     'bytes': 'byte string',
     'floats': 'float list',
     'quantized_floats': 'float list (clipped to [-2, 2])',
+    'video': 'float list',
 }
 _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 
@@ -102,11 +103,13 @@ not 1); and `representation`, \
 def _inputs(module: module_lib.ServingModule) -> str:
   shape = (f'[videos, frames, {module.frame_size}], padded at the end, and '
            '`num_frames` int32 [videos]')
+  features = module.params.features
   stored = ', '.join(f'a {_STORED[feature.format]} of `{feature.name}`'
-                     for feature in module.params.features)
+                     for feature in features)
+  message = ('`tf.train.Example`s with' if features[0].format == 'video' else
+             '`tf.train.SequenceExample`s with, per frame')
   takes = {
-      'serving_default': '`examples`, serialized `tf.train.SequenceExample`s: '
-                         f'per frame {stored}',
+      'serving_default': f'`examples`, serialized {message} {stored}',
       'frames': f'`frames` uint8 {shape}; a byte is the value '
                 f'`byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`',
       'features': f'`features`, the values, float32 {shape}',

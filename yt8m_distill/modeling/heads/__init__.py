@@ -2,7 +2,10 @@
 
 import tf_keras
 
+from yt8m_distill.modeling.heads.logistic import LogisticHead
 from yt8m_distill.modeling.heads.moe import MoeHead
+
+_HEADS = {'moe': MoeHead, 'logistic': LogisticHead}
 
 
 def build(config, num_classes: int) -> tf_keras.layers.Layer:
@@ -15,8 +18,9 @@ def build(config, num_classes: int) -> tf_keras.layers.Layer:
   Raises:
     ValueError: no such head, or a field of it is out of its range.
   """
-  if config.type == 'moe':
-    moe = config.moe
-    return MoeHead(num_classes, num_mixtures=moe.num_mixtures,
-                   l2_weight_decay=moe.l2_weight_decay, name='head')
-  raise ValueError(f'head.type is {config.type!r}: choose moe.')
+  if config.type not in _HEADS:
+    raise ValueError(f'head.type is {config.type!r}: choose one of '
+                     f'{", ".join(_HEADS)}.')
+  # The fields of a configuration are the arguments of its head.
+  return _HEADS[config.type](
+      num_classes, name='head', **config.get().as_dict())

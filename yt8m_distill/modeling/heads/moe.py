@@ -2,13 +2,16 @@
 
 A class has M experts and a dummy one that always says 0; a softmax gate mixes
 them. As in the original the gates have no bias, the experts have one, columns
-of one class lie together, and L2 falls on both weight matrices alone.
+of one class lie together, and L2 falls on both weight matrices alone. Context
+gates may weigh the representation and the predictions (arXiv 1706.06905).
 
 B videos, R representation, V classes, M mixtures.
 """
 
 import tensorflow as tf
 import tf_keras
+
+from yt8m_distill.modeling import gates as gates_lib
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -19,6 +22,8 @@ class MoeHead(tf_keras.layers.Layer):
                num_classes: int,
                num_mixtures: int = 2,
                l2_weight_decay: float = 1e-8,
+               input_gate: bool = False,
+               output_gate: bool = False,
                **kwargs):
     """Initialises the head.
 
@@ -26,6 +31,8 @@ class MoeHead(tf_keras.layers.Layer):
       num_classes: V.
       num_mixtures: M.
       l2_weight_decay: times sum(w^2) / 2 of both weight matrices.
+      input_gate: context gate on the representation.
+      output_gate: context gate on the predictions.
       **kwargs: of a Keras layer.
 
     Raises:
@@ -47,15 +54,25 @@ class MoeHead(tf_keras.layers.Layer):
 
     self.gates = dense('gates', num_classes * (num_mixtures + 1), False)
     self.experts = dense('experts', num_classes * num_mixtures, True)
+    self.input_gate = self.output_gate = None
+    if input_gate:
+      self.input_gate = gates_lib.ContextGate(name='input_gate')
+    if output_gate:
+      self.output_gate = gates_lib.ContextGate(name='output_gate')
 
   def build(self, input_shape):
-    for layer in (self.gates, self.experts):
-      with tf.name_scope(layer.name):
-        layer.build(input_shape)
+    for layer, shape in ((self.gates, input_shape),
+                         (self.experts, input_shape),
+                         (self.input_gate, input_shape),
+                         (self.output_gate, [None, self.num_classes])):
+      if layer:
+        with tf.name_scope(layer.name):
+          layer.build(shape)
     super().build(input_shape)
 
   def call(self, representation, training=False):
-    del training
+    if self.input_gate:
+      representation = self.input_gate(representation, training=training)
     # float32 whatever the policy: sums of small probabilities follow.
     gates = tf.nn.softmax(tf.cast(tf.reshape(
         self.gates(representation),
@@ -63,12 +80,18 @@ class MoeHead(tf_keras.layers.Layer):
     experts = tf.sigmoid(tf.cast(tf.reshape(
         self.experts(representation),
         [-1, self.num_classes, self.num_mixtures]), tf.float32))
-    return tf.reduce_sum(gates[..., :self.num_mixtures] * experts, axis=-1)
+    predictions = tf.reduce_sum(
+        gates[..., :self.num_mixtures] * experts, axis=-1)
+    if self.output_gate:
+      predictions = self.output_gate(predictions, training=training)
+    return predictions
 
   def flops(self) -> int:
     """FLOPs of a video: 2 per multiply-add."""
-    return 2 * sum(int(layer.kernel.shape.num_elements())
-                   for layer in (self.gates, self.experts))
+    gates = sum(gate.flops() for gate in (self.input_gate, self.output_gate)
+                if gate)
+    return gates + 2 * sum(int(layer.kernel.shape.num_elements())
+                           for layer in (self.gates, self.experts))
 
   def get_config(self):
     return {
@@ -76,4 +99,6 @@ class MoeHead(tf_keras.layers.Layer):
         'num_classes': self.num_classes,
         'num_mixtures': self.num_mixtures,
         'l2_weight_decay': self._l2_weight_decay,
+        'input_gate': self.input_gate is not None,
+        'output_gate': self.output_gate is not None,
     }

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# A mixture of experts and a logistic regression on the mean features of
+# video-level records of 2018. Ends with one table.
+#
+#   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT] [flags]
+#
+# DATA is a folder of shards with labels: the last fifth of them is evaluated on,
+# the others are trained on. OUT (default runs/video_level) gets a folder for
+# each network; one that was stopped goes on where it was. Flags go to both
+# trainings, --gin_params=SEED=1 say.
+set -euo pipefail
+out=$(realpath -m "${1:-runs/video_level}")
+[ $# -eq 0 ] || shift
+data=$(realpath "${DATA:?is not set: name a folder of video-level shards}")
+cd "$(dirname "$0")/.."
+. experiments/environment.sh
+mkdir -p "$out"
+log=$out/log
+
+shards=("$data"/*.tfrecord)
+held_out=$((${#shards[@]} / 5))
+[ "$held_out" -gt 0 ] || { echo "$data holds fewer than 5 shards." >&2; exit 2; }
+join() { local IFS=,; echo "$*"; }
+train_path=$(join "${shards[@]:0:${#shards[@]} - held_out}")
+validation_path=$(join "${shards[@]: -held_out}")
+
+for head in moe logistic; do
+  echo "Training $head, log in $log"
+  "$python" -m yt8m_distill.train --experiment=yt8m_distill_single \
+    --mode=train_and_eval --gin_file=train.gin --gin_file=average.gin \
+    --config_file=experiments/video_2018.yaml --model_dir="$out/$head" \
+    --gin_params="TRAIN_PATH='$train_path'" \
+    --gin_params="VALIDATION_PATH='$validation_path'" \
+    --gin_params="HEAD='$head'" --gin_params=BATCH_SIZE=128 \
+    --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1000 \
+    "$@" 2>>"$log" | sed -un -e '/^step /p' || {
+      tail -n 20 "$log" >&2; exit 1; }
+done
+"$python" -m yt8m_distill.report "$out/moe" "$out/logistic" 2>>"$log" || {
+  tail -n 20 "$log" >&2; exit 1; }

@@ -1,0 +1,131 @@
+"""NetVLAD of "Learnable pooling with context gating" (Miech et al.).
+
+arXiv 1706.06905, and the settings of its released code: frames are normalised
+over the batch, softly assigned to clusters, and the residuals of each cluster
+summed and scaled to norm 1, then the whole descriptor; a linear layer without
+activation follows. Context gates belong to the head.
+
+Deviations: padding counts neither in a descriptor nor in a batch's statistics;
+moving averages have tf_keras' momentum 0.99 (0.999); which frames are seen is
+not drawn here.
+
+B videos, T frames, D features of a frame, K clusters, R representation.
+"""
+
+import tensorflow as tf
+import tf_keras
+
+from official.vision.modeling.backbones import factory
+from yt8m_distill.modeling import frame_norm
+from yt8m_distill.modeling import vlad
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class NetVladPool(tf_keras.layers.Layer):
+  """Descriptors float32 [B, K * D] of frames [B, T, D] and real, [B, T]."""
+
+  def __init__(self, clusters: int, **kwargs):
+    """Initialises the layer.
+
+    Args:
+      clusters: K.
+      **kwargs: of a Keras layer.
+    """
+    super().__init__(**kwargs)
+    self._clusters = clusters
+    self.norm = frame_norm.FrameNorm(name='norm')
+
+  def build(self, input_shape):
+    features = input_shape[-1]
+    self.output_size = self._clusters * features
+    self.assign = tf_keras.layers.Dense(
+        self._clusters, use_bias=False, name='assign',
+        kernel_initializer=vlad.normal(1 / features))
+    for layer, size in ((self.assign, features), (self.norm, self._clusters)):
+      with tf.name_scope(layer.name):
+        layer.build([None, None, size])
+    self.centres = self.add_weight(
+        name='centres', shape=[self._clusters, features],
+        initializer=vlad.normal(1 / features), experimental_autocast=False)
+    super().build(input_shape)
+
+  def call(self, frames, real, training=False):
+    logits = self.norm(self.assign(frames), real, training=training)
+    assignment = tf.nn.softmax(logits) * tf.cast(real, tf.float32)[..., None]
+    descriptor = vlad.aggregate(assignment, frames, self.centres)
+    return tf.nn.l2_normalize(
+        tf.reshape(descriptor, [-1, self.output_size]), axis=-1)
+
+  def flops(self, frames: int) -> int:
+    """FLOPs of `frames` frames: assigned, then summed."""
+    return 2 * 2 * frames * self.output_size
+
+  def get_config(self):
+    return {**super().get_config(), 'clusters': self._clusters}
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class NetVlad(vlad.VladBackbone):
+  """NetVLAD over {'frames': [B, T, D], 'num_frames': int32 [B]}.
+
+  Frames are normalised and zero behind a video's own.
+
+  Returns {'representation': float32 [B, R]}.
+  """
+
+  def __init__(self,
+               input_specs,
+               clusters: int = 256,
+               hidden: int = 1024,
+               kernel_regularizer=None,
+               **kwargs):
+    """Initialises and builds the backbone.
+
+    Args:
+      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
+        features that make up a frame; without it, they are one}.
+      clusters: K of the first feature; every further one has half as many.
+      hidden: R.
+      kernel_regularizer: of the linear layer.
+      **kwargs: of a Keras model.
+
+    Raises:
+      ValueError: a size is too small.
+    """
+    super().__init__(
+        input_specs, clusters, hidden,
+        lambda share, name: NetVladPool(clusters // share, name=name),
+        use_bias=True, kernel_regularizer=kernel_regularizer, options={},
+        **kwargs)
+    self.norm = frame_norm.FrameNorm(name='norm')
+    with tf.name_scope('norm'):
+      self.norm.build(input_specs['frames'].shape)
+    self.built = True
+
+  def call(self, inputs, training=False):
+    frames = inputs['frames']
+    real = tf.sequence_mask(inputs['num_frames'], frames.shape[1])
+    frames = self.norm(frames, real, training=training)
+    descriptor = self.describe(frames, real, training)
+    return {'representation': tf.cast(self.projection(descriptor), tf.float32)}
+
+
+@factory.register_backbone_builder('netvlad')
+def build_netvlad(input_specs,
+                  backbone_config,
+                  norm_activation_config=None,
+                  l2_regularizer=None) -> NetVlad:
+  """Builder for the Garden's registry.
+
+  Args:
+    input_specs: see NetVlad.
+    backbone_config: a one-of config whose choice is a `configs.model.NetVlad`.
+    norm_activation_config: not used, both are as published.
+    l2_regularizer: of the linear layer.
+
+  Returns:
+    The backbone.
+  """
+  del norm_activation_config
+  return NetVlad(input_specs, kernel_regularizer=l2_regularizer,
+                 **backbone_config.get().as_dict())

@@ -1,0 +1,257 @@
+"""NeXtVLAD (Lin, Xiao, Fan: arXiv 1811.05014).
+
+After the paper and the settings of its released code: a frame is widened, split
+into groups, and each group is a vector of its own, with a sigmoid attention and
+a softmax assignment that both see the whole frame. Descriptors are normalised
+over the batch, partly dropped, and a linear layer follows. The
+squeeze-and-excitation gate and the classifier belong to the head.
+
+Deviations: padding counts neither in a descriptor nor in a batch's statistics,
+a video without frames not in that of the descriptors; moving averages have
+tf_keras' momentum 0.99 (0.999). Frames come scaled to L2 norm 1. Where
+whitening is undone, they are scaled anew afterwards: the length a frame had
+before does not count, so that this equals undoing it first, but for the 4 / 512
+by which dequantised values lie off, which the released code takes away.
+
+B videos, T frames, D features of a frame, E expansion, G groups, K clusters, R
+representation.
+"""
+
+from typing import Optional, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from official.vision.modeling.backbones import factory
+from yt8m_distill import noise
+from yt8m_distill.modeling import frame_norm
+from yt8m_distill.modeling import vlad
+
+_SALT = 3  # of the noise
+# The releases' features were divided by sqrt(eigenvalue + this).
+_WHITENING_EPSILON = 1e-4
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class NextVladPool(tf_keras.layers.Layer):
+  """Descriptors float32 [B, K * E * D / G] of frames [B, T, D], real [B, T]."""
+
+  def __init__(self, clusters: int, groups: int, expansion: int, **kwargs):
+    """Initialises the layer.
+
+    Args:
+      clusters: K.
+      groups: G.
+      expansion: E.
+      **kwargs: of a Keras layer.
+    """
+    super().__init__(**kwargs)
+    self._clusters = clusters
+    self._groups = groups
+    self._expansion = expansion
+    self.assign_norm = frame_norm.FrameNorm(name='assign_norm')
+    self.norm = frame_norm.FrameNorm(name='norm')
+
+  def build(self, input_shape):
+    """Creates the variables for frames [B, T, D].
+
+    Raises:
+      ValueError: G does not divide E * D.
+    """
+    width = self._expansion * input_shape[-1]
+    if width % self._groups:
+      raise ValueError(
+          f'groups is {self._groups} for a feature of {input_shape[-1]} values '
+          f'with expansion {self._expansion}: it must divide their product, '
+          f'{width}.')
+    self._vector = width // self._groups
+    self.output_size = self._clusters * self._vector
+    vectors = self._groups * self._clusters
+    self.expand = tf_keras.layers.Dense(width, name='expand')
+    self.attend = tf_keras.layers.Dense(self._groups, name='attend')
+    self.assign = tf_keras.layers.Dense(
+        vectors, use_bias=False, name='assign',
+        kernel_initializer=vlad.normal(1 / width))
+    for layer, size in ((self.expand, input_shape[-1]), (self.attend, width),
+                        (self.assign, width), (self.assign_norm, vectors)):
+      with tf.name_scope(layer.name):
+        layer.build([None, None, size])
+    with tf.name_scope(self.norm.name):
+      self.norm.build([None, self.output_size])
+    self.centres = self.add_weight(
+        name='centres', shape=[self._clusters, self._vector],
+        initializer=vlad.normal(1 / width), experimental_autocast=False)
+    super().build(input_shape)
+
+  def call(self, frames, real, training=False):
+    vectors = frames.shape[1] * self._groups
+    x = self.expand(frames)
+    attention = tf.sigmoid(tf.cast(self.attend(x), tf.float32))
+    attention *= tf.cast(real, tf.float32)[..., None]
+    logits = self.assign_norm(self.assign(x), real, training=training)
+    assignment = (
+        tf.nn.softmax(tf.reshape(logits, [-1, vectors, self._clusters])) *
+        tf.reshape(attention, [-1, vectors, 1]))
+    descriptor = vlad.aggregate(
+        assignment, tf.reshape(x, [-1, vectors, self._vector]), self.centres)
+    return self.norm(tf.reshape(descriptor, [-1, self.output_size]),
+                     tf.reduce_any(real, axis=1), training=training)
+
+  def flops(self, frames: int) -> int:
+    """FLOPs of `frames` frames: 2 per multiply-add of the matrix products."""
+    dense = (self.expand, self.attend, self.assign)
+    return 2 * frames * (
+        sum(int(layer.kernel.shape.num_elements()) for layer in dense) +
+        self._groups * self.output_size)
+
+  def get_config(self):
+    return {
+        **super().get_config(),
+        'clusters': self._clusters,
+        'groups': self._groups,
+        'expansion': self._expansion,
+    }
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class NextVlad(vlad.VladBackbone):
+  """NeXtVLAD over {'frames': [B, T, D], 'num_frames', 'seed': int32 [B]}.
+
+  Frames are normalised and zero behind a video's own; the seed is needed for
+  dropout, in training alone.
+
+  Returns {'representation': float32 [B, R]}.
+  """
+
+  def __init__(self,
+               input_specs,
+               clusters: int = 128,
+               groups: int = 8,
+               expansion: int = 2,
+               hidden: int = 2048,
+               dropout: float = 0.5,
+               eigenvalues: Optional[Sequence[float]] = None,
+               kernel_regularizer=None,
+               **kwargs):
+    """Initialises and builds the backbone.
+
+    Args:
+      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
+        features that make up a frame; without it, they are one}.
+      clusters: K of the first feature; every further one has half as many.
+      groups: G, likewise.
+      expansion: E.
+      hidden: R.
+      dropout: share of the descriptors' values that training leaves out.
+      eigenvalues: of the PCA behind the first feature, one of each of its
+        values, to undo its whitening.
+      kernel_regularizer: of the linear layer.
+      **kwargs: of a Keras model.
+
+    Raises:
+      ValueError: a size is too small or does not divide, or dropout is not a
+        share.
+    """
+    if not 0.0 <= dropout < 1.0:
+      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below '
+                       '1.')
+    if expansion < 1:
+      raise ValueError(f'expansion is {expansion}: it must be at least 1.')
+    vlad.check_shares('groups', groups, len(input_specs.get('features', [0])))
+    super().__init__(
+        input_specs, clusters, hidden,
+        lambda share, name: NextVladPool(
+            clusters // share, groups // share, expansion, name=name),
+        use_bias=False, kernel_regularizer=kernel_regularizer,
+        options={'groups': groups, 'expansion': expansion, 'dropout': dropout,
+                 'eigenvalues': eigenvalues}, **kwargs)
+    self._dropout = dropout
+    self._scale = None
+    if eigenvalues is not None:
+      # Further features were not whitened.
+      rest = input_specs['frames'].shape[-1] - len(eigenvalues)
+      self._scale = np.concatenate([
+          np.sqrt(np.asarray(eigenvalues) + _WHITENING_EPSILON),
+          np.ones(rest)]).astype(np.float32)
+    self.norm = frame_norm.FrameNorm(name='norm')
+    with tf.name_scope('norm'):
+      self.norm.build([None, hidden])
+    self.built = True
+
+  def call(self, inputs, training=False):
+    frames, num_frames = inputs['frames'], inputs['num_frames']
+    if self._scale is not None:
+      frames = tf.nn.l2_normalize(
+          tf.cast(frames, tf.float32) * self._scale, axis=-1)
+    descriptor = self.describe(
+        frames, tf.sequence_mask(num_frames, frames.shape[1]), training)
+    if training and self._dropout:
+      descriptor = noise.dropout(
+          descriptor, inputs['seed'], self._dropout, _SALT)
+    return {'representation': self.norm(
+        self.projection(descriptor), num_frames > 0, training=training)}
+
+
+def read_eigenvalues(path: str, size: int) -> list[float]:
+  """Reads eigenvalues of a PCA, the largest first, as the releases hold them.
+
+  Args:
+    path: .npy file of an array [n] or [n, 1].
+    size: how many are needed.
+
+  Returns:
+    The first `size` of them.
+
+  Raises:
+    ValueError: there is no such file, or it holds something else.
+  """
+  remedy = 'give the eigenvals.npy of the releases\' yt8m_pca.tgz.'
+  try:
+    with tf.io.gfile.GFile(path, 'rb') as file:
+      values = np.load(file)
+  except tf.errors.NotFoundError as error:
+    raise ValueError(
+        f'eigenvalues is {path!r}, which does not exist: {remedy}') from error
+  except (ValueError, EOFError) as error:
+    raise ValueError(
+        f'eigenvalues is {path!r}, which is no .npy file: {remedy}') from error
+  if values.size < size or values.size != len(values):
+    raise ValueError(
+        f'eigenvalues is {path!r}, which holds an array {list(values.shape)}, '
+        f'where the first feature has {size} values: {remedy}')
+  values = values.reshape([-1])[:size]
+  if not np.all(values >= 0):
+    raise ValueError(f'eigenvalues is {path!r}, which holds negative numbers '
+                     f'or NaN: {remedy}')
+  return values.tolist()
+
+
+@factory.register_backbone_builder('nextvlad')
+def build_nextvlad(input_specs,
+                   backbone_config,
+                   norm_activation_config=None,
+                   l2_regularizer=None) -> NextVlad:
+  """Builder for the Garden's registry.
+
+  Args:
+    input_specs: see NextVlad.
+    backbone_config: a one-of config whose choice is a `configs.model.NextVlad`;
+      its file of eigenvalues is read here, and then part of the model.
+    norm_activation_config: not used, both are as published.
+    l2_regularizer: of the linear layer.
+
+  Returns:
+    The backbone.
+
+  Raises:
+    ValueError: see NextVlad and read_eigenvalues().
+  """
+  del norm_activation_config
+  options = backbone_config.get().as_dict()
+  path = options.pop('eigenvalues')
+  first = input_specs.get('features', [input_specs['frames']])[0]
+  return NextVlad(
+      input_specs, kernel_regularizer=l2_regularizer,
+      eigenvalues=read_eigenvalues(path, first.shape[-1]) if path else None,
+      **options)

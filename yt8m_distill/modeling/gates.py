@@ -1,0 +1,108 @@
+"""Gates: a vector is weighed, value by value, by what it says itself.
+
+Sources: context gating of "Learnable pooling with context gating for video
+classification" (arXiv 1706.06905), where batch normalisation stands in for the
+bias; the squeeze-and-excitation gate of NeXtVLAD (arXiv 1811.05014). Deviation:
+the normalisation is tf_keras', whose moving averages keep 0.99 of themselves a
+step, not 0.999; under a strategy its statistics are those of all replicas.
+
+B videos, R values.
+"""
+
+import tensorflow as tf
+import tf_keras
+
+
+class _Gate(tf_keras.layers.Layer):
+  """sigmoid(f(x)) * x for x float [B, R], in the type of x.
+
+  The sigmoid is computed in float32, and x is not rounded, whatever the policy.
+  A subclass has f as `logits`, and builds it.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(autocast=False, **kwargs)
+
+  def logits(self, x, training):
+    raise NotImplementedError
+
+  def call(self, x, training=False):
+    gate = tf.sigmoid(tf.cast(self.logits(x, training), tf.float32))
+    return x * tf.cast(gate, x.dtype)
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class ContextGate(_Gate):
+  """f(x) = BN(W x), W [R, R]."""
+
+  def build(self, input_shape):
+    self.dense = _dense(input_shape[-1], 'dense')
+    self.norm = _norm()
+    _build(input_shape, self.dense)
+    _build(input_shape, self.norm)
+    super().build(input_shape)
+
+  def logits(self, x, training):
+    return self.norm(self.dense(x), training=training)
+
+  def flops(self) -> int:
+    """FLOPs of a video: 2 per multiply-add."""
+    return _flops(self.dense)
+
+
+@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+class SqueezeExcitationGate(_Gate):
+  """f(x) = W2 relu(BN(W1 x)), W1 [R, R / reduction], rounded down."""
+
+  def __init__(self, reduction: int = 8, **kwargs):
+    """Initialises the gate.
+
+    Args:
+      reduction: how much narrower the inner layer is.
+      **kwargs: of a Keras layer.
+    """
+    super().__init__(**kwargs)
+    self._reduction = reduction
+
+  def build(self, input_shape):
+    size = input_shape[-1]
+    if not 1 <= self._reduction <= size:
+      raise ValueError(f'se_reduction is {self._reduction}: it must lie '
+                       'between 1 and the size of the representation '
+                       f'({size}).')
+    inner = size // self._reduction
+    self.squeeze = _dense(inner, 'squeeze')
+    self.norm = _norm()
+    self.excite = _dense(size, 'excite')
+    _build(input_shape, self.squeeze)
+    _build([None, inner], self.norm)
+    _build([None, inner], self.excite)
+    super().build(input_shape)
+
+  def logits(self, x, training):
+    return self.excite(tf.nn.relu(
+        self.norm(self.squeeze(x), training=training)))
+
+  def flops(self) -> int:
+    """FLOPs of a video: 2 per multiply-add."""
+    return _flops(self.squeeze) + _flops(self.excite)
+
+  def get_config(self):
+    return {**super().get_config(), 'reduction': self._reduction}
+
+
+def _dense(units, name):
+  return tf_keras.layers.Dense(units, use_bias=False, name=name)
+
+
+def _norm():
+  return tf_keras.layers.BatchNormalization(name='norm', synchronized=True)
+
+
+def _build(input_shape, layer):
+  with tf.name_scope(layer.name):
+    layer.build(input_shape)
+
+
+def _flops(dense) -> int:
+  return 2 * int(dense.kernel.shape.num_elements())
