@@ -2,7 +2,8 @@
 
 Compared are all weights, the optimizer's slots and the step. They can be equal
 only if the data came in the same order: 12 records in batches of 5, so that
-epochs end within batches, and both halves cross such an end.
+epochs end within batches, and both halves cross such an end. The student's
+frames and what dropout hides are drawn anew in each epoch.
 """
 
 import contextlib
@@ -42,6 +43,9 @@ def _flags(records, steps, num_examples=0):
       task__train_data__shuffle_buffer_size=4,
       task__train_data__num_examples=num_examples,
       task__init_checkpoint=records / 'first',
+      task__model__student__frames__type='random',
+      task__model__student__frames__random__k=4,
+      task__model__student__dropout=0.5,
       trainer__train_steps=steps, trainer__steps_per_loop=2,
       trainer__checkpoint_interval=_STEPS)]
 

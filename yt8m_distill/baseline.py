@@ -32,7 +32,7 @@ def _labels(model, data) -> Iterator[np.ndarray]:
       uniform=model_config.UniformFrames(every_n=model.max_frames))
   params = data.replace(
       is_training=False, drop_remainder=False, global_batch_size=_BATCH,
-      enable_tf_data_service=False, cache=False)
+      enable_tf_data_service=False, cache=False, bagging_seed=-1)
   dataset = pipeline.build(params, reader.FrameReader(
       model.features, model.max_frames, model.num_classes, one_frame))
   dataset = dataset.map(lambda inputs, labels: labels)

@@ -165,12 +165,13 @@ def test_each_resumed_pipeline_goes_on(path, pipelines, known):
 
 def test_known_length_spares_whole_epochs(path):
   params = _params(path, True, num_examples=_TOTAL)
-  files, sizes = shards.find(path), shards.sizes(shards.find(path))
-  source = pipeline._Source(params, files, sizes, _context(), 1001)
+  paths = shards.find(path)
+  files = list(zip(paths, shards.sizes(paths)))
+  source = pipeline._Source(params, files, _context(), 1001, False)
   assert source._start_epoch == 1001 * 4 // _TOTAL
   assert source._skip == 1001 * 4 % _TOTAL
   unsure = params.replace(skip_corrupt_records=True)
-  source = pipeline._Source(unsure, files, sizes, _context(), 1001)
+  source = pipeline._Source(unsure, files, _context(), 1001, False)
   assert source._start_epoch == 0
 
 

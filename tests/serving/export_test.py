@@ -166,7 +166,7 @@ def test_describes_itself(out, vocabulary):
          ] == [('rgb', 8), ('audio', 4)]
   assert spec['max_frames'] == tiny.MAX_FRAMES
   assert spec['frames_read'] == {'type': 'uniform', 'every_n': tiny.EVERY_N,
-                                 'length': 'ceil', 'at_most': 4}
+                                 'k': 0, 'length': 'ceil', 'at_most': 4}
   np.testing.assert_allclose(
       spec['dequantization']['range'], [-2, 2], atol=0.01)
   assert spec['signatures']['serving_default']['inputs'] == {

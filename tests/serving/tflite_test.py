@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 import served
 import tensorflow as tf
+import tiny
 
+from yt8m_distill import selection
 from yt8m_distill.checkpoints import folder
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.serving import export
+from yt8m_distill.serving import module as module_lib
 from yt8m_distill.serving import tflite
 
 interpreter = pytest.importorskip('ai_edge_litert.interpreter')
@@ -71,6 +75,49 @@ def test_sizes_and_differences_are_said(exported):
     difference = float(line.split(' up to ')[1].split()[0])
     assert difference <= _TOLERANCES[kind]
   assert len(printed) == len(tflite.KINDS) + 1
+
+
+def test_every_selection_converts():
+  """All in one graph, of videos of each length up to 24."""
+  selections = {'every 5th': model_config.FrameSelection(
+      type='uniform', uniform=model_config.UniformFrames(every_n=5))}
+  for kind in model_config.SELECTIONS:
+    selections[kind] = frames = model_config.FrameSelection(type=kind)
+    if kind == 'uniform':
+      frames.uniform.every_n = 0
+    if kind != 'all':
+      frames.get().k = 7
+
+  @tf.function(input_signature=[tf.TensorSpec([1], tf.int32, 'num_frames')])
+  def choose(num_frames):
+    results = {}
+    for name, frames in selections.items():
+      results[f'{name} indices'], results[f'{name} count'] = (
+          selection.frame_indices(num_frames, frames, 24, (0,)))
+    return results
+
+  module = tf.Module()
+  module.choose = choose
+  converter = tf.lite.TFLiteConverter.from_concrete_functions(
+      [choose.get_concrete_function()], module)
+  lite = interpreter.Interpreter(
+      model_content=converter.convert()).get_signature_runner()
+  for length in range(1, 25):
+    num_frames = np.array([length], np.int32)
+    actual, expected = lite(num_frames=num_frames), choose(num_frames)
+    for name, value in expected.items():
+      np.testing.assert_array_equal(actual[name], value, name)
+
+
+def test_random_frames(tmp_path):
+  frames = {'type': 'random', 'random': {'k': 12}}
+  run = served.write_run(tmp_path / 'run', _SIZES, {'task': {'model': {
+      'student': {'frames': frames}}}}, scale=0.25)
+  network = folder.Network(run)
+  [(_, content)] = tflite.convert(network, 3, ['float32'])
+  module = module_lib.ServingModule(network.network, network.model, 3)
+  with tiny.eagerly():
+    assert tflite.largest_difference(content, module) < _TOLERANCES['float32']
 
 
 def test_without_litert(tmp_path, monkeypatch):

@@ -58,11 +58,12 @@ class VideoData(cfg.DataConfig):
   Attributes:
     input_path: file, pattern, or several of either, separated by commas.
     seed: order of the training records is a function of (seed, epoch).
-    num_examples: records in the set; 0 is unknown, then the driver counts them
-      where epochs are asked for, and a resumed run reads past what it consumed
-      instead of starting in the right epoch.
+    num_examples: records in the set, not in a bag; 0 is unknown, then the
+      driver counts them where epochs are asked for, and a resumed run reads
+      past what it consumed instead of starting in the right epoch.
     bagging_seed: train on as many files as there are, drawn with replacement
-      under this seed, for ensembles; -1 trains on each.
+      under this seed, for ensembles; -1 trains on each once. Of a single file
+      every bag is the same. A resumed run reads past what it consumed.
     skip_corrupt_records: log, count and leave out records that fail their
       checksum; False stops at the first one.
   """

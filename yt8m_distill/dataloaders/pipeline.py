@@ -4,14 +4,16 @@ The Garden's `InputReader` parses, caches, serves (tf.data service) and
 prefetches. Deviations from it: the source is ours, so that training order is a
 function of (seed, epoch) and a resumed run can go on where it stopped; each
 epoch holds every record once, epochs never mix in a shuffle buffer; evaluation
-is in order; records are batched before they are parsed (see `reader`).
+is in order; records are batched before they are parsed (see `reader`). Bagging
+(Breiman, 1996) draws files, not records, which could not be read in a row.
 
 B videos per replica, K frames, D features, V classes.
 """
 
-from typing import Optional
+from typing import List, Optional, Sequence, Tuple
 
 from absl import logging
+import numpy as np
 import tensorflow as tf
 
 from official.core import input_reader
@@ -19,6 +21,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import shards
 
+_File = Tuple[str, int]  # path and bytes
 _BLOCK = 16  # records parsed at once for the cache
 _TFDS_FIELDS = ('tfds_name', 'tfds_split', 'tfds_data_dir',
                 'tfds_as_supervised', 'tfds_skip_decoding_feature')
@@ -38,19 +41,21 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
     input_context: which part of the input is for this pipeline.
     start_step: batches that the job has consumed before: training goes on
       behind them. Whole epochs are passed over where `num_examples` tells how
-      long they are, otherwise records are read, but not parsed. A tf.data
-      service starts afresh.
+      long they are, otherwise, and of a bag of files, records are read, but not
+      parsed. A tf.data service starts afresh.
 
   Returns:
     A dataset of ({'frames': uint8 [B, K, D], 'num_frames': int32 [B], perhaps
-    'id': string [B]}, labels bool [B, V]).
+    'id': string [B] and 'seed': int32 [B]}, labels bool [B, V]). In training a
+    video's seed is a function of its id, its file's place among all, and (seed,
+    epoch); in evaluation of its id.
 
   Raises:
     ValueError: a field has a value that cannot be honoured, or a file is
       missing, empty or of another format.
   """
   context = input_context or tf.distribute.InputContext()
-  _check(params, context, start_step)
+  _check(params, context, start_step, reader.with_seeds)
   paths = shards.find(params.input_path)
   sizes = shards.sizes(paths)
   if not params.skip_corrupt_records:
@@ -64,7 +69,10 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
                      'can be read; all are corrupt, or not uncompressed '
                      'TFRecords. Correct input_path.')
   reader.check_format(*first)
-  source = _Source(params, paths, sizes, context, start_step)
+  files = list(zip(paths, sizes))
+  if params.bagging_seed >= 0:
+    files = _bag(files, params.bagging_seed)
+  source = _Source(params, files, context, start_step, reader.with_seeds)
 
   # Shuffling and repeating are done by `source`: is_training asks for both.
   # The paths are handed on as found, so that they are not looked for twice.
@@ -85,12 +93,17 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
 
 
 class _Source:
-  """Serialized records in the order wanted, as (path, index, serialized)."""
+  """Serialized records in the order wanted, as (path, index, serialized).
 
-  def __init__(self, params, paths, sizes, context, start_step):
+  Shuffled epochs add `draw` where wanted, see `reader`.
+  """
+
+  def __init__(self, params, files, context, start_step, with_draws):
     self._params = params
+    paths, sizes = zip(*files)
     self._files = (tf.constant(paths), tf.constant(sizes, tf.int64))
-    self._num_files = len(paths)
+    self._num_files = len(files)
+    self._with_draws = with_draws
     # A tf.data service divides the work itself.
     sharding = params.sharding and not params.enable_tf_data_service
     self._pipelines = context.num_input_pipelines if sharding else 1
@@ -112,6 +125,8 @@ class _Source:
     total = self._params.num_examples
     if self._params.skip_corrupt_records or not total:
       return 0
+    if self._params.bagging_seed >= 0:
+      return 0  # The bag holds more or fewer records than the set.
     if self._pipelines > 1 and self._shard_files:
       return 0  # Files differ in length, and every epoch deals them anew.
     return -(-(total - self._id) // self._pipelines)
@@ -134,7 +149,8 @@ class _Source:
         seed = tf.random.uniform([2], maxval=tf.int64.max, dtype=tf.int64)
       dataset = cached or self._read(
           tf.random.experimental.stateless_shuffle(
-              tf.range(self._num_files), seed), params.cycle_length)
+              tf.range(self._num_files), seed), params.cycle_length,
+          seed if self._with_draws else None)
       return dataset.shuffle(
           params.shuffle_buffer_size,
           seed=tf.random.stateless_uniform(
@@ -144,15 +160,35 @@ class _Source:
     numbers = tf.data.Dataset.range(self._start_epoch, tf.int64.max)
     return numbers.flat_map(epoch).skip(self._skip)
 
-  def _read(self, order: tf.Tensor, cycle_length: int) -> tf.data.Dataset:
-    """This pipeline's share of one pass, files in `order`, int32 [files]."""
+  def _read(self, order: tf.Tensor, cycle_length: int,
+            seed: Optional[tf.Tensor] = None) -> tf.data.Dataset:
+    """This pipeline's share of one pass.
+
+    Args:
+      order: int32 [files], of the files.
+      cycle_length: files read side by side.
+      seed: of the draws, int64 [2]; None for none.
+
+    Returns:
+      A dataset as records() returns it.
+    """
     if self._shard_files:
       order = order[self._id::self._pipelines]
-    files = tuple(tf.gather(values, order) for values in self._files)
+    paths, sizes = (tf.gather(values, order) for values in self._files)
     params = self._params
-    dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
-        lambda path, size: shards.read(path, size, params.skip_corrupt_records),
-        cycle_length=cycle_length, block_length=params.block_length,
+
+    def read(path, size, place):
+      records = shards.read(path, size, params.skip_corrupt_records)
+      if seed is None:
+        return records
+      # By place, since a bag may hold a file twice.
+      draw = tf.strings.reduce_join(tf.strings.as_string(
+          [*tf.unstack(seed), tf.cast(place, tf.int64)]), separator=' ')
+      return records.map(lambda *record: (*record, draw))
+
+    files = tf.data.Dataset.from_tensor_slices((paths, sizes, order))
+    dataset = files.interleave(
+        read, cycle_length=cycle_length, block_length=params.block_length,
         num_parallel_calls=cycle_length,
         deterministic=params.deterministic is not False)
     if not self._shard_files:
@@ -160,9 +196,19 @@ class _Source:
     return dataset
 
 
-def _check(params, context, start_step):
+def _bag(files: Sequence[_File], seed: int) -> List[_File]:
+  """As many files, drawn with replacement; the same on every worker."""
+  drawn = np.random.default_rng(seed).integers(len(files), size=len(files))
+  distinct = len(np.unique(drawn))
+  logging.info('Bag %d: %d files, %d of the %d there are (%.1f %%).', seed,
+               len(drawn), distinct, len(files), 100 * distinct / len(files))
+  return [files[i] for i in np.sort(drawn)]
+
+
+def _check(params, context, start_step, with_seeds):
   """Raises a ValueError about a field that cannot be honoured."""
-  least = [('global_batch_size', 1), ('block_length', 1), ('num_examples', 0)]
+  least = [('global_batch_size', 1), ('block_length', 1), ('num_examples', 0),
+           ('bagging_seed', -1)]
   if params.is_training:
     least += [('cycle_length', 1), ('shuffle_buffer_size', 1), ('seed', 0)]
   for name, minimum in least:
@@ -184,6 +230,14 @@ def _check(params, context, start_step):
   if start_step < 0 or start_step and not params.is_training:
     raise ValueError(f'start_step is {start_step}: it must be 0 or more, and 0 '
                      'where is_training is not set.')
+  if not params.is_training and params.bagging_seed >= 0:
+    raise ValueError(f'bagging_seed is {params.bagging_seed}, but evaluation '
+                     'reads every record once: set it to -1 in '
+                     'validation_data.')
+  if params.is_training and params.cache and with_seeds:
+    raise ValueError('cache is True, but the network draws frames or dropout '
+                     'anew each time it sees a video, and the cache would keep '
+                     'what was drawn first: set it to False in train_data.')
   if not params.is_training and params.drop_remainder:
     raise ValueError('drop_remainder is True, so that evaluation would lose '
                      'the last videos: set it to False in validation_data.')

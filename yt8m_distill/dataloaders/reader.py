@@ -13,7 +13,7 @@ classes. A whole batch is read at once: one call per record costs more than what
 it does, and here frames are decoded straight into the padded batch.
 """
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
@@ -26,6 +26,7 @@ from yt8m_distill.modeling import frames as frames_lib
 _FORMATS = ('bytes', 'quantized_floats', 'floats')
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
+_SEEDS = 2**31 - 1  # how many there are
 # The parser's own errors begin with this, behind the name of the record.
 _REMEDY = (' (each frame of a feature must be stored as task.model.features, '
            'or --features of predict and export, says: one byte string, or a '
@@ -38,11 +39,13 @@ class FrameReader:
 
   Attributes:
     dtype: of the frames: uint8, or float32 where features are kept as floats.
+    with_seeds: whether examples have a `seed`: asked for, or frames are drawn
+      at random.
   """
 
   def __init__(self, features: Sequence[data.Feature], max_frames: int,
                num_classes: int, selection, with_ids: bool = False,
-               with_labels: bool = True):
+               with_labels: bool = True, with_seeds: bool = False):
     """Initializes the reader.
 
     Args:
@@ -53,6 +56,7 @@ class FrameReader:
       with_ids: put `id` into the examples.
       with_labels: read labels; a record without that key is then an error. If
         not, no video has any.
+      with_seeds: put `seed` into the examples, what a network draws from.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -85,6 +89,7 @@ class FrameReader:
     self._selection = selection
     self._with_ids = with_ids
     self._with_labels = with_labels
+    self.with_seeds = with_seeds or selection.type == 'random'
     self._max_selected = selection_lib.max_selected(selection, max_frames)
     self._layout = None
     # To find few frames takes longer than to parse and decode them.
@@ -93,22 +98,25 @@ class FrameReader:
 
   @tf.autograph.experimental.do_not_convert  # Several times faster to trace.
   def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
-               serialized: tf.Tensor) -> _Examples:
+               serialized: tf.Tensor,
+               draws: Optional[tf.Tensor] = None) -> _Examples:
     """Reads a batch of records.
 
     Args:
       paths: string [B], the files, for messages and missing ids.
       indices: int64 [B], positions of the records in them, likewise.
       serialized: string [B].
+      draws: string [B], names the times that a video is seen, each with a seed
+        of its own; without it, seeds follow from the videos' ids alone.
 
     Returns:
       inputs: `frames` uint8 (or float32) [B, K, D], zero behind the chosen
-        frames; `num_frames` int32 [B], how many are chosen; `id` string [B] if
-        asked for.
+        frames; `num_frames` int32 [B], how many are chosen; `id` string [B] and
+        `seed` int32 [B] if asked for.
       labels: bool [B, V].
     """
     read = self._read_regular if self._layout else self._read_any
-    inputs, labels = read(paths, indices, serialized)
+    inputs, labels = read(paths, indices, serialized, draws)
     size = sum(feature.size for feature in self._features)
     inputs['frames'] = tf.ensure_shape(
         inputs['frames'], [None, self._max_selected, size])
@@ -118,7 +126,7 @@ class FrameReader:
     """Raises a ValueError where a record has another format altogether."""
     checks.check_format(self._features, path, index, serialized)
 
-  def _read_regular(self, paths, indices, serialized) -> _Examples:
+  def _read_regular(self, paths, indices, serialized, draws) -> _Examples:
     """Reads good records of the regular layout; others as `_read_any` does."""
     regular, contexts, num_frames, frames = self._layout.read(
         serialized, self._max_frames)
@@ -132,12 +140,13 @@ class FrameReader:
     def examples():
       joined = tf.concat([f[:, :self._max_frames] for f in frames], 2)
       count = tf.minimum(num_frames, self._max_frames)
-      return self._examples(paths, indices, context, joined, count)
+      ids = _video_ids(context, paths, indices)
+      return self._examples(ids, self._seeds(ids, draws), labels, joined, count)
 
     return tf.cond(good, examples,
-                   lambda: self._read_any(paths, indices, serialized))
+                   lambda: self._read_any(paths, indices, serialized, draws))
 
-  def _read_any(self, paths, indices, serialized) -> _Examples:
+  def _read_any(self, paths, indices, serialized, draws) -> _Examples:
     """Reads any records, and says what is wrong with them."""
     context, lists, lengths = self._parse(
         paths, indices, serialized, self._features)
@@ -149,14 +158,15 @@ class FrameReader:
       some = _some(labels)
       labels_there = tf.cond(tf.reduce_all(some), lambda: some,
                              lambda: some | _have_labels(serialized))
-    where = tf.strings.join([_where(paths, indices), ' (id ',
-                             _video_ids(context, paths, indices), ')'])
+    ids = _video_ids(context, paths, indices)
+    seeds = self._seeds(ids, draws)
+    where = tf.strings.join([_where(paths, indices), ' (id ', ids, ')'])
     check = checks.assert_good(self._features, where, values, lengths,
                                labels_there, labels, self._num_classes)
     with tf.control_dependencies([check]):
       frames, count = self._decode([tf.identity(v) for v in values],
-                                   tf.cast(lengths[:, 0], tf.int32))
-      return self._examples(paths, indices, context, frames, count)
+                                   tf.cast(lengths[:, 0], tf.int32), seeds)
+      return self._examples(ids, seeds, labels, frames, count)
 
   def _parse(self, paths, indices, serialized,
              features: Sequence[data.Feature] = ()):
@@ -179,22 +189,31 @@ class FrameReader:
           tf.stack([tf.size(serialized, tf.int64), 0]))
     return context, lists, lengths
 
-  def _examples(self, paths, indices, context, frames, count) -> _Examples:
-    labels = context[_LABELS]
+  def _seeds(self, ids, draws) -> Optional[tf.Tensor]:
+    """A hash of each id and draw, int32 [B]; None where none is needed."""
+    if not self.with_seeds:
+      return None
+    if draws is not None:
+      ids = tf.strings.join([ids, draws], '\n')
+    return tf.cast(tf.strings.to_hash_bucket_fast(ids, _SEEDS), tf.int32)
+
+  def _examples(self, ids, seeds, labels, frames, count) -> _Examples:
     hot = tf.stack([labels.indices[:, 0], labels.values], 1)
     inputs = {'frames': frames, 'num_frames': count}
     if self._with_ids:
-      inputs['id'] = _video_ids(context, paths, indices)
+      inputs['id'] = ids
+    if seeds is not None:
+      inputs['seed'] = seeds
     return inputs, tf.tensor_scatter_nd_update(
-        tf.zeros([tf.size(paths), self._num_classes], tf.bool), hot,
+        tf.zeros([tf.size(ids), self._num_classes], tf.bool), hot,
         tf.ones_like(labels.values, tf.bool))
 
-  def _decode(self, values: List[tf.Tensor],
-              num_frames: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+  def _decode(self, values: List[tf.Tensor], num_frames: tf.Tensor,
+              seeds: Optional[tf.Tensor]) -> Tuple[tf.Tensor, tf.Tensor]:
     """Chooses among frames [B, T, ...], and decodes the chosen alone."""
     indices, count = selection_lib.frame_indices(
         tf.minimum(num_frames, self._max_frames), self._selection,
-        self._max_frames)
+        self._max_frames, seeds)
     if self._selection.type == 'all':  # A slice of everything copies nothing.
       values = [v[:, :self._max_selected] for v in values]
     else:

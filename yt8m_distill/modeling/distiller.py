@@ -15,7 +15,8 @@ from yt8m_distill.modeling import video_classifier
 class Distiller(tf_keras.Model):
   """Runs both networks on the same videos, each on the frames it sees.
 
-  Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]}.
+  Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]; 'seed':
+  int32 [B], for frames drawn at random and for dropout in training}.
   Returns {'teacher': ..., 'student': ...}, each what a VideoClassifier returns.
   """
 
@@ -53,8 +54,9 @@ class Distiller(tf_keras.Model):
       return inputs
     max_frames = inputs['frames'].shape[1]
     indices, count = selection.frame_indices(
-        inputs['num_frames'], frames, max_frames)
+        inputs['num_frames'], frames, max_frames, inputs.get('seed'))
     return {
+        **inputs,
         'frames': tf.ensure_shape(
             tf.gather(inputs['frames'], indices, batch_dims=1),
             [None, selection.max_selected(frames, max_frames), None]),

@@ -117,10 +117,21 @@ def _inputs(module: module_lib.ServingModule) -> str:
 
 
 def _reading(frames: model_config.FrameSelection) -> str:
+  n = frames.uniform.every_n
+  if frames.type == 'uniform' and n:
+    return f'number 0, {n}, {2 * n}, ...'
   if frames.type == 'all':
     return 'all'
-  n = frames.uniform.every_n
-  return f'number 0, {n}, {2 * n}, ...'
+  how = {
+      'uniform': '{} at equal intervals',
+      'random': '{} at random (drawn by the id of a record; without ids, the '
+                'same for all videos of a length)',
+      'first': 'the first {}',
+      'middle': 'the middle {}',
+      'last': 'the last {}',
+      'first_middle_last': '{} from start, middle and end, a third each,',
+  }
+  return how[frames.type].format(frames.get().k)
 
 
 def _quality(network: folder.Network) -> str:

@@ -19,6 +19,8 @@ from yt8m_distill.modeling import video_classifier
 
 # What records are called that come with a request.
 _REQUEST = 'request'
+# For random frames of videos without ids; of equal length they get the same.
+_SEEDS = (0,)
 _Outputs = Dict[str, tf.Tensor]
 
 
@@ -32,6 +34,9 @@ class ServingModule(export_base.ExportModule):
   is an InvalidArgumentError that says what is expected.
 
   A network of features that are kept as floats has no signature `frames`.
+  Where frames are drawn at random, records are drawn from by their ids, as in
+  evaluation; `frames` and `features`, which have none, by the number of frames
+  alone.
 
   Attributes:
     frame_size: D.
@@ -157,7 +162,7 @@ class ServingModule(export_base.ExportModule):
     with tf.control_dependencies(checks):
       num_frames = tf.minimum(num_frames, self.params.max_frames)
     chosen, count = selection.frame_indices(
-        num_frames, self.params.network.frames, self.params.max_frames)
+        num_frames, self.params.network.frames, self.params.max_frames, _SEEDS)
     kept = chosen.shape[-1]
     # Behind the count nothing is read, wherever it points.
     frames = tf.gather(frames, tf.minimum(chosen, length - 1), batch_dims=1)

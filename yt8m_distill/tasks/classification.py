@@ -156,7 +156,8 @@ class ClassificationTask(base_task.Task):
     """Returns the parser of records, which also chooses frames."""
     model = self.task_config.model
     return reader.FrameReader(model.features, model.max_frames,
-                              model.num_classes, model.network.frames)
+                              model.num_classes, model.network.frames,
+                              with_seeds=model.network.draws())
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
     """Losses per video, before weights: {name: float32 [B]}."""

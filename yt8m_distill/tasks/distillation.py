@@ -69,7 +69,9 @@ class DistillationTask(classification.ClassificationTask):
     # The teacher needs all frames; the model picks the student's.
     model = self.task_config.model
     return reader.FrameReader(model.features, model.max_frames,
-                              model.num_classes, model_config.FrameSelection())
+                              model.num_classes, model_config.FrameSelection(),
+                              with_seeds=model.teacher.draws() or
+                              model.student.draws())
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
     """Adds 'student/representation_loss' and 'student/prediction_loss'."""

@@ -1,0 +1,201 @@
+"""Seeds of videos, from records to the frames that networks see.
+
+Frame i of a video begins with the byte i, so that frames tell which were
+chosen.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from yt8m_distill.configs import data
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import pipeline
+from yt8m_distill.dataloaders import reader as reader_lib
+from yt8m_distill.modeling import distiller
+
+_COUNTS = (4, 1, 6)  # videos of each shard
+_TOTAL = sum(_COUNTS)
+_T, _K = 30, 4
+_FEATURES = [data.Feature(name='rgb', size=2)]
+_ALL = model_config.FrameSelection()
+_RANDOM = model_config.FrameSelection(
+    type='random', random=model_config.SomeFrames(k=_K))
+
+
+def _record(number):
+  record = tf.train.SequenceExample()
+  record.context.feature['id'].bytes_list.value.append(b'%d' % number)
+  record.context.feature['labels'].int64_list.value.append(0)
+  frames = record.feature_lists.feature_list['rgb'].feature
+  for i in range(2 if number == 3 else 20 + number):
+    frames.add().bytes_list.value.append(bytes([i, 255 - 8 * i]))
+  return record.SerializeToString()
+
+
+@pytest.fixture(name='path', scope='module')
+def _path(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('shards')
+  numbers = iter(range(_TOTAL))
+  for shard, count in enumerate(_COUNTS):
+    with tf.io.TFRecordWriter(str(folder / f'{shard}.tfrecord')) as writer:
+      for _ in range(count):
+        writer.write(_record(next(numbers)))
+  return str(folder / '*.tfrecord')
+
+
+def _params(path, training, **kwargs):
+  return data.VideoData(**{
+      'input_path': path, 'is_training': training, 'seed': 1,
+      'global_batch_size': 4, 'drop_remainder': training,
+      'shuffle_buffer_size': 5, 'cycle_length': 2, **kwargs})
+
+
+def _reader(frames=_RANDOM, **kwargs):
+  return reader_lib.FrameReader(_FEATURES, _T, 3, frames, with_ids=True,
+                                **kwargs)
+
+
+def _batches(params, count=-1, start_step=0, reader=None):
+  return list(pipeline.build(
+      params, reader or _reader(), start_step=start_step).take(
+          count).as_numpy_iterator())
+
+
+def _seen(batches):
+  """[(id, its chosen frames)] in the order of the videos."""
+  videos = []
+  for inputs, _ in batches:
+    for name, frames, count in zip(*(
+        np.asarray(inputs[key]) for key in ('id', 'frames', 'num_frames'))):
+      assert not frames[count:].any()
+      videos.append((int(name), tuple(frames[:count, 0].tolist())))
+  return videos
+
+
+def test_evaluation_draws_by_the_id_alone(path):
+  seen = _seen(_batches(_params(path, False)))
+  assert [name for name, _ in seen] == list(range(_TOTAL))
+  for number, frames in seen:
+    assert len(frames) == (2 if number == 3 else _K)
+    assert sorted(set(frames)) == list(frames) and max(frames) < 20 + number
+  assert len({frames for _, frames in seen}) == _TOTAL
+  assert _seen(_batches(_params(path, False, global_batch_size=3, seed=7,
+                                cache=True))) == seen
+  # Nor does the place of a record count.
+  order = np.random.default_rng(0).permutation(_TOTAL)
+  batch = _reader()(tf.fill([_TOTAL], 'other'),
+                    tf.range(_TOTAL, dtype=tf.int64),
+                    tf.constant([_record(i) for i in order]))
+  assert _seen([batch]) == [seen[i] for i in order]
+
+
+@pytest.fixture(name='whole', scope='module')
+def _whole(path):
+  """More than three epochs of training."""
+  return _seen(_batches(_params(path, True), 9))
+
+
+def test_training_draws_anew_each_epoch(path, whole):
+  epochs = [dict(whole[i * _TOTAL:(i + 1) * _TOTAL]) for i in range(3)]
+  evaluated = dict(_seen(_batches(_params(path, False))))
+  for number in range(_TOTAL):
+    draws = {epoch[number] for epoch in (*epochs, evaluated)}
+    assert len(draws) == (1 if number == 3 else 4)
+
+
+def test_training_repeats_and_follows_the_seed(path, whole):
+  # Other batches, and the first epoch read with other neighbours.
+  again = _seen(_batches(_params(path, True, global_batch_size=_TOTAL), 1))
+  assert again == whole[:_TOTAL]
+  other = dict(_seen(_batches(
+      _params(path, True, global_batch_size=_TOTAL, seed=2), 1)))
+  assert all(frames != other[number] for number, frames in again if number != 3)
+
+
+@pytest.mark.parametrize('num_examples', [0, _TOTAL])
+def test_resumed_training_draws_as_if_never_stopped(path, whole, num_examples):
+  params = _params(path, True, num_examples=num_examples)
+  for start in (2, 7):  # In the first epoch and in the third.
+    assert _seen(_batches(params, 2, start)) == whole[4 * start:4 * start + 8]
+
+
+def _distiller(teachers, students):
+  network = lambda frames: model_config.Network(
+      frames=frames, backbone=model_config.Backbone(
+          hierarchical_lstm=model_config.HierarchicalLstm(
+              chunks=2, num_cells=2, num_layers=1)))
+  pair = distiller.build(model_config.DistillerModel(
+      features=_FEATURES, max_frames=_T, num_classes=3,
+      teacher=network(teachers), student=network(students)))
+  tiny.scatter_weights(pair)
+  return pair
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_distiller_chooses_the_frames_that_the_reader_does(path, training):
+  fewer = model_config.FrameSelection(
+      type='random', random=model_config.SomeFrames(k=2))
+  pair = _distiller(_RANDOM, fewer)
+  every, teachers, students = (
+      _batches(_params(path, training), 2, reader=reader)[1][0]
+      for reader in (_reader(_ALL, with_seeds=True), _reader(), _reader(fewer)))
+  np.testing.assert_array_equal(every['seed'], teachers['seed'])
+  every.pop('id')
+  outputs = pair(every)
+  for network, chosen in ((pair.teacher, teachers), (pair.student, students)):
+    expected = network({k: chosen[k] for k in ('frames', 'num_frames')})
+    actual = outputs[network.name]
+    np.testing.assert_array_equal(actual['predictions'],
+                                  expected['predictions'])
+    assert len(np.unique(actual['predictions'], axis=0)) == 4
+  for many, few in zip(_seen([(teachers, 0)]), _seen([(students, 0)])):
+    assert set(few[1]) <= set(many[1])
+
+
+def test_distiller_without_seeds_says_so():
+  with pytest.raises(ValueError, match="no video has a seed: give inputs"):
+    _distiller(_RANDOM, _RANDOM)({'frames': tf.zeros([1, _T, 2], tf.uint8),
+                                  'num_frames': tf.constant([9])})
+
+
+def test_seeds_come_only_where_asked_for(path):
+  every = model_config.FrameSelection(type='last')
+  assert not _reader(every).with_seeds and _reader().with_seeds
+  for training in (False, True):
+    params = _params(path, training)
+    assert 'seed' not in _batches(params, 1, reader=_reader(every))[0][0]
+    seeds = _batches(params, 1, reader=_reader(every, with_seeds=True)
+                    )[0][0]['seed']
+    assert seeds.dtype == np.int32 and seeds.shape == (4,) and (
+        seeds >= 0).all()
+
+
+def test_a_file_that_is_twice_in_the_bag_is_drawn_from_twice(path):
+  """Seed 0 draws the files 2, 1, 1."""
+  params = _params(path, True, bagging_seed=0, global_batch_size=8,
+                   shuffle_buffer_size=1)
+  seen = _seen(_batches(params, 1))
+  twice = [frames for number, frames in seen if number == 4]
+  assert len(seen) == 8 and len(twice) == 2 and twice[0] != twice[1]
+
+
+def test_training_refuses_to_cache_what_is_drawn(path):
+  for reader in (_reader(), _reader(_ALL, with_seeds=True)):
+    with pytest.raises(ValueError, match='cache is True.*False in train_data'):
+      pipeline.build(_params(path, True, cache=True), reader)
+
+
+def test_tf_data_service_draws_anew_each_epoch(path):
+  service = tf.data.experimental.service
+  dispatcher = service.DispatchServer()
+  worker = service.WorkerServer(service.WorkerConfig(
+      dispatcher_address=dispatcher.target.split('://')[1]))
+  seen = _seen(_batches(_params(
+      path, True, enable_tf_data_service=True, global_batch_size=_TOTAL,
+      tf_data_service_address=dispatcher.target), 2))
+  first, second = dict(seen[:_TOTAL]), dict(seen[_TOTAL:])
+  assert len(first) == len(second) == _TOTAL
+  assert all(first[i] != second[i] for i in first if i != 3)
+  del worker
