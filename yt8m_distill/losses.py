@@ -9,14 +9,46 @@ B videos, R representation, V classes.
 
 import tensorflow as tf
 
+LABEL_LOSSES = ('cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy')
 PREDICTION_LOSSES = ('kl', 'mse', 'bce')
 # Below it a probability counts as this, so that logarithms and quotients of
 # predictions that underflow stay finite; the original has no such bound.
 _TINY = 1e-12
 
 
+def label_loss(labels: tf.Tensor, predictions: tf.Tensor,
+               kind: str = 'cross_entropy', epsilon: float = 1e-5,
+               class_weights: tf.Tensor = 1.0) -> tf.Tensor:
+  """L_CE, or another distance of predictions from labels.
+
+  Args:
+    labels: [B, V], bool or probabilities.
+    predictions: [B, V] probabilities.
+    kind: of LABEL_LOSSES.
+    epsilon: of all but 'hinge'.
+    class_weights: [V], of 'weighted_cross_entropy'.
+
+  Returns:
+    float32 [B].
+
+  Raises:
+    ValueError: unknown `kind`.
+  """
+  if kind == 'cross_entropy':
+    return cross_entropy(labels, predictions, epsilon)
+  if kind == 'weighted_cross_entropy':
+    return cross_entropy(labels, predictions, epsilon, class_weights)
+  if kind == 'softmax':
+    return softmax_cross_entropy(labels, predictions, epsilon)
+  if kind == 'hinge':
+    return hinge(labels, predictions)
+  raise ValueError(f'label_kind is {kind!r}: choose one of '
+                   f'{", ".join(LABEL_LOSSES)}.')
+
+
 def cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
-                  epsilon: float = 1e-5) -> tf.Tensor:
+                  epsilon: float = 1e-5,
+                  class_weights: tf.Tensor = 1.0) -> tf.Tensor:
   """L_CE, binary cross-entropy summed over the classes.
 
   With the original code's `epsilon` inside both logarithms.
@@ -25,6 +57,7 @@ def cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
     epsilon: added to each argument of a logarithm.
+    class_weights: [V], how often a positive counts.
 
   Returns:
     float32 [B].
@@ -32,8 +65,50 @@ def cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
   labels = tf.cast(labels, tf.float32)
   predictions = tf.clip_by_value(tf.cast(predictions, tf.float32), 0.0, 1.0)
   return -tf.reduce_sum(
-      labels * tf.math.log(predictions + epsilon) +
+      class_weights * labels * tf.math.log(predictions + epsilon) +
       (1.0 - labels) * tf.math.log(1.0 - predictions + epsilon), axis=-1)
+
+
+def softmax_cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
+                          epsilon: float = 1e-5) -> tf.Tensor:
+  """Cross-entropy of one distribution over the classes.
+
+  Labels share its mass, as in the starter code's SoftmaxLoss. That takes
+  predictions for logits, although they are probabilities; here they are
+  normalised to sum 1. A video without labels has the loss 0.
+
+  Args:
+    labels: [B, V], bool or probabilities.
+    predictions: [B, V] probabilities.
+    epsilon: added to each prediction before that.
+
+  Returns:
+    float32 [B].
+  """
+  predictions = tf.cast(predictions, tf.float32) + epsilon
+  return -tf.reduce_sum(
+      _normalize(tf.cast(labels, tf.float32)) * (
+          tf.math.log(predictions) - tf.math.log(
+              tf.reduce_sum(predictions, axis=-1, keepdims=True))), axis=-1)
+
+
+def hinge(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+  """Hinge loss with margin 1 of the scores 2p - 1, summed over the classes.
+
+  It is 0 where every prediction is right and sure. The starter code's HingeLoss
+  takes the prediction p itself for the score, so that each negative costs at
+  least 1; gradients here are twice its.
+
+  Args:
+    labels: [B, V], bool.
+    predictions: [B, V] probabilities.
+
+  Returns:
+    float32 [B].
+  """
+  signs = 2.0 * tf.cast(labels, tf.float32) - 1.0
+  scores = 2.0 * tf.cast(predictions, tf.float32) - 1.0
+  return tf.reduce_sum(tf.nn.relu(1.0 - signs * scores), axis=-1)
 
 
 def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
@@ -51,7 +126,8 @@ def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
 
 
 def prediction_loss(teacher: tf.Tensor, student: tf.Tensor, kind: str = 'kl',
-                    epsilon: float = 1e-5) -> tf.Tensor:
+                    epsilon: float = 1e-5,
+                    temperature: float = 1.0) -> tf.Tensor:
   """L_PRED, distance of the student's predictions from the teacher's.
 
   Args:
@@ -61,26 +137,51 @@ def prediction_loss(teacher: tf.Tensor, student: tf.Tensor, kind: str = 'kl',
       over the classes (the original code); 'mse', squared distance; 'bce',
       cross_entropy() with the teacher's predictions as labels.
     epsilon: of 'bce'.
+    temperature: T of 'kl': predictions are raised to 1/T before they are
+      normalised, and the divergence counts T^2 times (arXiv 1503.02531).
 
   Returns:
     float32 [B].
 
   Raises:
-    ValueError: unknown `kind`.
+    ValueError: as check_prediction_loss().
   """
+  check_prediction_loss(kind, temperature)
   teacher = tf.cast(teacher, tf.float32)
   student = tf.cast(student, tf.float32)
-  if kind == 'kl':
-    teacher, student = _normalize(teacher), _normalize(student)
-    return tf.reduce_sum(
-        teacher * (tf.math.log(teacher + _TINY) - tf.math.log(student + _TINY)),
-        axis=-1)
   if kind == 'mse':
     return tf.reduce_sum(tf.math.squared_difference(teacher, student), axis=-1)
   if kind == 'bce':
     return cross_entropy(teacher, student, epsilon)
-  raise ValueError(f'prediction_kind is {kind!r}: choose one of '
-                   f'{", ".join(PREDICTION_LOSSES)}.')
+  teacher = _normalize(_soften(teacher, temperature))
+  student = _normalize(_soften(student, temperature))
+  return temperature**2 * tf.reduce_sum(
+      teacher * (tf.math.log(teacher + _TINY) - tf.math.log(student + _TINY)),
+      axis=-1)
+
+
+def check_prediction_loss(kind: str, temperature: float):
+  """Raises a ValueError where L_PRED has no such kind or temperature."""
+  if kind not in PREDICTION_LOSSES:
+    raise ValueError(f'losses.prediction_kind is {kind!r}: choose one of '
+                     f'{", ".join(PREDICTION_LOSSES)}.')
+  if not temperature > 0:
+    raise ValueError(f'losses.prediction_temperature is {temperature}: it must '
+                     'be above 0.')
+  if kind != 'kl' and temperature != 1:
+    raise ValueError(
+        f'losses.prediction_temperature is {temperature}, but has no meaning '
+        f'where losses.prediction_kind is {kind!r}: set it to 1, or choose kl.')
+
+
+def _soften(predictions: tf.Tensor, temperature: float) -> tf.Tensor:
+  """Raises to 1 / temperature, each video's relative to its largest."""
+  if temperature == 1.0:
+    return predictions
+  # A power has no finite gradient at 0, and may underflow for all classes.
+  logs = tf.math.log(tf.maximum(predictions, _TINY))
+  largest = tf.reduce_max(logs, axis=-1, keepdims=True)
+  return tf.exp((logs - tf.stop_gradient(largest)) / temperature)
 
 
 def _normalize(predictions: tf.Tensor) -> tf.Tensor:

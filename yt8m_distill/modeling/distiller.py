@@ -1,7 +1,9 @@
 """Teacher and student side by side.
 
-B videos, T frames, D features.
+B videos, T frames, D features, R representation.
 """
+
+from typing import Dict, Optional, Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -18,6 +20,10 @@ class Distiller(tf_keras.Model):
   Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]; 'seed':
   int32 [B], for frames drawn at random and for dropout in training}.
   Returns {'teacher': ..., 'student': ...}, each what a VideoClassifier returns.
+  Where there are projections the student's has 'projected' too: its outputs of
+  those names, [..., R], as wide as the teacher's.
+
+  A network that is not `trainable` runs as in evaluation, also in training.
   """
 
   def __init__(self,
@@ -25,6 +31,8 @@ class Distiller(tf_keras.Model):
                student: video_classifier.VideoClassifier,
                teacher_frames: model_config.FrameSelection,
                student_frames: model_config.FrameSelection,
+               share_head: bool = False,
+               projections: Optional[Dict[str, tf_keras.layers.Layer]] = None,
                **kwargs):
     """Initialises the pair.
 
@@ -33,21 +41,33 @@ class Distiller(tf_keras.Model):
       student: the network that sees less.
       teacher_frames: which frames the teacher sees.
       student_frames: which frames the student sees.
+      share_head: the teacher's head becomes the student's too.
+      projections: built layers, each for the student's output of that name.
       **kwargs: of a Keras model.
     """
     super().__init__(**kwargs)
+    if share_head:
+      student.head = teacher.head
     self.teacher = teacher
     self.student = student
+    self.projections = projections or {}
     self._frames = {'teacher': teacher_frames, 'student': student_frames}
     self.built = True
 
   def call(self, inputs, training=False):
-    return {
+    outputs = {
         name: network(self._select(inputs, self._frames[name]),
-                      training=training)
+                      training=training and network.trainable)
         for name, network in (('teacher', self.teacher),
                               ('student', self.student))
     }
+    student = outputs['student']
+    if self.projections:
+      student['projected'] = {
+          name: projection(student[name])
+          for name, projection in self.projections.items()
+      }
+    return outputs
 
   def _select(self, inputs, frames):
     if frames.type == 'all':
@@ -70,6 +90,11 @@ class Distiller(tf_keras.Model):
         'student': tf_keras.layers.serialize(self.student),
         'teacher_frames': self._frames['teacher'].as_dict(),
         'student_frames': self._frames['student'].as_dict(),
+        'share_head': self.student.head is self.teacher.head,
+        'projections': {
+            name: tf_keras.layers.serialize(projection)
+            for name, projection in self.projections.items()
+        },
     }
 
   @classmethod
@@ -79,16 +104,66 @@ class Distiller(tf_keras.Model):
       config[name] = tf_keras.layers.deserialize(config[name], custom_objects)
       config[f'{name}_frames'] = model_config.FrameSelection(
           config[f'{name}_frames'])
+    config['projections'] = {
+        name: _built(tf_keras.layers.deserialize(projection, custom_objects),
+                     getattr(config['student'].backbone, f'{name}_size'))
+        for name, projection in config['projections'].items()
+    }
     return cls(**config)
 
 
-def build(config: model_config.DistillerModel) -> Distiller:
+def build(config: model_config.DistillerModel,
+          compared: Sequence[str] = ()) -> Distiller:
   """Builds both networks from their configuration.
+
+  Args:
+    config: of the model.
+    compared: outputs of the student that a loss compares with the teacher's.
+      Their widths are a backbone's NAME_size.
 
   Raises:
     ValueError: the configuration does not fit together.
   """
+  teacher = video_classifier.build(config, config.teacher, 'teacher')
+  student = video_classifier.build(config, config.student, 'student')
+  if config.share_head:
+    _check_heads(config, teacher, student)
+  projections = {}
+  for name in compared:
+    width, wanted = (getattr(network.backbone, f'{name}_size')
+                     for network in (student, teacher))
+    if width != wanted:
+      if not config.projection:
+        raise ValueError(
+            f'The student\'s {name} has {width} values, the teacher\'s '
+            f'{wanted}: they cannot be compared. Set task.model.projection to '
+            'true to learn a map from one to the other, or the weight of '
+            'their loss to 0.')
+      projections[name] = _built(tf_keras.layers.Dense(
+          wanted, use_bias=False, name=f'{name}_projection'), width)
   return Distiller(
-      video_classifier.build(config, config.teacher, 'teacher'),
-      video_classifier.build(config, config.student, 'student'),
-      config.teacher.frames, config.student.frames, name='distiller')
+      teacher, student, config.teacher.frames, config.student.frames,
+      config.share_head, projections, name='distiller')
+
+
+def _built(projection, width):
+  with tf.name_scope(projection.name):
+    projection.build([None, width])
+  return projection
+
+
+def _check_heads(config, teacher, student):
+  """Raises a ValueError where one head cannot serve both networks."""
+  widths = [network.backbone.representation_size
+            for network in (teacher, student)]
+  if widths[0] != widths[1]:
+    raise ValueError(
+        f'task.model.share_head is true, but the teacher\'s representation has '
+        f'{widths[0]} values and the student\'s {widths[1]}: one head takes '
+        'one width. Make them equal, or set share_head to false.')
+  heads = config.teacher.head.as_dict(), config.student.head.as_dict()
+  if heads[0] != heads[1]:
+    raise ValueError(
+        'task.model.share_head is true, but the heads are configured '
+        f'differently: {heads[0]} of the teacher, {heads[1]} of the student. '
+        'Make them equal, or set share_head to false.')

@@ -22,8 +22,10 @@ from yt8m_distill.configs import classification as config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import class_table
 from yt8m_distill.tasks import evaluation
 from yt8m_distill.tasks import restore
+from yt8m_distill.tasks import train_step
 
 # Shown of every network while it trains, from the batch alone.
 _BATCH_METRICS = ('hit_at_one', 'perr', 'gap')
@@ -48,7 +50,7 @@ class ClassificationTask(base_task.Task):
   """One network on its label loss.
 
   A subclass with several networks overrides `prefixes`, `networks`,
-  `start_from`, `loss_terms` and `total_loss`.
+  `start_from`, `loss_terms`, `factors` and `total_loss`.
 
   Attributes:
     prefixes: of all names that belong to one network: '' of a single one.
@@ -67,6 +69,7 @@ class ClassificationTask(base_task.Task):
           'python -m yt8m_distill.train.')
     # Asked for now, not after hours of training.
     evaluation.Evaluation(self.prefixes, params)
+    self._class_weights = class_table.class_weights(params)
     self._left_out = evaluation.LeftOut()
     self._model = None
     self._costs = {}
@@ -78,12 +81,13 @@ class ClassificationTask(base_task.Task):
 
     Its start follows `seed`, unless tf_keras.utils.set_random_seed was called.
     """
-    with _seeded(self.task_config.seed):
-      model = self._model = self.create_model()
-    self._costs = self._count_costs(model)
     checkpoint = self._run_checkpoint()
     if checkpoint:
       restore.check_config(self.task_config.model, checkpoint)
+    with _seeded(self.task_config.seed):
+      model = self._model = self.create_model()
+    self._costs = self._count_costs(model)
+    if checkpoint:
       restore.restore_model(model, checkpoint)
     return model
 
@@ -161,21 +165,33 @@ class ClassificationTask(base_task.Task):
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
     """Losses per video, before weights: {name: float32 [B]}."""
+    params = self.task_config.losses
     return {
-        f'{prefix}label_loss': losses.cross_entropy(
-            labels, network['predictions'],
-            self.task_config.losses.label_epsilon)
+        f'{prefix}label_loss': losses.label_loss(
+            labels, network['predictions'], params.label_kind,
+            params.label_epsilon, self._class_weights)
         for prefix, network in self.networks(outputs).items()
     }
 
   def regularization_terms(self, model) -> Dict[str, tf.Tensor]:
     """L2 terms of each network times the penalty: {name: float32 scalar}."""
-    penalty = self.task_config.losses.regularization_penalty
     return {
-        f'{prefix}regularization_loss':
-            penalty * tf.cast(tf.add_n(network.losses or [0.0]), tf.float32)
+        f'{prefix}regularization_loss': self._regularization(network)
         for prefix, network in self.networks(model).items()
     }
+
+  def _regularization(self, layer):
+    return self.task_config.losses.regularization_penalty * tf.cast(
+        tf.add_n(layer.losses or [0.0]), tf.float32)
+
+  def factors(self, step: tf.Tensor) -> Dict[str, tf.Tensor]:
+    """Factors of total_loss() that change over training, by its arguments.
+
+    Args:
+      step: int, updates so far.
+    """
+    del step
+    return {}
 
   def total_loss(self, terms, regularization, mean, total) -> tf.Tensor:
     """The loss that is minimised.
@@ -209,39 +225,19 @@ class ClassificationTask(base_task.Task):
   def train_step(self, inputs, model, optimizer, metrics=None):
     """One step; the loss is averaged over the global batch."""
     features, labels = inputs
-    replica = tf.distribute.get_replica_context()
-    replicas = replica.num_replicas_in_sync
-    # The shares of the replicas may differ: an average needs the whole count.
-    batch = tf.cast(replica.all_reduce(
-        tf.distribute.ReduceOp.SUM, tf.shape(labels)[0]), tf.float32)
-    total = lambda values: tf.reduce_sum(values) * replicas
-    mean = lambda values: total(values) / batch
-    with tf.GradientTape() as tape:
+    mean, total = train_step.averages(labels)
+
+    def forward(step):
       outputs = model(features, training=True)
       terms = self.loss_terms(labels, outputs)
       regularization = self.regularization_terms(model)
-      loss = self.total_loss(terms, regularization, mean, total)
-      # Replicas' gradients are summed.
-      scaled = loss / replicas
-      loss_scale = isinstance(optimizer,
-                              tf_keras.mixed_precision.LossScaleOptimizer)
-      if loss_scale:
-        scaled = optimizer.get_scaled_loss(scaled)
-    variables = model.trainable_variables
-    gradients = tape.gradient(scaled, variables)
-    if loss_scale:
-      gradients = optimizer.get_unscaled_gradients(gradients)
-    with tf.init_scope():  # Created in the graph it breaks several replicas.
-      iterations = optimizer.iterations
-    check = tf.debugging.Assert(tf.math.is_finite(loss), [
-        'The loss is not finite at step', iterations + 1,
-        '. Lower the learning rate, or resume from an earlier checkpoint. '
-        'Losses:', *(v for item in sorted({
-            k: mean(v) for k, v in terms.items()}.items()) for v in item)])
-    with tf.control_dependencies([check]):  # No NaN reaches a weight.
-      gradients = [g if g is None else tf.identity(g) for g in gradients]
-    optimizer.apply_gradients(zip(gradients, variables))
-    values = {**terms, **regularization, **self._batch_metrics(labels, outputs)}
+      factors = self.factors(step)
+      loss = self.total_loss(terms, regularization, mean, total, **factors)
+      return loss, terms, {**regularization, **factors}, outputs
+
+    loss, terms, others, outputs = train_step.minimize(
+        forward, model.trainable_variables, optimizer, mean)
+    values = {**terms, **others, **self._batch_metrics(labels, outputs)}
     for metric in metrics or []:
       metric.update_state(values[metric.name])
     return {self.loss: loss, **values}

@@ -1,11 +1,13 @@
 """Training a student with its teacher, as the CVPR 2019 paper does.
 
-Teacher and student are trained in parallel: the teacher on its label loss, the
-student on L_REP, L_PRED and L_CE. As in the original code the student sees the
-teacher as a constant, and the teacher never sees the student.
+In parallel training both networks learn: the teacher on its label loss, the
+student on L_REP, L_PRED and L_CE. In serial training the teacher was trained
+before and stays as it is. As in the original code, which trains in parallel
+alone, the student sees the teacher as a constant, and the teacher never sees
+the student, unless they share their head.
 """
 
-from typing import Dict
+from typing import Dict, List
 
 import tensorflow as tf
 
@@ -19,6 +21,7 @@ from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import restore
 from yt8m_distill.tasks import runs
+from yt8m_distill.tasks import weight_schedule
 
 
 @task_factory.register_task_cls(config.DistillationTask)
@@ -28,12 +31,17 @@ class DistillationTask(classification.ClassificationTask):
 
   def __init__(self, params, logging_dir=None, name=None):
     super().__init__(params, logging_dir=logging_dir, name=name)
-    for field, allowed in (('prediction_kind', losses.PREDICTION_LOSSES),
-                           ('prediction_reduction', ('mean', 'sum'))):
-      value = getattr(params.losses, field)
+    for name, value, allowed in (
+        ('training', params.training, ('parallel', 'serial')),
+        ('losses.prediction_reduction', params.losses.prediction_reduction,
+         ('mean', 'sum'))):
       if value not in allowed:
-        raise ValueError(f'losses.{field} is {value!r}: choose one of '
+        raise ValueError(f'{name} is {value!r}: choose one of '
                          f'{", ".join(allowed)}.')
+    losses.check_prediction_loss(params.losses.prediction_kind,
+                                 params.losses.prediction_temperature)
+    self._serial = params.training == 'serial'
+    self._schedule = weight_schedule.WeightSchedule(params.losses.schedule)
 
   @classmethod
   def create_optimizer(cls, optimizer_config, runtime_config=None,
@@ -51,7 +59,38 @@ class DistillationTask(classification.ClassificationTask):
     return super().create_optimizer(optimizer_config, runtime_config, dp_config)
 
   def create_model(self):
-    return distiller.build(self.task_config.model)
+    model = distiller.build(self.task_config.model, self._compared())
+    model.teacher.trainable = not self._serial
+    return model
+
+  def _compared(self) -> List[str]:
+    """Outputs of the student that a loss compares with the teacher's."""
+    return ['representation'] if (
+        self.task_config.losses.representation_weight) else []
+
+  def build_inputs(self, params, input_context=None):
+    if params.is_training and not self._run_checkpoint():
+      self._check_start()
+    return super().build_inputs(params, input_context)
+
+  def _check_start(self):
+    """Raises where a new run has no teacher to start from; early."""
+    task = self.task_config
+    if task.teacher_checkpoint:
+      restore.find_teacher(task.model, task.teacher_checkpoint)
+    elif self._serial and not task.init_checkpoint:
+      raise ValueError(
+          'task.teacher_checkpoint is empty: serial training needs a teacher '
+          'that was trained before. Set it to a run of yt8m_distill_single '
+          'with skyline.gin, or task.training to parallel.')
+
+  def initialize(self, model):
+    """Starts a new run, its teacher from `teacher_checkpoint` if given."""
+    super().initialize(model)
+    source = self.task_config.teacher_checkpoint
+    if source:
+      restore.restore_model(model.teacher, *restore.find_teacher(
+          self.task_config.model, source))
 
   def start_from(self, model, source):
     checkpoint = runs.checkpoint(source)
@@ -74,33 +113,63 @@ class DistillationTask(classification.ClassificationTask):
                               model.student.draws())
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
-    """Adds 'student/representation_loss' and 'student/prediction_loss'."""
+    """Adds 'student/representation_loss' and 'student/prediction_loss'.
+
+    The first is left out where the representations differ in width, which they
+    may where it has no weight.
+    """
     teacher, student = outputs['teacher'], outputs['student']
+    student = {**student, **student.get('projected', {})}
     params = self.task_config.losses
-    return {
+    terms = {
         **super().loss_terms(labels, outputs),
-        'student/representation_loss': losses.representation_loss(
-            tf.stop_gradient(teacher['representation']),
-            student['representation']),
         'student/prediction_loss': losses.prediction_loss(
             tf.stop_gradient(teacher['predictions']), student['predictions'],
-            params.prediction_kind, params.label_epsilon),
+            params.prediction_kind, params.label_epsilon,
+            params.prediction_temperature),
     }
+    wanted, seen = (tf.stop_gradient(teacher['representation']),
+                    student['representation'])
+    if wanted.shape[-1] == seen.shape[-1]:
+      terms['student/representation_loss'] = losses.representation_loss(
+          wanted, seen)
+    return terms
 
-  def total_loss(self, terms, regularization, mean, total):
+  def regularization_terms(self, model):
+    """As of single networks; a shared head counts as the teacher's."""
+    terms = super().regularization_terms(model)
+    if self.task_config.model.share_head:
+      terms['student/regularization_loss'] = self._regularization(
+          model.student.backbone)
+    return terms
+
+  def factors(self, step):
+    return {'distillation_factor': self._schedule(step)}
+
+  def total_loss(self, terms, regularization, mean, total,
+                 distillation_factor=1.0):
+    """As of a single network; evaluation is not under the schedule."""
     params = self.task_config.losses
     reduce = total if params.prediction_reduction == 'sum' else mean
-    return (
-        mean(terms['teacher/label_loss']) +
-        params.label_weight * mean(terms['student/label_loss']) +
-        params.representation_weight *
-        mean(terms['student/representation_loss']) +
-        params.prediction_weight * reduce(terms['student/prediction_loss']) +
-        tf.add_n(list(regularization.values())))
+    loss = regularization['student/regularization_loss']
+    for name, factor, average in (
+        ('label', 1.0, mean),
+        ('representation', distillation_factor, mean),
+        ('prediction', distillation_factor, reduce)):
+      weight = getattr(params, f'{name}_weight')
+      if weight:  # Else no gradient is computed.
+        loss += factor * weight * average(terms[f'student/{name}_loss'])
+    if not self._serial:
+      loss += (mean(terms['teacher/label_loss']) +
+               regularization['teacher/regularization_loss'])
+    return loss
 
   def _train_metric_names(self):
-    return [*super()._train_metric_names(), 'student/representation_loss',
-            'student/prediction_loss']
+    params = self.task_config.losses
+    names = [*super()._train_metric_names()]
+    names += [f'student/{name}_loss' for name in ('representation', 'prediction')
+              if getattr(params, f'{name}_weight')]
+    return names if self._schedule.constant else [*names, 'distillation_factor']
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from yt8m_distill import metrics
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.tasks import class_table
 
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
@@ -26,21 +27,10 @@ def read_vocabulary(path: str, num_classes: int) -> List[str]:
     ValueError: no such columns, or indices that are not those of num_classes
       classes.
   """
-  with tf.io.gfile.GFile(path) as file:
-    table = pd.read_csv(file, keep_default_na=False)
-  if not {'Index', 'Name'} <= set(table.columns):
-    raise ValueError(f'Vocabulary {path} has the columns {list(table.columns)}:'
-                     ' it needs Index and Name.')
-  indices = pd.to_numeric(table['Index'], errors='coerce')
-  if not ((indices >= 0) & (indices % 1 == 0)).all() or (
-      indices.max() != num_classes - 1):
-    raise ValueError(
-        f'Vocabulary {path} has indices from {indices.min()} to '
-        f'{indices.max()}, but num_classes is {num_classes}: choose the one of '
-        'the same release, with whole numbers up to the last class.')
+  rows = class_table.read(path, 'Vocabulary', 'Name', num_classes, whole=True)
   names = [''] * num_classes
-  for index, name in zip(indices.astype(int), table['Name']):
-    names[index] = str(name)
+  for index, name in rows.items():
+    names[index] = name
   return names
 
 

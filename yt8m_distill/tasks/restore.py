@@ -1,20 +1,22 @@
 """Restoring checkpoints, and refusing those of another architecture."""
 
+import collections
 import os
 import tempfile
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 from absl import logging
 import tensorflow as tf
 import tf_keras
 
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.tasks import runs
 
 # Differences that a message names.
 _MAX_NAMED = 6
-_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # What changes neither the weights nor what they compute.
 _FREE_FIELDS = ('static_shapes', 'l2_weight_decay', 'dropout')
 
@@ -86,31 +88,76 @@ def start_network(network: video_classifier.VideoClassifier,
     ValueError: no checkpoint, or one of another architecture.
   """
   checkpoint = runs.checkpoint(source)
-  path = 'model/student'
-  if not _variables(checkpoint, path):
-    path = 'model'
+  path = _path(checkpoint, 'student')
   new_head = False
-  params = runs.params_path(checkpoint)
-  if params:
-    before = runs.read_params(params).task.model
-    before = model_config.alone(
-        before, 'network' if path == 'model' else 'student')
+  before = _network_before(checkpoint, 'student')
+  if before:
     new_head = before.num_classes != model.num_classes
-    _raise_if(_config_differences(
-        before.replace(max_frames=model.max_frames,
-                       num_classes=model.num_classes,
-                       network=before.network.replace(
-                           frames=model.network.frames, **(
-                               {'head': model.network.head} if new_head else {}
-                           ))), model), checkpoint)
-    for line in _config_differences(before, model):
-      logging.warning('Differs from %s: %s.', params, line)
+    _check_start(
+        before, model, checkpoint, max_frames=model.max_frames,
+        num_classes=model.num_classes, network=before.network.replace(
+            frames=model.network.frames,
+            **({'head': model.network.head} if new_head else {})))
   part = network.backbone if new_head else network
   restore_model(part, checkpoint, f'{path}/backbone' if new_head else path)
   restored = {variable.ref() for variable in part.variables}
   for variable in network.variables:
     logging.info('%s %s %s', 'restored' if variable.ref() in restored else
                  'new', variable.name, variable.shape)
+
+
+def find_teacher(model: model_config.DistillerModel,
+                 source: str) -> Tuple[str, str]:
+  """Finds a trained teacher.
+
+  It may have seen other frames than it sees now; that is logged.
+
+  Args:
+    model: configuration of the model that it becomes a part of.
+    source: folder of a run or prefix of a checkpoint; of a distillation run its
+      teacher is taken, of a run of one network that one.
+
+  Returns:
+    Prefix of the checkpoint, and the teacher's path in it.
+
+  Raises:
+    ValueError: no checkpoint, or one of another architecture.
+  """
+  checkpoint = runs.checkpoint(source)
+  before = _network_before(checkpoint, 'teacher')
+  if before:
+    # Of `model`, but as the teacher was trained: messages then name the teacher.
+    before = model.replace(
+        features=before.features, max_frames=before.max_frames,
+        num_classes=before.num_classes, teacher=before.network)
+    _check_start(before, model, checkpoint, teacher=before.teacher.replace(
+        frames=model.teacher.frames))
+  return checkpoint, _path(checkpoint, 'teacher')
+
+
+def _path(checkpoint: str, name: str) -> str:
+  """Of a network: 'model/NAME', or 'model' where there is one alone."""
+  path = f'model/{name}'
+  return path if _variables(checkpoint, path) else 'model'
+
+
+def _network_before(
+    checkpoint: str, name: str) -> Optional[model_config.ClassifierModel]:
+  """How a network was trained, None without a params.yaml that tells it."""
+  params = runs.params_path(checkpoint)
+  if not params:
+    return None
+  alone = _path(checkpoint, name) == 'model'
+  return model_config.alone(runs.read_params(params).task.model,
+                            'network' if alone else name)
+
+
+def _check_start(before: model_config.VideoModel, now: model_config.VideoModel,
+                 checkpoint: str, **free):
+  """Raises where configurations differ but for free fields; logs those."""
+  _raise_if(_config_differences(before.replace(**free), now), checkpoint)
+  for line in _config_differences(before, now):
+    logging.warning('Differs from %s: %s.', checkpoint, line)
 
 
 def check_trainable(checkpoint: str):
@@ -133,12 +180,35 @@ def _at(trackable, path: str) -> tf.train.Checkpoint:
 
 
 def _variables(checkpoint: str, path: str) -> Dict[str, List[int]]:
-  return {
-      name[:-len(_SUFFIX)]: shape
-      for name, shape in tf.train.list_variables(checkpoint)
-      if name.startswith(f'{path}/') and name.endswith(_SUFFIX) and
-      '.OPTIMIZER_SLOT' not in name
-  }
+  """Shapes of the variables below a path, by the shortest path to each.
+
+  Paths follow the attributes of the saved objects: what two of them share is
+  stored under one key, and found from both.
+  """
+  reader = tf.train.load_checkpoint(checkpoint)
+  if not reader.has_tensor(_GRAPH):
+    return {}
+  nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+      reader.get_tensor(_GRAPH)).nodes
+  shapes = reader.get_variable_to_shape_map()
+  children = lambda node: {
+      child.local_name: child.node_id for child in nodes[node].children}
+  node = 0
+  for name in path.split('/'):
+    if name not in children(node):
+      return {}
+    node = children(node)[name]
+  found, seen, left = {}, {node}, collections.deque([(path, node)])
+  while left:
+    place, node = left.popleft()
+    for attribute in nodes[node].attributes:
+      if attribute.name == 'VARIABLE_VALUE':
+        found[place] = shapes[attribute.checkpoint_key]
+    for name, child in children(node).items():
+      if child not in seen:
+        seen.add(child)
+        left.append((f'{place}/{name}', child))
+  return found
 
 
 def _difference(model: tf_keras.layers.Layer, checkpoint: str,
