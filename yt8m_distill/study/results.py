@@ -85,8 +85,33 @@ def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:
     tables.append(pd.DataFrame({
         'positives': table['positives'],
         'average_precision': table[
-            f'{evaluation.prefix(row.network)}average_precision']}))
+            f'{evaluation.key_prefix(row.network)}average_precision']}))
   return pd.concat(tables).groupby(level=0).mean()
+
+
+def reference(study: config.Study) -> pd.DataFrame:
+  """Returns the published gap and map, by label and column.
+
+  Lines of the file that begin with # are comments.
+
+  Raises:
+    ValueError: the file lacks a column.
+  """
+  names = ['label', *filter(None, [study.columns]), 'gap', 'map']
+  if not study.reference:
+    table = pd.DataFrame(columns=names)
+  else:
+    with tf.io.gfile.GFile(study.reference) as file:
+      table = pd.read_csv(file, comment='#', keep_default_na=False, dtype={
+          'label': str, study.columns: str})
+    if not set(names) <= set(table.columns):
+      raise ValueError(f'{study.reference} has the columns '
+                       f'{list(table.columns)}: it needs {", ".join(names)}.')
+  if study.columns:
+    table = table.rename(columns={study.columns: 'column'})
+  else:
+    table['column'] = NO_COLUMN
+  return table.set_index(['label', 'column'])[['gap', 'map']]
 
 
 def write(tables: Dict[str, pd.DataFrame], output_dir: str):

@@ -33,6 +33,8 @@ from yt8m_distill.tasks import evaluation
 _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload([__name__])
 
+_REFRESH = 10.0  # seconds between two looks at the progress bar
+
 
 def folder(output_dir: str, run_name: str) -> str:
   return os.path.join(output_dir, run_name)
@@ -188,7 +190,7 @@ def execute(runs: Sequence[config.Run], output_dir: str,
           running[process.sentinel] = run, process
           left.remove(run)
         bar.set_postfix_str(', '.join(run.name for run, _ in running.values()))
-        for sentinel in connection.wait(list(running)):
+        for sentinel in connection.wait(list(running), _REFRESH):
           run, process = running.pop(sentinel)
           process.join()
           place = folder(output_dir, run.name)

@@ -52,7 +52,7 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
     return json.load(file)
 
 
-def prefix(network: str) -> str:
+def key_prefix(network: str) -> str:
   """Returns what a network's keys begin with: '' of a single one."""
   return '' if network == 'network' else f'{network}/'
 
@@ -62,7 +62,7 @@ def networks(results: Dict[str, Any]) -> Dict[str, Dict[str, float]]:
 
   The cost is frames, flops (per video) and parameters.
   """
-  return {name: {**cost, **{key: results['metrics'][f'{prefix(name)}{key}']
+  return {name: {**cost, **{key: results['metrics'][f'{key_prefix(name)}{key}']
                             for key in SCORES}}
           for name, cost in results['networks'].items()}
 
