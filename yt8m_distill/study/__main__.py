@@ -14,6 +14,7 @@ import os
 import sys
 
 from absl import flags
+from absl import logging
 
 from yt8m_distill import command
 from yt8m_distill.study import claims
@@ -60,7 +61,11 @@ def main(_):
   study = config.read(values.config, values.gin_params)
   results.reference(study)  # Before the runs, where it cannot be read.
   output_dir = os.path.abspath(values.output_dir)
-  failed = runner.execute(study.runs, output_dir, values.workers)
+  try:
+    failed = runner.execute(study.runs, output_dir, values.workers)
+  except KeyboardInterrupt:
+    sys.exit('Stopped: the same command goes on from here.')
+  logging.set_verbosity(logging.WARNING)  # TensorBoard's reader tells a lot.
   lines = [f'{name}: {reason}' for name, reason in failed.items()]
   try:
     print(write_report(study, output_dir, lines))

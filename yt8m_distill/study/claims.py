@@ -76,7 +76,8 @@ def check(study: config.Study, runs: pd.DataFrame,
     Columns claim, score, difference (mean over seeds), std, n, verdict, and
     published: the difference in the reference, NaN where it lacks one.
   """
-  scores = runs.set_index(['label', 'column', 'seed'])[['gap', 'map']]
+  scores = runs.set_index(
+      ['label', 'column', 'seed'])[['gap', 'map']].sort_index()
   rows = []
   for claim, high, low in pairs(study, runs):
     # Seeds that only one of them has are left out.

@@ -224,8 +224,8 @@ def _resolve_needs(groups: Dict[str, List[Run]]) -> List[Run]:
             f'groups: {name} needs {run.needs}, which has {len(found)} runs of '
             'a seed: choose a group without a grid.')
       if groups[run.needs][0].needs:
-        raise ValueError(f'groups: {name} needs {run.needs}, which needs '
-                         'another one itself: choose one that does not.')
+        raise ValueError(f'groups: {name} needs {run.needs}, which needs a '
+                         'teacher itself: choose a group that does not.')
       runs[index] = dataclasses.replace(run, needs=found[0])
   return list(itertools.chain.from_iterable(groups.values()))
 
@@ -259,6 +259,8 @@ def parse(values: Any, gin_params: Sequence[str] = (),
   """
   _check_keys(values, 'seeds groups', 'gin_file set axes columns order rises '
               'per_class reference', 'The study')
+  if not isinstance(values['seeds'], list):
+    raise ValueError(f'seeds is {values["seeds"]!r}: list whole numbers.')
   groups = {}
   for group in values['groups']:
     _check_keys(group, 'name experiment', 'gin_file set grid needs label',
@@ -268,6 +270,8 @@ def parse(values: Any, gin_params: Sequence[str] = (),
     groups[group['name']] = _expand(group, values, gin_params)
   runs = _resolve_needs(groups)
   columns = values.get('columns', '')
+  if columns and not any(columns in run.axes for run in runs):
+    raise ValueError(f'columns is {columns!r}, which is an axis of no grid.')
   seen = {}
   for run in runs:
     key = run.label, run.axes.get(columns), run.seed

@@ -120,6 +120,6 @@ def write(tables: Dict[str, pd.DataFrame], output_dir: str):
     path = os.path.join(output_dir, name)
     evaluation.write_text(f'{path}.csv', table.to_csv(index=False))
     with tf.io.gfile.GFile(f'{path}.parquet.partial', 'wb') as file:
-      table.to_parquet(file, index=False)
+      file.write(table.to_parquet(index=False))
     tf.io.gfile.rename(f'{path}.parquet.partial', f'{path}.parquet',
                        overwrite=True)
