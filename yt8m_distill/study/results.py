@@ -3,6 +3,7 @@
 import os
 from typing import Dict, Sequence
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -63,10 +64,10 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def columns(runs: pd.DataFrame) -> Sequence[str]:
-  """Values of the column axis, as numbers where they are; NO_COLUMN last."""
+  """Values of the column axis: numbers in order, the rest; NO_COLUMN last."""
   def order(value):
     number = pd.to_numeric(value, errors='coerce')
-    return value == NO_COLUMN, pd.isna(number), number, value
+    return value == NO_COLUMN, np.nan_to_num(number, nan=np.inf)
   return sorted(runs['column'].unique(), key=order)
 
 
