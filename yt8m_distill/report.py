@@ -22,7 +22,6 @@ from yt8m_distill.tasks import runs as runs_lib
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
 
-_COLUMNS = ('gap', 'map', 'hit_at_one', 'perr')
 _HEADER = ('network', 'frames', 'GFLOPs per video', 'parameters', 'GAP', 'mAP',
            'Hit@1', 'PERR')
 
@@ -49,14 +48,12 @@ def table(runs: Sequence[str]) -> str:
                        'with --mode=eval.')
     paths[str(results['input_path'])] = run
     folder = os.path.basename(run.rstrip('/'))
-    for name, cost in results['networks'].items():
-      single = list(results['networks']) == ['network']
-      prefix = '' if single else f'{name}/'
-      label = folder if single else (
+    for name, values in evaluation.networks(results).items():
+      label = folder if name == 'network' else (
           f'{folder}: {name}' if len(runs) > 1 else name)
-      values = [results['metrics'][f'{prefix}{key}'] for key in _COLUMNS]
-      rows.append((label, str(cost['frames']), f'{cost["flops"] / 1e9:.3f}',
-                   f'{cost["parameters"]:,}', *_numbers(values)))
+      rows.append((label, str(values['frames']),
+                   f'{values["flops"] / 1e9:.3f}',
+                   f'{values["parameters"]:,}', *_scores(values)))
   notes = ''
   task.validation_data.input_path = evaluated[0]['input_path']
   try:
@@ -65,21 +62,22 @@ def table(runs: Sequence[str]) -> str:
     notes += f'\nWithout the class-frequency baseline: {error}\n'
   else:
     rows.append(('class frequency', '0', '0', '0',
-                 *_numbers(scores[key] for key in _COLUMNS)))
+                 *_scores(scores)))
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
       notes += ('\nClass frequencies are those of the first '
                 f'{scores["train_videos"]:,} training videos.\n')
   if len(paths) > 1:
     notes += '\nNot evaluated on the same records: ' + '; '.join(
         f'{run} on {path}' for path, run in paths.items()) + '.\n'
-  return _markdown(rows) + notes
+  return markdown(rows) + notes
 
 
-def _numbers(values) -> List[str]:
-  return [f'{value:.4f}' for value in values]
+def _scores(values: Dict[str, float]) -> List[str]:
+  return [f'{values[key]:.4f}' for key in evaluation.SCORES]
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+  """Returns rows of cells, the first a header, as a Markdown table."""
   widths = [max(map(len, column)) for column in zip(*rows)]
   lines = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(
       row, widths)) + ' |' for row in rows]
@@ -131,6 +129,11 @@ def plot(run: str, path: str):
   for axes in (losses, gap):
     axes.grid(alpha=0.3)
     axes.legend()
+  save(figure, path)
+
+
+def save(figure: plt.Figure, path: str):
+  """Writes a figure under a temporary name, renames it, and closes it."""
   figure.tight_layout()
   partial = f'{path}.partial.png'
   figure.savefig(partial, dpi=120)

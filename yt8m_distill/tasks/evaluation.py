@@ -14,6 +14,7 @@ from yt8m_distill import metrics
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.tasks import class_table
 
+SCORES = ('gap', 'map', 'hit_at_one', 'perr')
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
 
@@ -49,6 +50,21 @@ def read(folder: str) -> Optional[Dict[str, Any]]:
     return None
   with tf.io.gfile.GFile(path) as file:
     return json.load(file)
+
+
+def key_prefix(network: str) -> str:
+  """Returns what a network's keys begin with: '' of a single one."""
+  return '' if network == 'network' else f'{network}/'
+
+
+def networks(results: Dict[str, Any]) -> Dict[str, Dict[str, float]]:
+  """Returns the SCORES and the cost of each network of an evaluation.json.
+
+  The cost is frames, flops (per video) and parameters.
+  """
+  return {name: {**cost, **{key: results['metrics'][f'{key_prefix(name)}{key}']
+                            for key in SCORES}}
+          for name, cost in results['networks'].items()}
 
 
 class LeftOut:

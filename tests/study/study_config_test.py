@@ -1,0 +1,117 @@
+"""A study's file: what it expands to, and what is wrong with one."""
+
+import fabricated
+import pytest
+import tiny
+
+from yt8m_distill.study import config
+
+
+def _runs(**values):
+  return {run.name: run
+          for run in config.parse(fabricated.study(**values)).runs}
+
+
+def test_grid_and_seeds_expand_in_the_order_of_the_file():
+  names = list(_runs(seeds=[0, 5]))
+  assert names == [
+      'skyline-seed=0', 'skyline-seed=5',
+      'serial-k=6-seed=0', 'serial-k=6-seed=5',
+      'serial-k=30-seed=0', 'serial-k=30-seed=5',
+      *(f'alone-FRAMES={frames}-k={k}-seed={seed}'
+        for frames in ('uniform', 'last') for k in (6, 30)
+        for seed in (0, 5))]
+
+
+def test_run_holds_what_its_axes_set_and_a_later_one_wins():
+  values = fabricated.study(set={'K': 1, 'BATCH_SIZE': 5, 'task.seed': 3,
+                                 'trainer.train_steps': 4})
+  values['groups'][2]['set'] = {'BATCH_SIZE': 6, 'trainer.train_steps': 5}
+  runs = config.parse(values, ["TRAIN_PATH='a*'"]).runs
+  run = runs[-1]
+  assert run.gin_params == ['K=30', 'BATCH_SIZE=6', "FRAMES='last'",
+                            'STUDENT_CHUNKS=5', 'SEED=2', "TRAIN_PATH='a*'"]
+  assert run.overrides == {'task': {'seed': 3}, 'trainer': {'train_steps': 5}}
+  assert run.gin_file == ['train.gin']
+  assert run.label == 'last-k' and run.axes == {'FRAMES': 'last', 'k': '30'}
+  assert runs[3].gin_file == ['serial.gin', 'own.gin']
+
+
+def test_needs_is_the_run_of_the_same_seed():
+  runs = _runs()
+  assert runs['serial-k=30-seed=2'].needs == 'skyline-seed=2'
+  assert runs['skyline-seed=2'].needs is None
+
+
+def test_label_without_a_template_leaves_out_the_column():
+  values = fabricated.study()
+  del values['groups'][2]['label']
+  assert {run.label for run in config.parse(values).runs} == {
+      'skyline', 'serial', 'alone FRAMES=uniform', 'alone FRAMES=last'}
+
+
+def _change(index, **values):
+  def change(study):
+    study['groups'][index].update(values)
+  return change
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s.update(seed=1), "unknown key 'seed'"),
+    (lambda s: s.pop('seeds'), 'has no seeds'),
+    (lambda s: s.update(seeds=3), 'seeds is 3: list'),
+    (lambda s: s.update(groups=[3]), 'must be a mapping'),
+    (lambda s: s['groups'][0].pop('experiment'), 'has no experiment'),
+    (_change(0, gird={}), "unknown key 'gird'"),
+    (_change(1, name='skyline'), "two are called 'skyline'"),
+    (_change(1, grid={'q': [1]}), "unknown axis 'q': choose of k"),
+    (_change(1, grid={'k': []}), r'k is \[\]: list at least one value'),
+    (_change(1, grid={'k': 6}), 'k is 6: list at least one value'),
+    (_change(1, grid={'k': [7]}), "k has no value '7': choose of 6, 30"),
+    (_change(1, needs='sky'), "needs 'sky', which names no other group"),
+    (_change(1, needs='serial'), "needs 'serial', which names no other"),
+    (_change(1, needs='alone'), 'has 4 runs of a seed'),
+    (_change(0, needs='serial', grid={'k': [6]}), 'needs serial, which'),
+    (_change(1, set={'cells': 3}), "sets 'cells'"),
+    (_change(1, label='{q}'), 'it may name the axes of the grid, k'),
+    (_change(1, label='skyline', grid={}), "are both called 'skyline'"),
+    (lambda s: s.update(order=['skyline > x']), "names 'x', but the runs are"),
+    (lambda s: s.update(order=['skyline']), 'order lists claims'),
+    (lambda s: s.update(per_class='skyline > serial > last-k'),
+     'per_class is one "A > B"'),
+    (lambda s: s.update(columns='q'), "columns is 'q'"),
+])
+def test_what_is_wrong_is_named(change, message):
+  values = fabricated.study()
+  change(values)
+  with pytest.raises(ValueError, match=message):
+    config.parse(values)
+
+
+def test_file_that_is_not_yaml(tmp_path):
+  path = tmp_path / 'study.yaml'
+  path.write_text('a: [')
+  with pytest.raises(ValueError, match='study.yaml is not YAML'):
+    config.read(str(path))
+
+
+def test_numbers_of_a_file_are_numbers(tmp_path):
+  path = tmp_path / 'study.yaml'
+  path.write_text('seeds: [0]\nset: {LEARNING_RATE: 5e-3}\n'
+                  'groups: [{name: a, experiment: b}]\nreference: c.csv')
+  study = config.read(str(path))
+  assert study.runs[0].gin_params == ['LEARNING_RATE=0.005', 'SEED=0']
+  assert study.reference == str(tmp_path / 'c.csv')
+
+
+def test_shipped_study_has_the_papers_comparisons():
+  study = config.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
+  assert len(study.runs) == 78
+  runs = {run.name: run for run in study.runs}
+  run = runs['serial-k=30-losses=L_PRED-seed=1']
+  assert run.needs == 'skyline-seed=1'
+  assert run.overrides['task']['losses'] == {
+      'representation_weight': 0, 'label_weight': 0}
+  assert 'yt8m_distill.representation_weight=1.0' in runs[
+      'parallel-weight-k=30-losses=L_REP+L_PRED+L_CE-weight=1-seed=0'
+      ].gin_params

@@ -1,0 +1,159 @@
+"""Pictures of a study: quality against cost, learning curves, gain by class."""
+
+import os
+from typing import Dict, List
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from yt8m_distill import report
+from yt8m_distill.study import config
+from yt8m_distill.study import results
+from yt8m_distill.study import runner
+from yt8m_distill.tasks import evaluation
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
+
+_TITLES = {'gap': 'GAP@20', 'map': 'mAP'}
+
+
+def _styles(labels: List[str]) -> Dict[str, Dict[str, str]]:
+  """A color and a marker for each label, the same in all pictures."""
+  return {label: {'color': f'C{index % 10}', 'marker': 'osD^v'[index // 10 % 5]}
+          for index, label in enumerate(labels)}
+
+
+def _name(study: config.Study, column: str) -> str:
+  return f'{study.columns}={column}' if column else ''
+
+
+def _legend(axes: plt.Axes):
+  axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1), fontsize='small',
+              frameon=False)
+
+
+def quality(summary: pd.DataFrame, path: str):
+  """GAP and mAP against FLOPs; what has no column is a line across.
+
+  Args:
+    summary: of results.summarize(), without teachers.
+    path: of the PNG.
+  """
+  styles = _styles(list(summary['label'].unique()))
+  figure, panels = plt.subplots(1, 2, figsize=(14, 5.5))
+  for axes, (key, title) in zip(panels, _TITLES.items()):
+    for label, rows in summary.groupby('label', sort=False):
+      rows = rows.sort_values('flops')
+      axes.errorbar(rows['flops'] / 1e9, rows[f'{key}_mean'],
+                    rows[f'{key}_std'].fillna(0), label=label, capsize=3,
+                    markersize=5, linewidth=1, **styles[label])
+      if (rows['column'] == results.NO_COLUMN).all():
+        axes.axhline(rows[f'{key}_mean'].iloc[0], linestyle='--', linewidth=1,
+                     color=styles[label]['color'])
+    axes.set(xscale='log', xlabel='GFLOPs per video', ylabel=title,
+             title=f'{title}, mean and standard deviation over seeds')
+    axes.grid(alpha=0.3, which='both')
+  _legend(panels[-1])
+  report.save(figure, path)
+
+
+def _curve(runs: pd.DataFrame, output_dir: str) -> pd.Series:
+  """GAP on validation data by step, mean over runs of one network."""
+  tag = evaluation.key_prefix(runs['network'].iloc[0]) + 'gap'
+  curves = []
+  for name in runs['name']:
+    steps, values = report.read_curves(os.path.join(
+        runner.folder(output_dir, name), 'validation')).get(tag, ([], []))
+    curves.append(pd.Series(values, steps))
+  return pd.concat(curves).groupby(level=0).mean()
+
+
+def curves(study: config.Study, runs: pd.DataFrame, output_dir: str, path: str):
+  """GAP over steps, a panel per column; what has no column is in each.
+
+  Args:
+    study: the study.
+    runs: of results.learners().
+    output_dir: of the study.
+    path: of the PNG.
+  """
+  columns = [column for column in results.columns(runs)
+             if column != results.NO_COLUMN] or [results.NO_COLUMN]
+  styles = _styles(list(runs['label'].unique()))
+  figure, panels = plt.subplots(1, len(columns), sharey=True, squeeze=False,
+                                figsize=(4 + 5 * len(columns), 5.5))
+  for (label, column), rows in runs.groupby(['label', 'column'], sort=False):
+    curve = _curve(rows, output_dir)
+    for axes, name in zip(panels[0], columns):
+      if column in (name, results.NO_COLUMN):
+        axes.plot(curve, label=label, markersize=4, linewidth=1,
+                  **styles[label])
+  for axes, name in zip(panels[0], columns):
+    axes.set(xlabel='step', title=_name(study, name))
+    axes.grid(alpha=0.3)
+    _legend(axes)
+  panels[0][0].set_ylabel('GAP@20, validation, mean over seeds')
+  report.save(figure, path)
+
+
+def per_class(study: config.Study, runs: pd.DataFrame, output_dir: str,
+              path: str) -> bool:
+  """What `study.per_class` gains in each class, against its positives.
+
+  Args:
+    study: the study.
+    runs: of results.learners().
+    output_dir: of the study.
+    path: of the PNG.
+
+  Returns:
+    Whether there was anything to draw: a column where both have runs.
+  """
+  high, low = study.per_class.split(' > ')
+  places = runs.groupby(['label', 'column'])
+  columns = [column for column in results.columns(runs)
+             if {(high, column), (low, column)} <= set(places.groups)]
+  if not columns:
+    return False
+  figure, panels = plt.subplots(1, len(columns), sharey=True, squeeze=False,
+                                figsize=(1 + 5.5 * len(columns), 5))
+  for axes, column in zip(panels[0], columns):
+    after, before = (results.per_class(places.get_group((label, column)),
+                                       output_dir) for label in (high, low))
+    known = after['positives'] > 0
+    positives = after['positives'][known]
+    gain = (after['average_precision'] - before['average_precision'])[known]
+    axes.scatter(positives, gain, s=6, alpha=0.3, color='C0', linewidths=0,
+                 label='a class')
+    # Classes grouped by powers of 2 of their positives.
+    group = 2.0 ** np.floor(np.log2(positives))
+    mean = gain.groupby(group).agg(['mean', 'sem'])
+    axes.errorbar(mean.index * 2 ** 0.5, mean['mean'], mean['sem'].fillna(0),
+                  color='C1', marker='o', capsize=3,
+                  label='mean ± standard error')
+    axes.axhline(0, color='black', linewidth=0.8)
+    axes.set(xscale='log', xlabel='positives of the class', title=' '.join(
+        filter(None, [_name(study, column),
+                      f'{(gain > 0).sum()} classes gain, '
+                      f'{(gain < 0).sum()} lose'])))
+    axes.grid(alpha=0.3)
+    axes.legend()
+  panels[0][0].set_ylabel('gain of average precision')
+  figure.suptitle(f'{high}, over {low}')
+  report.save(figure, path)
+  return True
+
+
+def draw(study: config.Study, runs: pd.DataFrame,
+         output_dir: str) -> List[str]:
+  """Draws all pictures; returns the names of the files in output_dir."""
+  runs = results.learners(runs)
+  names = ['quality.png', 'curves.png']
+  quality(results.summarize(runs), os.path.join(output_dir, names[0]))
+  curves(study, runs, output_dir, os.path.join(output_dir, names[1]))
+  if study.per_class and per_class(
+      study, runs, output_dir, os.path.join(output_dir, 'per_class.png')):
+    names.append('per_class.png')
+  return names
