@@ -117,14 +117,16 @@ def _check_replicas():
   with strategy.scope():
     layer = _layer()
   shares = (slice(0, 3), slice(3, 4))
-  inputs, real = (
-      strategy.experimental_distribute_values_from_function(
-          lambda context: tf.constant(
-              values[shares[context.replica_id_in_sync_group]]))  # pylint: disable=cell-var-from-loop
-      for values in (_inputs(), _REAL))
+
+  def share(values):
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(
+            values[shares[context.replica_id_in_sync_group]]))
+
   step = tf.function(lambda *values: strategy.run(
       lambda inputs, real: layer(inputs, real, training=True), values))
-  outputs = strategy.experimental_local_results(step(inputs, real))
+  outputs = strategy.experimental_local_results(
+      step(share(_inputs()), share(_REAL)))
   np.testing.assert_allclose(
       tf.concat(outputs, 0), expected, rtol=1e-5, atol=1e-5)
   for ours, theirs in zip(layer.weights, one.weights):

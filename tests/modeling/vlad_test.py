@@ -7,57 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+import vlads
 
-from official.vision.modeling.backbones import factory
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames as frames_lib
-from yt8m_distill.modeling import video_classifier
 from yt8m_distill.modeling.backbones import netvlad
-from yt8m_distill.modeling.backbones import nextvlad
 
-_FRAMES, _SIZES = 6, (8, 4)
-_NUM_FRAMES = np.array([0, 1, 4, 6], np.int32)
-_OPTIONS = {
-    'netvlad': dict(clusters=4, hidden=5),
-    'nextvlad': dict(clusters=4, groups=4, expansion=2, hidden=5, dropout=0.0),
-}
-_CLASSES = {'netvlad': netvlad.NetVlad, 'nextvlad': nextvlad.NextVlad}
 _BOTH = pytest.mark.parametrize('kind', ['netvlad', 'nextvlad'])
-
-
-def _specs(frames=_FRAMES, sizes=_SIZES):
-  spec = lambda size: tf_keras.layers.InputSpec(shape=[None, frames, size])
-  return {'frames': spec(sum(sizes)),
-          'features': [spec(size) for size in sizes]}
-
-
-def _network(kind, frames=_FRAMES, **options):
-  network = _CLASSES[kind](_specs(frames), **{**_OPTIONS[kind], **options})
-  rng = np.random.default_rng(0)
-  network.set_weights(
-      [rng.uniform(0.5, 1.5, w.shape) if 'variance' in w.name
-       else rng.normal(size=w.shape) for w in network.weights])
-  return network
-
-
-def _inputs(frames=_FRAMES, videos=slice(None)):
-  rng = np.random.default_rng(1)
-  x = rng.normal(size=[len(_NUM_FRAMES), _FRAMES, sum(_SIZES)]).astype('f')
-  x = np.pad(x, [(0, 0), (0, frames - _FRAMES), (0, 0)])[videos]
-  return {'frames': frames_lib.preprocess(tf.constant(x),
-                                          tf.constant(_NUM_FRAMES[videos])),
-          'num_frames': tf.constant(_NUM_FRAMES[videos]),
-          'seed': tf.range(len(_NUM_FRAMES))[videos]}
-
-
-def _gradients(network, inputs, training=True):
-  with tf.GradientTape() as tape:
-    outputs = network(inputs, training=training)['representation']
-    loss = tf.reduce_sum(
-        outputs * np.random.default_rng(2).normal(size=[5]))
-  return outputs, tape.gradient(loss, network.trainable_weights)
 
 
 def _array(weight):
@@ -118,16 +75,16 @@ def _plain_nextvlad(network, video):
 
 
 def _parts(video):
-  return np.split(video, np.cumsum(_SIZES)[:-1], axis=-1)
+  return np.split(video, np.cumsum(vlads.SIZES)[:-1], axis=-1)
 
 
 @pytest.mark.parametrize('kind,plain', [
     ('netvlad', _plain_netvlad), ('nextvlad', _plain_nextvlad)])
 def test_equals_plain_loops(kind, plain):
-  network, inputs = _network(kind), _inputs()
+  network, inputs = vlads.network_of(kind), vlads.inputs_of()
   outputs = network(inputs)['representation']
   assert outputs.dtype == tf.float32
-  for video, end, ours in zip(inputs['frames'], _NUM_FRAMES, outputs):
+  for video, end, ours in zip(inputs['frames'], vlads.NUM_FRAMES, outputs):
     np.testing.assert_allclose(
         ours, plain(network, _array(video)[:end]), rtol=1e-4, atol=1e-5)
 
@@ -136,9 +93,9 @@ def test_equals_plain_loops(kind, plain):
 def test_more_padding_changes_nothing(kind):
   """Neither outputs and gradients of training nor moving averages."""
   results = []
-  for frames in (_FRAMES, 3 * _FRAMES):
-    network = _network(kind, frames)
-    results.append((_gradients(network, _inputs(frames)),
+  for frames in (vlads.FRAMES, 3 * vlads.FRAMES):
+    network = vlads.network_of(kind, frames)
+    results.append((vlads.with_gradients(network, vlads.inputs_of(frames)),
                     network.get_weights()))
   tf.nest.map_structure(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
@@ -147,10 +104,10 @@ def test_more_padding_changes_nothing(kind):
 
 @_BOTH
 def test_neighbours_change_nothing(kind):
-  network = _network(kind)
-  together = network(_inputs())['representation']
-  for k in range(len(_NUM_FRAMES)):
-    alone = network(_inputs(videos=slice(k, k + 1)))['representation']
+  network = vlads.network_of(kind)
+  together = network(vlads.inputs_of())['representation']
+  for k in range(len(vlads.NUM_FRAMES)):
+    alone = network(vlads.inputs_of(videos=slice(k, k + 1)))['representation']
     np.testing.assert_allclose(together[k:k + 1], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -158,32 +115,21 @@ def test_neighbours_change_nothing(kind):
 @pytest.mark.parametrize('videos', [slice(0), slice(1)], ids=['none', 'empty'])
 def test_no_videos_and_no_frames(kind, videos):
   """Everything stays finite, and moving averages as they are."""
-  network = _network(kind)
+  network = vlads.network_of(kind)
   before = network.get_weights()
-  outputs, gradients = _gradients(network, _inputs(videos=videos))
-  assert outputs.shape == [len(_NUM_FRAMES[videos]), 5]
+  inputs = vlads.inputs_of(videos=videos)
+  outputs, gradients = vlads.with_gradients(network, inputs)
+  assert outputs.shape == [len(vlads.NUM_FRAMES[videos]), 5]
   assert all(np.isfinite(value).all() for value in (outputs, *gradients))
   tf.nest.map_structure(
       np.testing.assert_array_equal, network.get_weights(), before)
-  assert np.isfinite(network(_inputs(videos=videos))['representation']).all()
-
-
-def test_empty_video_leaves_the_others_statistics_alone():
-  """Rows without frames are no descriptors."""
-  results = []
-  for videos in (slice(None), slice(1, None)):
-    network = _network('nextvlad')
-    outputs, _ = _gradients(network, _inputs(videos=videos))
-    results.append((outputs[-3:], network.get_weights()))
-  tf.nest.map_structure(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-      *results)
+  assert np.isfinite(network(inputs)['representation']).all()
 
 
 @_BOTH
 def test_gradient_reaches_every_weight(kind):
-  network = _network(kind)
-  _, gradients = _gradients(network, _inputs())
+  network = vlads.network_of(kind)
+  _, gradients = vlads.with_gradients(network, vlads.inputs_of())
   for weight, gradient in zip(network.trainable_weights, gradients):
     assert np.isfinite(gradient).all() and np.any(gradient), weight.name
   assert len(network.trainable_weights) == {'netvlad': 12, 'nextvlad': 23}[kind]
@@ -191,12 +137,14 @@ def test_gradient_reaches_every_weight(kind):
 
 @_BOTH
 def test_flops_equal_the_graphs(kind):
-  """Of all matrix products over one video. (TensorFlow's profiler miscounts
-  those that transpose.)"""
+  """Of all matrix products over one video.
+
+  TensorFlow's profiler miscounts those that transpose.
+  """
   with tf.Graph().as_default() as graph:
-    network = _CLASSES[kind](_specs(), **_OPTIONS[kind])
-    network({'frames': tf.zeros([1, _FRAMES, sum(_SIZES)]),
-             'num_frames': tf.constant([_FRAMES])})
+    network = vlads.CLASSES[kind](vlads.specs(), **vlads.OPTIONS[kind])
+    network({'frames': tf.zeros([1, vlads.FRAMES, sum(vlads.SIZES)]),
+             'num_frames': tf.constant([vlads.FRAMES])})
   flops = 0
   for op in graph.get_operations():
     if 'MatMul' in op.type:
@@ -207,19 +155,11 @@ def test_flops_equal_the_graphs(kind):
   assert network.flops() == flops
 
 
-def test_flops_of_the_paper():
-  """Multiply-adds at 300 frames: 1.377 G before the linear layer."""
-  with tf.Graph().as_default():
-    network = nextvlad.NextVlad(_specs(300, (1024, 128)))
-    before = network.flops() / 2 - (256 * 128 + 64 * 64) * 2048
-  assert round(before / 1e9, 3) == 1.377
-
-
 def _mixed(kind):
   before = tf_keras.mixed_precision.global_policy()
   tf_keras.mixed_precision.set_global_policy('mixed_bfloat16')
   try:
-    return _network(kind)
+    return vlads.network_of(kind)
   finally:
     tf_keras.mixed_precision.set_global_policy(before)
 
@@ -228,32 +168,34 @@ def _mixed(kind):
 def test_mixed_precision(kind):
   """Within 5 % of the largest value; all weights and results are float32."""
   network = _mixed(kind)
-  ours = network(_inputs())['representation']
-  theirs = _network(kind)(_inputs())['representation']
+  ours = network(vlads.inputs_of())['representation']
+  theirs = vlads.network_of(kind)(vlads.inputs_of())['representation']
   assert {w.dtype for w in network.weights} == {tf.float32} == {ours.dtype}
   assert 0 < np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
-  outputs, gradients = _gradients(network, _inputs())
+  outputs, gradients = vlads.with_gradients(network, vlads.inputs_of())
   assert all(np.isfinite(value).all() for value in (outputs, *gradients))
 
 
 @_BOTH
 def test_config_round_trip(kind):
-  more = {'dropout': 0.25, 'eigenvalues': [2.0] * 8} if kind == 'nextvlad' else {}
-  network = _network(
+  more = {}
+  if kind == 'nextvlad':
+    more = {'dropout': 0.25, 'eigenvalues': [2.0] * 8}
+  network = vlads.network_of(
       kind, kernel_regularizer=tf_keras.regularizers.L2(0.5), name='some',
       **more)
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(network))
   assert again.get_config() == network.get_config()
   again.set_weights(network.get_weights())
-  np.testing.assert_array_equal(again(_inputs())['representation'],
-                                network(_inputs())['representation'])
+  np.testing.assert_array_equal(again(vlads.inputs_of())['representation'],
+                                network(vlads.inputs_of())['representation'])
   assert len(again.losses) == 1
 
 
 @_BOTH
 def test_saved_model(kind, tmp_path):
-  network = _network(kind)
-  inputs = _inputs()
+  network = vlads.network_of(kind)
+  inputs = vlads.inputs_of()
   function = tf.function(lambda **values: network(values, training=False))
   signature = function.get_concrete_function(**{
       name: tf.TensorSpec([None, *value.shape[1:]], value.dtype, name)
@@ -270,86 +212,22 @@ def test_saved_model(kind, tmp_path):
 
 
 def test_one_feature_without_a_list():
-  specs = _specs()
+  specs = vlads.specs()
   del specs['features']
   network = netvlad.NetVlad(specs, clusters=1, hidden=5)
   assert len(network.pools) == 1 and network.pools[0].output_size == 12
 
 
-def test_dropout_by_video():
-  network = _network('nextvlad', dropout=0.5)
-  full = _network('nextvlad')
-  np.testing.assert_array_equal(network(_inputs())['representation'],
-                                full(_inputs())['representation'])
-  inputs = _inputs()
-  first = network(inputs, training=True)['representation']
-  np.testing.assert_array_equal(
-      first, network(inputs, training=True)['representation'])
-  assert not np.allclose(
-      first, full(inputs, training=True)['representation'])
-  inputs['seed'] += 4
-  assert not np.allclose(
-      first, network(inputs, training=True)['representation'])
-
-
-def _pca(path, values):
-  np.save(path, values)
-  return str(path)
-
-
-def _build(kind, **options):
-  return factory.build_backbone(
-      _specs(),
-      model_config.Backbone({'type': kind, kind: {**_OPTIONS[kind], **options}}),
-      norm_activation_config=None,
-      l2_regularizer=tf_keras.regularizers.L2(0.5))
-
-
 @_BOTH
 def test_registered_with_the_garden(kind):
-  backbone = _build(kind)
-  assert isinstance(backbone, _CLASSES[kind])
+  backbone = vlads.build(kind)
+  assert isinstance(backbone, vlads.CLASSES[kind])
   assert backbone.representation_size == 5
   assert [pool.output_size for pool in backbone.pools] == {
       'netvlad': [4 * 8, 2 * 4], 'nextvlad': [4 * 4, 2 * 4]}[kind]
   np.testing.assert_allclose(
       tf.add_n(backbone.losses),
       0.5 * np.sum(backbone.projection.kernel.numpy()**2), rtol=1e-5)
-
-
-def test_whitening_is_undone(tmp_path):
-  """As if frames had been unwhitened before they were normalised."""
-  values = np.linspace(9.0, 1.0, 10)[:, None]
-  backbone = _build(
-      'nextvlad', eigenvalues=_pca(tmp_path / 'eigenvals.npy', values))
-  (tmp_path / 'eigenvals.npy').unlink()  # It is part of the model now.
-  plain = _build('nextvlad')
-  plain.set_weights(backbone.get_weights())
-  raw = np.random.default_rng(3).normal(size=[4, _FRAMES, 12]).astype('f')
-  scaled = raw.copy()
-  scaled[..., :8] *= np.sqrt(values[:8, 0] + 1e-4)
-  num_frames = tf.constant(_NUM_FRAMES)
-  run = lambda network, frames: network({
-      'frames': frames_lib.preprocess(tf.constant(frames), num_frames),
-      'num_frames': num_frames})['representation']
-  np.testing.assert_allclose(run(backbone, raw), run(plain, scaled), rtol=1e-5,
-                             atol=1e-6)
-  assert not np.allclose(run(backbone, raw), run(plain, raw))
-
-
-@pytest.mark.parametrize('values,message', [
-    (None, 'which does not exist'), ('text', 'no .npy file'),
-    (np.ones([7, 1]), r'array \[7, 1\], where the first feature has 8'),
-    (np.ones([8, 8]), r'array \[8, 8\]'), (np.float32(1.0), r'array \[\]'),
-    (np.full([8], -1.0), 'negative'), (np.full([8], np.nan), 'NaN')])
-def test_eigenvalue_errors(tmp_path, values, message):
-  path = tmp_path / 'some.npy'
-  if isinstance(values, str):
-    path.write_text(values)
-  elif values is not None:
-    np.save(path, values)
-  with pytest.raises(ValueError, match=f'some.npy.*{message}.*yt8m_pca'):
-    _build('nextvlad', eigenvalues=str(path))
 
 
 @pytest.mark.parametrize('kind,options,message', [
@@ -361,23 +239,27 @@ def test_eigenvalue_errors(tmp_path, values, message):
     ('nextvlad', {'dropout': 1.0}, 'dropout is 1.0.*below 1')])
 def test_option_errors(kind, options, message):
   with pytest.raises(ValueError, match=message):
-    _network(kind, **options)
+    vlads.network_of(kind, **options)
 
 
 @_BOTH
 def test_teacher_and_student(kind):
   """Both are trained side by side by the Distiller."""
+  options = dict(vlads.OPTIONS[kind])
+  if 'dropout' in options:
+    options['dropout'] = 0.5  # With seeds that the Distiller hands on.
   network = lambda frames: model_config.Network(
       frames=frames, backbone=model_config.Backbone(
-          {'type': kind, kind: _OPTIONS[kind]}))
+          {'type': kind, kind: options}))
   pair = distiller.build(model_config.DistillerModel(
       features=[data.Feature(name='rgb', size=8),
                 data.Feature(name='audio', size=4)],
-      max_frames=_FRAMES, num_classes=3,
+      max_frames=vlads.FRAMES, num_classes=3,
       teacher=network(model_config.FrameSelection()),
       student=network(model_config.FrameSelection(
           type='uniform', uniform=model_config.UniformFrames(every_n=2)))))
-  inputs = {**_inputs(), 'frames': tf.ones([4, _FRAMES, 12], tf.uint8)}
+  inputs = {**vlads.inputs_of(),
+            'frames': tf.ones([4, vlads.FRAMES, 12], tf.uint8)}
   with tf.GradientTape() as tape:
     outputs = pair(inputs, training=True)
     loss = tf.add_n([tf.reduce_sum(value['predictions'])

@@ -36,6 +36,14 @@ def normal(variance: float) -> tf_keras.initializers.Initializer:
   return tf_keras.initializers.RandomNormal(stddev=variance**0.5)
 
 
+def check_shares(name: str, value: int, features: int):
+  """Raises ValueError unless there is enough for each feature."""
+  least, why = (1, '') if features == 1 else (
+      2, ', as features after the first have half as many')
+  if value < least:
+    raise ValueError(f'{name} is {value}: it must be at least {least}{why}.')
+
+
 class VladBackbone(tf_keras.Model):
   """A descriptor of each feature, and a linear layer over all of them.
 
@@ -120,13 +128,3 @@ class VladBackbone(tf_keras.Model):
         'features': [tf_keras.layers.InputSpec(shape=[*shape[:2], size])
                      for size in config.pop('feature_sizes')],
     }, **config)
-
-
-def check_shares(name: str, value: int, features: int):
-  """Raises ValueError unless every feature gets at least 1 of `value`."""
-  least = 2 if features > 1 else 1
-  if value < least:
-    raise ValueError(
-        f'{name} is {value}: it must be at least {least}, as each feature '
-        'after the first has half as many.' if features > 1 else
-        f'{name} is {value}: it must be at least 1.')
