@@ -1,7 +1,7 @@
 """What the networks cost: FLOPs, parameters, and time per video.
 
 For every family of backbones one network that sees all frames, the teacher, and
-students that see k of them; beside each what it saves of the teacher's FLOPs and
+students that see k of them; beside each what it saves of the teacher's FLOPs, and
 time. The paper claims about 90% fewer FLOPs and 30% less time. Time is measured
 twice, on random videos of 300 frames: of the network alone, from its chosen
 frames, and of the whole way from serialized records to the 20 best classes. All

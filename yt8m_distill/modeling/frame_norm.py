@@ -28,11 +28,19 @@ class FrameNorm(tf_keras.layers.BatchNormalization):
     """
     super().__init__(**{'dtype': 'float32', **kwargs})
 
-  def call(self, inputs, real, training=False):
-    """Returns float32 [..., K] for inputs [..., K] and real, bool [...].
+  def call(self, inputs, real=None, training=False):
+    """Normalises values, those that are not real by what the real ones tell.
 
-    What is not real is normalised too, by what the real ones tell.
+    Args:
+      inputs: [..., K].
+      real: bool [...]; None for all.
+      training: see above.
+
+    Returns:
+      float32 [..., K].
     """
+    if real is None:
+      real = tf.ones(tf.shape(inputs)[:-1], tf.bool)
     mean, variance = self.moving_mean, self.moving_variance
     if training and self.trainable:
       mean, variance = self._moments(inputs, real)

@@ -12,6 +12,8 @@ B videos, R values.
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import frame_norm
+
 
 class _Gate(tf_keras.layers.Layer):
   """sigmoid(f(x)) * x for x float [B, R], in the type of x.
@@ -96,7 +98,7 @@ def _dense(units, name):
 
 
 def _norm():
-  return tf_keras.layers.BatchNormalization(name='norm', synchronized=True)
+  return frame_norm.FrameNorm(name='norm')
 
 
 def _build(input_shape, layer):

@@ -21,8 +21,8 @@ class VideoClassifier(tf_keras.Model):
 
   Takes {'frames': uint8 (or dequantised float) [B, T, D], 'num_frames': int32
   [B], how many of the T are real; 'seed': int32 [B], for dropout in training}.
-  Returns {'predictions': float32 [B, V], 'representation': [B, R]} and what else
-  the backbone returns.
+  Returns {'predictions': float32 [B, V], 'representation': [B, R]} and whatever
+  else the backbone returns.
   """
 
   def __init__(self, backbone: tf_keras.Model, head: tf_keras.layers.Layer,

@@ -73,8 +73,7 @@ class Dbof(tf_keras.Model):
     self.clusters = dense('clusters', clusters)
     self.cluster_norm = frame_norm.FrameNorm(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
-    self.hidden_norm = tf_keras.layers.BatchNormalization(
-        name='hidden_norm', synchronized=True)
+    self.hidden_norm = frame_norm.FrameNorm(name='hidden_norm')
     for layer, shape in ((self.input_norm, [None, frames, features]),
                          (self.clusters, [None, frames, features]),
                          (self.cluster_norm, [None, frames, clusters]),
@@ -94,7 +93,7 @@ class Dbof(tf_keras.Model):
         self.clusters(frames), real, training=training))
     hidden = self.hidden_norm(
         self.hidden(self._pool(clusters, num_frames, real)), training=training)
-    return {'representation': tf.nn.relu6(tf.cast(hidden, tf.float32))}
+    return {'representation': tf.nn.relu6(hidden)}
 
   def _pool(self, clusters, num_frames, real):
     """[B, K] of [B, T, K], none of which is below 0."""
