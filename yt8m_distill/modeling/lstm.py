@@ -55,7 +55,7 @@ def final_states(x: tf.Tensor,
       real, bool [L, n]; in here its intermediate results stay in the caches.
     dtype: of the matrix products, that of `x` by default; all else is float32.
     moments: int32 [P, 2], pairs of sequence and step (from 0) to return the
-      states after, too; what all steps make is then kept as in training.
+      states after, too.
 
   Returns:
     float32 [N, R]; with `moments` a pair, of that and of float32 [P, R], zero
@@ -73,35 +73,42 @@ def final_states(x: tf.Tensor,
     wanted = None
     if moments is not None:
       wanted = lstm_tiles.Moments(tiles, lengths, moments)
-    keep = training or wanted is not None
 
     def forward(keep):
-      """All tiles: final states, and what to keep of each step."""
+      """All tiles: states, last and wanted ones, and what to keep of steps."""
       def arrays(steps):
         return [_layer_arrays(steps, w, tiles.known_rows) for w in kernels]
 
       states = _array(tiles.count, [tiles.known_rows, width])
+      picked = [_array(tiles.count, [wanted.known_rows, width])] if (
+          wanted) else []
       kept = arrays(tiles.steps_in_all) if keep else []
 
-      def body(k, states, kept):
+      def body(k, states, picked, kept):
         kept_k, offset = (kept, k * tiles.steps) if keep else (
             arrays(tiles.steps), 0)
         kept_k = _forward_tile(tiles.inputs(k), kernels, biases, kept_k,
                                offset, dtype)
-        state = _pick_final(kept_k, tiles.lengths(k), offset,
-                            tiles.steps)
-        return k + 1, states.write(k, state), kept_k if keep else kept
+        steps = [_read_steps(a, offset, tiles.steps)
+                 for *_, c, h in kept_k for a in (c, h)]
+        state = _pick_final(steps, tiles.lengths(k))
+        picked = [a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1))
+                  for a in picked]
+        return k + 1, states.write(k, state), picked, kept_k if keep else kept
 
-      _, states, kept = _loop(tiles.count, body, (0, states, kept))
+      _, states, picked, kept = _loop(
+          tiles.count, body, (0, states, picked, kept))
       # As tensors: a SavedModel cannot hold a gradient that captures arrays.
-      return states, [[tiles.join_steps(a) for a in layer] for layer in kept]
+      return states, picked, [[tiles.join_steps(a) for a in layer]
+                              for layer in kept]
 
-    states, kept_forward = forward(keep)
-    states = tiles.scatter(tiles.concat(states))
+    states, picked, kept_forward = forward(keep=training)
 
     def grad(d_states, d_moments=None):
-      kept = kept_forward if keep else forward(keep=True)[1]
+      kept = kept_forward if training else forward(keep=True)[-1]
       d_states = tiles.gather(d_states)
+      if wanted:
+        d_moments = wanted.gather(d_moments)
       d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
 
@@ -123,10 +130,10 @@ def final_states(x: tf.Tensor,
       d_x = tiles.scatter(tiles.concat(d_x))
       return (tf.cast(d_x, x_NLD.dtype), *d_weights)
 
+    states = tiles.scatter(tiles.concat(states))
     if not wanted:
       return states, grad
-    picked = [wanted.pick(a) for *_, c, h in kept_forward for a in (c, h)]
-    return (states, tf.concat(picked, axis=1)), grad
+    return (states, wanted.scatter(tiles.concat(picked[0]))), grad
 
   return run(x, *kernels, *biases)
 
@@ -191,15 +198,10 @@ def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
   return written
 
 
-def _pick_final(kept, lengths, offset, steps) -> tf.Tensor:
-  """State [n, R] of each sequence at its last step."""
-  rows = tf.range(tf.size(lengths))
-  picked = []
-  for *_, c, h in kept:
-    for array in (c, h):
-      values = _read_steps(array, offset, steps)
-      picked.append(tf.gather_nd(values, tf.stack([lengths - 1, rows], axis=1)))
-  return tf.concat(picked, axis=1)
+def _pick_final(steps, lengths) -> tf.Tensor:
+  """State [n, R] of each sequence at its last step, from c, h of each layer."""
+  last = tf.stack([lengths - 1, tf.range(tf.size(lengths))], axis=1)
+  return tf.concat([tf.gather_nd(values, last) for values in steps], axis=1)
 
 
 def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,

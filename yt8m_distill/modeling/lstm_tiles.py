@@ -119,10 +119,14 @@ class Tiles:
 
 
 class Moments:
-  """Some steps of some sequences, of which the states are wanted."""
+  """Some steps of some sequences, of which the states are wanted.
+
+  Attributes:
+    known_rows: how many a tile holds, where that is known.
+  """
 
   def __init__(self, tiles, lengths, moments):
-    """Finds them among what all steps of all tiles wrote.
+    """Finds them among the steps of all tiles.
 
     Args:
       tiles: of the sequences.
@@ -130,25 +134,43 @@ class Moments:
       moments: int32 [P, 2], pairs of sequence and step.
     """
     sequences, steps = tf.unstack(moments, axis=1)
+    self.known_rows = moments.shape[0] if tiles.dense else None
     self._tiles = tiles
     self._rows = _Rows(steps < tf.gather(lengths, sequences), tiles.dense)
     self._places = tiles.places(
         self._rows.gather(sequences), self._rows.gather(steps))
+    if not tiles.dense:  # Tile by tile.
+      order = tf.argsort(self._places)
+      self._places = tf.gather(self._places, order)
+      self._rows.numbers = tf.gather(self._rows.numbers, order)
 
-  def pick(self, joined):
-    """From Tiles.join_steps() to [P, H], zero where a step is not real."""
-    return self._rows.scatter(tf.gather(flat(joined), self._places))
+  def gather(self, values):
+    """From all P to those that are real, tile by tile."""
+    return self._rows.gather(values)
+
+  def scatter(self, values):
+    """From gather() to all P, zeros elsewhere."""
+    return self._rows.scatter(values)
+
+  def pick(self, steps, k):
+    """From the steps of tile k, [L, n, H], those wanted of it."""
+    return tf.gather(flat(steps), self._of_tile(self._places, k) -
+                     self._tiles.start(k))
 
   def spread(self, values, k):
-    """From [P, H] to the steps of tile k, [L, n, H], zero elsewhere."""
+    """From gather() to the steps of tile k, [L, n, H], zeros elsewhere."""
     steps, rows = self._tiles.steps, tf.size(self._tiles.lengths(k))
-    values, places = self._rows.gather(values), self._places
-    if not self._tiles.dense:
-      places -= self._tiles.start(k)
-      inside = tf.where((places >= 0) & (places < steps * rows))[:, 0]
-      values, places = (tf.gather(v, inside) for v in (values, places))
+    places = self._of_tile(self._places, k) - self._tiles.start(k)
     return unflat(tf.scatter_nd(
-        places[:, None], values, [steps * rows, values.shape[1]]), steps)
+        places[:, None], self._of_tile(values, k),
+        [steps * rows, values.shape[1]]), steps)
+
+  def _of_tile(self, values, k):
+    if self._tiles.dense:
+      return values
+    start, end = tf.unstack(tf.searchsorted(
+        self._places, [self._tiles.start(k), self._tiles.start(k + 1)]))
+    return values[start:end]
 
 
 def flat(x) -> tf.Tensor:
