@@ -2,9 +2,9 @@
 
 A claim 'A > B' is looked at in each column that both have (a label without the
 column axis, a skyline, stands beside every column). With n seeds whose
-differences have the mean d and the standard deviation s (of n - 1), it holds
-where a one-sided t-test at 5% finds d above 0, does not where one finds it below
-0, and is undecided else, or where there are fewer than two seeds.
+differences have the mean d it holds where a one-sided t-test at 5% finds d
+above 0, does not where one finds it below 0, and is undecided else, or where
+there are fewer than two seeds.
 """
 
 from typing import Iterator, Sequence, Tuple

@@ -49,15 +49,17 @@ def quality(summary: pd.DataFrame, path: str):
     path: of the PNG.
   """
   styles = _styles(list(summary['label'].unique()))
+  asides = dict(zip(styles, 1.015 ** (
+      np.arange(len(styles)) - (len(styles) - 1) / 2)))
   figure, panels = plt.subplots(1, 2, figsize=(15, 6))
   for axes, (key, title) in zip(panels, _TITLES.items()):
-    for index, (label, rows) in enumerate(summary.groupby('label', sort=False)):
+    for label, rows in summary.groupby('label', sort=False):
       rows = rows.sort_values('flops')
-      aside = 1.015 ** (index - (len(styles) - 1) / 2)
-      axes.errorbar(rows['flops'] / 1e9 * aside, rows[f'{key}_mean'],
+      axes.errorbar(rows['flops'] / 1e9 * asides[label], rows[f'{key}_mean'],
                     rows[f'{key}_std'].fillna(0), label=label, capsize=3,
                     markersize=5, linewidth=1, **styles[label])
-      if (rows['column'] == results.NO_COLUMN).all():
+      # Nothing is a skyline where nothing has a column.
+      if not rows['column'].any() and summary['column'].any():
         axes.axhline(rows[f'{key}_mean'].iloc[0], linestyle='--', linewidth=1,
                      color=styles[label]['color'])
     axes.set(xscale='log', xlabel='GFLOPs per video', ylabel=title,

@@ -1,4 +1,4 @@
-"""A study's report in Markdown, its table in the form of the paper's Table 1."""
+"""A study's report in Markdown, with a table in the form of the paper's."""
 
 import os
 from typing import List, Sequence
