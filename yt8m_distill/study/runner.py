@@ -138,6 +138,8 @@ def _reason(place: str, exit_code: int) -> str:
   """Why a run ended: the last line of its log, or the signal."""
   if exit_code < 0:
     return f'ended by signal {-exit_code}'
+  if not os.path.exists(os.path.join(place, 'log')):  # It did not even start.
+    return f'ended with status {exit_code}'
   with open(os.path.join(place, 'log'), encoding='utf-8',
             errors='replace') as log:
     lines = [line.strip() for line in log if line.strip()]
