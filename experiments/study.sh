@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The paper's comparisons on simulated frames of real videos: table, claims, plots.
+# The paper's comparisons on simulated frames of real videos: table and plots.
 #
 #   DATA=yt8m/2/video bash experiments/study.sh [OUT]
 #
-# DATA holds video-level shards validate*.tfrecord, or a folder validate of them.
-# Frames are simulated once from 0000-0029 (6,000 videos to train on) and
-# 0032-0039 (1,500 to validate on), 1.9 GB. OUT (default runs/study) gets a folder
-# per run and report.md. STUDY names another YAML file (experiments/study/
-# smoke.yaml takes 3 minutes), WORKERS how many runs at once (2). What is finished
-# is not done again, a run that was stopped goes on where it was.
+# DATA holds video-level shards validate*.tfrecord, or a folder validate of
+# them. Frames are simulated once from shards 0000-0029 (6,000 videos to train
+# on) and 0032-0039 (1,500 to validate on), 1.9 GB. OUT (default runs/study)
+# gets a folder per run and report.md. STUDY names another YAML file
+# (experiments/study/smoke.yaml takes minutes), WORKERS how many runs at once
+# (2). What is finished is not done again, a run that was stopped goes on.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/study}")
 data=$(realpath "${DATA:?names the folder of video-level shards}")

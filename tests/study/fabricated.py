@@ -60,10 +60,6 @@ def finish(run, output_dir, gap, curve=True):
     writer.close()
 
 
-def read_json(path):
-  return json.loads(path.read_text())
-
-
 def finished(output_dir):
   """Names of the finished runs."""
   return sorted(folder.name for folder in output_dir.iterdir()

@@ -70,7 +70,8 @@ def test_summary_is_mean_and_spread_over_seeds(study, tmp_path):
 def test_written_tables_are_read_back(study, tmp_path):
   runs = results.collect(study, str(tmp_path))
   results.write({'runs': runs}, str(tmp_path))
-  pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / 'runs.parquet'), runs)
+  pd.testing.assert_frame_equal(
+      pd.read_parquet(tmp_path / 'runs.parquet'), runs)
   assert pd.read_csv(tmp_path / 'runs.csv')['gap'].tolist() == pytest.approx(
       runs['gap'].tolist())
   assert not list(tmp_path.glob('*.partial'))

@@ -1,9 +1,12 @@
 """A study's file: what it expands to, and what is wrong with one."""
 
 import fabricated
+import gin
 import pytest
 import tiny
 
+from official.core import exp_factory
+from yt8m_distill import selection
 from yt8m_distill.study import config
 
 
@@ -115,3 +118,32 @@ def test_shipped_study_has_the_papers_comparisons():
   assert 'yt8m_distill.representation_weight=1.0' in runs[
       'parallel-weight-k=30-losses=L_REP+L_PRED+L_CE-weight=1-seed=0'
       ].gin_params
+
+
+def _experiment(run):
+  """The configuration that the driver makes of a run."""
+  with gin.unlock_config():
+    gin.clear_config()
+    gin.parse_config_files_and_bindings(run.gin_file, run.gin_params)
+    try:
+      params = exp_factory.get_exp_config(run.experiment)
+    finally:
+      gin.clear_config()
+  params.override(run.overrides, is_strict=True)
+  return params
+
+
+@pytest.mark.parametrize('name', ['paper', 'smoke'])
+def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
+  study = config.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
+  for run in study.runs[::len({run.seed for run in study.runs})]:
+    params = _experiment(run)
+    assert params.task.seed == params.task.train_data.seed == run.seed
+    model = params.task.model
+    for network in ('teacher', 'student', 'network'):
+      network = getattr(model, network, None)
+      if network:
+        frames = selection.max_selected(network.frames, model.max_frames)
+        assert frames % network.backbone.get().chunks == 0, run.name
+        if 'k' in run.axes and network.frames.type != 'all':
+          assert frames == int(run.axes['k'])

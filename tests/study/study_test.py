@@ -1,13 +1,12 @@
 """A tiny study from end to end."""
 
-import json
-
 import fabricated
 import pytest
 import tiny
 
 from yt8m_distill.study import config
 from yt8m_distill.study import runner
+from yt8m_distill.tasks import evaluation
 
 _STUDY = {
     'set': {'EVERY_N': tiny.EVERY_N, 'STUDENT_CHUNKS': 2, 'TEACHER_CHUNKS': 5,
@@ -37,7 +36,7 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   assert list(failed) == ['wrong-seed=3']
   assert failed['wrong-seed=3'].startswith('ValueError: ')
   evaluations = {
-      name: json.loads((tmp_path / 'out' / name / 'evaluation.json').read_text())
+      name: evaluation.read(str(tmp_path / 'out' / name))
       for name in fabricated.finished(tmp_path / 'out')}
   assert list(evaluations) == ['serial-seed=3', 'skyline-seed=3']
   # The frozen teacher is the skyline.

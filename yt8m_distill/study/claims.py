@@ -2,9 +2,9 @@
 
 A claim 'A > B' is looked at in each column that both have (a label without the
 column axis, a skyline, stands beside every column). With n seeds whose
-differences have the mean d and the standard deviation s (of n - 1), it holds
-where a one-sided t-test at 5% finds d above 0, does not where one finds it below
-0, and is undecided else, or where there are fewer than two seeds.
+differences have the mean d it holds where a one-sided t-test at 5% finds d
+above 0, does not where one finds it below 0, and is undecided else, or where
+there are fewer than two seeds.
 """
 
 from typing import Iterator, Sequence, Tuple
@@ -40,27 +40,25 @@ def pairs(study: config.Study,
   """Yields what is compared: the claim, the higher place, the lower one."""
   columns = {label: results.columns(rows)
              for label, rows in runs.groupby('label')}
+
+  def place(label, column):
+    own = columns.get(label, [])
+    return next(((label, where) for where in (column, results.NO_COLUMN)
+                 if where in own), None)
+
   for chain in study.order:
     labels = chain.split(' > ')
     for high, low in zip(labels, labels[1:]):
-      wide = columns.get(high, []), columns.get(low, [])
       for column in results.columns(runs):
-        places = [column if column in own else results.NO_COLUMN
-                  for own in wide]
-        if column in set().union(*wide) and all(
-            place in own for place, own in zip(places, wide)):
-          yield _claim(study, high, low, column), (high, places[0]), (
-              low, places[1])
+        pair = place(high, column), place(low, column)
+        if all(pair) and column in (pair[0][1], pair[1][1]):
+          where = f', {study.columns}={column}' if column else ''
+          yield (f'{high} > {low}{where}', *pair)
   for label in study.rises:
     values = columns.get(label, [])
     for less, more in zip(values, values[1:]):
       yield (f'{label}: {study.columns}={more} > {study.columns}={less}',
              (label, more), (label, less))
-
-
-def _claim(study, high, low, column):
-  return f'{high} > {low}' + (
-      f', {study.columns}={column}' if column else '')
 
 
 def check(study: config.Study, runs: pd.DataFrame,

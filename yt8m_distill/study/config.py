@@ -37,45 +37,14 @@ import dataclasses
 import itertools
 import json
 import os
-import re
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Sequence
 
 import tensorflow as tf
 import yaml
 
 # It also teaches yaml.FullLoader that 1e-3 is a number.
 from official.modeling import hyperparams  # pylint: disable=unused-import
-
-_FIELD = re.compile(r'(task|trainer|runtime)\.')
-_GIN_NAME = re.compile(r'[A-Z][A-Z0-9_]*|[a-z]\w*(\.\w+)+')
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """One run of the driver.
-
-  Attributes:
-    name: of its folder.
-    group: it belongs to.
-    label: of what is compared: the same for all seeds, and in all columns.
-    axes: the value of each axis.
-    seed: of weights and data.
-    experiment: --experiment.
-    gin_file: values of --gin_file.
-    gin_params: values of --gin_params.
-    overrides: nested, of --params_override.
-    needs: name of the run whose network is the teacher; None for none.
-  """
-  name: str
-  group: str
-  label: str
-  axes: Dict[str, str]
-  seed: int
-  experiment: str
-  gin_file: List[str]
-  gin_params: List[str]
-  overrides: Dict[str, Any]
-  needs: Optional[str]
+from yt8m_distill.study import expansion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +59,7 @@ class Study:
     per_class: one more claim, whose gain is shown class by class; '' for none.
     reference: path of a CSV of published scores: label, the column, gap, map.
   """
-  runs: List[Run]
+  runs: List[expansion.Run]
   columns: str = ''
   order: List[str] = dataclasses.field(default_factory=list)
   rises: List[str] = dataclasses.field(default_factory=list)
@@ -112,103 +81,8 @@ def _check_keys(values: Any, required: str, optional: str, where: str):
       raise ValueError(f'{where} has no {key}: give it.')
 
 
-def _settings(values: Any, where: str) -> Dict[str, Any]:
-  """Returns a mapping of settings, checked for names that none can have."""
-  if not isinstance(values, dict):
-    raise ValueError(f'{where} is {values!r}: it must map names to values.')
-  for name in values:
-    if not _is_setting(name):
-      raise ValueError(
-          f'{where} sets {name!r}: give a gin macro in capitals, an argument as '
-          'in yt8m_distill.every_n, or a field below task., trainer. or '
-          'runtime.')
-  return values
-
-
-def _is_setting(name: Any) -> bool:
-  return isinstance(name, str) and bool(_GIN_NAME.fullmatch(name))
-
-
-def _axis(name: str, chosen: Any, axes: Dict[str, Any],
-          where: str) -> Dict[str, Dict[str, Any]]:
-  """Returns what each chosen value of an axis sets."""
-  if not isinstance(chosen, list) or not chosen:
-    raise ValueError(f'{where}: {name} is {chosen!r}: list at least one value.')
-  if name not in axes:
-    if not _is_setting(name):
-      raise ValueError(f'{where} names the unknown axis {name!r}: choose of '
-                       f'{", ".join(axes)}, or a gin macro in capitals.')
-    return {str(value): {name: value} for value in chosen}
-  known = {str(value): settings for value, settings in axes[name].items()}
-  for value in map(str, chosen):
-    if value not in known:
-      raise ValueError(f'{where}: {name} has no value {value!r}: choose of '
-                       f'{", ".join(known)}.')
-  return {value: _settings(known[value], f'axes: {name}: {value}')
-          for value in map(str, chosen)}
-
-
-def _nested(fields: Dict[str, Any]) -> Dict[str, Any]:
-  """{'task.seed': 1} as {'task': {'seed': 1}}."""
-  tree = {}
-  for name, value in fields.items():
-    *path, leaf = name.split('.')
-    node = tree
-    for part in path:
-      node = node.setdefault(part, {})
-    node[leaf] = value
-  return tree
-
-
-def _files(value: Any) -> List[str]:
-  return [value] if isinstance(value, str) else list(value or [])
-
-
-def _label(group: Dict[str, Any], axes: Dict[str, str], columns: str) -> str:
-  """What the runs of all seeds, and of all columns, are called."""
-  if 'label' not in group:
-    return ' '.join([group['name'], *(
-        f'{k}={v}' for k, v in axes.items() if k != columns)])
-  try:
-    return group['label'].format(**axes)
-  except (KeyError, IndexError) as error:
-    raise ValueError(
-        f'groups: {group["name"]}: label is {group["label"]!r}: it may name '
-        f'the axes of the grid, {", ".join(axes) or "none"}.') from error
-
-
-def _expand(group: Dict[str, Any], study: Dict[str, Any],
-            gin_params: Sequence[str]) -> List[Run]:
-  """Returns the runs of a group; `needs` is that group's name as yet."""
-  where = f'groups: {group["name"]}'
-  grid = {name: _axis(name, chosen, study.get('axes', {}), f'{where}: grid')
-          for name, chosen in group.get('grid', {}).items()}
-  runs = []
-  for values in itertools.product(*grid.values()):
-    axes = dict(zip(grid, values))
-    for seed in study['seeds']:
-      settings = {**_settings(study.get('set', {}), 'set'),
-                  **_settings(group.get('set', {}), f'{where}: set')}
-      for name, value in axes.items():
-        settings.update(grid[name][value])
-      settings['SEED'] = seed
-      fields = {name: value for name, value in settings.items()
-                if _FIELD.match(name)}
-      runs.append(Run(
-          name='-'.join([group['name'], *(
-              f'{k}={v}'.replace('/', '_') for k, v in axes.items()),
-                         f'seed={seed}']),
-          group=group['name'],
-          label=_label(group, axes, study.get('columns', '')),
-          axes=axes, seed=seed, experiment=group['experiment'],
-          gin_file=_files(group.get('gin_file', study.get('gin_file'))),
-          gin_params=[f'{name}={value!r}' for name, value in settings.items()
-                      if name not in fields] + list(gin_params),
-          overrides=_nested(fields), needs=group.get('needs')))
-  return runs
-
-
-def _resolve_needs(groups: Dict[str, List[Run]]) -> List[Run]:
+def _resolve_needs(
+    groups: Dict[str, List[expansion.Run]]) -> List[expansion.Run]:
   """Puts the name of a run in the place of a group's in every `needs`."""
   for name, runs in groups.items():
     for index, run in enumerate(runs):
@@ -267,7 +141,7 @@ def parse(values: Any, gin_params: Sequence[str] = (),
                 f'A group ({json.dumps(group)[:60]})')
     if group['name'] in groups:
       raise ValueError(f'groups: two are called {group["name"]!r}: rename one.')
-    groups[group['name']] = _expand(group, values, gin_params)
+    groups[group['name']] = expansion.expand(group, values, gin_params)
   runs = _resolve_needs(groups)
   columns = values.get('columns', '')
   if columns and not any(columns in run.axes for run in runs):

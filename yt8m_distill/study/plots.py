@@ -1,7 +1,7 @@
 """Pictures of a study: quality against cost, learning curves, gain by class."""
 
 import os
-from typing import Dict, List
+from typing import Any, Dict, List, Sequence
 
 import matplotlib
 import numpy as np
@@ -19,9 +19,11 @@ from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
 _TITLES = {'gap': 'GAP@20', 'map': 'mAP'}
 
 
-def _styles(labels: List[str]) -> Dict[str, Dict[str, str]]:
+def _styles(labels: List[str]) -> Dict[str, Dict[str, Any]]:
   """A color and a marker for each label, the same in all pictures."""
-  return {label: {'color': f'C{index % 10}', 'marker': 'osD^v'[index // 10 % 5]}
+  colors = plt.get_cmap('tab20').colors
+  return {label: {'color': colors[index % len(colors)],
+                  'marker': 'osD^v'[index % 5]}
           for index, label in enumerate(labels)}
 
 
@@ -29,33 +31,41 @@ def _name(study: config.Study, column: str) -> str:
   return f'{study.columns}={column}' if column else ''
 
 
-def _legend(axes: plt.Axes):
-  axes.legend(loc='upper left', bbox_to_anchor=(1.02, 1), fontsize='small',
-              frameon=False)
+def _legend(panels: Sequence[plt.Axes]):
+  """One legend of all panels, right of the last."""
+  handles = {label: handle for axes in panels
+             for handle, label in zip(*axes.get_legend_handles_labels())}
+  panels[-1].legend(handles.values(), handles, loc='upper left',
+                    bbox_to_anchor=(1.02, 1), fontsize='small', frameon=False)
 
 
 def quality(summary: pd.DataFrame, path: str):
   """GAP and mAP against FLOPs; what has no column is a line across.
+
+  What costs the same is drawn side by side, so that error bars can be seen.
 
   Args:
     summary: of results.summarize(), without teachers.
     path: of the PNG.
   """
   styles = _styles(list(summary['label'].unique()))
-  figure, panels = plt.subplots(1, 2, figsize=(14, 5.5))
+  asides = dict(zip(styles, 1.015 ** (
+      np.arange(len(styles)) - (len(styles) - 1) / 2)))
+  figure, panels = plt.subplots(1, 2, figsize=(15, 6))
   for axes, (key, title) in zip(panels, _TITLES.items()):
     for label, rows in summary.groupby('label', sort=False):
       rows = rows.sort_values('flops')
-      axes.errorbar(rows['flops'] / 1e9, rows[f'{key}_mean'],
+      axes.errorbar(rows['flops'] / 1e9 * asides[label], rows[f'{key}_mean'],
                     rows[f'{key}_std'].fillna(0), label=label, capsize=3,
                     markersize=5, linewidth=1, **styles[label])
-      if (rows['column'] == results.NO_COLUMN).all():
+      # Nothing is a skyline where nothing has a column.
+      if not rows['column'].any() and summary['column'].any():
         axes.axhline(rows[f'{key}_mean'].iloc[0], linestyle='--', linewidth=1,
                      color=styles[label]['color'])
     axes.set(xscale='log', xlabel='GFLOPs per video', ylabel=title,
              title=f'{title}, mean and standard deviation over seeds')
     axes.grid(alpha=0.3, which='both')
-  _legend(panels[-1])
+  _legend(panels)
   report.save(figure, path)
 
 
@@ -83,7 +93,7 @@ def curves(study: config.Study, runs: pd.DataFrame, output_dir: str, path: str):
              if column != results.NO_COLUMN] or [results.NO_COLUMN]
   styles = _styles(list(runs['label'].unique()))
   figure, panels = plt.subplots(1, len(columns), sharey=True, squeeze=False,
-                                figsize=(4 + 5 * len(columns), 5.5))
+                                figsize=(4 + 4 * len(columns), 6))
   for (label, column), rows in runs.groupby(['label', 'column'], sort=False):
     curve = _curve(rows, output_dir)
     for axes, name in zip(panels[0], columns):
@@ -93,7 +103,7 @@ def curves(study: config.Study, runs: pd.DataFrame, output_dir: str, path: str):
   for axes, name in zip(panels[0], columns):
     axes.set(xlabel='step', title=_name(study, name))
     axes.grid(alpha=0.3)
-    _legend(axes)
+  _legend(panels[0])
   panels[0][0].set_ylabel('GAP@20, validation, mean over seeds')
   report.save(figure, path)
 
@@ -130,18 +140,18 @@ def per_class(study: config.Study, runs: pd.DataFrame, output_dir: str,
     # Classes grouped by powers of 2 of their positives.
     group = 2.0 ** np.floor(np.log2(positives))
     mean = gain.groupby(group).agg(['mean', 'sem'])
-    axes.errorbar(mean.index * 2 ** 0.5, mean['mean'], mean['sem'].fillna(0),
-                  color='C1', marker='o', capsize=3,
+    axes.errorbar(positives.groupby(group).mean(), mean['mean'],
+                  mean['sem'].fillna(0), color='C1', marker='o', capsize=3,
                   label='mean ± standard error')
     axes.axhline(0, color='black', linewidth=0.8)
-    axes.set(xscale='log', xlabel='positives of the class', title=' '.join(
+    axes.set(xscale='log', xlabel='positives of the class', title=': '.join(
         filter(None, [_name(study, column),
                       f'{(gain > 0).sum()} classes gain, '
                       f'{(gain < 0).sum()} lose'])))
     axes.grid(alpha=0.3)
     axes.legend()
   panels[0][0].set_ylabel('gain of average precision')
-  figure.suptitle(f'{high}, over {low}')
+  figure.suptitle(f'{high}, compared with {low}')
   report.save(figure, path)
   return True
 

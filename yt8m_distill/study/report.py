@@ -1,4 +1,4 @@
-"""A study's report in Markdown, its table in the form of the paper's Table 1."""
+"""A study's report in Markdown, with a table in the form of the paper's."""
 
 import os
 from typing import List, Sequence
@@ -113,8 +113,11 @@ def text(study: config.Study, output_dir: str, runs: pd.DataFrame,
       report.markdown(table(study, summary, reference)).rstrip(),
       _class_frequency(runs, output_dir)]
   if len(claims):
+    counts = claims.loc[claims['score'] == 'gap', 'verdict'].value_counts()
     parts += [
         '## Does the order hold?',
+        'Of GAP: ' + ', '.join(
+            f'{count} {name}' for name, count in counts.items()) + '. '
         'Differences between runs of the same seed. A claim holds where a '
         'one-sided t-test at 5% says so, does not hold where one says the '
         'opposite, and is undecided else.',

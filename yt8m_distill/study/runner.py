@@ -25,7 +25,7 @@ import tqdm
 from official.common import flags as tfm_flags
 from yt8m_distill import command
 from yt8m_distill import train
-from yt8m_distill.study import config
+from yt8m_distill.study import expansion
 from yt8m_distill.tasks import evaluation
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
@@ -52,7 +52,7 @@ def finished(run_folder: str) -> Optional[Dict[str, Any]]:
   return _read_json(os.path.join(run_folder, 'finished.json'))
 
 
-def _specification(run: config.Run) -> Dict[str, Any]:
+def _specification(run: expansion.Run) -> Dict[str, Any]:
   """What a run's results depend on; not how it is called."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
@@ -60,7 +60,7 @@ def _specification(run: config.Run) -> Dict[str, Any]:
   return values
 
 
-def prepare(runs: Sequence[config.Run], output_dir: str):
+def prepare(runs: Sequence[expansion.Run], output_dir: str):
   """Writes study.json into the folder of each run.
 
   Raises:
@@ -82,7 +82,7 @@ def prepare(runs: Sequence[config.Run], output_dir: str):
           f'Name another --output_dir, or delete {place}.')
 
 
-def arguments(run: config.Run, output_dir: str) -> List[str]:
+def arguments(run: expansion.Run, output_dir: str) -> List[str]:
   """Returns the flags of the driver."""
   gin_params = list(run.gin_params)
   if run.needs:
@@ -109,7 +109,7 @@ def _end_with_parent():
   os._exit(1)
 
 
-def _work(run: config.Run, output_dir: str, threads: int):
+def _work(run: expansion.Run, output_dir: str, threads: int):
   """One run, in a process of its own."""
   place = folder(output_dir, run.name)
   with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
@@ -138,6 +138,8 @@ def _reason(place: str, exit_code: int) -> str:
   """Why a run ended: the last line of its log, or the signal."""
   if exit_code < 0:
     return f'ended by signal {-exit_code}'
+  if not os.path.exists(os.path.join(place, 'log')):  # It did not even start.
+    return f'ended with status {exit_code}'
   with open(os.path.join(place, 'log'), encoding='utf-8',
             errors='replace') as log:
     lines = [line.strip() for line in log if line.strip()]
@@ -149,7 +151,7 @@ def _cores() -> int:
       os, 'sched_getaffinity') else os.cpu_count()
 
 
-def execute(runs: Sequence[config.Run], output_dir: str,
+def execute(runs: Sequence[expansion.Run], output_dir: str,
             workers: int) -> Dict[str, str]:
   """Runs what is not finished yet, in the order given.
 
