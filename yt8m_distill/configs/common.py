@@ -57,13 +57,14 @@ def network(frames: model_config.FrameSelection, backbone: str, head: str,
           hierarchical_lstm=model_config.HierarchicalLstm(
               chunks=chunks, num_cells=num_cells, num_layers=num_layers)),
       head=model_config.Head(moe=model_config.Moe(num_mixtures=num_mixtures)))
+  # Half of the published decay: here a regularization_penalty of 2 follows.
   if backbone == 'netvlad':
     config.head.moe.input_gate = config.head.moe.output_gate = True
-    config.head.moe.l2_weight_decay = 1e-6
+    config.head.moe.l2_weight_decay = 0.5e-6
   elif backbone == 'nextvlad':
     config.head.type = 'logistic'
     config.head.logistic.input_gate = 'se'
-    config.head.logistic.l2_weight_decay = 1e-5
+    config.head.logistic.l2_weight_decay = 0.5e-5
   if head:
     config.head.type = head
   return config
