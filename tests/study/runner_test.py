@@ -21,9 +21,11 @@ def _runs(monkeypatch):
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
   monkeypatch.setattr(runner, '_train', _drive)
+  monkeypatch.setattr(runner, '_cores', lambda: 6)
   for name in ('inter', 'intra'):
-    monkeypatch.setattr(tf.config.threading,
-                        f'set_{name}_op_parallelism_threads', lambda n: None)
+    monkeypatch.setattr(
+        tf.config.threading, f'set_{name}_op_parallelism_threads',
+        lambda n, name=name: print(f'{name}: {n} threads'))
   values = fabricated.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
@@ -70,6 +72,7 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
   assert max(starts) == 2
   log = (tmp_path / 'serial-seed=1' / 'log').read_text()
   assert f"TEACHER_CHECKPOINT='{tmp_path}/skyline-seed=1'" in log
+  assert 'inter: 3 threads' in log and 'intra: 3 threads' in log
   assert fabricated.finished(tmp_path) == sorted(times)
 
 
