@@ -1,5 +1,6 @@
 """Running a study: order, restarts and failures, with a driver that is fake."""
 
+import glob
 import json
 import multiprocessing
 from multiprocessing import connection
@@ -37,7 +38,9 @@ def _drive(arguments):
   folder = next(a for a in arguments if 'model_dir' in a).split('=', 1)[1]
   with open(os.path.join(folder, 'times'), 'a', encoding='utf-8') as file:
     file.write(f'{time.monotonic()} ')
-  time.sleep(0.1)
+  while os.path.exists(os.path.join(folder, 'meet')) and len(glob.glob(
+      os.path.join(os.path.dirname(folder), '*', 'times'))) < 2:
+    time.sleep(0.01)
   if os.path.exists(os.path.join(folder, 'raise')):
     raise ValueError('bad\nvalue')
   if os.path.exists(os.path.join(folder, 'die')):
@@ -62,6 +65,8 @@ def _plant(output_dir, run, what):
 
 def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
     runs, tmp_path):
+  for run in runs[:2]:  # They end when two runs have begun.
+    _plant(tmp_path, run, 'meet')
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
   times = {run.name: _times(tmp_path, run) for run in runs}
   for run in runs:
