@@ -1,5 +1,6 @@
 """Running a study: order, restarts and failures, with a driver that is fake."""
 
+import glob
 import json
 import multiprocessing
 from multiprocessing import connection
@@ -21,9 +22,11 @@ def _runs(monkeypatch):
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
   monkeypatch.setattr(runner, '_train', _drive)
+  monkeypatch.setattr(runner, '_cores', lambda: 6)
   for name in ('inter', 'intra'):
-    monkeypatch.setattr(tf.config.threading,
-                        f'set_{name}_op_parallelism_threads', lambda n: None)
+    monkeypatch.setattr(
+        tf.config.threading, f'set_{name}_op_parallelism_threads',
+        lambda n, name=name: print(f'{name}: {n} threads'))
   values = fabricated.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
@@ -35,7 +38,9 @@ def _drive(arguments):
   folder = next(a for a in arguments if 'model_dir' in a).split('=', 1)[1]
   with open(os.path.join(folder, 'times'), 'a', encoding='utf-8') as file:
     file.write(f'{time.monotonic()} ')
-  time.sleep(0.1)
+  while os.path.exists(os.path.join(folder, 'meet')) and len(glob.glob(
+      os.path.join(os.path.dirname(folder), '*', 'times'))) < 2:
+    time.sleep(0.01)
   if os.path.exists(os.path.join(folder, 'raise')):
     raise ValueError('bad\nvalue')
   if os.path.exists(os.path.join(folder, 'die')):
@@ -60,6 +65,8 @@ def _plant(output_dir, run, what):
 
 def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
     runs, tmp_path):
+  for run in runs[:2]:  # They end when two runs have begun.
+    _plant(tmp_path, run, 'meet')
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
   times = {run.name: _times(tmp_path, run) for run in runs}
   for run in runs:
@@ -70,6 +77,7 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
   assert max(starts) == 2
   log = (tmp_path / 'serial-seed=1' / 'log').read_text()
   assert f"TEACHER_CHECKPOINT='{tmp_path}/skyline-seed=1'" in log
+  assert 'inter: 3 threads' in log and 'intra: 3 threads' in log
   assert fabricated.finished(tmp_path) == sorted(times)
 
 
