@@ -32,7 +32,7 @@ for head in moe logistic; do
     --gin_params="TRAIN_PATH='$train_path'" \
     --gin_params="VALIDATION_PATH='$validation_path'" \
     --gin_params="HEAD='$head'" --gin_params=BATCH_SIZE=128 \
-    --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1000 \
+    --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1500 \
     "$@" 2>>"$log" | sed -un -e '/^step /p' || {
       tail -n 20 "$log" >&2; exit 1; }
 done
