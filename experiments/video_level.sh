@@ -4,8 +4,8 @@
 #
 #   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT] [flags]
 #
-# DATA is a folder of shards with labels: the last fifth of them is evaluated on,
-# the others are trained on. OUT (default runs/video_level) gets a folder for
+# DATA is a folder of shards with labels: the last fifth of them is evaluated
+# on, the others are trained on. OUT (default runs/video_level) gets a folder for
 # each network; one that was stopped goes on where it was. Flags go to both
 # trainings, --gin_params=SEED=1 say.
 set -euo pipefail
@@ -19,7 +19,8 @@ log=$out/log
 
 shards=("$data"/*.tfrecord)
 held_out=$((${#shards[@]} / 5))
-[ "$held_out" -gt 0 ] || { echo "$data holds fewer than 5 shards." >&2; exit 2; }
+[ "$held_out" -gt 0 ] || {
+  echo "DATA=$data holds fewer than 5 shards." >&2; exit 2; }
 join() { local IFS=,; echo "$*"; }
 train_path=$(join "${shards[@]:0:${#shards[@]} - held_out}")
 validation_path=$(join "${shards[@]: -held_out}")
