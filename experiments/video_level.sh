@@ -5,8 +5,8 @@
 #   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT] [flags]
 #
 # DATA is a folder of shards with labels: the last fifth of them is evaluated
-# on, the others are trained on. OUT (default runs/video_level) gets a folder for
-# each network; one that was stopped goes on where it was. Flags go to both
+# on, the others are trained on. OUT (default runs/video_level) gets a folder
+# for each network; one that was stopped goes on where it was. Flags go to both
 # trainings, --gin_params=SEED=1 say.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/video_level}")
