@@ -4,9 +4,9 @@
 #
 #   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT] [flags]
 #
-# DATA is a folder of shards with labels: the last fifth of them is evaluated on,
-# the others are trained on. OUT (default runs/video_level) gets a folder for
-# each network; one that was stopped goes on where it was. Flags go to both
+# DATA is a folder of shards with labels: the last fifth of them is evaluated
+# on, the others are trained on. OUT (default runs/video_level) gets a folder
+# for each network; one that was stopped goes on where it was. Flags go to both
 # trainings, --gin_params=SEED=1 say.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/video_level}")
@@ -19,7 +19,8 @@ log=$out/log
 
 shards=("$data"/*.tfrecord)
 held_out=$((${#shards[@]} / 5))
-[ "$held_out" -gt 0 ] || { echo "$data holds fewer than 5 shards." >&2; exit 2; }
+[ "$held_out" -gt 0 ] || {
+  echo "DATA=$data holds fewer than 5 shards." >&2; exit 2; }
 join() { local IFS=,; echo "$*"; }
 train_path=$(join "${shards[@]:0:${#shards[@]} - held_out}")
 validation_path=$(join "${shards[@]: -held_out}")
@@ -32,7 +33,7 @@ for head in moe logistic; do
     --gin_params="TRAIN_PATH='$train_path'" \
     --gin_params="VALIDATION_PATH='$validation_path'" \
     --gin_params="HEAD='$head'" --gin_params=BATCH_SIZE=128 \
-    --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1000 \
+    --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1500 \
     "$@" 2>>"$log" | sed -un -e '/^step /p' || {
       tail -n 20 "$log" >&2; exit 1; }
 done

@@ -101,11 +101,11 @@ def test_another_format_is_told_of_the_first_record():
   del stored.features.feature['mean_rgb']
   stored.features.feature['mean_rgb'].bytes_list.value.append(b'abc')
   for record, message in (
-      (frames, r"no video-level feature 'mean_rgb', but none at all; frame-level "
-               r"\['rgb'\].*where these are frame-level records"),
-      (_record(mean_audio=None), r"'mean_audio', but \['id', 'labels', 'mean_r"),
+      (frames, r"no video-level feature 'mean_rgb', but none at all; frame-"
+               r"level \['rgb'\].*where these are frame-level records"),
+      (_record(mean_audio=None), r"'mean_audio', but \['id', 'labels', 'mean_"),
       (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5; set its "),
-      (stored, "'mean_rgb' is a bytes_list, but its format 'video' is a float")):
+      (stored, "'mean_rgb' is a bytes_list, but its format 'video' is a fl")):
     with pytest.raises(ValueError, match=f'x, record 4: .*{message}'):
       _reader().check_format('x', 4, record.SerializeToString())
   with pytest.raises(ValueError, match="no frame-level feature 'mean_rgb'.*"
@@ -116,7 +116,7 @@ def test_another_format_is_told_of_the_first_record():
 def test_configuration_errors():
   with pytest.raises(ValueError, match='max_frames is 300.*task.model.max_fr'):
     _reader(max_frames=300)
-  with pytest.raises(ValueError, match=r"\['floats', 'video'\].*cannot be joined"):
+  with pytest.raises(ValueError, match=r"'floats', 'video'\].*cannot be join"):
     reader_lib.FrameReader(
         [data.Feature(name='a', size=1, format='video'),
          data.Feature(name='b', size=1, format='floats')], 1, 9,

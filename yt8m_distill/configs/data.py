@@ -9,7 +9,7 @@ from official.modeling import hyperparams
 
 @dataclasses.dataclass
 class Feature(hyperparams.Config):
-  """One frame-level feature.
+  """One feature, of each frame or of the whole video.
 
   Attributes:
     name: its key in a record.
@@ -53,7 +53,7 @@ def parse_features(items: Sequence[str]) -> List[Feature]:
 
 @dataclasses.dataclass
 class VideoData(cfg.DataConfig):
-  """A set of frame-level records; `task.model` owns what a record holds.
+  """A set of records; `task.model` owns what a record holds.
 
   Attributes:
     input_path: file, pattern, or several of either, separated by commas.

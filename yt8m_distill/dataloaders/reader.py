@@ -4,11 +4,11 @@ Source: the frame-level `tf.train.SequenceExample` of all YouTube-8M releases.
 Context: `id` (2018, 2019) or `video_id` (2017), `labels` (int64; absent in the
 test partitions). Feature lists: per feature one byte string a frame, its values
 uint8. MediaPipe's records have float lists and `clip/data_path`. Video-level
-records are `tf.train.Example`s with one float list a feature; on the wire such a
-message is a SequenceExample with a context alone. Deviations from the original
-reader: frames stay uint8 and are chosen before they are decoded; a
-record without frames or with features of different length is an error; a record
-without id is called `<shard>:<index>`.
+records are `tf.train.Example`s with one float list a feature, which read as a
+SequenceExample with a context alone. Deviations from the original reader: frames
+stay uint8 and are chosen before they are decoded; a record without frames or
+with features of different length is an error; a record without id is called
+`<shard>:<index>`.
 
 B records, T frames of the longest, K chosen frames at most, D features, V
 classes. A whole batch is read at once: one call per record costs more than what

@@ -8,7 +8,8 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import module as module_lib
 
-_RELEASES = {('rgb', 1024), ('audio', 128)}
+_RELEASES = ({('rgb', 1024), ('audio', 128)},
+             {('mean_rgb', 1024), ('mean_audio', 128)})
 _STORED = {
     'bytes': 'byte string',
     'floats': 'float list',
@@ -62,8 +63,6 @@ def model_card(network: folder.Network,
   """Returns a description for people, in Markdown."""
   model = network.model
   frames = selection.max_selected(model.network.frames, model.max_frames)
-  features = ' and then '.join(
-      f'{feature.size} of `{feature.name}`' for feature in model.features)
   return f"""# Video classifier ({model.network.backbone.type})
 
 Classifies videos by features of their frames into {model.num_classes} classes.
@@ -76,9 +75,7 @@ Made by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 
 ## Input
 
-One vector per frame, {features}. Send all frames;
-the model reads {_reading(model.network.frames)} of the first \
-{model.max_frames}.
+{_vectors(model)}
 
 {_inputs(module)}
 
@@ -98,6 +95,16 @@ not 1); and `representation`, \
 ## Data
 
 {_data(network)}"""
+
+
+def _vectors(model: model_config.ClassifierModel) -> str:
+  features = ' and then '.join(
+      f'{feature.size} of `{feature.name}`' for feature in model.features)
+  if model.features[0].format == 'video':
+    return f'One vector per video, {features}, as its only frame.'
+  return (f'One vector per frame, {features}. Send all frames;\n'
+          f'the model reads {_reading(model.network.frames)} of the first '
+          f'{model.max_frames}.')
 
 
 def _inputs(module: module_lib.ServingModule) -> str:
@@ -151,7 +158,7 @@ def _quality(network: folder.Network) -> str:
 def _data(network: folder.Network) -> str:
   trained = network.params.task.train_data.input_path
   text = f'Trained on `{trained}`.\n' if trained else ''
-  if {(f.name, f.size) for f in network.model.features} == _RELEASES:
+  if {(f.name, f.size) for f in network.model.features} in _RELEASES:
     text += ('Features have the names and sizes of those of YouTube-8M, which '
              'Google offers\nunder CC BY 4.0; this card cannot tell whether '
              'they are from there.\n')

@@ -33,7 +33,8 @@ class ServingModule(export_base.ExportModule):
   embedding of the video. A request without videos, or whose tensors do not fit,
   is an InvalidArgumentError that says what is expected.
 
-  A network of features that are kept as floats has no signature `frames`.
+  A network of features that are kept as floats has no signature `frames`. Of
+  video-level features it takes serialized Examples, and a video is one frame.
   Random frames of a record follow from its id, as in evaluation (or from its
   place in the request, where it has none). Videos of `frames` and `features`
   have no ids: which frames are drawn follows from their number alone.

@@ -216,8 +216,8 @@ class _Progress:
 def _define_flags():
   flags.DEFINE_list('model', None, 'Runs, checkpoints or exports; predictions '
                     'of several are averaged.', required=True)
-  flags.DEFINE_string('input_path', None, 'Frame-level TFRecords, with or '
-                      'without labels: patterns, separated by commas.',
+  flags.DEFINE_string('input_path', None, 'TFRecords, with or without '
+                      'labels: patterns, separated by commas.',
                       required=True)
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.',
                       required=True)

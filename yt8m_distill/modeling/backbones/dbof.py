@@ -4,8 +4,9 @@ Source: "YouTube-8M: a large-scale video classification benchmark" (arXiv
 1609.08675). Every frame excites clusters, these are pooled over the frames, and
 a hidden layer reads what was pooled. As in the code frames, clusters and hidden
 units are normalised over the batch, the latter two end in relu6, and neither
-layer has a bias. Deviations: all frames that the network is given take part, not
-30 random ones; statistics are of real frames alone, padding counts nowhere.
+layer has a bias. Deviations: all frames that the network is given take part,
+not 30 random ones; statistics are of real frames alone, padding counts nowhere;
+moving averages have tf_keras' momentum 0.99 (0.999).
 
 B videos, T frames, D features, K clusters, R representation.
 """
