@@ -20,6 +20,17 @@ def _every(n, length='ceil'):
       type='uniform', uniform=model.UniformFrames(every_n=n, length=length))
 
 
+_KINDS = ('uniform', 'random', 'first', 'middle', 'last', 'first_middle_last')
+
+
+def _some(kind):
+  """9 frames."""
+  frames = model.FrameSelection(type=kind)
+  frames.uniform.every_n = 0
+  frames.get().k = 9
+  return frames
+
+
 def _reader(features=None, max_frames=300, num_classes=50, selection=_ALL,
             **kwargs):
   features = [data.Feature(name=name, size=size)
@@ -136,13 +147,13 @@ def test_video_level_record_is_explained():
 
 @pytest.mark.parametrize('selection', [
     _ALL, _every(1), _every(3), _every(10), _every(1, 'original'),
-    _every(10, 'original')])
+    _every(10, 'original'), *map(_some, _KINDS)])
 def test_choosing_before_decoding_equals_choosing_after(selection):
   records = [_record(n, seed=n) for n in (1, 2, 9, 10, 19, 20, 27)]
-  every = _read(_reader(max_frames=20), *records)[0]
+  every = _read(_reader(max_frames=20, with_seeds=True), *records)[0]
   chosen = _read(_reader(max_frames=20, selection=selection), *records)[0]
   indices, count = selection_lib.frame_indices(
-      tf.constant(every['num_frames']), selection, 20)
+      tf.constant(every['num_frames']), selection, 20, every['seed'])
   np.testing.assert_array_equal(chosen['num_frames'], count)
   expected = tf.gather(every['frames'], indices, batch_dims=1).numpy()
   real = np.arange(expected.shape[1]) < count.numpy()[:, np.newaxis]
