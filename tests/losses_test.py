@@ -3,6 +3,8 @@
 B videos, V classes.
 """
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -101,6 +103,32 @@ def test_prediction_loss(kind, formula):
   np.testing.assert_allclose(actual, formula(teacher, student), rtol=5e-5)
 
 
+@pytest.mark.parametrize('temperature', [0.25, 2, 20.0])
+def test_kl_with_temperature(temperature):
+  """T^2 times the divergence of predictions raised to 1/T."""
+  teacher, student = _predictions(3), _predictions(4)
+  actual = losses.prediction_loss(
+      teacher, student, temperature=temperature)
+  assert actual.dtype == tf.float32
+  np.testing.assert_allclose(actual, temperature**2 * _kl(
+      teacher**(1 / temperature), student**(1 / temperature)), rtol=1e-3)
+
+
+def test_temperature_of_1_changes_nothing():
+  rows = np.array(list(_EXTREMES.values()), np.float32)
+  without, with_it = (
+      _gradients(lambda t, s, more=more: losses.prediction_loss(t, s, **more),
+                 rows, rows[::-1]) for more in ({}, {'temperature': 1.0}))
+  np.testing.assert_array_equal(without[0], with_it[0])
+  for gradient, other in zip(without[1], with_it[1], strict=True):
+    np.testing.assert_array_equal(gradient, other)
+  # Another path, and the same in the limit.
+  near = losses.prediction_loss(
+      _predictions(3), _predictions(4), temperature=1.0001)
+  np.testing.assert_allclose(
+      near, losses.prediction_loss(_predictions(3), _predictions(4)), rtol=1e-3)
+
+
 def test_kl_is_the_default_and_normalised():
   """Only the proportions of a video's predictions count."""
   teacher, student = _predictions(5), _predictions(6)
@@ -146,14 +174,17 @@ _EXTREMES = {
 }
 
 
-@pytest.mark.parametrize('kind', _KINDS)
-def test_prediction_loss_is_finite(kind):
+@pytest.mark.parametrize('kind, temperature', [
+    *((kind, 1.0) for kind in _KINDS),
+    *(('kl', t) for t in (1e-6, 0.01, 0.3, 0.999, 1.5, 10.0, 100.0))])
+def test_prediction_loss_is_finite(kind, temperature):
   """Value and both gradients, of every pair of extremes."""
   rows = np.array(list(_EXTREMES.values()), np.float32)
   teacher = np.repeat(rows, len(rows), axis=0)
   student = np.tile(rows, [len(rows), 1])
   value, gradients = _gradients(
-      lambda t, s: losses.prediction_loss(t, s, kind), teacher, student)
+      lambda t, s: losses.prediction_loss(t, s, kind, temperature=temperature),
+      teacher, student)
   for array in (value, *gradients):
     bad = ~np.isfinite(array.numpy().reshape([len(teacher), -1])).all(axis=1)
     assert not bad.any(), (teacher[bad], student[bad])
@@ -163,7 +194,7 @@ def test_cross_entropy_is_finite():
   rows = np.array(list(_EXTREMES.values()), np.float32)
   for labels in (np.zeros(rows.shape, bool), np.ones(rows.shape, bool)):
     value, gradients = _gradients(
-        lambda p: losses.cross_entropy(labels, p), rows)  # pylint: disable=cell-var-from-loop
+        functools.partial(losses.cross_entropy, labels), rows)
     assert np.isfinite(value).all() and np.isfinite(gradients[0]).all()
 
 
@@ -232,3 +263,15 @@ def test_unknown_kind():
   with pytest.raises(ValueError,
                      match="prediction_kind is 'l1'.*kl, mse, bce"):
     losses.prediction_loss(np.ones((1, 2)), np.ones((1, 2)), 'l1')
+
+
+@pytest.mark.parametrize('kind, temperature, message', [
+    ('kl', 0.0, 'temperature is 0.0: it must be finite, and above 0'),
+    ('kl', -1.0, 'temperature is -1.0: it must be'),
+    ('kl', float('nan'), 'temperature is nan: it must be'),
+    ('kl', float('inf'), 'temperature is inf: it must be'),
+    ('mse', 2.0, "temperature is 2.0, but has no meaning where .*'mse': set"),
+])
+def test_temperature_that_is_none(kind, temperature, message):
+  with pytest.raises(ValueError, match=message):
+    losses.check_prediction_loss(kind, temperature)

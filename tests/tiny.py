@@ -101,6 +101,21 @@ def scatter_weights(model, seed=0):
     variable.assign(rng.normal(0.0, 0.7, variable.shape))
 
 
+class Recorder:
+  """An optimizer that keeps the gradients instead of applying them.
+
+  Attributes:
+    gradients: of the last step, by the variable's ref().
+  """
+
+  def __init__(self, step=0):
+    self.iterations = tf.constant(step, tf.int64)
+
+  def apply_gradients(self, pairs):
+    self.gradients = {variable.ref(): gradient.numpy()
+                      for gradient, variable in pairs}
+
+
 @contextlib.contextmanager
 def eagerly():
   """Spares the tracing of a graph for each run."""

@@ -7,6 +7,8 @@ all predictions of a video are 0.
 B videos, R representation, V classes, K frames of the student.
 """
 
+import math
+
 import tensorflow as tf
 
 LABEL_LOSSES = ('cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy')
@@ -185,9 +187,9 @@ def check_prediction_loss(kind: str, temperature: float):
   if kind not in PREDICTION_LOSSES:
     raise ValueError(f'losses.prediction_kind is {kind!r}: choose one of '
                      f'{", ".join(PREDICTION_LOSSES)}.')
-  if not temperature > 0:
+  if not 0 < temperature < math.inf:
     raise ValueError(f'losses.prediction_temperature is {temperature}: it must '
-                     'be above 0.')
+                     'be finite, and above 0.')
   if kind != 'kl' and temperature != 1:
     raise ValueError(
         f'losses.prediction_temperature is {temperature}, but has no meaning '

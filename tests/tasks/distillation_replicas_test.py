@@ -46,8 +46,13 @@ def _train(replicas, reduction):
   strategy = _strategy(replicas, eager)
   # An epsilon that keeps Adam from blowing up differences of rounding.
   params = tiny.experiment(
-      {'task': {'losses': {'prediction_reduction': reduction,
-                           'intermediate_weight': 0.1}},
+      {'task': {
+          'losses': {'prediction_reduction': reduction,
+                     'intermediate_weight': 0.1},
+          # What is drawn at random belongs to a video.
+          'model': {'teacher': {'dropout': 0.3},
+                    'student': {'dropout': 0.3, 'frames': {
+                        'type': 'random', 'random': {'k': 4}}}}},
        'trainer': {'optimizer_config': {
            'optimizer': {'adam': {'epsilon': 1e-2}},
            'learning_rate': {'exponential': {'initial_learning_rate': 0.1}}}}})
@@ -64,7 +69,9 @@ def _train(replicas, reduction):
   losses = []
   for number, shares in enumerate(_SHARES):
     rows = shares if replicas == 2 else [sum(shares)]
-    logs = step(_distribute(strategy, tiny.batch(sum(shares), number), rows))
+    inputs, labels = tiny.batch(sum(shares), number)
+    inputs['seed'] = tf.range(sum(shares)) + 100 * number
+    logs = step(_distribute(strategy, (inputs, labels), rows))
     losses.append(np.mean(strategy.experimental_local_results(logs['loss'])))
   return {'losses': losses, **{
       f'weight {number}': value

@@ -29,18 +29,9 @@ def _model(task):
   return model
 
 
-class _Recorder:
-  """An optimizer that keeps the gradients instead of applying them."""
-  iterations = tf.constant(0, tf.int64)
-
-  def apply_gradients(self, pairs):
-    self.gradients = {variable.ref(): gradient.numpy()
-                      for gradient, variable in pairs}
-
-
 def _gradients(task, model, rows=5):
   """Gradients that the task hands to the optimizer, by variable."""
-  recorder = _Recorder()
+  recorder = tiny.Recorder()
   task.train_step(tiny.batch(rows), model, recorder)
   return recorder.gradients
 
@@ -190,7 +181,7 @@ def test_metrics_of_the_batch_are_averaged_under_their_names():
   task = _task()
   model = _model(task)
   means = task.build_metrics(training=True)
-  seen = [task.train_step(tiny.batch(4, seed), model, _Recorder(), means)
+  seen = [task.train_step(tiny.batch(4, seed), model, tiny.Recorder(), means)
           for seed in range(2)]
   assert len(means) == 12
   for mean in means:

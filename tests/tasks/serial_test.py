@@ -10,7 +10,9 @@ import tiny
 
 from yt8m_distill.checkpoints import folder as folder_lib
 from yt8m_distill.checkpoints import student
+from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
+from yt8m_distill.tasks import restore
 
 _SINGLE = 'yt8m_distill_single'
 # The teacher of tiny.sizes() as a network of its own.
@@ -64,7 +66,7 @@ def _assert_equal(actual, expected):
 
 def test_teacher_stays_and_student_learns(run, skyline):
   _assert_equal(_weights(run, 'teacher'), _weights(skyline))
-  for first, last in zip(_weights(run / 'ckpt-2'), _weights(run),
+  for first, last in zip(_weights(run / 'ckpt-1'), _weights(run),
                          strict=True):
     assert not np.array_equal(first, last)
 
@@ -108,6 +110,15 @@ def test_student_taken_out_is_evaluated_the_same(run, records, tmp_path):
   assert 0.0 < now['gap'] == before['gap']
 
 
+def test_fine_tuning_starts_from_the_student(run):
+  task = classification.ClassificationTask(tiny.experiment(
+      {'task': {'init_checkpoint': str(run)}},
+      experiment='yt8m_distill_finetune').task)
+  network = task.build_model()
+  task.initialize(network)
+  _assert_equal(network.get_weights(), _weights(run))
+
+
 @pytest.mark.parametrize('source', ['.', 'best_ckpt', 'ckpt-3'])
 def test_teacher_comes_from_a_run_of_one_network(skyline, source):
   task = _task(skyline / source)
@@ -127,20 +138,12 @@ def test_teacher_comes_from_a_distillation_run(run, training):
   assert bool(model.teacher.trainable_variables) == (training == 'parallel')
 
 
-class _Recorder:
-  """An optimizer that keeps the gradients instead of applying them."""
-  iterations = tf.constant(0, tf.int64)
-
-  def apply_gradients(self, pairs):
-    self.gradients = {v.ref(): g.numpy() for g, v in pairs}
-
-
 def test_student_learns_as_beside_a_teacher_that_learns():
   """Teacher and student never meet in the loss but through constants."""
   seen = {}
   for training in ('serial', 'parallel'):
     task = _task(training=training)
-    model, recorder = task.build_model(), _Recorder()
+    model, recorder = task.build_model(), tiny.Recorder()
     logs = task.train_step(tiny.batch(5), model, recorder)
     seen[training] = logs, [recorder.gradients.get(v.ref()) for v
                             in model.student.variables], len(recorder.gradients)
@@ -166,7 +169,7 @@ def test_nothing_of_the_frozen_teacher_is_recorded(monkeypatch):
   monkeypatch.setattr(tf, 'GradientTape', Tape)
   task = _task()
   model = task.build_model()
-  task.train_step(tiny.batch(2), model, _Recorder())
+  task.train_step(tiny.batch(2), model, tiny.Recorder())
   assert {v.ref() for v in watched} == {
       v.ref() for v in model.student.trainable_variables}
 
@@ -204,7 +207,8 @@ def test_teacher_that_is_not_there_is_an_error(tmp_path):
     ({'teacher': {'backbone': {'hierarchical_lstm': {'chunks': 4}}}},
      r'task.model.teacher.backbone.hierarchical_lstm.chunks is 5 in its '
      'params.yaml, 4 in this configuration'),
-    ({'num_classes': 13}, 'task.model.num_classes is 12 in its params.yaml, 13'),
+    ({'num_classes': 13},
+     'task.model.num_classes is 12 in its params.yaml, 13'),
     ({'features': [{'name': 'rgb', 'size': 12}]}, r'features is \[8, 4\] in '
      r'its params.yaml, \[12\]'),
 ])
@@ -226,8 +230,8 @@ def test_other_variables_name_both(skyline, tmp_path):
 
 def test_teacher_that_saw_other_frames_is_logged(skyline, caplog):
   frames = {'type': 'uniform', 'uniform': {'every_n': 2}}
+  model = tiny.experiment({'task': {'model': {'teacher': {
+      'frames': frames}}}}).task.model
   with caplog.at_level('WARNING', 'absl'):
-    _task(skyline)
-    distillation.restore.find_teacher(_task(model={'teacher': {
-        'frames': frames}}).task_config.model, str(skyline))
+    restore.find_teacher(model, str(skyline))
   assert 'teacher.frames.type is all in its params.yaml, uniform' in caplog.text

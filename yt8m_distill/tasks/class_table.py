@@ -25,10 +25,14 @@ def read(path: str, kind: str, column: str, num_classes: int,
     Its values as strings; the index is that of the class.
 
   Raises:
-    ValueError: no such columns, or an index that is none of the V classes.
+    ValueError: no CSV, no such columns, or an index that is none of the V
+      classes.
   """
   with tf.io.gfile.GFile(path) as file:
-    table = pd.read_csv(file, keep_default_na=False)
+    try:
+      table = pd.read_csv(file, keep_default_na=False)
+    except ValueError as error:
+      raise ValueError(f'{kind} {path} is no CSV: {error}.') from error
   if not {'Index', column} <= set(table.columns):
     raise ValueError(f'{kind} {path} has the columns {list(table.columns)}: '
                      f'it needs Index and {column}.')

@@ -8,6 +8,7 @@ sees the teacher as a constant, and the teacher never sees the student, unless
 they share their head.
 """
 
+import math
 from typing import Dict, List
 
 import tensorflow as tf
@@ -39,6 +40,11 @@ class DistillationTask(classification.ClassificationTask):
       if value not in allowed:
         raise ValueError(f'{name} is {value!r}: choose one of '
                          f'{", ".join(allowed)}.')
+    for name in ('label', 'representation', 'prediction', 'intermediate'):
+      weight = getattr(params.losses, f'{name}_weight')
+      if not 0 <= weight < math.inf:
+        raise ValueError(f'losses.{name}_weight is {weight}: a weight must be '
+                         'finite, and at least 0.')
     losses.check_prediction_loss(params.losses.prediction_kind,
                                  params.losses.prediction_temperature)
     self._serial = params.training == 'serial'
@@ -174,6 +180,7 @@ class DistillationTask(classification.ClassificationTask):
     return loss
 
   def _train_metric_names(self):
+    """What has no weight is measured in evaluation alone."""
     params = self.task_config.losses
     names = [*super()._train_metric_names()]
     names += [f'student/{name}_loss'

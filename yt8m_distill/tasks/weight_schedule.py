@@ -1,5 +1,7 @@
 """A factor on the weights of the distillation losses, over training."""
 
+import math
+
 import tensorflow as tf
 import tf_keras
 
@@ -28,9 +30,9 @@ class WeightSchedule:
                        f'of {", ".join(allowed)}.')
     for name in ('start', 'end'):
       value = getattr(params, name)
-      if not value >= 0:
+      if not 0 <= value < math.inf:
         raise ValueError(f'losses.schedule.{name} is {value}: a factor must be '
-                         'at least 0.')
+                         'finite, and at least 0.')
     self.constant = params.type == 'constant'
     if not self.constant and params.steps < 1:
       raise ValueError(
@@ -42,6 +44,6 @@ class WeightSchedule:
     """Returns the factor, float32, of the update behind `step` others."""
     params = self._params
     if self.constant:
-      return tf.constant(params.start)
+      return tf.constant(params.start, tf.float32)
     left = _FALLS[params.type](params.steps)(tf.cast(step, tf.float32))
     return params.end + (params.start - params.end) * left
