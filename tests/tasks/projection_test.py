@@ -41,20 +41,17 @@ def test_student_of_another_width_trains(backbone):
   seen = outputs['student']['representation']
   kernel = model.projections['representation'].kernel
   assert kernel.shape == [seen.shape[1], wanted.shape[1]]
-  logs = [task.train_step((inputs, labels), model,
-                          tf_keras.optimizers.legacy.Adam(0.01))]
-  np.testing.assert_allclose(
-      logs[0]['student/representation_loss'],
-      losses.representation_loss(wanted, seen @ kernel), rtol=1e-4)
-  after = model(inputs)['student']['projected']
-  assert after.keys() == _BOTH
-  # Every variable has moved, the maps' own too.
-  recorder = tiny.Recorder()
-  logs.append(task.train_step((inputs, labels), model, recorder))
-  assert len(recorder.gradients) == len(model.trainable_variables)
-  assert all(np.abs(gradient).max() > 0.0
-             for gradient in recorder.gradients.values())
-  assert np.mean(logs[1]['loss']) < np.mean(logs[0]['loss'])
+  expected = losses.representation_loss(wanted, seen @ kernel)
+  assert outputs['student']['projected'].keys() == _BOTH
+  before = model.get_weights()
+  optimizer = tf_keras.optimizers.legacy.Adam(0.01)
+  first, last = (task.train_step((inputs, labels), model, optimizer)
+                 for _ in range(2))
+  np.testing.assert_allclose(first['student/representation_loss'], expected,
+                             rtol=1e-4)
+  assert last['loss'] < first['loss']
+  for old, new in zip(before, model.get_weights(), strict=True):
+    assert np.any(new != old)  # The maps learn too.
 
 
 def test_projection_learns_beside_a_frozen_teacher():
