@@ -58,6 +58,7 @@ def test_rows_come_in_any_order_and_others_weigh_1(write):
     ('Index,Weight\n3,x\n', "weighs class 3 with 'x'"),
     ('Index,Weight\n3,\n', "weighs class 3 with ''"),
     ('Index,Weight\n3,inf\n', "weighs class 3 with 'inf'"),
+    ('Index,Weight\n3,1e39\n', "weighs class 3 with '1e.39'"),
     ('Index,Weight\n3,1\n4,1\n3,1\n', 'has several rows for class 3: leave'),
 ])
 def test_wrong_files(write, text, message):

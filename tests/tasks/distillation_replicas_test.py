@@ -48,7 +48,9 @@ def _train(replicas, reduction):
   params = tiny.experiment(
       {'task': {
           'losses': {'prediction_reduction': reduction,
-                     'intermediate_weight': 0.1},
+                     'intermediate_weight': 0.1,
+                     'schedule': {'type': 'cosine', 'start': 2.0, 'end': 0.5,
+                                  'steps': 3}},
           # What is drawn at random belongs to a video.
           'model': {'teacher': {'dropout': 0.3},
                     'student': {'dropout': 0.3, 'frames': {

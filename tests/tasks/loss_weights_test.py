@@ -50,7 +50,6 @@ def test_term_without_a_weight_reaches_nothing(name):
 
 
 def test_gradient_of_a_term_without_a_weight_is_not_computed():
-  """L_PRED alone has the gradient of a quotient in float32 [B, V]."""
   @tf.custom_gradient
   def guarded(x):
     def gradient(upstream):

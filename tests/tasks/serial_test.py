@@ -187,6 +187,16 @@ def _start(task):
   task.build_inputs(task.task_config.train_data)
 
 
+def test_serial_may_start_from_both_networks_of_a_run(run, records):
+  task = _task(init_checkpoint=str(run), train_data={
+      'input_path': str(records), 'global_batch_size': 4})
+  _start(task)
+  model = task.build_model()
+  task.initialize(model)
+  for name in ('teacher', 'student'):
+    _assert_equal(getattr(model, name).get_weights(), _weights(run, name))
+
+
 def test_serial_without_a_teacher_is_an_error():
   with pytest.raises(ValueError, match='teacher_checkpoint is empty: serial'):
     _start(_task())

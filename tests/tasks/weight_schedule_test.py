@@ -40,7 +40,7 @@ def test_falls_or_rises(kind, share, start, end):
 
 
 @pytest.mark.parametrize('values, message', [
-    ({'type': 'step'}, "type is 'step': choose one of constant, linear, cosine"),
+    ({'type': 'step'}, "type is 'step': choose one of constant, linear, cos"),
     ({'start': -1.0}, 'start is -1.0: a factor must be finite, and at least 0'),
     ({'end': math.nan}, 'end is nan: a factor'),
     ({'end': math.inf}, 'end is inf: a factor'),

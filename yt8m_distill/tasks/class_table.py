@@ -79,7 +79,7 @@ def _read_weights(path, num_classes):
     raise ValueError(f'There is no file {path}: set losses.class_weights to a '
                      'CSV with the columns Index and Weight.') from error
   values = pd.to_numeric(rows, errors='coerce')
-  wrong = rows[~((values >= 0) & np.isfinite(values))]
+  wrong = rows[~values.between(0, np.finfo(np.float32).max)]
   if len(wrong):
     raise ValueError(
         f'class_weights {path} weighs class {wrong.index[0]} with '
