@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ import yaml
 
 from official.core import exp_factory
 from official.core import train_lib
+from yt8m_distill import train
 from yt8m_distill.tasks import distillation
 
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
@@ -210,6 +212,45 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
 def test_missing_input_path_is_an_error(tmp_path):
   with pytest.raises(ValueError, match='input_path is empty: set it to'):
     tiny.run_driver('train', tmp_path / 'run')
+
+
+@pytest.mark.parametrize('error,text', [
+    (ValueError('chunks is 3.'), 'chunks is 3.'),
+    (KeyError("The key 'clases' does not exist."),
+     "The key 'clases' does not exist. Correct its name in --config_file or "
+     '--params_override.'),
+    (tf.errors.InvalidArgumentError(
+        None, None, 'Graph execution error:\n\nassertion failed: [a.tfrecord, '
+        'record 0: bad.]\n\t [[{{node Assert}}]]'),
+     'a.tfrecord, record 0: bad.'),
+])
+def test_bad_input_ends_with_one_line(monkeypatch, error, text):
+  def fail(_):
+    raise error
+
+  monkeypatch.setattr(train, 'run', fail)
+  with pytest.raises(SystemExit) as end:
+    train.main([])
+  assert end.value.code == f'Error: {text}'
+
+
+def test_evaluation_without_a_checkpoint_leaves_no_folder(tmp_path):
+  with pytest.raises(ValueError, match='There is no checkpoint in .*Train'):
+    tiny.run_driver('eval', tmp_path / 'none')
+  assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.parametrize('training', ['parallel', 'serial'])
+def test_log_lists_the_variables_of_both_networks(caplog, training):
+  task = distillation.DistillationTask(
+      tiny.experiment({'task': {'training': training}}).task)
+  with caplog.at_level('INFO'):
+    model = task.build_model()
+  for network in (model.teacher, model.student):
+    assert re.search(rf'{network.name}: \d+ frames, .* GFLOPs per video, '
+                     rf'{network.count_params():,} parameters', caplog.text)
+    for variable in network.variables:
+      assert f'{variable.name} {variable.shape}' in caplog.text
 
 
 def _tags(folder):

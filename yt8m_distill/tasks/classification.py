@@ -119,7 +119,7 @@ class ClassificationTask(base_task.Task):
       logging.info('%s: %d frames, %.4f GFLOPs per video, %s parameters',
                    network.name, cost['frames'], cost['flops'] / 1e9,
                    f'{cost["parameters"]:,}')
-      for variable in network.trainable_variables:
+      for variable in network.variables:
         logging.info('  %s %s', variable.name, variable.shape)
     return costs
 
