@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import tensorflow as tf
@@ -10,12 +11,11 @@ import yaml
 
 from official.core import exp_factory
 from official.core import train_lib
+from yt8m_distill import train
 from yt8m_distill.tasks import distillation
 
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
-# quickstart.gin holds sizes alone, to go behind another file.
-_GIN_FILES = sorted(set((tiny.ROOT / 'gin').glob('*.gin')) -
-                    {tiny.ROOT / 'gin' / 'quickstart.gin'})
+_GIN_FILES = sorted(path.name for path in (tiny.ROOT / 'gin').glob('*.gin'))
 
 
 class _Recorder:
@@ -80,13 +80,20 @@ def test_params_yaml_alone_rebuilds_the_run(configure, tmp_path):
   assert again['task']['losses']['prediction_reduction'] == 'sum'
 
 
-@pytest.mark.parametrize('path', _GIN_FILES, ids=lambda path: path.name)
-def test_shipped_gin_file_parses_and_builds(configure, path):
-  params = configure(f'--gin_file={path.name}', '--gin_params=NUM_CELLS=4',
-                     '--params_override=task.model.num_classes=12', sized=False)
-  model = distillation.DistillationTask(params.task).create_model()
-  assert model.student.head.num_classes == 12
-  assert model.teacher.backbone.representation_size == 2 * 2 * 4
+@pytest.mark.parametrize('file', _GIN_FILES)
+def test_shipped_gin_file_parses_and_builds(configure, file):
+  text = (tiny.ROOT / 'gin' / file).read_text()
+  # Without the networks' file they go behind one that has it.
+  alone = 'include' in text or file == 'uniform_every_n.gin'
+  params = configure(
+      *([] if alone else ['--gin_file=train.gin']), f'--gin_file={file}',
+      '--gin_params=NUM_CELLS=4', '--params_override=task.model.num_classes=12',
+      sized=False)
+  with tf.Graph().as_default():  # There variables take no memory.
+    model = distillation.DistillationTask(params.task).create_model()
+  assert model.student.head.get_config()['num_classes'] == 12
+  if 'BACKBONE' not in text or alone:
+    assert model.teacher.backbone.representation_size == 2 * 2 * 4
 
 
 def test_original_gin_has_what_its_header_promises(configure):
@@ -210,6 +217,45 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
 def test_missing_input_path_is_an_error(tmp_path):
   with pytest.raises(ValueError, match='input_path is empty: set it to'):
     tiny.run_driver('train', tmp_path / 'run')
+
+
+@pytest.mark.parametrize('error,text', [
+    (ValueError('chunks is 3.'), 'chunks is 3.'),
+    (KeyError("The key 'clases' does not exist."),
+     "The key 'clases' does not exist. Correct its name in --config_file or "
+     '--params_override.'),
+    (tf.errors.InvalidArgumentError(
+        None, None, 'Graph execution error:\n\nassertion failed: [a.tfrecord, '
+        'record 0: bad.]\n\t [[{{node Assert}}]]'),
+     'a.tfrecord, record 0: bad.'),
+])
+def test_bad_input_ends_with_one_line(monkeypatch, error, text):
+  def fail(_):
+    raise error
+
+  monkeypatch.setattr(train, 'run', fail)
+  with pytest.raises(SystemExit) as end:
+    train.main([])
+  assert end.value.code == f'Error: {text}'
+
+
+def test_evaluation_without_a_checkpoint_leaves_no_folder(tmp_path):
+  with pytest.raises(ValueError, match='There is no checkpoint in .*Train'):
+    tiny.run_driver('eval', tmp_path / 'none')
+  assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.parametrize('training', ['parallel', 'serial'])
+def test_log_lists_the_variables_of_both_networks(caplog, training):
+  task = distillation.DistillationTask(
+      tiny.experiment({'task': {'training': training}}).task)
+  with caplog.at_level('INFO'):
+    model = task.build_model()
+  for network in (model.teacher, model.student):
+    assert re.search(rf'{network.name}: \d+ frames, .* GFLOPs per video, '
+                     rf'{network.count_params():,} parameters', caplog.text)
+    for variable in network.variables:
+      assert f'{variable.name} {variable.shape}' in caplog.text
 
 
 def _tags(folder):

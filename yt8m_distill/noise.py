@@ -11,6 +11,8 @@ counter.
 B videos.
 """
 
+from typing import Optional
+
 import tensorflow as tf
 
 _MASK = 0xFFFFFFFF
@@ -34,7 +36,7 @@ def uniform(seeds: tf.Tensor, size: int, salt: int) -> tf.Tensor:
   return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24
 
 
-def dropout(x: tf.Tensor, seeds: tf.Tensor, rate: float,
+def dropout(x: tf.Tensor, seeds: Optional[tf.Tensor], rate: float,
             salt: int) -> tf.Tensor:
   """Zeroes a share of each video's values and scales up the others.
 
@@ -46,7 +48,13 @@ def dropout(x: tf.Tensor, seeds: tf.Tensor, rate: float,
 
   Returns:
     As `x`.
+
+  Raises:
+    ValueError: there are no seeds.
   """
+  if seeds is None:
+    raise ValueError(f'dropout is {rate}, but no video has a seed: give '
+                     "inputs['seed'], int32 [B], or set dropout to 0.")
   keep = uniform(seeds, x.shape[1], salt) >= rate
   return tf.where(keep, x / (1.0 - rate), tf.zeros([], x.dtype))
 

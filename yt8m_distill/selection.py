@@ -5,6 +5,7 @@ B videos, T frames of a padded video, K chosen frames at most.
 
 from typing import Optional, Tuple
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_distill import noise
@@ -99,10 +100,12 @@ def frame_indices(
 def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
   if uniform.length == 'ceil':
     return -(-num_frames // uniform.every_n)
-  # The original's float arithmetic: one less than floor(n / N) for a few n.
-  return tf.cast(
-      tf.cast(num_frames, tf.float64) / max_frames *
-      (max_frames / uniform.every_n), tf.int32)
+  # The original's float arithmetic: one less than floor(n / N) for a few n. In
+  # a table, for TensorFlow Lite has no float64.
+  counts = np.arange(max_frames + 1) / max_frames * (
+      max_frames / uniform.every_n)
+  return tf.gather(counts.astype(np.int32),
+                   tf.minimum(num_frames, max_frames))
 
 
 def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:

@@ -12,6 +12,7 @@ as one that never stopped, and a continuous evaluation ends.
 """
 
 import os
+import sys
 
 from absl import app
 from absl import flags
@@ -26,6 +27,7 @@ from official.core import train_lib
 from official.core import train_utils
 from official.modeling import performance
 import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill import command
 from yt8m_distill import progress
 from yt8m_distill import schedule
 from yt8m_distill.tasks import evaluation
@@ -109,8 +111,12 @@ def run(flags_obj) -> dict:
         'from. Set INIT_CHECKPOINT with --gin_params; or, behind a '
         "--config_file that says '' as a run's params.yaml does, set "
         '--params_override=task.init_checkpoint=RUN.')
-  if 'train' in mode:
-    _check_writable(model_dir)
+  if mode == 'eval' and not (params.task.init_checkpoint or
+                             tf.train.latest_checkpoint(model_dir)):
+    raise ValueError(
+        f'There is no checkpoint in {model_dir} to evaluate. Train first, or '
+        'name a run that was trained in --model_dir.')
+  _check_writable(model_dir)
   runtime = params.runtime
   if runtime.mixed_precision_dtype:
     performance.set_mixed_precision_policy(runtime.mixed_precision_dtype)
@@ -147,7 +153,15 @@ def run(flags_obj) -> dict:
 def main(_):
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
-  run(FLAGS)
+  try:
+    run(FLAGS)
+  except (ValueError, LookupError, OSError, tf.errors.OpError) as error:
+    logging.debug('Where:', exc_info=True)
+    text = command.message(error)
+    if isinstance(error, KeyError):  # A field that the configuration lacks.
+      text = (f'{error.args[0]} Correct its name in --config_file or '
+              '--params_override.')
+    sys.exit(f'Error: {text}')
 
 
 if __name__ == '__main__':

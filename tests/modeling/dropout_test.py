@@ -119,3 +119,10 @@ def test_is_drawn_anew_in_each_epoch_of_training(tmp_path):
   evaluated = task.validation_step((first, labels), model)
   np.testing.assert_array_equal(
       evaluated['scores'], tf.math.top_k(expected, 5)[0])
+
+
+def test_without_a_seed_says_what_to_give():
+  _, model = _task(dropout=0.5)
+  inputs, _ = tiny.batch(2)
+  with pytest.raises(ValueError, match="dropout is 0.5.*inputs\\['seed'\\]"):
+    model(tiny.students(inputs), training=True)

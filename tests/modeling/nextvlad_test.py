@@ -67,7 +67,7 @@ def test_whitening_is_undone(tmp_path):
 
 
 @pytest.mark.parametrize('values,message', [
-    (None, 'which does not exist'), ('text', 'no .npy file'),
+    (None, 'No such file'), ('text', 'no .npy file'),
     (np.ones([7, 1]), r'array \[7, 1\], where the first feature has 8'),
     (np.ones([8, 8]), r'array \[8, 8\]'), (np.float32(1.0), r'array \[\]'),
     (np.full([8], -1.0), 'negative'), (np.full([8], np.nan), 'NaN')])

@@ -209,6 +209,14 @@ def test_checkpoint(pair, tmp_path):
   assert not np.allclose(before, again(_inputs())['student']['predictions'])
 
 
+def test_backbone_error():
+  config = _config()
+  config.student.backbone.type = 'transformer'
+  with pytest.raises(ValueError, match="backbone.type is 'transformer': choose "
+                     'one of hierarchical_lstm, netvlad'):
+    distiller.build(config)
+
+
 def test_head_error():
   config = _config()
   config.student.head.type = 'linear'

@@ -79,8 +79,11 @@ def test_sizes_and_differences_are_said(exported):
 
 def test_every_selection_converts():
   """All in one graph, of videos of each length up to 24."""
-  selections = {'every 5th': model_config.FrameSelection(
-      type='uniform', uniform=model_config.UniformFrames(every_n=5))}
+  selections = {
+      f'every 5th, {length}': model_config.FrameSelection(
+          type='uniform',
+          uniform=model_config.UniformFrames(every_n=5, length=length))
+      for length in selection.UNIFORM_LENGTHS}
   for kind in model_config.SELECTIONS:
     selections[kind] = frames = model_config.FrameSelection(type=kind)
     if kind == 'uniform':

@@ -134,7 +134,7 @@ def yt8m_distill_single(frames: str = 'uniform',
     frames: which ones the network sees: uniform, random, first, middle, last,
       first_middle_last, all.
     every_n: N, the network sees frames 0, N, 2N, ...; unless k is given.
-    k: how many frames it sees; 0 for every N-th.
+    k: how many frames it sees, unless all; 0 for every N-th.
     length: how it counts every N-th frame: ceil, or original.
     backbone: from frames to the representation.
     head: moe, logistic, or the one published with the backbone ('').

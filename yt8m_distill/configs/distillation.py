@@ -106,7 +106,7 @@ def yt8m_distill(training: str = 'parallel',
     frames: which ones the student sees: uniform, random, first, middle, last,
       first_middle_last, all.
     every_n: N, the student sees frames 0, N, 2N, ...; unless k is given.
-    k: how many frames the student sees; 0 for every N-th.
+    k: how many frames the student sees, unless all; 0 for every N-th.
     student_length: how the student counts every N-th frame: ceil, or original.
     backbone: of both networks.
     head: of both: moe, logistic, or the one published with the backbone ('').

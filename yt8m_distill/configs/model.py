@@ -196,7 +196,8 @@ class Network(hyperparams.Config):
 
   Attributes:
     dropout: share of the representation's values that training hides from the
-      head. The paper speaks of 0.5, its code applies none.
+      head; teacher and student hide the same ones. The paper speaks of 0.5, its
+      code applies none.
   """
   frames: FrameSelection = dataclasses.field(default_factory=FrameSelection)
   backbone: Backbone = dataclasses.field(default_factory=Backbone)

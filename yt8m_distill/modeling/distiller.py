@@ -28,7 +28,8 @@ class Distiller(tf_keras.Model):
   Where there are projections the student's has 'projected' too: its outputs of
   those names, [..., R], as wide as the teacher's.
 
-  A network that is not `trainable` runs as in evaluation, also in training.
+  A network that is not `trainable` runs as in evaluation, also in training; one
+  that is rebuilt from its configuration is.
   """
 
   def __init__(self,
@@ -52,7 +53,7 @@ class Distiller(tf_keras.Model):
       projections: built layers, each for the student's output of that name.
       **kwargs: of a Keras model.
     """
-    super().__init__(**kwargs)
+    super().__init__(autocast=False, **kwargs)
     if share_head:
       student.head = teacher.head
     self.teacher = teacher

@@ -3,6 +3,8 @@
 B videos, T frames, D features, R representation, V classes.
 """
 
+import dataclasses
+
 import tensorflow as tf
 import tf_keras
 
@@ -40,7 +42,8 @@ class VideoClassifier(tf_keras.Model):
     Raises:
       ValueError: dropout is not a share.
     """
-    super().__init__(**kwargs)
+    # Float features are normalised before they are rounded.
+    super().__init__(autocast=False, **kwargs)
     if not 0.0 <= dropout < 1.0:
       raise ValueError(f'dropout is {dropout}: it must be at least 0 and below '
                        '1.')
@@ -61,7 +64,7 @@ class VideoClassifier(tf_keras.Model):
         training=training)
     visible = outputs['representation']
     if training and self._dropout:
-      visible = noise.dropout(visible, inputs['seed'], self._dropout, _SALT)
+      visible = noise.dropout(visible, inputs.get('seed'), self._dropout, _SALT)
     return {**outputs, 'predictions': self.head(visible, training=training)}
 
   def flops(self) -> int:
@@ -98,6 +101,11 @@ def build(model_config, network, name: str) -> VideoClassifier:
   Raises:
     ValueError: the configuration does not fit together.
   """
+  if not hasattr(network.backbone, network.backbone.type):
+    known = [field.name for field in dataclasses.fields(network.backbone)
+             if field.name != 'type']
+    raise ValueError(f'backbone.type is {network.backbone.type!r}: choose one '
+                     f'of {", ".join(known)}.')
   features = sum(feature.size for feature in model_config.features)
   frames = selection.max_selected(network.frames, model_config.max_frames)
   head = heads.build(network.head, model_config.num_classes)

@@ -7,7 +7,6 @@ import contextlib
 import random
 from typing import Any, Dict, List, Optional
 
-from absl import logging
 import orbit
 import tensorflow as tf
 import tf_keras
@@ -17,12 +16,12 @@ from official.core import task_factory
 from official.core import train_utils
 from yt8m_distill import losses
 from yt8m_distill import metrics as metrics_lib
-from yt8m_distill import selection
 from yt8m_distill.configs import classification as config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.tasks import class_table
+from yt8m_distill.tasks import costs
 from yt8m_distill.tasks import evaluation
 from yt8m_distill.tasks import restore
 from yt8m_distill.tasks import train_step
@@ -67,6 +66,13 @@ class ClassificationTask(base_task.Task):
           f'{params.warmup_epochs}: this driver counts in steps. Set '
           'trainer.train_steps and the steps of the learning rate, or run '
           'python -m yt8m_distill.train.')
+    for field, fine, bound in (
+        ('label_epsilon', params.losses.label_epsilon > 0, 'above 0'),
+        ('regularization_penalty', params.losses.regularization_penalty >= 0,
+         'at least 0')):
+      if not fine:
+        raise ValueError(f'losses.{field} is {getattr(params.losses, field)}: '
+                         f'it must be {bound}.')
     # Asked for now, not after hours of training.
     evaluation.Evaluation(self.prefixes, params)
     self._class_weights = class_table.class_weights(params)
@@ -86,7 +92,8 @@ class ClassificationTask(base_task.Task):
       restore.check_config(self.task_config.model, checkpoint)
     with _seeded(self.task_config.seed):
       model = self._model = self.create_model()
-    self._costs = self._count_costs(model)
+    self._costs = costs.count(
+        self.networks(model).values(), self.task_config.model)
     if checkpoint:
       restore.restore_model(model, checkpoint)
     return model
@@ -104,24 +111,6 @@ class ClassificationTask(base_task.Task):
   def networks(self, model_or_outputs) -> Dict[str, Any]:
     """Splits a model, or what it returned, by the prefix of its names."""
     return {'': model_or_outputs}
-
-  def _count_costs(self, model):
-    """Logs and returns what each network costs, and logs its variables."""
-    costs = {}
-    params = self.task_config.model
-    for network in self.networks(model).values():
-      frames = getattr(params, network.name).frames
-      costs[network.name] = cost = {
-          'frames': selection.max_selected(frames, params.max_frames),
-          'flops': network.flops(),
-          'parameters': network.count_params(),
-      }
-      logging.info('%s: %d frames, %.4f GFLOPs per video, %s parameters',
-                   network.name, cost['frames'], cost['flops'] / 1e9,
-                   f'{cost["parameters"]:,}')
-      for variable in network.trainable_variables:
-        logging.info('  %s %s', variable.name, variable.shape)
-    return costs
 
   def initialize(self, model: tf_keras.Model):
     """Starts a run without a checkpoint, from `init_checkpoint` if given."""

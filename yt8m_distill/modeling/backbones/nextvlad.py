@@ -188,7 +188,7 @@ class NextVlad(vlad.VladBackbone):
         frames, tf.sequence_mask(num_frames, frames.shape[1]), training)
     if training and self._dropout:
       descriptor = noise.dropout(
-          descriptor, inputs['seed'], self._dropout, _SALT)
+          descriptor, inputs.get('seed'), self._dropout, _SALT)
     return {'representation': self.norm(
         self.projection(descriptor), num_frames > 0, training=training)}
 
@@ -210,12 +210,15 @@ def read_eigenvalues(path: str, size: int) -> list[float]:
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
       values = np.load(file)
-  except tf.errors.NotFoundError as error:
-    raise ValueError(
-        f'eigenvalues is {path!r}, which does not exist: {remedy}') from error
+  except tf.errors.OpError as error:
+    raise ValueError(f'eigenvalues is {path!r}, which cannot be read '
+                     f'({error.message}): {remedy}') from error
   except (ValueError, EOFError) as error:
     raise ValueError(
         f'eigenvalues is {path!r}, which is no .npy file: {remedy}') from error
+  if not isinstance(values, np.ndarray):
+    raise ValueError(f'eigenvalues is {path!r}, which holds several arrays: '
+                     f'{remedy}')
   if values.size < size or values.size != len(values):
     raise ValueError(
         f'eigenvalues is {path!r}, which holds an array {list(values.shape)}, '
@@ -237,7 +240,8 @@ def build_nextvlad(input_specs,
   Args:
     input_specs: see NextVlad.
     backbone_config: a one-of config whose choice is a `configs.model.NextVlad`;
-      its file of eigenvalues is read here, and then part of the model.
+      its file of eigenvalues is read whenever the network is built from it,
+      and part of an export.
     norm_activation_config: not used, both are as published.
     l2_regularizer: of the linear layer.
 
