@@ -101,6 +101,18 @@ def test_resumed_run_needs_no_teacher_and_equals_one_that_never_stopped(
     np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
+def test_serial_run_does_not_go_on_in_parallel(run, records):
+  with pytest.raises(ValueError, match="'parallel', but the run in .*"
+                     "begun as 'serial'"):
+    tiny.drive('train', run, records, trainer__train_steps=5)
+
+
+def test_a_teacher_that_stays_draws_no_dropout(skyline):
+  model = {'teacher': {'dropout': 0.5}}
+  assert not _task(skyline, model=model).build_reader().with_seeds
+  assert _task(training='parallel', model=model).build_reader().with_seeds
+
+
 def test_student_taken_out_is_evaluated_the_same(run, records, tmp_path):
   student.extract(str(run), str(tmp_path / 'out'))
   shutil.copy(tmp_path / 'out/evaluation.json', tmp_path / 'before.json')

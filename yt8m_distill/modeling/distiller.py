@@ -203,7 +203,8 @@ def _check_heads(config, teacher, student):
         f'task.model.share_head is true, but the teacher\'s representation has '
         f'{widths[0]} values and the student\'s {widths[1]}: one head takes '
         'one width. Make them equal, or set share_head to false.')
-  heads = config.teacher.head.as_dict(), config.student.head.as_dict()
+  heads = [{'type': head.type, **head.get().as_dict()}
+           for head in (config.teacher.head, config.student.head)]
   if heads[0] != heads[1]:
     raise ValueError(
         'task.model.share_head is true, but the heads are configured '

@@ -61,8 +61,9 @@ class DistillationTask(classification.ClassificationTask):
       if norm:
         raise ValueError(
             f'{field} is {norm}: it would scale the student by the teacher\'s '
-            'gradients and the other way round. Set clipnorm, which clips each '
-            f'tensor, and {field} to {0 if "gradient" in field else "null"}.')
+            'gradients and the other way round (in serial training it is not '
+            'needed). Set clipnorm, which clips each tensor, and '
+            f'{field} to {0 if "gradient" in field else "null"}.')
     return super().create_optimizer(optimizer_config, runtime_config, dp_config)
 
   def create_model(self):
@@ -78,14 +79,22 @@ class DistillationTask(classification.ClassificationTask):
         ('moment_states', params.intermediate_weight)) if weight]
 
   def build_inputs(self, params, input_context=None):
-    if params.is_training and not self._run_checkpoint():
+    if params.is_training:
       self._check_start()
     return super().build_inputs(params, input_context)
 
   def _check_start(self):
-    """Raises where a new run has no teacher to start from; early."""
-    task = self.task_config
-    if task.teacher_checkpoint:
+    """Raises where a run has no teacher, or had another training; early."""
+    task, checkpoint = self.task_config, self._run_checkpoint()
+    if checkpoint:
+      path = runs.params_path(checkpoint)
+      before = path and runs.read_params(path).task.training
+      if path and before != task.training:
+        raise ValueError(
+            f'task.training is {task.training!r}, but the run in '
+            f'{self.logging_dir} was begun as {before!r}: go on so, or name '
+            'another --model_dir.')
+    elif task.teacher_checkpoint:
       restore.find_teacher(task.model, task.teacher_checkpoint)
     elif self._serial and not task.init_checkpoint:
       raise ValueError(
@@ -116,10 +125,12 @@ class DistillationTask(classification.ClassificationTask):
   def build_reader(self):
     # The teacher needs all frames; the model picks the student's.
     model = self.task_config.model
+    # One that stays as it is has no dropout.
+    draws = (model.teacher.frames.type == 'random' if self._serial else
+             model.teacher.draws())
     return reader.FrameReader(model.features, model.max_frames,
                               model.num_classes, model_config.FrameSelection(),
-                              with_seeds=model.teacher.draws() or
-                              model.student.draws())
+                              with_seeds=draws or model.student.draws())
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
     """Adds the student's distances from the teacher.
