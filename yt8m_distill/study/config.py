@@ -56,7 +56,8 @@ class Study:
     columns: the axis that makes the columns of the table; '' for one column.
     order: claims 'A > B' over two labels: A scores higher.
     rises: labels that are claimed to score higher in each further column.
-    per_class: one more claim, whose gain is shown class by class; '' for none.
+    per_class: one more claim, 'A > B', whose gain is shown class by class; ''
+      for none.
     reference: path of a CSV of published scores: label, the column, gap, map.
   """
   runs: List[expansion.Run]
@@ -65,6 +66,11 @@ class Study:
   rises: List[str] = dataclasses.field(default_factory=list)
   per_class: str = ''
   reference: str = ''
+
+  @property
+  def claims(self) -> List[str]:
+    """`order` and `per_class`."""
+    return [*self.order, *filter(None, [self.per_class])]
 
 
 def _check_keys(values: Any, required: str, optional: str, where: str):
@@ -107,14 +113,13 @@ def _resolve_needs(
 def _check_claims(study: Study):
   """Raises ValueError where a claim names what no run is called."""
   labels = {run.label for run in study.runs}
-  for claim in [*study.order, *study.rises, *filter(None, [study.per_class])]:
+  for claim in [*study.claims, *study.rises]:
     for label in claim.split(' > '):
       if label not in labels:
         raise ValueError(f'{claim!r} names {label!r}, but the runs are called '
                          f'{", ".join(sorted(labels))}.')
   if study.per_class.count(' > ') > 1 or any(
-      ' > ' not in claim for claim in [
-          *study.order, *filter(None, [study.per_class])]):
+      ' > ' not in claim for claim in study.claims):
     raise ValueError('order lists claims "A > B" or "A > B > C", and per_class '
                      'is one "A > B".')
 
