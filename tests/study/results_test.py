@@ -9,6 +9,7 @@ import pytest
 
 from yt8m_distill.study import claims
 from yt8m_distill.study import config
+from yt8m_distill.study import expansion
 from yt8m_distill.study import plots
 from yt8m_distill.study import results
 
@@ -44,6 +45,7 @@ def test_one_row_per_run_and_network(study, tmp_path):
                        'seed': 2, 'frames': 6, 'flops': 6000000,
                        'parameters': 1234, 'seconds': 12.5, 'steps': 7}
   assert set(results.learners(runs)['network']) == {'student', 'network'}
+  assert set(runs) == {*expansion.COLUMNS, 'k', 'FRAMES'}
 
 
 def test_unfinished_runs_are_left_out(study, tmp_path):
