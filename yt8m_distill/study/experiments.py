@@ -60,7 +60,7 @@ def configuration(run: expansion.Run) -> cfg.ExperimentConfig:
 
 
 def check(runs: Sequence[expansion.Run]):
-  """Raises what configuration() raises, of all runs but those of other seeds."""
+  """Raises what configuration() raises, of the runs of one seed."""
   # gin logs an error for each folder in which it looks for a file in vain.
   logging.disable(logging.ERROR)
   try:
