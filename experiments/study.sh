@@ -5,10 +5,11 @@
 #
 # DATA holds video-level shards validate*.tfrecord, or a folder validate of
 # them. Frames are simulated once from shards 0000-0029 (6,000 videos to train
-# on) and 0032-0039 (1,500 to validate on), 1.9 GB. OUT (default runs/study)
-# gets a folder per run and report.md. STUDY names another YAML file
-# (experiments/study/smoke.yaml takes minutes), WORKERS how many runs at once
-# (2). What is finished is not done again, a run that was stopped goes on.
+# on) and 0032-0039 (1,500 to validate on), 1.9 GB, into OUT/data (default of
+# OUT: runs/study). STUDY names another YAML file (experiments/study/smoke.yaml
+# takes minutes), WORKERS how many runs at once (2). A folder of OUT called as
+# the file, OUT/paper say, gets a folder per run and report.md. What is finished
+# is not done again, a run that was stopped goes on.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/study}")
 data=$(realpath "${DATA:?names the folder of video-level shards}")
@@ -17,6 +18,13 @@ cd "$(dirname "$0")/.."
 . experiments/environment.sh
 [ ! -d "$data/validate" ] || data=$data/validate
 mkdir -p "$out/data"
+settings="DATA=$data"
+if [ -e "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
+  echo "$out was made with '$(cat "$out/settings")', not '$settings':" \
+    "name another OUT." >&2
+  exit 2
+fi
+echo "$settings" >"$out/settings"
 
 echo "1/2 Simulating frames"
 simulate() {  # SPLIT SHARDS VIDEOS: once.
@@ -30,7 +38,7 @@ simulate train '[0-2]?' 6000
 simulate validate '3[2-9]' 1500
 
 echo "2/2 Running $study"
-"$python" -m yt8m_distill.study --config="$study" --output_dir="$out" \
-  --workers="${WORKERS:-2}" \
+"$python" -m yt8m_distill.study --config="$study" \
+  --output_dir="$out/$(basename "$study" .yaml)" --workers="${WORKERS:-2}" \
   --gin_params="TRAIN_PATH='$out/data/train*.tfrecord'" \
   --gin_params="VALIDATION_PATH='$out/data/validate*.tfrecord'"

@@ -9,6 +9,8 @@ import pytest
 
 from yt8m_distill.study import claims
 from yt8m_distill.study import config
+from yt8m_distill.study import expansion
+from yt8m_distill.study import plots
 from yt8m_distill.study import results
 
 # By label and k; each seed adds a little.
@@ -43,6 +45,7 @@ def test_one_row_per_run_and_network(study, tmp_path):
                        'seed': 2, 'frames': 6, 'flops': 6000000,
                        'parameters': 1234, 'seconds': 12.5, 'steps': 7}
   assert set(results.learners(runs)['network']) == {'student', 'network'}
+  assert set(runs) == {*expansion.COLUMNS, 'k', 'FRAMES'}
 
 
 def test_unfinished_runs_are_left_out(study, tmp_path):
@@ -107,6 +110,60 @@ def test_reference_by_label_and_column(tmp_path):
   path.write_text('label,gap\n')
   with pytest.raises(ValueError, match='it needs label, k, gap, map'):
     results.reference(study)
+
+
+@pytest.mark.parametrize('lines, message', [
+    ('last-k,6,0.2,0.1\nlast-k,6,0.3,0.1\n', "two lines of 'last-k 6'"),
+    ('last-k,6,0.2,0.1\nlast-k,30,0.3,?\n', r"map of 'last-k' is '\?'"),
+    ('last-k,6,,0.1\n', "gap of 'last-k' is ''"),
+])
+def test_reference_that_cannot_be_compared(tmp_path, lines, message):
+  path = tmp_path / 'published.csv'
+  path.write_text(f'label,k,gap,map\n{lines}')
+  study = dataclasses.replace(
+      config.parse(fabricated.study()), reference=str(path))
+  with pytest.raises(ValueError, match=f'published.csv.* {message}'):
+    results.reference(study)
+
+
+def test_claims_that_overlap_are_checked_once(study, tmp_path):
+  runs = results.learners(results.collect(study, str(tmp_path)))
+  study = dataclasses.replace(
+      study, order=['skyline > serial', 'skyline > serial > uniform-k'],
+      rises=['serial', 'serial'], per_class='serial > uniform-k')
+  assert [claim for claim, _, _ in claims.pairs(study, runs)] == [
+      'skyline > serial, k=6', 'skyline > serial, k=30',
+      'serial > uniform-k, k=6', 'serial > uniform-k, k=30',
+      'serial: k=30 > k=6']
+  table = claims.check(study, runs, results.reference(study))
+  assert not table.duplicated(['claim', 'score']).any()
+
+
+def test_claim_of_the_class_table_is_checked_too(study, tmp_path):
+  runs = results.learners(results.collect(study, str(tmp_path)))
+  study = dataclasses.replace(study, order=[], rises=[],
+                              per_class='skyline > last-k')
+  assert [claim for claim, _, _ in claims.pairs(study, runs)] == [
+      'skyline > last-k, k=6', 'skyline > last-k, k=30']
+
+
+def test_classes_are_drawn_where_one_side_has_no_column(
+    study, tmp_path, monkeypatch):
+  runs = results.learners(results.collect(study, str(tmp_path)))
+  titles = []
+  monkeypatch.setattr(plots.report, 'save', lambda figure, path: titles.extend(
+      axes.get_title().split(':')[0] for axes in figure.axes))
+  study = dataclasses.replace(study, per_class='skyline > last-k')
+  assert plots.per_class(study, runs, str(tmp_path), 'a.png')
+  assert titles == ['k=6', 'k=30']
+
+
+def test_class_table_that_is_not_drawn_is_told(study, tmp_path, caplog):
+  runs = results.learners(results.collect(study, str(tmp_path)))
+  study = dataclasses.replace(study, per_class='skyline > last-k')
+  assert not plots.per_class(
+      study, runs[runs['label'] != 'last-k'], str(tmp_path), 'a.png')
+  assert 'skyline > last-k has no column' in caplog.text
 
 
 @pytest.mark.parametrize('differences, expected', [

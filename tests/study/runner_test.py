@@ -1,5 +1,6 @@
 """Running a study: order, restarts and failures, with a driver that is fake."""
 
+import dataclasses
 import glob
 import json
 import multiprocessing
@@ -7,6 +8,7 @@ from multiprocessing import connection
 import os
 import signal
 import time
+import types
 
 import fabricated
 import pytest
@@ -33,14 +35,22 @@ def _runs(monkeypatch):
   return config.parse(values).runs
 
 
+def _wait(condition):
+  """Until it holds; 30 seconds at most."""
+  deadline = time.monotonic() + 30
+  while not condition():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
 def _drive(arguments):
   """Notes when it ran; then does what a file in the run's folder says."""
   folder = next(a for a in arguments if 'model_dir' in a).split('=', 1)[1]
   with open(os.path.join(folder, 'times'), 'a', encoding='utf-8') as file:
     file.write(f'{time.monotonic()} ')
-  while os.path.exists(os.path.join(folder, 'meet')) and len(glob.glob(
-      os.path.join(os.path.dirname(folder), '*', 'times'))) < 2:
-    time.sleep(0.01)
+  if os.path.exists(os.path.join(folder, 'meet')):
+    _wait(lambda: len(glob.glob(os.path.join(
+        os.path.dirname(folder), '*', 'times'))) >= 2)
   if os.path.exists(os.path.join(folder, 'raise')):
     raise ValueError('bad\nvalue')
   if os.path.exists(os.path.join(folder, 'die')):
@@ -76,7 +86,7 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
             for start, _ in times.values()]
   assert max(starts) == 2
   log = (tmp_path / 'serial-seed=1' / 'log').read_text()
-  assert f"TEACHER_CHECKPOINT='{tmp_path}/skyline-seed=1'" in log
+  assert f"yt8m_distill.teacher_checkpoint='{tmp_path}/skyline-seed=1'" in log
   assert 'inter: 3 threads' in log and 'intra: 3 threads' in log
   assert fabricated.finished(tmp_path) == sorted(times)
 
@@ -114,8 +124,7 @@ def test_interrupt_ends_the_runs_and_the_next_call_goes_on(
   _plant(tmp_path, runs[0], 'hang')
 
   def interrupt(*_):
-    while not (tmp_path / runs[0].name / 'times').exists():
-      time.sleep(0.01)
+    _wait((tmp_path / runs[0].name / 'times').exists)
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
@@ -128,15 +137,42 @@ def test_interrupt_ends_the_runs_and_the_next_call_goes_on(
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
 
 
-def test_changed_run_is_refused_by_name_before_any_starts(runs, tmp_path):
-  runner.prepare(runs, str(tmp_path))
-  path = tmp_path / runs[2].name / 'study.json'
-  values = json.loads(path.read_text())
-  values['gin_params'] = ['SEED=7']
-  path.write_text(json.dumps(values))
-  with pytest.raises(ValueError, match=r"serial-seed=0 was begun.*SEED=7"):
+def test_changed_runs_are_refused_by_name_and_nothing_is_written(
+    runs, tmp_path):
+  runner.prepare(runs[2:], str(tmp_path))
+  for run in runs[2:]:
+    path = tmp_path / run.name / 'study.json'
+    values = json.loads(path.read_text())
+    values['gin_params'] = ['SEED=7']
+    path.write_text(json.dumps(values))
+  with pytest.raises(ValueError, match=(
+      r"(?s)2 runs .*serial-seed=0: gin_params from \['SEED=7'\] to .*"
+      r'serial-seed=1: gin_params')):
     runner.execute(runs, str(tmp_path), workers=1)
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+      run.name for run in runs[2:]]
   assert not list(tmp_path.glob('*/times'))
+
+
+def test_settings_are_compared_as_json_has_them(runs, tmp_path):
+  run = dataclasses.replace(runs[0], overrides={'task': {3: 4}})
+  for _ in range(2):
+    runner.prepare([run], str(tmp_path))
+
+
+def test_nothing_is_waited_for_where_nothing_runs(
+    runs, tmp_path, monkeypatch):
+  waited = []
+
+  def wait(sentinels, timeout):
+    waited.append(len(sentinels))
+    return connection.wait(sentinels, timeout)
+
+  monkeypatch.setattr(runner, 'connection', types.SimpleNamespace(wait=wait))
+  for run in runs[:2]:
+    _plant(tmp_path, run, 'raise')
+  assert len(runner.execute(runs, str(tmp_path), workers=2)) == 4
+  assert all(waited)
 
 
 def test_other_name_of_the_same_run_is_no_change(runs, tmp_path):
@@ -157,7 +193,5 @@ def test_arguments_are_the_drivers_flags(runs):
       '--experiment=yt8m_distill', '--mode=train_and_eval',
       '--model_dir=/out/serial-seed=0', '--gin_file=serial.gin',
       '--gin_file=own.gin', '--gin_params=SEED=0',
-      "--gin_params=TEACHER_CHECKPOINT='/out/skyline-seed=0'",
+      "--gin_params=yt8m_distill.teacher_checkpoint='/out/skyline-seed=0'",
       '--params_override={}']
-
-

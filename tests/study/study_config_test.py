@@ -1,13 +1,19 @@
 """A study's file: what it expands to, and what is wrong with one."""
 
+import dataclasses
+import re
+
 import fabricated
 import gin
 import pytest
 import tiny
+import yaml
 
-from official.core import exp_factory
+import yt8m_distill  # pylint: disable=unused-import
 from yt8m_distill import selection
 from yt8m_distill.study import config
+from yt8m_distill.study import experiments
+from yt8m_distill.study import runner
 
 
 def _runs(**values):
@@ -62,8 +68,32 @@ def _change(index, **values):
 @pytest.mark.parametrize('change, message', [
     (lambda s: s.update(seed=1), "unknown key 'seed'"),
     (lambda s: s.pop('seeds'), 'has no seeds'),
-    (lambda s: s.update(seeds=3), 'seeds is 3: list'),
-    (lambda s: s.update(groups=[3]), 'must be a mapping'),
+    (lambda s: s.update(seeds=3), 'seeds is 3: it must be a list of whole'),
+    (lambda s: s.update(seeds=['0']), r"seeds is \['0'\]: it must be a list"),
+    (lambda s: s.update(seeds=[True]), r'seeds is \[True\]: it must be'),
+    (lambda s: s.update(seeds=[1, 2, 1]), r'\[1, 2, 1\]: list each once'),
+    (lambda s: s.update(groups=[3]), 'must be a list of mappings'),
+    *((lambda s, key=key: s.update({key: None}), f'study: {key} is None: it m')
+      for key in ('axes', 'columns', 'gin_file', 'groups', 'order', 'per_class',
+                  'reference', 'rises', 'seeds', 'set')),
+    *((_change(0, **{key: None}), f'^A group .*: {key} is None: it must be')
+      for key in ('experiment', 'gin_file', 'grid', 'label', 'name', 'needs',
+                  'set')),
+    (lambda s: s.update(order='skyline > serial'), 'must be a list of texts'),
+    (lambda s: s.update(axes={'k': [6]}), 'must be a mapping of mappings'),
+    (lambda s: s['axes']['k'].update({6: None}), 'k: 6 is None: it must map'),
+    (_change(0, name=2017), 'name is 2017: it must be a text'),
+    (_change(0, label=3), 'label is 3: it must be a text'),
+    (_change(0, gin_file=[3]), r'gin_file is \[3\]: it must be a text, or'),
+    (_change(2, label='{FRAMES.x}'), 'it may name the axes of the grid, FRAM'),
+    (_change(2, label='{FRAMES[x]}'), 'it may name the axes of the grid, FRAM'),
+    (_change(1, set={'task.losses.x': 1, 'task.losses': 3}),
+     r'Both task.losses \(as 3\) and task.losses.x are set'),
+    (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose of k'),
+    (lambda s: (s['axes'].update(gap={1: {'K': 1}}),
+                s['groups'][1].update(grid={'gap': [1]})),
+     "the axis 'gap' is called as a column"),
+    (_change(2, needs='skyline'), 'needs .*only yt8m_distill has a teacher'),
     (lambda s: s['groups'][0].pop('experiment'), 'has no experiment'),
     (_change(0, gird={}), "unknown key 'gird'"),
     (_change(1, name='skyline'), "two are called 'skyline'"),
@@ -74,7 +104,8 @@ def _change(index, **values):
     (_change(1, needs='sky'), "needs 'sky', which names no other group"),
     (_change(1, needs='serial'), "needs 'serial', which names no other"),
     (_change(1, needs='alone'), 'has 4 runs of a seed'),
-    (_change(0, needs='serial', grid={'k': [6]}), 'needs serial, which'),
+    (_change(0, experiment='yt8m_distill', needs='serial', grid={'k': [6]}),
+     'needs serial, which'),
     (_change(1, set={'cells': 3}), "sets 'cells'"),
     (_change(1, label='{q}'), 'it may name the axes of the grid, k'),
     (_change(1, label='skyline', grid={}), "are both called 'skyline'"),
@@ -120,24 +151,11 @@ def test_shipped_study_has_the_papers_comparisons():
       ].gin_params
 
 
-def _experiment(run):
-  """The configuration that the driver makes of a run."""
-  with gin.unlock_config():
-    gin.clear_config()
-    gin.parse_config_files_and_bindings(run.gin_file, run.gin_params)
-    try:
-      params = exp_factory.get_exp_config(run.experiment)
-    finally:
-      gin.clear_config()
-  params.override(run.overrides, is_strict=True)
-  return params
-
-
 @pytest.mark.parametrize('name', ['paper', 'smoke'])
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
   study = config.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
   for run in study.runs[::len({run.seed for run in study.runs})]:
-    params = _experiment(run)
+    params = experiments.configuration(run)
     assert params.task.seed == params.task.train_data.seed == run.seed
     model = params.task.model
     for network in ('teacher', 'student', 'network'):
@@ -147,3 +165,52 @@ def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
         assert frames % network.backbone.get().chunks == 0, run.name
         if 'k' in run.axes and network.frames.type != 'all':
           assert frames == int(run.axes['k'])
+
+
+def _run(**values):
+  run = next(iter(_runs().values()))
+  return dataclasses.replace(run, **{'gin_file': ['train.gin'], **values})
+
+
+@pytest.mark.parametrize('values, message', [
+    ({'gin_params': ['SEED=1', 'NUM_CELL=3']},
+     r'^Run skyline-seed=0 .*sets NUM_CELL, .*\(train.gin\).*NUM_CELLS, '),
+    ({'gin_params': [' FRAMS = "last"']}, 'sets FRAMS, which'),
+    ({'gin_params': ['SEED=1'], 'gin_file': []}, 'but it has no gin_file'),
+    ({'gin_params': ["TEACHER_CHECKPOINT=''"]}, 'sets TEACHER_CHECKPOINT'),
+    ({'gin_params': ['yt8m_distill.every=3']}, "parameter named 'every'"),
+    ({'gin_params': ['SEED=(']}, 'skyline-seed=0 .*EOF in multi-line'),
+    ({'gin_params': ['SEED=3 4']}, 'Expected newline'),
+    ({'gin_params': ["BATCH_SIZE='a'"]}, 'unsupported operand'),
+    ({'experiment': 'yt8m'}, 'of yt8m: .*never registered'),
+    ({'overrides': {'task': {'lossses': {}}}}, 'lossses. does not exist'),
+])
+def test_setting_that_no_run_can_have_is_named(values, message):
+  with pytest.raises(ValueError, match=message):
+    experiments.check([_run(**values)])
+  assert 'SEED' not in gin.config_str()
+
+
+def test_included_macros_are_known():
+  run = _run(gin_params=['NUM_CELLS=3', "VALIDATION_PATH='a'"])
+  task = experiments.configuration(run).task
+  assert task.model.network.backbone.get().num_cells == 3
+  assert task.validation_data.input_path == 'a'
+
+
+@pytest.mark.parametrize('gin_file', ['serial.gin', 'train.gin'])
+def test_needs_reaches_the_configuration(gin_file):
+  run = dataclasses.replace(_runs()['serial-k=6-seed=1'], gin_file=[gin_file])
+  params = [flag.split('=', 1)[1] for flag in runner.arguments(run, '/out')
+            if flag.startswith('--gin_params=')]
+  task = experiments.configuration(
+      dataclasses.replace(run, gin_params=params)).task
+  assert task.teacher_checkpoint == '/out/skyline-seed=1'
+
+
+def test_example_of_the_readme():
+  example, = re.findall(r'```yaml\n(.*?)```', (
+      tiny.ROOT / 'README.md').read_text(encoding='utf-8'), re.DOTALL)
+  study = config.parse(yaml.safe_load(example))
+  assert len(study.runs) == 18
+  experiments.check(study.runs)

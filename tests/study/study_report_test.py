@@ -1,5 +1,7 @@
 """A study's report and pictures, from fabricated runs of the shipped study."""
 
+import types
+
 import fabricated
 import pytest
 import tiny
@@ -8,6 +10,7 @@ from official.modeling import hyperparams
 from yt8m_distill import baseline
 from yt8m_distill.study import __main__ as command
 from yt8m_distill.study import config
+from yt8m_distill.study import plots
 
 _PNG = b'\x89PNG'
 
@@ -73,3 +76,25 @@ def test_study_without_a_finished_run(tmp_path):
   study = config.parse(fabricated.study())
   with pytest.raises(ValueError, match='No run of the study'):
     command.write_report(study, str(tmp_path))
+
+
+@pytest.mark.parametrize('setting, output_dir, message', [
+    ('NUM_CELLS', 'gs://bucket/study', '--output_dir is gs://bucket/study'),
+    ('NUM_CELL', 'out', 'sets NUM_CELL, which'),
+])
+def test_what_cannot_run_is_refused_before_any_run(
+    tmp_path, monkeypatch, setting, output_dir, message):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'study.yaml').write_text(
+      f'gin_file: train.gin\nset: {{{setting}: 3}}\nseeds: [0]\n'
+      'groups: [{name: a, experiment: yt8m_distill}]')
+  monkeypatch.setattr(command.flags, 'FLAGS', types.SimpleNamespace(
+      config='study.yaml', gin_params=[], output_dir=output_dir, workers=1))
+  with pytest.raises(ValueError, match=message):
+    command.main(None)
+  assert [path.name for path in tmp_path.iterdir()] == ['study.yaml']
+
+
+def test_labels_are_told_apart():
+  styles = plots._styles([str(index) for index in range(100)])
+  assert len({tuple(style.values()) for style in styles.values()}) == 100

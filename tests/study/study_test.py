@@ -1,5 +1,10 @@
 """A tiny study from end to end."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import fabricated
 import pytest
 import tiny
@@ -42,3 +47,18 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   # The frozen teacher is the skyline.
   assert evaluations['serial-seed=3']['metrics']['teacher/gap'] == (
       pytest.approx(evaluations['skyline-seed=3']['metrics']['gap']))
+
+
+@pytest.mark.skipif(
+    not (pathlib.Path(sys.prefix) / '.complete').exists(),
+    reason='not in an environment of experiments/environment.sh')
+def test_script_refuses_other_data_in_the_same_folder(tmp_path):
+  out = tmp_path / 'out'
+  (out / 'data').mkdir(parents=True)
+  (out / 'settings').write_text('DATA=/other\n')
+  script = subprocess.run(
+      ['bash', tiny.ROOT / 'experiments' / 'study.sh', out],
+      env={**os.environ, 'VENV': sys.prefix, 'DATA': str(tmp_path)},
+      capture_output=True, text=True, check=False)
+  assert script.returncode == 2
+  assert f"with 'DATA=/other', not 'DATA={tmp_path}'" in script.stderr

@@ -19,6 +19,7 @@ from absl import logging
 from yt8m_distill import command
 from yt8m_distill.study import claims
 from yt8m_distill.study import config
+from yt8m_distill.study import experiments
 from yt8m_distill.study import plots
 from yt8m_distill.study import report
 from yt8m_distill.study import results
@@ -58,9 +59,14 @@ def write_report(study: config.Study, output_dir: str, failed=()) -> str:
 
 def main(_):
   values = flags.FLAGS
-  study = config.read(values.config, values.gin_params)
-  results.reference(study)  # Before the runs, where it cannot be read.
+  if '://' in values.output_dir:
+    raise ValueError(f'--output_dir is {values.output_dir}: the runs need a '
+                     'folder of this machine.')
   output_dir = os.path.abspath(values.output_dir)
+  study = config.read(values.config, values.gin_params)
+  # What is wrong is told before the runs.
+  results.reference(study)
+  experiments.check(study.runs)
   try:
     failed = runner.execute(study.runs, output_dir, values.workers)
   except KeyboardInterrupt:

@@ -37,7 +37,7 @@ _Place = Tuple[str, str]
 
 def pairs(study: config.Study,
           runs: pd.DataFrame) -> Iterator[Tuple[str, _Place, _Place]]:
-  """Yields what is compared: the claim, the higher place, the lower one."""
+  """Yields what is compared, once: the claim, the higher place, the lower."""
   columns = {label: results.columns(rows)
              for label, rows in runs.groupby('label')}
 
@@ -46,15 +46,18 @@ def pairs(study: config.Study,
     return next(((label, where) for where in (column, results.NO_COLUMN)
                  if where in own), None)
 
-  for chain in study.order:
+  seen = set()
+  for chain in study.claims:
     labels = chain.split(' > ')
     for high, low in zip(labels, labels[1:]):
       for column in results.columns(runs):
         pair = place(high, column), place(low, column)
-        if all(pair) and column in (pair[0][1], pair[1][1]):
+        if all(pair) and column in (
+            pair[0][1], pair[1][1]) and pair not in seen:
+          seen.add(pair)
           where = f', {study.columns}={column}' if column else ''
           yield (f'{high} > {low}{where}', *pair)
-  for label in study.rises:
+  for label in dict.fromkeys(study.rises):
     values = columns.get(label, [])
     for less, more in zip(values, values[1:]):
       yield (f'{label}: {study.columns}={more} > {study.columns}={less}',

@@ -30,12 +30,15 @@ begins with task., trainer. or runtime., a field of the configuration. A later
 one wins: the study's `set`, the group's, the axes in the order of the grid, the
 seed. An axis that `axes` does not list is itself such a name.
 
+Where a group of yt8m_distill `needs` another, the teacher of its runs comes
+from the other's run of the same seed: it stays as it is in serial training, of
+serial.gin, and only starts from there in parallel training.
+
 Runs start in the order of the file: put those that take long first.
 """
 
 import dataclasses
 import itertools
-import json
 import os
 from typing import Any, Dict, List, Sequence
 
@@ -56,7 +59,8 @@ class Study:
     columns: the axis that makes the columns of the table; '' for one column.
     order: claims 'A > B' over two labels: A scores higher.
     rises: labels that are claimed to score higher in each further column.
-    per_class: one more claim, whose gain is shown class by class; '' for none.
+    per_class: one more claim, 'A > B', whose gain is shown class by class; ''
+      for none.
     reference: path of a CSV of published scores: label, the column, gap, map.
   """
   runs: List[expansion.Run]
@@ -66,16 +70,46 @@ class Study:
   per_class: str = ''
   reference: str = ''
 
+  @property
+  def claims(self) -> List[str]:
+    """`order` and `per_class`."""
+    return [*self.order, *filter(None, [self.per_class])]
+
+
+# By key: the type of its value, of the elements (None: any), and both in words.
+_TYPES = {
+    **dict.fromkeys(
+        ('name', 'experiment', 'needs', 'label', 'columns', 'per_class',
+         'reference'), ((str,), None, 'a text')),
+    **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of texts')),
+    **dict.fromkeys(('set', 'grid'), ((dict,), None, 'a mapping')),
+    'axes': ((dict,), (dict,), 'a mapping of mappings'),
+    'gin_file': ((str, list), (str,), 'a text, or a list of them'),
+    'groups': ((list,), (dict,), 'a list of mappings'),
+    'seeds': ((list,), (int,), 'a list of whole numbers'),
+}
+
+
+def _check_type(key: str, value: Any, where: str):
+  """Raises ValueError where a value or an element is not of its key's type."""
+  types, elements, words = _TYPES[key]
+  # Not isinstance: True is no whole number.
+  if type(value) not in types or elements and any(
+      type(element) not in elements for element in (
+          value.values() if isinstance(value, dict) else value)):
+    raise ValueError(f'{where}: {key} is {value!r}: it must be {words}.')
+
 
 def _check_keys(values: Any, required: str, optional: str, where: str):
-  """Raises ValueError where a mapping lacks a key or has one too many."""
+  """Raises ValueError where a mapping is not as its keys ask."""
   if not isinstance(values, dict):
     raise ValueError(f'{where} is {values!r}: it must be a mapping.')
   known = [*required.split(), *optional.split()]
-  for key in values:
+  for key, value in values.items():
     if key not in known:
       raise ValueError(f'{where} has the unknown key {key!r}: choose of '
                        f'{", ".join(known)}.')
+    _check_type(key, value, where)
   for key in required.split():
     if not values.get(key):
       raise ValueError(f'{where} has no {key}: give it.')
@@ -107,14 +141,13 @@ def _resolve_needs(
 def _check_claims(study: Study):
   """Raises ValueError where a claim names what no run is called."""
   labels = {run.label for run in study.runs}
-  for claim in [*study.order, *study.rises, *filter(None, [study.per_class])]:
+  for claim in [*study.claims, *study.rises]:
     for label in claim.split(' > '):
       if label not in labels:
         raise ValueError(f'{claim!r} names {label!r}, but the runs are called '
                          f'{", ".join(sorted(labels))}.')
   if study.per_class.count(' > ') > 1 or any(
-      ' > ' not in claim for claim in [
-          *study.order, *filter(None, [study.per_class])]):
+      ' > ' not in claim for claim in study.claims):
     raise ValueError('order lists claims "A > B" or "A > B > C", and per_class '
                      'is one "A > B".')
 
@@ -133,12 +166,12 @@ def parse(values: Any, gin_params: Sequence[str] = (),
   """
   _check_keys(values, 'seeds groups', 'gin_file set axes columns order rises '
               'per_class reference', 'The study')
-  if not isinstance(values['seeds'], list):
-    raise ValueError(f'seeds is {values["seeds"]!r}: list whole numbers.')
+  if len(set(values['seeds'])) < len(values['seeds']):
+    raise ValueError(f'seeds is {values["seeds"]}: list each once.')
   groups = {}
   for group in values['groups']:
     _check_keys(group, 'name experiment', 'gin_file set grid needs label',
-                f'A group ({json.dumps(group)[:60]})')
+                f'A group ({group!r:.60})')
     if group['name'] in groups:
       raise ValueError(f'groups: two are called {group["name"]!r}: rename one.')
     groups[group['name']] = expansion.expand(group, values, gin_params)

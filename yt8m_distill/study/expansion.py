@@ -5,6 +5,10 @@ import itertools
 import re
 from typing import Any, Dict, List, Optional, Sequence
 
+# Of results.collect(), beside the axes.
+COLUMNS = ('name', 'group', 'label', 'column', 'seed', 'network', 'gap', 'map',
+           'hit_at_one', 'perr', 'flops', 'parameters', 'frames', 'seconds',
+           'steps')
 _FIELD = re.compile(r'(task|trainer|runtime)\.')
 _GIN_NAME = re.compile(r'[A-Z][A-Z0-9_]*|[a-z]\w*(\.\w+)+')
 
@@ -23,7 +27,8 @@ class Run:
     gin_file: values of --gin_file.
     gin_params: values of --gin_params.
     overrides: nested, of --params_override.
-    needs: name of the run whose network is the teacher; None for none.
+    needs: name of the run whose network is the teacher, or, in a run that is
+      not serial, what the teacher starts from; None for none.
   """
   name: str
   group: str
@@ -57,12 +62,17 @@ def _is_setting(name: Any) -> bool:
 def _axis(name: str, chosen: Any, axes: Dict[str, Any],
           where: str) -> Dict[str, Dict[str, Any]]:
   """Returns what each chosen value of an axis sets."""
+  if name in COLUMNS:
+    raise ValueError(f'{where}: the axis {name!r} is called as a column of '
+                     f'runs.csv: give it a name other than '
+                     f'{", ".join(COLUMNS)}.')
   if not isinstance(chosen, list) or not chosen:
     raise ValueError(f'{where}: {name} is {chosen!r}: list at least one value.')
   if name not in axes:
     if not _is_setting(name):
       raise ValueError(f'{where} names the unknown axis {name!r}: choose of '
-                       f'{", ".join(axes)}, or a gin macro in capitals.')
+                       f'{", ".join(map(str, axes))}, or a gin macro in '
+                       'capitals.')
     return {str(value): {name: value} for value in chosen}
   known = {str(value): settings for value, settings in axes[name].items()}
   for value in map(str, chosen):
@@ -77,6 +87,10 @@ def _nested(fields: Dict[str, Any]) -> Dict[str, Any]:
   """{'task.seed': 1} as {'task': {'seed': 1}}."""
   tree = {}
   for name, value in fields.items():
+    for other in fields:
+      if other.startswith(f'{name}.'):
+        raise ValueError(f'Both {name} (as {value!r}) and {other} are set: set '
+                         'fields of one depth.')
     *path, leaf = name.split('.')
     node = tree
     for part in path:
@@ -96,7 +110,7 @@ def _label(group: Dict[str, Any], axes: Dict[str, str], columns: str) -> str:
         f'{k}={v}' for k, v in axes.items() if k != columns)])
   try:
     return group['label'].format(**axes)
-  except (KeyError, IndexError, ValueError) as error:
+  except (LookupError, ValueError, AttributeError, TypeError) as error:
     raise ValueError(
         f'groups: {group["name"]}: label is {group["label"]!r}: it may name '
         f'the axes of the grid, {", ".join(axes) or "none"}.') from error
@@ -107,17 +121,20 @@ def expand(group: Dict[str, Any], study: Dict[str, Any],
   """Returns the runs of a group.
 
   Args:
-    group: one of the study's `groups`, its keys checked.
-    study: the values of the YAML file.
+    group: one of the study's `groups`, its keys and their types checked.
+    study: the values of the YAML file, likewise.
     gin_params: for all runs, behind their own.
 
   Returns:
     The runs; `needs` is a group's name as yet.
 
   Raises:
-    ValueError: an axis, a setting or the label is not right.
+    ValueError: an axis, a setting, the label or `needs` is not right.
   """
   where = f'groups: {group["name"]}'
+  if group.get('needs') and group['experiment'] != 'yt8m_distill':
+    raise ValueError(f'{where} needs {group["needs"]!r}, but is of '
+                     f'{group["experiment"]}: only yt8m_distill has a teacher.')
   grid = {name: _axis(name, chosen, study.get('axes', {}), f'{where}: grid')
           for name, chosen in group.get('grid', {}).items()}
   runs = []

@@ -1,13 +1,16 @@
 """Pictures of a study: quality against cost, learning curves, gain by class."""
 
+import dataclasses
 import os
 from typing import Any, Dict, List, Sequence
 
+from absl import logging
 import matplotlib
 import numpy as np
 import pandas as pd
 
 from yt8m_distill import report
+from yt8m_distill.study import claims
 from yt8m_distill.study import config
 from yt8m_distill.study import results
 from yt8m_distill.study import runner
@@ -23,7 +26,7 @@ def _styles(labels: List[str]) -> Dict[str, Dict[str, Any]]:
   """A color and a marker for each label, the same in all pictures."""
   colors = plt.get_cmap('tab20').colors
   return {label: {'color': colors[index % len(colors)],
-                  'marker': 'osD^v'[index % 5]}
+                  'marker': 'osD^v'[index // len(colors) % 5]}
           for index, label in enumerate(labels)}
 
 
@@ -121,17 +124,18 @@ def per_class(study: config.Study, runs: pd.DataFrame, output_dir: str,
   Returns:
     Whether there was anything to draw: a column where both have runs.
   """
-  high, low = study.per_class.split(' > ')
-  places = runs.groupby(['label', 'column'])
-  columns = [column for column in results.columns(runs)
-             if {(high, column), (low, column)} <= set(places.groups)]
-  if not columns:
+  pairs = list(claims.pairs(
+      dataclasses.replace(study, order=[], rises=[]), runs))
+  if not pairs:
+    logging.warning('per_class.png is not drawn: %s has no column in which '
+                    'both have a finished run.', study.per_class)
     return False
-  figure, panels = plt.subplots(1, len(columns), sharey=True, squeeze=False,
-                                figsize=(1 + 5.5 * len(columns), 5))
-  for axes, column in zip(panels[0], columns):
-    after, before = (results.per_class(places.get_group((label, column)),
-                                       output_dir) for label in (high, low))
+  places = runs.groupby(['label', 'column'])
+  figure, panels = plt.subplots(1, len(pairs), sharey=True, squeeze=False,
+                                figsize=(1 + 5.5 * len(pairs), 5))
+  for axes, (_, high, low) in zip(panels[0], pairs):
+    after, before = (results.per_class(places.get_group(place), output_dir)
+                     for place in (high, low))
     known = after['positives'] > 0
     positives = after['positives'][known]
     gain = (after['average_precision'] - before['average_precision'])[known]
@@ -145,13 +149,13 @@ def per_class(study: config.Study, runs: pd.DataFrame, output_dir: str,
                   label='mean ± standard error')
     axes.axhline(0, color='black', linewidth=0.8)
     axes.set(xscale='log', xlabel='positives of the class', title=': '.join(
-        filter(None, [_name(study, column),
+        filter(None, [_name(study, high[1] or low[1]),
                       f'{(gain > 0).sum()} classes gain, '
                       f'{(gain < 0).sum()} lose'])))
     axes.grid(alpha=0.3)
     axes.legend()
   panels[0][0].set_ylabel('gain of average precision')
-  figure.suptitle(f'{high}, compared with {low}')
+  figure.suptitle(study.per_class)
   report.save(figure, path)
   return True
 

@@ -63,8 +63,9 @@ def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
 
 
 def _costs(summary: pd.DataFrame) -> List[List[str]]:
-  """What a video costs, and what a run took."""
-  return [['', 'frames', 'GFLOPs per video', 'parameters', 'seconds per run'],
+  """What a video costs, and what a run took since it was last started."""
+  return [['', 'frames', 'GFLOPs per video', 'parameters',
+           'seconds from the last start'],
           *([f'{row.label}{f" ({row.column})" if row.column else ""}',
              str(row.frames), f'{row.flops / 1e9:.4f}', f'{row.parameters:,}',
              f'{row.seconds:.0f}'] for row in summary.itertuples())]
@@ -108,8 +109,7 @@ def text(study: config.Study, output_dir: str, runs: pd.DataFrame,
       '# Study',
       f'{runs["name"].nunique()} of {len(study.runs)} runs, seeds '
       f'{", ".join(map(str, seeds))}: mean ± standard deviation over the seeds'
-      + (', published values in brackets. Those are of other data: the order '
-         'can be compared, not the values.' if len(reference) else '.'),
+      + (', published values in brackets.' if len(reference) else '.'),
       report.markdown(table(study, summary, reference)).rstrip(),
       _class_frequency(runs, output_dir)]
   if len(claims):

@@ -96,7 +96,8 @@ def reference(study: config.Study) -> pd.DataFrame:
   Lines of the file that begin with # are comments.
 
   Raises:
-    ValueError: the file lacks a column.
+    ValueError: the file lacks a column, gives a score that is no number, or
+      gives the scores of a label and column twice.
   """
   names = ['label', *filter(None, [study.columns]), 'gap', 'map']
   if not study.reference:
@@ -108,11 +109,21 @@ def reference(study: config.Study) -> pd.DataFrame:
     if not set(names) <= set(table.columns):
       raise ValueError(f'{study.reference} has the columns '
                        f'{list(table.columns)}: it needs {", ".join(names)}.')
+  for key in ('gap', 'map'):
+    numbers = pd.to_numeric(table[key], errors='coerce')
+    for row in table[numbers.isna()].to_dict('records'):
+      raise ValueError(f'{study.reference}: {key} of {row["label"]!r} is '
+                       f'{row[key]!r}: give a number.')
+    table[key] = numbers
   if study.columns:
     table = table.rename(columns={study.columns: 'column'})
   else:
     table['column'] = NO_COLUMN
-  return table.set_index(['label', 'column'])[['gap', 'map']]
+  table = table.set_index(['label', 'column'])[['gap', 'map']]
+  for place in table.index[table.index.duplicated()]:
+    raise ValueError(f'{study.reference} has two lines of '
+                     f'{" ".join(filter(None, place))!r}: keep one.')
+  return table
 
 
 def write(tables: Dict[str, pd.DataFrame], output_dir: str):

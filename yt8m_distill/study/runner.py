@@ -53,33 +53,38 @@ def finished(run_folder: str) -> Optional[Dict[str, Any]]:
 
 
 def _specification(run: expansion.Run) -> Dict[str, Any]:
-  """What a run's results depend on; not how it is called."""
+  """What a run's results depend on, not how it is called; as JSON has it."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
     del values[name]
-  return values
+  return json.loads(json.dumps(values))
 
 
 def prepare(runs: Sequence[expansion.Run], output_dir: str):
   """Writes study.json into the folder of each run.
 
   Raises:
-    ValueError: a folder holds a run that was asked for with other settings.
+    ValueError: folders hold runs that were asked for with other settings;
+      nothing is written then.
   """
+  new, changed = {}, []
   for run in runs:
-    place = folder(output_dir, run.name)
-    kept, wanted = (_read_json(os.path.join(place, 'study.json')),
-                    _specification(run))
+    path = os.path.join(folder(output_dir, run.name), 'study.json')
+    kept, wanted = _read_json(path), _specification(run)
     if kept is None:
-      tf.io.gfile.makedirs(place)
-      evaluation.write_text(os.path.join(place, 'study.json'),
-                            json.dumps(wanted, indent=2) + '\n')
+      new[path] = wanted
     elif kept != wanted:
-      changed = ', '.join(f'{key} from {kept.get(key)} to {wanted[key]}'
-                          for key in wanted if kept.get(key) != wanted[key])
-      raise ValueError(
-          f'Run {run.name} was begun with other settings; changed: {changed}. '
-          f'Name another --output_dir, or delete {place}.')
+      changed.append(f'{run.name}: ' + ', '.join(
+          f'{key} from {kept.get(key)} to {wanted[key]}'
+          for key in wanted if kept.get(key) != wanted[key]))
+  if changed:
+    raise ValueError(
+        f'{len(changed)} runs in {output_dir} were begun with other settings. '
+        'Name another --output_dir, or delete their folders. Changed are\n' +
+        '\n'.join(changed))
+  for path, wanted in new.items():
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    evaluation.write_text(path, json.dumps(wanted, indent=2) + '\n')
 
 
 def arguments(run: expansion.Run, output_dir: str) -> List[str]:
@@ -87,7 +92,7 @@ def arguments(run: expansion.Run, output_dir: str) -> List[str]:
   gin_params = list(run.gin_params)
   if run.needs:
     gin_params.append(
-        f'TEACHER_CHECKPOINT={folder(output_dir, run.needs)!r}')
+        f'yt8m_distill.teacher_checkpoint={folder(output_dir, run.needs)!r}')
   return [f'--experiment={run.experiment}', '--mode=train_and_eval',
           f'--model_dir={folder(output_dir, run.name)}',
           *(f'--gin_file={path}' for path in run.gin_file),
@@ -180,10 +185,6 @@ def execute(runs: Sequence[expansion.Run], output_dir: str,
                  smoothing=0) as bar:
     try:
       while left or running:
-        for run in [run for run in left if run.needs in failed]:
-          failed[run.name] = f'needs {run.needs}, which failed'
-          left.remove(run)
-          bar.update()
         ready = [run for run in left if not run.needs or run.needs in done]
         for run in ready[:workers - len(running)]:
           process = _context.Process(target=_work,
@@ -201,6 +202,10 @@ def execute(runs: Sequence[expansion.Run], output_dir: str,
             bar.write(f'{run.name} failed: {failed[run.name]}')
           else:
             done.add(run.name)
+          bar.update()
+        for run in [run for run in left if run.needs in failed]:
+          failed[run.name] = f'needs {run.needs}, which failed'
+          left.remove(run)
           bar.update()
     finally:
       for _, process in running.values():
