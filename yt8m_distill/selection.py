@@ -100,8 +100,8 @@ def frame_indices(
 def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
   if uniform.length == 'ceil':
     return -(-num_frames // uniform.every_n)
-  # The original's float arithmetic: one less than floor(n / N) for a few n. In a
-  # table, for TensorFlow Lite has no float64.
+  # The original's float arithmetic: one less than floor(n / N) for a few n. In
+  # a table, for TensorFlow Lite has no float64.
   counts = np.arange(max_frames + 1) / max_frames * (
       max_frames / uniform.every_n)
   return tf.gather(counts.astype(np.int32), num_frames)

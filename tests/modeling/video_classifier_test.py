@@ -212,7 +212,8 @@ def test_checkpoint(pair, tmp_path):
 def test_head_error():
   config = _config()
   config.student.head.type = 'linear'
-  with pytest.raises(ValueError, match="head.type is 'linear': choose one of moe"):
+  with pytest.raises(ValueError,
+                     match="head.type is 'linear': choose one of moe"):
     distiller.build(config)
 
 

@@ -113,8 +113,8 @@ def test_resume_with_another_architecture_fails_before_training(tmp_path):
   _save(folder)
   train_utils.serialize_config(tiny.experiment(), str(folder))
   before = (folder / 'params.yaml').read_text()
-  with pytest.raises(ValueError, match='num_cells is 4 in its params.yaml, 6 in '
-                     'this configuration'):
+  with pytest.raises(ValueError, match='num_cells is 4 in its params.yaml, 6 '
+                     'in this configuration'):
     tiny.run_driver('train', folder, tiny.override(
         task__train_data__input_path=records, trainer__train_steps=9,
         task__train_data__global_batch_size=2,

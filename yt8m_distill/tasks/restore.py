@@ -126,7 +126,8 @@ def find_teacher(model: model_config.DistillerModel,
   checkpoint = runs.checkpoint(source)
   before = _network_before(checkpoint, 'teacher')
   if before:
-    # Of `model`, but as the teacher was trained: messages then name the teacher.
+    # As the teacher was trained, but of `model`: messages then name the
+    # teacher.
     before = model.replace(
         features=before.features, max_frames=before.max_frames,
         num_classes=before.num_classes, teacher=before.network)
