@@ -3,18 +3,22 @@
 #   . experiments/environment.sh
 #
 # TF_SET chooses constraints/$TF_SET.txt (tf216 or tf220), PYTHON the
-# interpreter, VENV the folder. An environment that is complete is used as it is.
+# interpreter, VENV the folder. A complete environment is used as it is.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 set_name=${TF_SET:-tf216}
 constraints=$root/constraints/$set_name.txt
 venv=${VENV:-$root/.venv-$set_name}
-[ -f "$constraints" ] || { echo "TF_SET is $set_name: choose tf216 or tf220." >&2; exit 2; }
+[ -f "$constraints" ] || {
+  echo "TF_SET is $set_name: choose tf216 or tf220." >&2; exit 2; }
 stamp=$venv/.complete
 if ! cmp -s <(cat "$constraints" "$root/setup.cfg") "$stamp"; then
   python=${PYTHON:-python3.11}
   command -v "$python" >/dev/null || python=python3
   "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
-    echo "$python is not Python 3.11, which constraints/ is for: set PYTHON." >&2; exit 2; }
+    echo "$python is not Python 3.11, for which constraints/ is: set PYTHON." \
+      >&2
+    exit 2
+  }
   echo "Installing $set_name into $venv ..."
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   "$venv/bin/python" -m pip install --quiet --constraint "$constraints" \

@@ -3,13 +3,13 @@
 # convert, fine-tune, evaluate; and the student's network trained alone, to
 # compare. Ends with one table.
 #
-#   bash experiments/reproduce.sh [OUT]       on the quickstart's simulated data
-#   DATA=yt8m/2/frame bash experiments/reproduce.sh OUT [flags]      on YouTube-8M
+#   bash experiments/reproduce.sh [OUT]   on the quickstart's simulated data
+#   DATA=yt8m/2/frame bash experiments/reproduce.sh OUT [flags]   on YouTube-8M
 #
 # OUT (default runs/reproduce) gets a folder per stage. A stage that is complete
 # is not done again, one that was stopped goes on where it was. DATA holds
 # train*.tfrecord and validate*.tfrecord, or folders train and validate of them.
-# Flags go to all stages that train or evaluate, --gin_params=BATCH_SIZE=128 say.
+# Flags go to all stages that train or evaluate (--gin_params=BATCH_SIZE=128).
 set -euo pipefail
 out=$(realpath -m "${1:-runs/reproduce}")
 [ $# -eq 0 ] || shift
@@ -17,15 +17,9 @@ flags=("$@")
 [ -z "${DATA:-}" ] || data=$(realpath "$DATA")
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
-mkdir -p "$out"
-log=$out/log
 settings="DATA=${DATA:+$data} ${flags[*]}"
-if [ -e "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
-  echo "$out was made with '$(cat "$out/settings")', not '$settings':" \
-    "name another OUT." >&2
-  exit 2
-fi
-echo "$settings" >"$out/settings"
+. experiments/claim.sh
+log=$out/log
 
 quick=()
 finetune_steps=()

@@ -2,7 +2,7 @@
 # A mixture of experts and a logistic regression on the mean features of
 # video-level records of 2018. Ends with one table.
 #
-#   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT] [flags]
+#   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT [flags]]
 #
 # DATA is a folder of shards with labels: the last fifth of them is evaluated
 # on, the others are trained on. OUT (default runs/video_level) gets a folder
@@ -13,25 +13,34 @@ out=$(realpath -m "${1:-runs/video_level}")
 [ $# -eq 0 ] || shift
 data=$(realpath "${DATA:?is not set: name a folder of video-level shards}")
 cd "$(dirname "$0")/.."
-. experiments/environment.sh
-mkdir -p "$out"
-log=$out/log
-
 shards=("$data"/*.tfrecord)
 held_out=$((${#shards[@]} / 5))
 [ "$held_out" -gt 0 ] || {
   echo "DATA=$data holds fewer than 5 shards." >&2; exit 2; }
-join() { local IFS=,; echo "$*"; }
-train_path=$(join "${shards[@]:0:${#shards[@]} - held_out}")
-validation_path=$(join "${shards[@]: -held_out}")
+. experiments/environment.sh
+settings="DATA=$data $*"
+. experiments/claim.sh
+log=$out/log
+
+# Links, because all paths of a release are too long for one argument.
+link() {  # SPLIT SHARD...
+  local folder=$out/data.new/$1
+  shift
+  mkdir -p "$folder"
+  printf '%s\0' "$@" | xargs -0 ln -s -t "$folder"
+}
+rm -rf "$out/data.new" "$out/data"
+link train "${shards[@]:0:${#shards[@]} - held_out}"
+link validate "${shards[@]: -held_out}"
+mv "$out/data.new" "$out/data"
 
 for head in moe logistic; do
   echo "Training $head, log in $log"
   "$python" -m yt8m_distill.train --experiment=yt8m_distill_single \
     --mode=train_and_eval --gin_file=train.gin --gin_file=average.gin \
     --config_file=experiments/video_2018.yaml --model_dir="$out/$head" \
-    --gin_params="TRAIN_PATH='$train_path'" \
-    --gin_params="VALIDATION_PATH='$validation_path'" \
+    --gin_params="TRAIN_PATH='$out/data/train/*.tfrecord'" \
+    --gin_params="VALIDATION_PATH='$out/data/validate/*.tfrecord'" \
     --gin_params="HEAD='$head'" --gin_params=BATCH_SIZE=128 \
     --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1500 \
     "$@" 2>>"$log" | sed -un -e '/^step /p' || {

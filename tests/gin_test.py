@@ -61,7 +61,8 @@ def test_macros_reach_every_experiment(experiment):
       'TEACHER_CHUNKS = 15', 'NUM_CELLS = 7', 'NUM_LAYERS = 3',
       'NUM_MIXTURES = 4', 'MAX_FRAMES = 120', 'NUM_CLASSES = 9',
       'BATCH_SIZE = 11', "TRAIN_PATH = 'a'", "VALIDATION_PATH = 'b'",
-      'TRAIN_STEPS = 13', 'LEARNING_RATE = 0.5', 'LEARNING_RATE_DECAY = 0.25')
+      'TRAIN_STEPS = 13', 'LEARNING_RATE = 0.5', 'LEARNING_RATE_DECAY = 0.25',
+      'SEED = 17')
   student, task = _student(params), params.task
   lstm = student.backbone.get()
   rate = params.trainer.optimizer_config.learning_rate.get()
@@ -74,8 +75,19 @@ def test_macros_reach_every_experiment(experiment):
           task.validation_data.global_batch_size} == {11}
   assert (params.trainer.train_steps, rate.initial_learning_rate,
           rate.decay_rate) == (13, 0.5, 0.25)
+  assert {task.seed, task.train_data.seed} == {17}
   if experiment == 'yt8m_distill':
     assert task.model.teacher.backbone.get().chunks == 15
+
+
+@pytest.mark.parametrize('experiment', _ALL)
+def test_macros_of_other_networks_reach_every_experiment(experiment):
+  file = 'finetune.gin' if experiment.endswith('finetune') else 'train.gin'
+  student = _student(_configure(
+      experiment, [file], "FRAMES = 'last'", 'K = 7', "BACKBONE = 'yt8m_dbof'",
+      "HEAD = 'logistic'"))
+  assert (student.frames.type, student.frames.last.k) == ('last', 7)
+  assert (student.backbone.type, student.head.type) == ('yt8m_dbof', 'logistic')
 
 
 def test_fine_tuning_starts_where_the_macro_says():

@@ -1,15 +1,15 @@
 """What the networks cost: FLOPs, parameters, and time per video.
 
 For every family of backbones one network that sees all frames, the teacher, and
-students that see k of them; beside each what it saves of the teacher's FLOPs, and
-time. The paper claims about 90% fewer FLOPs and 30% less time. Time is measured
-twice, on random videos of 300 frames: of the network alone, from its chosen
-frames, and of the whole way from serialized records to the 20 best classes. All
-networks of a family run in turns, so that noise hits them alike; times are
-medians over the rounds. From the repository's root:
+students that see k of them; beside each what it saves of the teacher's FLOPs,
+and time. The paper claims about 90% fewer FLOPs and 30% less time. Time is
+measured twice, on random videos of 300 frames: of the network alone, from its
+chosen frames, and of the whole way from serialized records to the 20 best
+classes. All networks of a family run in turns, so that noise hits them alike;
+times are medians over the rounds. From the repository's root:
 
   . experiments/environment.sh
-  "$python" -m experiments.benchmarks.cost --backbones=hierarchical_lstm
+  "$python" -m experiments.benchmarks.cost --backbone=hierarchical_lstm
 """
 
 import statistics
@@ -26,11 +26,13 @@ from yt8m_distill.configs import classification as config
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import module
 
-_BACKBONES = flags.DEFINE_list(
-    'backbones', ['hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof',
-                  'yt8m_average'], 'Families.')
-_KS = flags.DEFINE_list('ks', ['6', '10', '15', '20', '30'],
-                        'Frames of the students.')
+_FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof',
+             'yt8m_average')
+_BACKBONES = flags.DEFINE_multi_enum(
+    'backbone', _FAMILIES, _FAMILIES, 'Families; give the flag once for each.')
+_KS = flags.DEFINE_multi_integer(
+    'k', [6, 10, 15, 20, 30], 'Frames of the students, likewise.',
+    lower_bound=1, upper_bound=300)
 _CELLS = flags.DEFINE_integer(
     'cells', 1024, 'Cells of every LSTM layer.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 32, 'Videos at once.', lower_bound=1)
@@ -57,7 +59,7 @@ class _Network:
     """Builds it; k = 0 is the teacher."""
     model = config.yt8m_distill_single(
         frames='uniform' if k else 'all', k=k, backbone=backbone,
-        chunks=20 if not k else 5 if k % 5 == 0 else 3,
+        chunks=next(c for c in (5, 3, 2, 1) if k % c == 0) if k else 20,
         num_cells=_CELLS.value).task.model
     self.name = f'k = {k}' if k else 'teacher'
     self.frames = selection.max_selected(model.network.frames, model.max_frames)
@@ -70,11 +72,15 @@ class _Network:
                           tf.uint8),
         'num_frames': tf.fill([_BATCH.value], self.frames),
     }
+    # Concrete: TensorFlow takes the same code of several networks for one
+    # function that is traced again and again, and warns.
     forward = tf.function(lambda: network(videos, training=False)[
-        'predictions'], autograph=False)
-    serving = module.ServingModule(network, model, _TOP_K)
-    self._ways = (forward,
-                  lambda: serving.sequence_examples(records)['probabilities'])
+        'predictions'], autograph=False).get_concrete_function()
+    serve = module.ServingModule(
+        network, model, _TOP_K).records.get_concrete_function()
+    where = (tf.fill([_BATCH.value], 'some'),
+             tf.range(_BATCH.value, dtype=tf.int64))
+    self._ways = (forward, lambda: serve(*where, records)['probabilities'])
     self.times = tuple([] for _ in self._ways)
     for run in self._ways:
       run()
@@ -105,7 +111,7 @@ def main(_):
   records = tf.constant([_record(rng, features, 300)] * _BATCH.value)
   for backbone in _BACKBONES.value:
     networks = [_Network(backbone, k, records)
-                for k in (0, *map(int, _KS.value))]
+                for k in (0, *_KS.value)]
     for _ in tqdm.trange(_ROUNDS.value, desc=backbone):
       for network in networks:
         network.run()

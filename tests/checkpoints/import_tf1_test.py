@@ -4,6 +4,7 @@ Tolerance of predictions and representations after import: 2e-6 of the largest
 value.
 """
 
+import csv
 import shutil
 
 import golden
@@ -15,6 +16,8 @@ import tiny
 from official.core import task_factory
 from yt8m_distill.checkpoints import folder as folder_lib
 from yt8m_distill.checkpoints import import_tf1
+from yt8m_distill.serving import export
+from yt8m_distill.serving import predict
 from yt8m_distill.tasks import evaluation
 from yt8m_distill.tasks import runs
 
@@ -101,7 +104,8 @@ def test_driver_evaluates_and_will_not_train_it(
     imported, tmp_path, kind, experiment, metric):
   run = shutil.copytree(imported / kind, tmp_path / 'run')
   records = tmp_path / 'validate.tfrecord'
-  _write_records(records)
+  _write_records(records, np.random.default_rng(0).integers(
+      256, size=[3, 25, 16], dtype=np.uint8))
   arguments = [f'--config_file={run}/params.yaml', tiny.override(
       task__validation_data__input_path=records,
       task__validation_data__global_batch_size=2,
@@ -118,19 +122,39 @@ def test_driver_evaluates_and_will_not_train_it(
       drive('train')
 
 
-def _write_records(path):
-  """Three videos of rgb 12 and audio 4."""
-  rng = np.random.default_rng(0)
+def _write_records(path, videos):
+  """Videos uint8 [frames, 16], rgb 12 and audio 4."""
   with tf.io.TFRecordWriter(str(path)) as writer:
-    for label in range(3):
+    for label, frames in enumerate(videos):
       video = tf.train.SequenceExample()
       video.context.feature['id'].bytes_list.value.append(b'v')
       video.context.feature['labels'].int64_list.value.append(label)
-      for name, size in (('rgb', 12), ('audio', 4)):
-        for _ in range(25):
+      for name, values in (('rgb', frames[:, :12]), ('audio', frames[:, 12:])):
+        for frame in values:
           video.feature_lists.feature_list[name].feature.add(
-              ).bytes_list.value.append(rng.bytes(size))
+              ).bytes_list.value.append(frame.tobytes())
       writer.write(video.SerializeToString())
+
+
+def test_exported_it_predicts_the_same(case, imported, tmp_path):
+  inputs = case.inputs()
+  expected = case['after3/student_predictions']
+  out = tmp_path / 'export'
+  export.export(str(imported / 'student'), str(out))
+  served = tf.saved_model.load(str(out)).signatures['frames'](**inputs)
+  assert golden.error(served['predictions'], expected) < 2e-6
+
+  records = tmp_path / 'some.tfrecord'
+  _write_records(records, [frames[:count] for frames, count in zip(
+      inputs['frames'].numpy(), inputs['num_frames'])])
+  predict.predict([str(out)], str(records), str(tmp_path / 'predicted'))
+  with open(tmp_path / 'predicted' / 'some.csv', encoding='utf-8') as file:
+    rows = list(csv.reader(file))[1:]
+  assert len(rows) == len(expected)
+  for (_, pairs), row in zip(rows, expected):
+    values = pairs.split()
+    np.testing.assert_allclose(
+        np.float64(values[1::2]), row[np.int32(values[::2])], atol=2e-6)
 
 
 @pytest.mark.parametrize('kind', _KINDS)

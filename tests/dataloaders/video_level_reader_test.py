@@ -100,12 +100,16 @@ def test_another_format_is_told_of_the_first_record():
   stored = _record()
   del stored.features.feature['mean_rgb']
   stored.features.feature['mean_rgb'].bytes_list.value.append(b'abc')
+  empty = _record()
+  empty.features.feature['mean_rgb'].Clear()
   for record, message in (
       (frames, r"no video-level feature 'mean_rgb', but none at all; frame-"
                r"level \['rgb'\].*where these are frame-level records"),
       (_record(mean_audio=None), r"'mean_audio', but \['id', 'labels', 'mean_"),
       (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5; set its "),
-      (stored, "'mean_rgb' is a bytes_list, but its format 'video' is a fl")):
+      (stored, "'mean_rgb' is a bytes_list, but its format 'video' is a "
+       'float_list. Leave the record out.$'),
+      (empty, "'mean_rgb' is empty, but its .*. Leave the record out.$")):
     with pytest.raises(ValueError, match=f'x, record 4: .*{message}'):
       _reader().check_format('x', 4, record.SerializeToString())
   with pytest.raises(ValueError, match="no frame-level feature 'mean_rgb'.*"

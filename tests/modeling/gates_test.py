@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-import tiny
 
 from yt8m_distill.modeling import gates
 
@@ -95,11 +94,6 @@ def test_extreme_values(kind, training):
   assert all(np.isfinite(t).all() for t in (gated, *gradients))
 
 
-def test_replicas_share_their_statistics():
-  """In another Python: devices are set before TensorFlow starts."""
-  tiny.python(__file__)
-
-
 @pytest.mark.parametrize('kind', ['context', 'se'])
 def test_round_trip(kind):
   gate = _gate(kind)
@@ -115,24 +109,3 @@ def test_reduction_errors(reduction):
   with pytest.raises(ValueError,
                      match=f'se_reduction is {reduction}.*between 1 and.*6'):
     gate.build([None, _SIZE])
-
-
-def _compare_replicas():
-  tf.config.set_logical_device_configuration(
-      tf.config.list_physical_devices('CPU')[0],
-      [tf.config.LogicalDeviceConfiguration()] * 2)
-  strategy = tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1'])
-  with strategy.scope():
-    gate = _gate('context')
-  values = strategy.experimental_distribute_values_from_function(
-      lambda context: tf.constant(_x()[:4])[
-          2 * context.replica_id_in_sync_group:][:2])
-  step = tf.function(lambda x: gate(x, training=True))
-  replicas = tf.function(lambda x: strategy.run(step, [x]))(values).values
-  np.testing.assert_allclose(
-      tf.concat(replicas, 0), _gate('context')(_x()[:4], training=True),
-      rtol=1e-4, atol=1e-6)
-
-
-if __name__ == '__main__':
-  _compare_replicas()

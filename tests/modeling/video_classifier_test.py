@@ -220,7 +220,8 @@ def test_backbone_error():
 def test_head_error():
   config = _config()
   config.student.head.type = 'linear'
-  with pytest.raises(ValueError, match="head.type is 'linear': choose one of moe"):
+  with pytest.raises(ValueError,
+                     match="head.type is 'linear': choose one of moe"):
     distiller.build(config)
 
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.checkpoints import folder
+from yt8m_distill.configs import data
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
@@ -90,6 +92,18 @@ def test_features_kept_as_floats_are_exported_so(run, tmp_path):
   with pytest.raises(ValueError, match='is an export.*export it again'):
     ensemble.Ensemble([str(tmp_path / 'out')], 'student', 5,
                       model.features)
+
+
+@pytest.mark.parametrize('trained,stored', [
+    ('bytes', 'video'), ('video', 'floats')])
+def test_frames_and_whole_videos_are_not_exchanged(trained, stored):
+  features = lambda form: [
+      data.Feature(name=name, size=size, format=form)
+      for name, size in (('rgb', 8), ('audio', 4))]
+  model = model_config.ClassifierModel(features=features(trained))
+  with pytest.raises(ValueError, match=f"'{stored}'.* but the network was "
+                     rf"trained on .*'{trained}'\] \(rgb, audio\)"):
+    module_lib.stored_as(model, features(stored))
 
 
 def test_features_of_other_sizes_are_refused(run, tmp_path):

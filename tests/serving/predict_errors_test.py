@@ -11,7 +11,6 @@ import served
 import tensorflow as tf
 
 from yt8m_distill import command
-from yt8m_distill.serving import predict as predict_lib
 
 
 def test_shards_that_would_share_a_file_are_refused(runs, data, tmp_path):

@@ -5,10 +5,10 @@ Context: `id` (2018, 2019) or `video_id` (2017), `labels` (int64; absent in the
 test partitions). Feature lists: per feature one byte string a frame, its values
 uint8. MediaPipe's records have float lists and `clip/data_path`. Video-level
 records are `tf.train.Example`s with one float list a feature, which read as a
-SequenceExample with a context alone. Deviations from the original reader: frames
-stay uint8 and are chosen before they are decoded; a record without frames or
-with features of different length is an error; a record without id is called
-`<shard>:<index>`.
+SequenceExample with a context alone. Deviations from the original reader:
+frames stay uint8 and are chosen before they are decoded; a record without
+frames or with features of different length is an error; a record without id is
+called `<shard>:<index>`.
 
 B records, T frames of the longest, K chosen frames at most, D features, V
 classes. A whole batch is read at once: one call per record costs more than what
@@ -25,7 +25,6 @@ from yt8m_distill.dataloaders import checks
 from yt8m_distill.dataloaders import layout
 from yt8m_distill.modeling import frames as frames_lib
 
-_FORMATS = ('bytes', 'quantized_floats', 'floats', 'video')
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _SEEDS = 2**31 - 1  # how many there are
@@ -64,34 +63,12 @@ class FrameReader:
     Raises:
       ValueError: an argument is out of its range.
     """
-    named = [(f.name, f.size) for f in features]
-    if not features or any(not name or size < 1 for name, size in named):
-      raise ValueError(
-          f'features are {named}: give at least one, each with a name and a '
-          'size of 1 or more.')
-    if len({f.name for f in features}) < len(features):
-      raise ValueError(f'features are {[f.name for f in features]}: give each '
-                       'one once.')
-    formats = {f.format for f in features}
-    if not formats <= set(_FORMATS):
-      raise ValueError(f'formats of features are {sorted(formats)}: choose of '
-                       f'{", ".join(_FORMATS)}.')
-    if 'video' in formats and len(formats) > 1:
-      raise ValueError(f'formats of features are {sorted(formats)}: those of '
-                       'frames and of the whole video cannot be joined; leave '
-                       'either out.')
-    if 'floats' in formats and len(formats) > 1:
-      raise ValueError(f'formats of features are {sorted(formats)}: floats and '
-                       'what is stored in 8 bits cannot be joined; make it '
-                       'quantized_floats.')
-    if 'video' in formats and max_frames != 1:
-      raise ValueError(f'max_frames is {max_frames}, but features of the '
-                       'format video count as 1 frame: set '
-                       'task.model.max_frames to 1.')
+    checks.check_features(features, max_frames)
     for name, value in (('max_frames', max_frames),
                         ('num_classes', num_classes)):
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be 1 or more.')
+    formats = {f.format for f in features}
     self.dtype = tf.float32 if formats <= {'floats', 'video'} else tf.uint8
     self._features = list(features)
     self._as_bytes = formats == {'bytes'}
@@ -105,7 +82,7 @@ class FrameReader:
     self._layout = None
     # To find few frames takes longer than to parse and decode them.
     if self._as_bytes and selection.type == 'all':
-      self._layout = layout.Layout(named)
+      self._layout = layout.Layout([(f.name, f.size) for f in features])
 
   @tf.autograph.experimental.do_not_convert  # Several times faster to trace.
   def __call__(self, paths: tf.Tensor, indices: tf.Tensor,

@@ -3,8 +3,8 @@
 Sources: context gating of "Learnable pooling with context gating for video
 classification" (arXiv 1706.06905), where batch normalisation stands in for the
 bias; the squeeze-and-excitation gate of NeXtVLAD (arXiv 1811.05014). Deviation:
-the normalisation is tf_keras', whose moving averages keep 0.99 of themselves a
-step, not 0.999; under a strategy its statistics are those of all replicas.
+`frame_norm.FrameNorm` normalises, whose moving averages keep 0.99 of themselves
+a step, not 0.999, and whose statistics are those of all replicas.
 
 B videos, R values.
 """
@@ -39,7 +39,7 @@ class ContextGate(_Gate):
 
   def build(self, input_shape):
     self.dense = _dense(input_shape[-1], 'dense')
-    self.norm = _norm()
+    self.norm = frame_norm.FrameNorm(name='norm')
     _build(input_shape, self.dense)
     _build(input_shape, self.norm)
     super().build(input_shape)
@@ -74,7 +74,7 @@ class SqueezeExcitationGate(_Gate):
                        f'({size}).')
     inner = size // self._reduction
     self.squeeze = _dense(inner, 'squeeze')
-    self.norm = _norm()
+    self.norm = frame_norm.FrameNorm(name='norm')
     self.excite = _dense(size, 'excite')
     _build(input_shape, self.squeeze)
     _build([None, inner], self.norm)
@@ -95,10 +95,6 @@ class SqueezeExcitationGate(_Gate):
 
 def _dense(units, name):
   return tf_keras.layers.Dense(units, use_bias=False, name=name)
-
-
-def _norm():
-  return frame_norm.FrameNorm(name='norm')
 
 
 def _build(input_shape, layer):

@@ -181,16 +181,26 @@ def stored_as(model: model_config.ClassifierModel,
     features: as the records have them, in the model's order; none: as trained.
 
   Raises:
-    ValueError: sizes are not those of the model.
+    ValueError: sizes are not those of the model, or frames stand where it knows
+      whole videos, or the other way round.
   """
   if not features:
     return model
+  names = ', '.join(f.name for f in model.features)
   sizes, trained = ([f.size for f in which]
                     for which in (features, model.features))
   if sizes != trained:
     raise ValueError(
         f'--features have the sizes {sizes}, but the network was trained on '
-        f'{trained} ({", ".join(f.name for f in model.features)}).')
+        f'{trained} ({names}).')
+  of_video, trained = ([f.format == 'video' for f in which]
+                       for which in (features, model.features))
+  if of_video != trained:
+    raise ValueError(
+        f'--features have the formats {[f.format for f in features]}, but the '
+        f'network was trained on {[f.format for f in model.features]} ({names})'
+        ': one of frames reads no features of whole videos (format video), nor '
+        'the other way round. Name records of its kind.')
   return model.replace(features=list(features))
 
 

@@ -5,8 +5,8 @@
 
 Every shard becomes OUT/<shard>.csv or .parquet (its name without .tfrecord),
 and of CSV there is OUT/predictions.csv besides, all rows in one file for
-Kaggle. A file appears when it is whole. The same command goes on with the shards that
-are missing; it knows itself by OUT/predict.json.
+Kaggle. A file appears when it is whole. The same command goes on with the
+shards that are missing; it knows itself by OUT/predict.json.
 
 --model takes runs, checkpoints and exports, several separated by commas: their
 predictions are averaged. Parquet holds the `embedding` of a single one.
