@@ -19,12 +19,7 @@ cd "$(dirname "$0")/.."
 [ ! -d "$data/validate" ] || data=$data/validate
 mkdir -p "$out/data"
 settings="DATA=$data"
-if [ -e "$out/settings" ] && [ "$(cat "$out/settings")" != "$settings" ]; then
-  echo "$out was made with '$(cat "$out/settings")', not '$settings':" \
-    "name another OUT." >&2
-  exit 2
-fi
-echo "$settings" >"$out/settings"
+. experiments/claim.sh
 
 echo "1/2 Simulating frames"
 simulate() {  # SPLIT SHARDS VIDEOS: once.

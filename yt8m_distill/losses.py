@@ -2,7 +2,7 @@
 
 Pure functions of tensors, one value per video, in float32 whatever they are
 given. Value and gradient are finite for any prediction in [0, 1], also where
-all predictions of a video are 0, and for any states whose squares float32 holds.
+all predictions of a video are 0, and for states whose squares float32 holds.
 
 B videos, R representation, V classes, K frames of the student.
 """
