@@ -11,7 +11,6 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import lstm
-from yt8m_distill.modeling import lstm_stack
 
 _FEATURES, _CELLS = 3, 2
 _TILES = [1, 2, 3, 100, None]
@@ -145,13 +144,13 @@ def test_gradients_of_moments_come_without_one_of_the_input(case):
 
 def test_few_moments_and_none(case):
   """Each has its state wherever others are asked for."""
-  everything = case.run(2, moments=case.moments)[1]
+  expected, everything, *_ = case.run(2, moments=case.moments)
   for count in (0, 1, 3):
     states, at_moments = lstm.final_states(
         case.x, tf.constant(case.lengths), case.kernels, case.biases, tile=2,
         moments=tf.constant(case.moments[:count]))
     np.testing.assert_array_equal(at_moments, everything[:count])
-    np.testing.assert_array_equal(states, case.run(2)[0])
+    np.testing.assert_array_equal(states, expected)
 
 
 def test_moments_in_a_graph(case):
@@ -295,39 +294,3 @@ def test_saved_model_may_hold_a_training_graph(tmp_path):
   states = tf.saved_model.load(str(tmp_path)).run(
       case.x, tf.constant(case.lengths))
   np.testing.assert_allclose(states, case.expected[0], rtol=2e-6, atol=2e-6)
-
-
-def test_stack_owns_the_variables(case):
-  stack = lstm_stack.LSTMStack(
-      num_cells=_CELLS, num_layers=2, tile=2,
-      kernel_regularizer=tf_keras.regularizers.L2(0.5))
-  stack.build(case.x.shape)
-  for cells in np.split(stack.biases[0].numpy(), 4)[::2]:
-    np.testing.assert_array_equal(cells, np.zeros(_CELLS))
-  np.testing.assert_array_equal(stack.biases[1][_CELLS:2 * _CELLS], [1.0, 1.0])
-  for ours, theirs in zip(stack.kernels + stack.biases,
-                          case.kernels + case.biases):
-    ours.assign(theirs)
-  np.testing.assert_allclose(
-      stack(case.x, tf.constant(case.lengths)), case.expected[0],
-      rtol=2e-6, atol=2e-6)
-  assert stack.state_size == 8
-  assert stack.flops(5) == 2 * 5 * sum(k.numpy().size for k in case.kernels)
-  np.testing.assert_allclose(
-      tf.add_n(stack.losses),
-      0.5 * sum(np.sum(k.numpy()**2) for k in case.kernels), rtol=1e-5)
-
-
-def test_stack_round_trip():
-  stack = lstm_stack.LSTMStack(
-      num_cells=3, num_layers=1, static_shapes=True, input_gradient=False,
-      kernel_regularizer=tf_keras.regularizers.L2(0.25), tile=4, name='lower')
-  again = lstm_stack.LSTMStack.from_config(stack.get_config())
-  assert again.get_config() == stack.get_config()
-  assert again.name == 'lower' and again.state_size == 6
-
-
-@pytest.mark.parametrize('name', ['num_cells', 'num_layers'])
-def test_size_errors(name):
-  with pytest.raises(ValueError, match=f'{name} is 0.*at least 1'):
-    lstm_stack.LSTMStack(**{'num_cells': 2, 'num_layers': 1, name: 0})

@@ -1,0 +1,48 @@
+"""A stack of LSTM layers: its variables, what it computes and costs."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from yt8m_distill.modeling import lstm
+from yt8m_distill.modeling import lstm_stack
+
+
+def test_owns_the_variables():
+  rng = np.random.default_rng(0)
+  x = tf.constant(rng.normal(size=[3, 5, 4]), tf.float32)
+  lengths = tf.constant([5, 0, 2])
+  stack = lstm_stack.LSTMStack(
+      num_cells=2, num_layers=2, tile=2,
+      kernel_regularizer=tf_keras.regularizers.L2(0.5))
+  stack.build(x.shape)
+  for bias in stack.biases:  # That of the forget gate is 1.
+    np.testing.assert_array_equal(bias, [0, 0, 1, 1, 0, 0, 0, 0])
+  for variable in stack.kernels + stack.biases:
+    variable.assign(rng.normal(size=variable.shape))
+  np.testing.assert_allclose(
+      stack(x, lengths),
+      lstm.final_states(x, lengths, stack.kernels, stack.biases, tile=2),
+      rtol=2e-6, atol=2e-6)
+  assert stack.state_size == 8
+  kernels = [kernel.numpy() for kernel in stack.kernels]
+  assert stack.flops(5) == 2 * 5 * sum(k.size for k in kernels)
+  np.testing.assert_allclose(
+      tf.add_n(stack.losses), 0.5 * sum(np.sum(k**2) for k in kernels),
+      rtol=1e-5)
+
+
+def test_round_trip():
+  stack = lstm_stack.LSTMStack(
+      num_cells=3, num_layers=1, static_shapes=True, input_gradient=False,
+      kernel_regularizer=tf_keras.regularizers.L2(0.25), tile=4, name='lower')
+  again = lstm_stack.LSTMStack.from_config(stack.get_config())
+  assert again.get_config() == stack.get_config()
+  assert again.name == 'lower' and again.state_size == 6
+
+
+@pytest.mark.parametrize('name', ['num_cells', 'num_layers'])
+def test_size_errors(name):
+  with pytest.raises(ValueError, match=f'{name} is 0.*at least 1'):
+    lstm_stack.LSTMStack(**{'num_cells': 2, 'num_layers': 1, name: 0})
