@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
-# A file stays in one process: its fixtures are made once.
-exec "$python" -m pytest -q --durations=10 -n auto --dist loadfile \
+# A file stays in one process: its fixtures are made once. One process more than
+# there are cores, for some tests wait for others that they start.
+processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
+exec "$python" -m pytest -q --durations=10 -n "$processes" --dist loadfile \
   --no-loadscope-reorder "$@"
