@@ -1,14 +1,8 @@
 """Single networks: their task, and the experiments that train them.
 
-<<<<<<< HEAD
 `yt8m_distill_single` trains one from scratch: the paper's skyline and
 baselines. `yt8m_distill_finetune` trains a student on that was distilled
 before.
-=======
-`yt8m_distill_single` trains one from scratch: the paper's skyline and its
-baselines.
-`yt8m_distill_finetune` trains a student on that was distilled before.
->>>>>>> 2003bff
 """
 
 import dataclasses
