@@ -1,6 +1,5 @@
 """The regular layout of records, and whatever else they are read from."""
 
-import numpy as np
 import pytest
 import reading
 import tensorflow as tf
