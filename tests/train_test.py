@@ -187,8 +187,15 @@ def test_unknown_name_is_named(configure, argument, words):
 def test_unknown_key_in_yaml_is_named(configure, tmp_path):
   path = tmp_path / 'own.yaml'
   path.write_text('task: {model: {student: {backbone: {num_cels: 5}}}}')
-  with pytest.raises(KeyError, match='num_cels'):
+  with pytest.raises(ValueError, match='num_cels.*Correct the name in'):
     configure(f'--config_file={path}')
+
+
+def test_fault_of_the_code_keeps_its_traceback(monkeypatch):
+  """It is no bad input, and must not be told as such."""
+  monkeypatch.setattr(train, 'run', lambda _: {}['absent'])
+  with pytest.raises(KeyError, match='absent'):
+    train.main([])
 
 
 def test_unknown_experiment_is_named():
@@ -221,9 +228,6 @@ def test_missing_input_path_is_an_error(tmp_path):
 
 @pytest.mark.parametrize('error,text', [
     (ValueError('chunks is 3.'), 'chunks is 3.'),
-    (KeyError("The key 'clases' does not exist."),
-     "The key 'clases' does not exist. Correct its name in --config_file or "
-     '--params_override.'),
     (tf.errors.InvalidArgumentError(
         None, None, 'Graph execution error:\n\nassertion failed: [a.tfrecord, '
         'record 0: bad.]\n\t [[{{node Assert}}]]'),

@@ -98,7 +98,12 @@ def _evaluate_continuously(runner):
 def run(flags_obj) -> dict:
   """Runs what the flags say; returns the metrics of a post evaluation."""
   gin.parse_config_files_and_bindings(flags_obj.gin_file, flags_obj.gin_params)
-  params = train_utils.parse_configuration(flags_obj, lock_return=False)
+  try:
+    params = train_utils.parse_configuration(flags_obj, lock_return=False)
+  except LookupError as error:
+    raise ValueError(
+        f'{error.args[0]} Correct the name in --experiment, --config_file or '
+        '--params_override.') from error
   schedule.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
@@ -155,13 +160,9 @@ def main(_):
     logging.set_verbosity(logging.INFO)
   try:
     run(FLAGS)
-  except (ValueError, LookupError, OSError, tf.errors.OpError) as error:
+  except (ValueError, OSError, tf.errors.OpError) as error:
     logging.debug('Where:', exc_info=True)
-    text = command.message(error)
-    if isinstance(error, KeyError):  # A field that the configuration lacks.
-      text = (f'{error.args[0]} Correct its name in --config_file or '
-              '--params_override.')
-    sys.exit(f'Error: {text}')
+    sys.exit(f'Error: {command.message(error)}')
 
 
 if __name__ == '__main__':

@@ -18,7 +18,8 @@ from yt8m_distill.modeling import frame_norm
 class _Gate(tf_keras.layers.Layer):
   """sigmoid(f(x)) * x for x float [B, R], in the type of x.
 
-  The sigmoid is computed in float32, and x is not rounded, whatever the policy.
+  The sigmoid is computed in float32, and the gate rounds no x, whatever the
+  policy.
   A subclass has f as `logits`, and builds it.
   """
 
