@@ -18,9 +18,8 @@ from yt8m_distill.modeling import frame_norm
 class _Gate(tf_keras.layers.Layer):
   """sigmoid(f(x)) * x for x float [B, R], in the type of x.
 
-  The sigmoid is computed in float32, and the gate rounds no x, whatever the
-  policy.
-  A subclass has f as `logits`, and builds it.
+  The sigmoid is computed in float32, and x passes as it came, whatever the
+  policy. A subclass has f as `logits`, and builds it.
   """
 
   def __init__(self, **kwargs):
