@@ -63,7 +63,8 @@ def final_states(x: tf.Tensor,
   """
   layers = len(kernels)
   dtype = tf.as_dtype(dtype or x.dtype)
-  width = 2 * layers * (kernels[0].shape[1] // 4)
+  cells = kernels[0].shape[1] // 4
+  width = 2 * layers * cells
 
   @tf.custom_gradient
   def run(x_NLD, *weights):
@@ -76,31 +77,24 @@ def final_states(x: tf.Tensor,
 
     def forward(keep):
       """All tiles: states, last and wanted ones, and what to keep of steps."""
-      def arrays(steps):
-        return [_layer_arrays(steps, w, tiles.known_rows) for w in kernels]
-
       states = _array(tiles.count, [tiles.known_rows, width])
       picked = [_array(tiles.count, [wanted.known_rows, width])] if (
           wanted) else []
-      kept = arrays(tiles.steps_in_all) if keep else []
+      kept = [[tiles.room(cells) for _ in range(6)]
+              for _ in kernels] if keep else []
 
       def body(k, states, picked, kept):
-        kept_k, offset = (kept, k * tiles.steps) if keep else (
-            arrays(tiles.steps), 0)
-        kept_k = _forward_tile(tiles.inputs(k), kernels, biases, kept_k,
-                               offset, dtype)
-        steps = [_read_steps(a, offset, tiles.steps)
-                 for *_, c, h in kept_k for a in (c, h)]
+        values = _forward_tile(tiles.inputs(k), kernels, biases, dtype, keep)
+        steps = [v for c, h, *_ in values for v in (c, h)]
         state = _pick_final(steps, tiles.lengths(k))
         picked = [a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1))
                   for a in picked]
-        return k + 1, states.write(k, state), picked, kept_k if keep else kept
+        if keep:
+          kept = tf.nest.map_structure(
+              lambda room, v: tiles.keep(room, v, k), kept, values)
+        return k + 1, states.write(k, state), picked, kept
 
-      _, states, picked, kept = _loop(
-          tiles.count, body, (0, states, picked, kept))
-      # As tensors: a SavedModel cannot hold a gradient that captures arrays.
-      return states, picked, [[tiles.join_steps(a) for a in layer]
-                              for layer in kept]
+      return _loop(tiles.count, body, (0, states, picked, kept))[1:]
 
     states, picked, kept_forward = forward(keep=training)
 
@@ -117,7 +111,7 @@ def final_states(x: tf.Tensor,
         d_tile, gradients = _backward_tile(
             tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
             d_steps, kernels,
-            [[tiles.steps_of(v, k) for v in layer] for layer in kept], dtype,
+            tf.nest.map_structure(lambda v: tiles.kept(v, k), kept), dtype,
             input_gradient)
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
@@ -151,31 +145,20 @@ def _array(size, shape) -> tf.TensorArray:
                         infer_shape=False, clear_after_read=False)
 
 
-def _layer_arrays(size, kernel, rows):
-  """Per step [n, H]: gates i, f, g, o, cell state, output."""
-  return [_array(size, [rows, kernel.shape[1] // 4]) for _ in range(6)]
-
-
-def _read_steps(array, offset, steps) -> tf.Tensor:
-  """Reads what the steps of a tile wrote from offset, [L, n, H]."""
-  # Of no other tile; TFLite can stack an array, but not gather from it.
-  if tf.get_static_value(array.size()) == steps:
-    values = array.stack()
-    return tf.ensure_shape(values, [steps, *values.shape[1:]])
-  return array.gather(offset + tf.range(steps))
-
-
 def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
   """a @ b computed in `dtype`, returned in float32."""
   return tf.cast(
       tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
 
 
-def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
-  """Runs all layers over a tile and returns the arrays, written from offset."""
-  steps = x_LnD.shape[0]
-  written = []
-  for kernel, bias, arrays in zip(kernels, biases, kept):
+def _forward_tile(x_LnD, kernels, biases, dtype, keep):
+  """Runs all layers over a tile.
+
+  Returns:
+    Per layer, [L, n, H] of cell state, output and, to keep, gates i, f, g, o.
+  """
+  steps, layers = x_LnD.shape[0], []
+  for kernel, bias in zip(kernels, biases):
     features, cells = x_LnD.shape[2], kernel.shape[1] // 4
     recurrent = kernel[features:]
     product = _matmul(lstm_tiles.flat(x_LnD), kernel[:features], dtype)
@@ -188,14 +171,15 @@ def _forward_tile(x_LnD, kernels, biases, kept, offset, dtype):
       i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
       c = f * c + i * g
       h = o * tf.tanh(c)
-      arrays = [a.write(offset + t, v)
-                for a, v in zip(arrays, (i, f, g, o, c, h))]
+      arrays = [a.write(t, v) for a, v in zip(arrays, (c, h, i, f, g, o))]
       return (t + 1, c, h, *arrays)
 
+    shape = [x_LnD.shape[1], cells]
+    arrays = [_array(steps, shape) for _ in range(6 if keep else 2)]
     arrays = _loop(steps, step, (0, zero, zero, *arrays))[3:]
-    x_LnD = _read_steps(arrays[-1], offset, steps)
-    written.append(list(arrays))
-  return written
+    layers.append([tf.ensure_shape(a.stack(), [steps, *shape]) for a in arrays])
+    x_LnD = layers[-1][1]
+  return layers
 
 
 def _pick_final(steps, lengths) -> tf.Tensor:
@@ -218,7 +202,7 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
   d_kernels, d_biases = [], []
   d_x = None
   for layer in reversed(range(len(kernels))):
-    kernel, arrays = kernels[layer], kept[layer]
+    kernel, values = kernels[layer], kept[layer]
     cells = kernel.shape[1] // 4
     features = kernel.shape[0] - cells
     d_c_final, d_h_final = d_finals[2 * layer:2 * layer + 2]
@@ -229,8 +213,8 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
 
     def step(k, d_c, d_h, d_gates):
       t = steps - 1 - k
-      i, f, g, o, c = (a[t] for a in arrays[:5])
-      c_before = tf.cond(tf.greater(t, 0), lambda: arrays[4][t - 1],
+      c, _, i, f, g, o = (a[t] for a in values)
+      c_before = tf.cond(tf.greater(t, 0), lambda: values[0][t - 1],
                          lambda: zero)
       last = tf.cast(lengths[:, None] == t + 1, tf.float32)
       d_h += last * d_h_final
@@ -249,8 +233,8 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
 
     d_gates = _loop(steps, step, (0, zero, zero, _array(
         steps, [x_LnD.shape[1], 4 * cells])))[3].stack()
-    inputs = kept[layer - 1][-1] if layer else x_LnD
-    outputs = arrays[-1][:-1]
+    inputs = kept[layer - 1][1] if layer else x_LnD
+    outputs = values[1][:-1]
     flat = lstm_tiles.flat(d_gates)
     d_kernels.append(tf.concat([
         _matmul(lstm_tiles.flat(a), d, dtype, transpose_a=True)

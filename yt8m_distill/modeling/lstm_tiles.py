@@ -41,7 +41,6 @@ class Tiles:
 
   Attributes:
     steps: L.
-    steps_in_all: of all tiles.
     count: tiles.
     dense: one tile holds all sequences, those of length 0 too.
     known_rows: how many sequences a tile holds, where that is known.
@@ -65,7 +64,6 @@ class Tiles:
       # At least one, if of no rows: nothing then has to be special.
       self.count = tf.maximum(-(-self._num_rows // tile), 1)
       self._size = -(-self._num_rows // self.count)
-    self.steps_in_all = self.count * self.steps
 
   def slice(self, rows, k):
     """Tile k of values per running sequence."""
@@ -82,22 +80,33 @@ class Tiles:
                   self.steps + steps)
     return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
 
-  def join_steps(self, array):
-    """Joins what all steps of all tiles wrote; see steps_of()."""
-    return array.stack() if self.dense else array.concat()
+  def room(self, size):
+    """Where keep() puts what all steps of all tiles make, `size` wide."""
+    # One tensor, written in place: tiles that are joined in the end take twice
+    # the room, and a SavedModel's gradients cannot capture arrays.
+    return None if self.dense else tf.zeros(
+        [self._num_rows * self.steps, size])
 
-  def steps_of(self, joined, k):
-    """What the steps of tile k wrote, [L, n, H]."""
+  def keep(self, room, values, k):
+    """Puts what the steps of tile k made, [L, n, H], where it belongs."""
     if self.dense:
-      return joined
-    return unflat(joined[self.start(k):self.start(k + 1)], self.steps)
+      return values
+    rows = flat(values)
+    places = self.start(k) + tf.range(tf.shape(rows)[0])
+    return tf.tensor_scatter_nd_update(room, places[:, None], rows)
+
+  def kept(self, room, k):
+    """Returns what keep() got of tile k."""
+    if self.dense:
+      return room
+    return unflat(room[self.start(k):self.start(k + 1)], self.steps)
 
   def start(self, k):
-    """Where tile k starts in the rows of join_steps()."""
+    """Where tile k starts in the rows of room()."""
     return k * self.steps * self._size
 
   def places(self, sequences, steps):
-    """Where steps of running sequences stand in the rows of join_steps()."""
+    """Where steps of running sequences stand in the rows of room()."""
     if not self.dense:
       sequences = tf.searchsorted(self._rows.numbers, sequences)
     before = sequences // self._size * self._size
