@@ -26,8 +26,8 @@ from absl import app
 from absl import flags
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
+from official.modeling import performance
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import frames as frames_lib
@@ -39,7 +39,8 @@ _CELLS = flags.DEFINE_integer(
     lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 64, 'Videos per step.', lower_bound=1)
 _PRECISION = flags.DEFINE_enum(
-    'precision', 'float32', ['float32', 'mixed_bfloat16'], 'Keras policy.')
+    'precision', 'float32', ['float32', 'bfloat16', 'float16'],
+    'Of matrix products; float16 scales the loss.')
 _CLASSES = flags.DEFINE_integer(
     'classes', 4716, 'Number of classes.', lower_bound=1)
 _EVERY_N = flags.DEFINE_integer(
@@ -175,10 +176,16 @@ def _cases():
     {name: (function that returns one number, FLOPs)}, and a function that
     raises unless the plain graph computes the same.
   """
+  dtype = _PRECISION.value
+  if dtype != 'float32':
+    performance.set_mixed_precision_policy(dtype)
   params = config.yt8m_distill(
       every_n=_EVERY_N.value, student_chunks=_STUDENT_CHUNKS.value,
       num_cells=_CELLS.value, num_classes=_CLASSES.value,
       batch_size=_BATCH.value)
+  if dtype == 'float16':
+    params.override({'runtime': {
+        'mixed_precision_dtype': dtype, 'loss_scale': 'dynamic'}})
   model_params = params.task.model
   rng = np.random.default_rng(0)
   size = sum(feature.size for feature in model_params.features)
@@ -242,12 +249,12 @@ def _check_same(model, plain, inputs):
 
 
 def main(_):
-  tf_keras.mixed_precision.set_global_policy(_PRECISION.value)
   lstm_stack.CPU_TILE = _TILE.value
   cases, check_same = _cases()
   products = {'matmul float32': _matmul(tf.float32)}
   if _PRECISION.value != 'float32':
-    products['matmul bfloat16'] = _matmul(tf.bfloat16)
+    dtype = _PRECISION.value
+    products[f'matmul {dtype}'] = _matmul(tf.as_dtype(dtype))
   memory = {'start': _peak_mib()}
   for name, (run, _) in cases.items():
     _seconds(run)
