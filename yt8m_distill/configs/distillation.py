@@ -34,7 +34,9 @@ class DistillationLoss(classification.LabelLoss):
 
   Attributes:
     label_weight: of L_CE.
-    representation_weight: of L_REP.
+    representation_weight: of L_REP, a sum of squares of states that have no
+      bound: at 1, as in the paper, it drowns the other losses
+      (experiments/study/paper.yaml).
     prediction_weight: of L_PRED.
     prediction_kind: distance of L_PRED.
     prediction_temperature: T of 'kl': predictions are raised to 1/T and
@@ -45,7 +47,7 @@ class DistillationLoss(classification.LabelLoss):
     schedule: of the weights of L_REP, L_PRED and L_INT.
   """
   label_weight: float = 1.0
-  representation_weight: float = 1.0
+  representation_weight: float = 1e-3
   prediction_weight: float = 1.0
   prediction_kind: str = 'kl'  # kl | mse | bce
   prediction_temperature: float = 1.0
@@ -95,7 +97,7 @@ def yt8m_distill(training: str = 'parallel',
                  learning_rate: float = 1e-3,
                  learning_rate_decay: float = 0.95,
                  adam_epsilon: float = 1e-7,
-                 representation_weight: float = 1.0,
+                 representation_weight: float = 1e-3,
                  prediction_reduction: str = 'mean',
                  seed: int = 0) -> cfg.ExperimentConfig:
   """Teacher that sees all frames, student that sees some of them.
