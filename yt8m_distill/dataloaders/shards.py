@@ -39,6 +39,14 @@ class Skipped:
   records: int = 0
   shard_tails: int = 0
 
+  @property
+  def total(self) -> int:
+    return self.records + self.shard_tails
+
+  def __add__(self, other: 'Skipped') -> 'Skipped':
+    return Skipped(self.records + other.records,
+                   self.shard_tails + other.shard_tails)
+
 
 _lock = threading.Lock()
 _skipped = Skipped()
@@ -229,8 +237,7 @@ def _records_from(path: str, offset: int) -> tf.data.Dataset:
 def _count(records: int = 0, shard_tails: int = 0):
   global _skipped
   with _lock:  # Files are read side by side.
-    _skipped = Skipped(_skipped.records + records,
-                       _skipped.shard_tails + shard_tails)
+    _skipped += Skipped(records, shard_tails)
 
 
 def _payload_length(f, offset: int, size: int) -> Optional[int]:
