@@ -29,8 +29,15 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
     raise ValueError(
         "runtime.distribution_strategy is 'parameter_server', under which the "
         "Garden's trainer cannot evaluate. Set it to multi_worker_mirrored.")
-  resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-  workers = sum(map(len, resolver.cluster_spec().as_dict().values()))
+  try:
+    spec = tf.distribute.cluster_resolver.TFConfigClusterResolver(
+        ).cluster_spec().as_dict()
+  except (AttributeError, TypeError, ValueError) as error:
+    raise ValueError(
+        f'TF_CONFIG is {os.environ["TF_CONFIG"]!r}, which names no cluster: '
+        'write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": '
+        '"worker", "index": 0}}, or unset it.') from error
+  workers = sum(map(len, spec.values()))
   if workers > 1 and mode == 'continuous_eval':
     raise ValueError(
         f'TF_CONFIG names {workers} processes, but --mode=continuous_eval is '

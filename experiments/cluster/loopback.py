@@ -20,6 +20,7 @@ import sys
 import time
 
 _CONFIG = pathlib.Path(__file__).with_name('multi_worker.yaml')
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 5  # seconds to end in, before a worker is killed
 
 
@@ -55,6 +56,8 @@ def _wait(workers):
 
 
 def _stop(workers):
+  for number in _SIGNALS:  # A second one finds the end under way.
+    signal.signal(number, signal.SIG_IGN)
   for worker in workers:
     worker.terminate()
   deadline = time.monotonic() + _GRACE
@@ -66,8 +69,8 @@ def _stop(workers):
       worker.wait()
 
 
-def _interrupt(*_):
-  raise KeyboardInterrupt
+def _interrupt(number, _):
+  sys.exit(128 + number)
 
 
 def main():
@@ -84,16 +87,14 @@ def main():
   args.logs.mkdir(parents=True, exist_ok=True)
   logs = [args.logs / f'worker-{i}.log' for i in range(args.workers)]
   addresses = _free_addresses(args.workers)
-  signal.signal(signal.SIGTERM, _interrupt)
+  for number in _SIGNALS:
+    signal.signal(number, _interrupt)
   workers = []
   try:
     for index, log in enumerate(logs):
       workers.append(_start(index, addresses, log, flags))
       print(f'Worker {index}: process {workers[-1].pid}, log {log}', flush=True)
     failed = _wait(workers)
-  except KeyboardInterrupt:
-    print('Stopped.', file=sys.stderr)
-    return 128 + signal.SIGINT
   finally:
     _stop(workers)
   if not failed:

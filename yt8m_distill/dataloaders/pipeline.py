@@ -183,7 +183,9 @@ class _Source:
     params = self._params
 
     def read(path, size, place):
-      records = shards.read(path, size, params.skip_corrupt_records)
+      # Where records are dealt, every pipeline reads all files.
+      records = shards.read(path, size, params.skip_corrupt_records,
+                            self._shard_files or self._id == 0)
       if seed is None:
         return records
       # By place, since a bag may hold a file twice.
