@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill import cluster
+from experiments.cluster import data_service
 from yt8m_distill import report
 from yt8m_distill.tasks import gather
 
@@ -34,23 +34,25 @@ _TF_CONFIG = json.dumps({'cluster': {'worker': ['127.0.0.1:1', '127.0.0.1:2']},
 
 def _flags(folder, **values):
   """Of the driver, but for mode and folder; batches of 6 are for 1 to 3."""
-  return [tiny.override(
-      task__model__network__backbone__type='yt8m_average',
-      task__model__network__head__type='logistic',
-      task__model__network__frames__type='all',
-      task__train_data__input_path=folder / 'train.tfrecord',
-      task__train_data__global_batch_size=6,
-      task__train_data__shuffle_buffer_size=5,
-      task__validation_data__input_path=f"'{folder}/validate?.tfrecord'",
-      task__validation_data__global_batch_size=6,
-      task__validation_data__skip_corrupt_records=True,
-      trainer__train_steps=_STEPS, trainer__validation_interval=_INTERVAL,
-      trainer__checkpoint_interval=2, trainer__steps_per_loop=1,
-      trainer__summary_interval=1,
-      trainer__continuous_eval_timeout=60,
+  return [tiny.override(**{
+      'task__model__network__backbone__type': 'yt8m_average',
+      'task__model__network__head__type': 'logistic',
+      'task__model__network__frames__type': 'all',
+      'task__train_data__input_path': folder / 'train.tfrecord',
+      'task__train_data__global_batch_size': 6,
+      'task__train_data__shuffle_buffer_size': 5,
+      'task__validation_data__input_path': f"'{folder}/validate?.tfrecord'",
+      'task__validation_data__global_batch_size': 6,
+      'task__validation_data__skip_corrupt_records': True,
+      'trainer__train_steps': _STEPS,
+      'trainer__validation_interval': _INTERVAL,
+      'trainer__checkpoint_interval': 2,
+      'trainer__steps_per_loop': 1,
+      'trainer__summary_interval': 1,
+      'trainer__continuous_eval_timeout': 60,
       # Else Adam would blow up differences of rounding.
-      trainer__optimizer_config__optimizer__adam__epsilon=0.01,
-      **values)]
+      'trainer__optimizer_config__optimizer__adam__epsilon': 0.01,
+      **values})]
 
 
 def _command(workers, folder, *flags):
@@ -263,3 +265,18 @@ def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
     tiny.run_driver('train', tmp_path / 'run', *_flags(
         folder, runtime__distribution_strategy='multi_worker_mirrored'),
                     experiment='yt8m_distill_single')
+
+
+def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
+  dispatcher = data_service.start(0, '')
+  address = dispatcher.target.split('://')[1]
+  workers = [data_service.start(0, address) for _ in range(2)]
+  run = tmp_path / 'run'
+  with tiny.eagerly():
+    tiny.run_driver('train', run, f'--tf_data_service={dispatcher.target}',
+                    *_flags(folder, trainer__train_steps=4,
+                            task__train_data__enable_tf_data_service=True),
+                    experiment='yt8m_distill_single')
+  assert len(_scalars(run, 'train')['training_loss']) == 4
+  # Not from here: the workers have done the reading.
+  assert all(worker._num_tasks() for worker in workers)
