@@ -6,8 +6,8 @@ against one process that never stopped.
 
 import json
 import os
-import pathlib
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -20,7 +20,6 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from experiments.cluster import data_service
 from yt8m_distill import report
 from yt8m_distill.tasks import gather
 
@@ -268,9 +267,11 @@ def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
 
 
 def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
-  dispatcher = data_service.start(0, '')
+  start = runpy.run_path(
+      str(tiny.ROOT / 'experiments/cluster/data_service.py'))['start']
+  dispatcher = start(0, '')
   address = dispatcher.target.split('://')[1]
-  workers = [data_service.start(0, address) for _ in range(2)]
+  workers = [start(0, address) for _ in range(2)]
   run = tmp_path / 'run'
   with tiny.eagerly():
     tiny.run_driver('train', run, f'--tf_data_service={dispatcher.target}',
