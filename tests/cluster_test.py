@@ -17,7 +17,6 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 import tiny
 
 from yt8m_distill import report
