@@ -266,6 +266,16 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
     whole = _evaluate(predictions, labels, 5)
     self.assertEqual(evaluation.result(), whole.result())
 
+  def test_merged_shares_are_the_whole(self):
+    predictions, labels = _random_case(2)
+    whole, empty, *others = (
+        _evaluate(predictions[rows], labels[rows], 5)
+        for rows in (slice(60), slice(0), slice(7), slice(7, 60)))
+    for other in others:
+      empty.merge(other)
+    self.assertEqual(empty.result(), whole.result())
+    self.assertAllEqual(empty.positives, whole.positives)
+
   def test_keeps_no_reference_to_what_it_was_given(self):
     evaluation = metrics.GlobalMetrics(2)
     scores = np.float32([[.9, .1]])

@@ -213,6 +213,14 @@ class GlobalMetrics:
     self._positives_V += positives
     self._blocks.append(_pack(scores.ravel(), classes.ravel(), hits.ravel()))
 
+  def merge(self, other):
+    """Adds what was added to another of the same classes."""
+    self._num_videos += other._num_videos
+    self._hit_at_one_sum += other._hit_at_one_sum
+    self._perr_sum += other._perr_sum
+    self._positives_V += other._positives_V
+    self._blocks += other._blocks
+
   def average_precisions(self):
     """Returns the AP of each class, float64 [V]; 0 without positive labels."""
     return self._average_precisions(self._sorted_keys())

@@ -20,13 +20,12 @@ from absl import logging
 import gin
 import tensorflow as tf
 
-from official.common import distribute_utils
 from official.common import flags as tfm_flags
 from official.core import task_factory
-from official.core import train_lib
 from official.core import train_utils
 from official.modeling import performance
 import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill import cluster
 from yt8m_distill import command
 from yt8m_distill import progress
 from yt8m_distill import schedule
@@ -57,7 +56,7 @@ def _fix_shapes(params):
       network.backbone.get().static_shapes = True
 
 
-def _catch_up(runner):
+def _catch_up(runner, model_dir):
   """Trains to a multiple of the validation interval, and evaluates there.
 
   Orbit counts the interval from the step at which a run is resumed; and where
@@ -68,7 +67,7 @@ def _catch_up(runner):
   due = -(-runner.trainer.global_step.numpy() // interval) * interval
   controller.train(min(due, trainer.train_steps),
                    checkpoint_at_completion=False)
-  last = evaluation.read(runner.model_dir)
+  last = evaluation.read(model_dir)
   if not last or last['step'] != runner.trainer.global_step.numpy():
     controller.evaluate(trainer.validation_steps)
 
@@ -104,10 +103,12 @@ def run(flags_obj) -> dict:
     raise ValueError(
         f'{error.args[0]} Correct the name in --experiment, --config_file or '
         '--params_override.') from error
+  model_dir, mode = flags_obj.model_dir, flags_obj.mode
+  strategy = cluster.create_strategy(params.runtime, mode)
+  chief = strategy.extended.should_checkpoint
   schedule.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
-  model_dir, mode = flags_obj.model_dir, flags_obj.mode
   if flags_obj.experiment == 'yt8m_distill_finetune' and 'train' in mode and (
       not params.task.init_checkpoint
       and not tf.train.latest_checkpoint(model_dir)):
@@ -121,25 +122,21 @@ def run(flags_obj) -> dict:
     raise ValueError(
         f'There is no checkpoint in {model_dir} to evaluate. Train first, or '
         'name a run that was trained in --model_dir.')
-  _check_writable(model_dir)
-  runtime = params.runtime
-  if runtime.mixed_precision_dtype:
-    performance.set_mixed_precision_policy(runtime.mixed_precision_dtype)
-  strategy = distribute_utils.get_distribution_strategy(
-      distribution_strategy=runtime.distribution_strategy,
-      all_reduce_alg=runtime.all_reduce_alg,
-      num_gpus=runtime.num_gpus,
-      tpu_address=runtime.tpu)
+  if chief:
+    _check_writable(model_dir)
+  precision = params.runtime.mixed_precision_dtype
+  if precision:
+    performance.set_mixed_precision_policy(precision)
   with strategy.scope():
     task = task_factory.get_task(params.task, logging_dir=model_dir)
   show = progress.Progress(params.task.train_data.global_batch_size,
                            params.trainer.train_steps, model_dir)
-  runner = train_lib.OrbitExperimentRunner(
-      distribution_strategy=strategy, task=task, mode=mode, params=params,
-      model_dir=model_dir, train_actions=[show],
-      eval_actions=[show.after_evaluation])
+  runner = cluster.build_runner(
+      model_dir, strategy, {'train_actions': [show],
+                            'eval_actions': [show.after_evaluation]},
+      task=task, mode=mode, params=params)
   # Not before: the model must fit the run whose params.yaml this replaces.
-  if 'train' in mode:
+  if chief and 'train' in mode:
     train_utils.serialize_config(params, model_dir)
     evaluation.write_text(os.path.join(model_dir, 'config.gin'),
                           gin.config_str())
@@ -149,9 +146,10 @@ def run(flags_obj) -> dict:
       _evaluate_continuously(runner)
     else:
       if mode == 'train_and_eval' and runner.trainer.global_step.numpy():
-        _catch_up(runner)
+        _catch_up(runner, model_dir)
       _, logs = runner.run()
-  train_utils.save_gin_config(mode, model_dir)
+  if chief:
+    train_utils.save_gin_config(mode, model_dir)
   return logs
 
 

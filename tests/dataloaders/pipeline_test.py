@@ -122,6 +122,16 @@ def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
   assert epochs(2)[0] != first[0]
 
 
+@pytest.mark.parametrize('cache', [False, True])
+def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
+  params = _params(path, True, 10, cache=cache)  # No epoch is whole batches.
+  whole = _batches(params, 12)
+  for start in (0, 7):
+    parts = [_batches(params, 5, _context(5, i), start) for i in range(5)]
+    for batch, shares in zip(whole[start:], zip(*parts)):
+      assert sorted(_flat(shares)) == sorted(batch)
+
+
 @pytest.mark.parametrize('pipelines', [2, 5])
 def test_pipelines_share_each_training_epoch(path, pipelines):
   params = _params(path, True, pipelines, shuffle_buffer_size=3)
@@ -220,6 +230,21 @@ def test_corrupt_shard(tmp_path, how):
   lenient = _params(path, True, 1, skip_corrupt_records=True)
   epochs = _flat(_batches(lenient, 2 * len(left)))
   assert sorted(epochs) == sorted(2 * left)
+
+
+@pytest.mark.parametrize('pipelines', [2, 3])
+def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
+  path = _write(tmp_path, (4, 4))
+  broken = tmp_path / '0.tfrecord'
+  content = bytearray(broken.read_bytes())
+  content[20] ^= 0xFF
+  broken.write_bytes(bytes(content))
+  before = shards.skipped()
+  params = _params(path, False, 6, skip_corrupt_records=True)
+  parts = [_batches(params, None, _context(pipelines, i))
+           for i in range(pipelines)]
+  assert sorted(_flat(map(_flat, parts))) == list(range(1, 8))
+  assert before + shards.Skipped(records=1) == shards.skipped()
 
 
 def test_empty_shard(tmp_path):

@@ -109,8 +109,12 @@ class _Source:
     self._pipelines = context.num_input_pipelines if sharding else 1
     self._id = context.input_pipeline_id if sharding else 0
     self._shard_files = self._num_files >= self._pipelines
-    consumed = (start_step * params.global_batch_size
-                // context.num_input_pipelines)
+    # A training stream of records is dealt behind the shuffle: the pipelines'
+    # batches together are those of a single one.
+    self._deal = params.is_training and not self._shard_files
+    consumed = start_step * params.global_batch_size
+    if not self._deal:
+      consumed //= context.num_input_pipelines
     if params.enable_tf_data_service and start_step:
       logging.warning('A tf.data service cannot go on where it stopped: the '
                       'data order starts afresh at step %d.', start_step)
@@ -129,7 +133,7 @@ class _Source:
       return 0  # The bag holds more or fewer records than the set.
     if self._pipelines > 1 and self._shard_files:
       return 0  # Files differ in length, and every epoch deals them anew.
-    return -(-(total - self._id) // self._pipelines)
+    return total
 
   def records(self) -> tf.data.Dataset:
     """All epochs; a single one for evaluation, or to be cached."""
@@ -158,7 +162,8 @@ class _Source:
           reshuffle_each_iteration=False)
 
     numbers = tf.data.Dataset.range(self._start_epoch, tf.int64.max)
-    return numbers.flat_map(epoch).skip(self._skip)
+    stream = numbers.flat_map(epoch).skip(self._skip)
+    return stream.shard(self._pipelines, self._id) if self._deal else stream
 
   def _read(self, order: tf.Tensor, cycle_length: int,
             seed: Optional[tf.Tensor] = None) -> tf.data.Dataset:
@@ -178,7 +183,9 @@ class _Source:
     params = self._params
 
     def read(path, size, place):
-      records = shards.read(path, size, params.skip_corrupt_records)
+      # Where records are dealt, every pipeline reads all files.
+      records = shards.read(path, size, params.skip_corrupt_records,
+                            self._shard_files or self._id == 0)
       if seed is None:
         return records
       # By place, since a bag may hold a file twice.
@@ -191,7 +198,7 @@ class _Source:
         read, cycle_length=cycle_length, block_length=params.block_length,
         num_parallel_calls=cycle_length,
         deterministic=params.deterministic is not False)
-    if not self._shard_files:
+    if not self._shard_files and not self._deal:
       dataset = dataset.shard(self._pipelines, self._id)
     return dataset
 

@@ -39,6 +39,14 @@ class Skipped:
   records: int = 0
   shard_tails: int = 0
 
+  @property
+  def total(self) -> int:
+    return self.records + self.shard_tails
+
+  def __add__(self, other: 'Skipped') -> 'Skipped':
+    return Skipped(self.records + other.records,
+                   self.shard_tails + other.shard_tails)
+
 
 _lock = threading.Lock()
 _skipped = Skipped()
@@ -131,8 +139,8 @@ def first(paths: Sequence[str],
   return None
 
 
-def read(path: tf.Tensor, size: tf.Tensor,
-         skip_corrupt: bool = False) -> tf.data.Dataset:
+def read(path: tf.Tensor, size: tf.Tensor, skip_corrupt: bool = False,
+         count: bool = True) -> tf.data.Dataset:
   """Reads one file in order.
 
   Args:
@@ -140,6 +148,7 @@ def read(path: tf.Tensor, size: tf.Tensor,
     size: int64 [], its bytes; what is read is held against it.
     skip_corrupt: log, count and leave out what is corrupt. Runs Python where a
       file is corrupt, so it cannot be sent to a tf.data service.
+    count: False where another process reads, logs and counts the same.
 
   Returns:
     A dataset of (path string [], index int64 [], serialized string []). A
@@ -174,9 +183,9 @@ def read(path: tf.Tensor, size: tf.Tensor,
   def with_tail(lost, offset, index, records):
     tail = tf.data.Dataset.range(tf.cast(lost, tf.int64)).flat_map(
         lambda _: tf.data.Dataset.from_generator(
-            _recover, args=(path, size, offset, index), output_signature=tuple(
-                tf.TensorSpec([], t) for t in (tf.string, tf.int64, tf.string))
-        ))
+            _recover, args=(path, size, offset, index, count),
+            output_signature=tuple(tf.TensorSpec([], t) for t in (
+                tf.string, tf.int64, tf.string))))
     return tf.data.Dataset.from_tensor_slices(records).concatenate(tail)
 
   zero = tf.zeros([], tf.int64)
@@ -184,7 +193,7 @@ def read(path: tf.Tensor, size: tf.Tensor,
   return blocks.flat_map(with_tail) if skip_corrupt else blocks.unbatch()
 
 
-def _recover(path: bytes, size: int, offset: int, index: int):
+def _recover(path: bytes, size: int, offset: int, index: int, count: bool):
   """Yields what can be read of a file from `offset` on, which is corrupt."""
   name = path.decode()
   while True:
@@ -200,16 +209,16 @@ def _recover(path: bytes, size: int, offset: int, index: int):
       return
     with _open(name) as f:
       length = _payload_length(f, offset, size)
+    if count:
+      _count(records=length is not None, shard_tails=length is None)
+    log = logging.warning if count else logging.debug
     if length is None:
-      _count(shard_tails=1)
-      logging.warning(
-          '%s: no whole record with a good length at byte %d (record %d); the '
+      log('%s: no whole record with a good length at byte %d (record %d); the '
           'rest of the file, %d bytes, is left out.', name, offset, index,
           size - offset)
       return
-    _count(records=1)
-    logging.warning('%s: bad payload at byte %d; record %d is left out.', name,
-                    offset, index)
+    log('%s: bad payload at byte %d; record %d is left out.', name, offset,
+        index)
     offset += _FRAMING + length
     index += 1
 
@@ -229,8 +238,7 @@ def _records_from(path: str, offset: int) -> tf.data.Dataset:
 def _count(records: int = 0, shard_tails: int = 0):
   global _skipped
   with _lock:  # Files are read side by side.
-    _skipped = Skipped(_skipped.records + records,
-                       _skipped.shard_tails + shard_tails)
+    _skipped += Skipped(records, shard_tails)
 
 
 def _payload_length(f, offset: int, size: int) -> Optional[int]:

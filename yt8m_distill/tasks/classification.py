@@ -23,6 +23,7 @@ from yt8m_distill.modeling import video_classifier
 from yt8m_distill.tasks import class_table
 from yt8m_distill.tasks import costs
 from yt8m_distill.tasks import evaluation
+from yt8m_distill.tasks import gather
 from yt8m_distill.tasks import restore
 from yt8m_distill.tasks import train_step
 
@@ -130,12 +131,6 @@ class ClassificationTask(base_task.Task):
     seen.
     """
     start_step = 0
-    if not params.is_training and input_context and (
-        input_context.num_input_pipelines > 1):
-      raise ValueError(
-          f'{input_context.num_input_pipelines} workers: each would score its '
-          'own share of the validation set alone. Train with --mode=train, and '
-          'evaluate in one process with --mode=continuous_eval.')
     if params.is_training:
       self._trains = True
       checkpoint = self._run_checkpoint()
@@ -264,7 +259,7 @@ class ClassificationTask(base_task.Task):
     return logs
 
   def aggregate_logs(self, state=None, step_outputs=None):
-    """Collects the batches of all replicas on the host."""
+    """Collects the batches of this worker's replicas on the host."""
     if state is None:
       if not self._restored:
         checkpoint = self._run_checkpoint()
@@ -280,10 +275,15 @@ class ClassificationTask(base_task.Task):
     return state
 
   def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
-    """Exact metrics of the whole set; writes per_class.csv in the run."""
-    results = aggregated_logs.result()
-    if self.logging_dir:
-      aggregated_logs.write(
-          self.logging_dir, results, int(orbit.utils.get_value(global_step)),
-          self._costs, self._left_out.value())
-    return results
+    """Exact metrics of the whole set; the chief writes them in the run."""
+    # Once, from host to host: steps stay free of exchange, and every worker
+    # has the metrics by which it takes part in saving the best checkpoint.
+    aggregated_logs.left_out = self._left_out.value()
+    whole, *others = gather.objects(aggregated_logs)
+    for share in others:
+      whole.merge(share)
+    results = whole.result()
+    if self.logging_dir and gather.is_chief():
+      whole.write(self.logging_dir, results,
+                  int(orbit.utils.get_value(global_step)), self._costs)
+    return {**results, self._left_out.name: whole.left_out.total}

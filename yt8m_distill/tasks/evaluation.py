@@ -88,11 +88,15 @@ class LeftOut:
                           now.shard_tails - self._before.shard_tails)
 
   def result(self) -> int:
-    return sum(dataclasses.astuple(self.value()))
+    return self.value().total
 
 
 class Evaluation:
-  """State of one evaluation on the host."""
+  """State of one evaluation on the host.
+
+  Attributes:
+    left_out: of this evaluation, as corrupt.
+  """
 
   def __init__(self, prefixes: Sequence[str], task_config):
     """Initialises an empty evaluation.
@@ -114,6 +118,7 @@ class Evaluation:
         for prefix in prefixes
     }
     self._sums: Dict[str, float] = {}
+    self.left_out = shards.Skipped()
 
   def update(self, step_outputs):
     """Adds a step: {key: tuple of the replicas' tensors}."""
@@ -129,6 +134,14 @@ class Evaluation:
       self._sums[key] = self._sums.get(key, 0.0) + float(
           sum(v.sum(dtype=np.float64) for v in values))
 
+  def merge(self, other: 'Evaluation'):
+    """Adds what another worker has of the same evaluation."""
+    for prefix, scores in self._metrics.items():
+      scores.merge(other._metrics[prefix])
+    for key, value in other._sums.items():
+      self._sums[key] += value
+    self.left_out += other.left_out
+
   def result(self) -> Dict[str, float]:
     """Metrics of each network, and means of what else steps returned."""
     results = {
@@ -143,8 +156,7 @@ class Evaluation:
     return next(iter(self._metrics.values())).num_videos
 
   def write(self, folder: str, results: Dict[str, float], step: int,
-            costs: Dict[str, Dict[str, int]],
-            left_out: shards.Skipped):
+            costs: Dict[str, Dict[str, int]]):
     """Writes per_class.csv and evaluation.json.
 
     per_class.csv has a row per class: index, name if there is a vocabulary,
@@ -155,12 +167,11 @@ class Evaluation:
       results: of result().
       step: of the checkpoint.
       costs: per network, frames, FLOPs per video and parameters.
-      left_out: as corrupt.
     """
-    if left_out != shards.Skipped():
+    if self.left_out.total:
       logging.warning(
           'Evaluation at step %d left out %d corrupt records and %d ends of '
-          'shards.', step, left_out.records, left_out.shard_tails)
+          'shards.', step, self.left_out.records, self.left_out.shard_tails)
     table = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names
@@ -172,6 +183,6 @@ class Evaluation:
     write_text(os.path.join(folder, 'evaluation.json'),
                json.dumps({'step': step, 'input_path': self._input_path,
                            'videos': self._num_videos(),
-                           'left_out': dataclasses.asdict(left_out),
+                           'left_out': dataclasses.asdict(self.left_out),
                            'metrics': results, 'networks': costs},
                           indent=2) + '\n')

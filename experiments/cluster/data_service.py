@@ -1,0 +1,55 @@
+"""A tf.data service: processes that read and parse for training.
+
+  python -m experiments.cluster.data_service --port=5050        # the dispatcher
+  python -m experiments.cluster.data_service --dispatcher=HOST:5050  # a worker
+
+One dispatcher, and a worker on each machine with processors to spare; all see
+the records under the same paths. A run reads from them with
+--tf_data_service=grpc://HOST:5050 and task.train_data.enable_tf_data_service.
+"""
+
+import argparse
+import socket
+
+import tensorflow as tf
+
+_service = tf.data.experimental.service
+
+
+def start(port: int, dispatcher: str):
+  """Starts a dispatcher, or a worker of one.
+
+  Args:
+    port: to listen on; 0 takes a free one.
+    dispatcher: HOST:PORT of a worker's dispatcher; '' starts one.
+
+  Returns:
+    The server.
+  """
+  if not dispatcher:
+    return _service.DispatchServer(_service.DispatcherConfig(port=port))
+  # Others find a worker under the address that leads to the dispatcher.
+  host, dispatcher_port = dispatcher.rsplit(':', 1)
+  with socket.socket(type=socket.SOCK_DGRAM) as probe:
+    probe.connect((host, int(dispatcher_port)))  # Sends nothing.
+    own = probe.getsockname()[0]
+  return _service.WorkerServer(_service.WorkerConfig(
+      dispatcher_address=dispatcher, port=port,
+      worker_address=f'{own}:%port%'))
+
+
+def main():
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('--port', type=int, default=0, help='default: a free one')
+  parser.add_argument('--dispatcher', default='',
+                      help='HOST:PORT; makes this process a worker')
+  args = parser.parse_args()
+  server = start(args.port, args.dispatcher)
+  print(f'Worker of {args.dispatcher}' if args.dispatcher else
+        f'Dispatcher at {server.target}', flush=True)
+  server.join()
+
+
+if __name__ == '__main__':
+  main()

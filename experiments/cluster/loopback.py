@@ -1,0 +1,111 @@
+"""Trains with several workers on this machine, one process each.
+
+  python -m experiments.cluster.loopback --workers=2 --logs=runs/many/logs \
+    --experiment=yt8m_distill --mode=train_and_eval --model_dir=runs/many ...
+
+Flags other than the two go to `yt8m_distill.train`. Worker 0 is the chief: what
+it prints is shown. Workers compute on the CPU. When one of them fails, the
+others are stopped, and the end is told; so does Ctrl-C stop all.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+_CONFIG = pathlib.Path(__file__).with_name('multi_worker.yaml')
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE = 5  # seconds to end in, before a worker is killed
+
+
+def _free_addresses(count):
+  """Addresses on loopback that no one listens on."""
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for one in sockets:
+      one.bind(('127.0.0.1', 0))
+    return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+
+
+def _start(index, addresses, log, flags):
+  environment = {
+      **os.environ, 'CUDA_VISIBLE_DEVICES': '-1',
+      'TF_CONFIG': json.dumps({'cluster': {'worker': addresses},
+                               'task': {'type': 'worker', 'index': index}})}
+  with log.open('w') as file:
+    return subprocess.Popen(
+        [sys.executable, '-m', 'yt8m_distill.train', f'--config_file={_CONFIG}',
+         *flags],
+        env=environment, stdout=file if index else None, stderr=file)
+
+
+def _wait(workers):
+  """Waits for all to end well; returns the first that does not, else None."""
+  while any(worker.poll() is None for worker in workers):
+    for worker in workers:
+      if worker.poll():
+        return worker
+    time.sleep(0.2)
+  return next((worker for worker in workers if worker.returncode), None)
+
+
+def _stop(workers):
+  for number in _SIGNALS:  # A second one finds the end under way.
+    signal.signal(number, signal.SIG_IGN)
+  for worker in workers:
+    worker.terminate()
+  deadline = time.monotonic() + _GRACE
+  for worker in workers:
+    try:
+      worker.wait(max(0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+      worker.kill()
+      worker.wait()
+
+
+def _interrupt(number, _):
+  sys.exit(128 + number)
+
+
+def main():
+  """Returns the exit status: of the worker that failed, 0 if none did."""
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter,
+      allow_abbrev=False)
+  parser.add_argument('--workers', type=int, required=True)
+  parser.add_argument('--logs', type=pathlib.Path, required=True,
+                      help='folder')
+  args, flags = parser.parse_known_args()
+  if args.workers < 1:
+    parser.error(f'--workers is {args.workers}: give 1 or more.')
+  args.logs.mkdir(parents=True, exist_ok=True)
+  logs = [args.logs / f'worker-{i}.log' for i in range(args.workers)]
+  addresses = _free_addresses(args.workers)
+  for number in _SIGNALS:
+    signal.signal(number, _interrupt)
+  workers = []
+  try:
+    for index, log in enumerate(logs):
+      workers.append(_start(index, addresses, log, flags))
+      print(f'Worker {index}: process {workers[-1].pid}, log {log}', flush=True)
+    failed = _wait(workers)
+  finally:
+    _stop(workers)
+  if not failed:
+    return 0
+  log, status = logs[workers.index(failed)], failed.returncode
+  how = f'status {status}' if status > 0 else signal.Signals(-status).name
+  *_, last = ['', *log.read_text(errors='replace').splitlines()]
+  print(f'Worker {workers.index(failed)} ended with {how}; the others were '
+        f'stopped. The last line of {log}: {last}', file=sys.stderr)
+  return status if status > 0 else 128 - status
+
+
+if __name__ == '__main__':
+  sys.exit(main())
