@@ -29,6 +29,7 @@ import tqdm
 
 from yt8m_distill import command
 from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
@@ -74,7 +75,9 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   progress = _Progress(tasks, len(paths))
   table = tables.Csv if format == 'csv' else functools.partial(
       tables.Parquet, names=names, embedding=len(model) == 1)
-  worker = _Worker(networks, table, batch_size, skip_corrupt_records, progress)
+  read = functools.partial(shards.read, skip_corrupt=skip_corrupt_records,
+                           retry=remote.among(paths))
+  worker = _Worker(networks, table, batch_size, read, progress)
   try:
     _run(worker, tasks, workers)
   finally:
@@ -129,15 +132,15 @@ class _Stopped(Exception):
 class _Worker:
   """Predicts shards, in any number of threads."""
 
-  def __init__(self, networks: ensemble.Ensemble, table, batch_size: int,
-               skip_corrupt: bool, progress: '_Progress'):
+  def __init__(self, networks: ensemble.Ensemble, table, batch_size: int, read,
+               progress: '_Progress'):
     """Initializes the worker.
 
     Args:
       networks: what to predict with.
       table: from an open file to a `tables` writer.
       batch_size: videos predicted at once.
-      skip_corrupt: see `shards.read`.
+      read: from path and size to records, as `shards.read`.
       progress: told of every batch.
     """
     self._networks = networks
@@ -147,8 +150,7 @@ class _Worker:
 
     # A function, so that the many shards are traced once.
     def batches(path, size):
-      return shards.read(path, size, skip_corrupt).batch(
-          batch_size).prefetch(_AHEAD)
+      return read(path, size).batch(batch_size).prefetch(_AHEAD)
 
     self._batches = tf.function(batches, autograph=False, input_signature=[
         tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)])
@@ -217,7 +219,8 @@ def _define_flags():
   flags.DEFINE_list('model', None, 'Runs, checkpoints or exports; predictions '
                     'of several are averaged.', required=True)
   flags.DEFINE_string('input_path', None, 'TFRecords, with or without '
-                      'labels: patterns, separated by commas.',
+                      'labels: patterns, ranges and @lists (see the README), '
+                      'separated by commas.',
                       required=True)
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.',
                       required=True)
