@@ -16,18 +16,18 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
-import json
 import os
 import re
 import sys
 import threading
-from typing import Any, Dict, Sequence
+from typing import Sequence
 
 from absl import flags
 import tensorflow as tf
 import tqdm
 
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
@@ -65,7 +65,8 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   vocabulary = vocabulary or networks.vocabulary
   names = (evaluation.read_vocabulary(vocabulary, networks.num_classes)
            if vocabulary else ())
-  _claim(output_dir, outputs, {
+  joined = os.path.join(output_dir, _JOINED)
+  jobs.claim(os.path.join(output_dir, 'predict.json'), [*outputs, joined], {
       'model': networks.versions, 'network': network, 'input_path': input_path,
       'format': format, 'top_k': top_k, 'vocabulary': vocabulary,
       'skip_corrupt_records': skip_corrupt_records,
@@ -83,7 +84,7 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   finally:
     progress.close()
   if format == 'csv':
-    tables.join_csv(outputs, os.path.join(output_dir, _JOINED))
+    tables.join_csv(outputs, joined)
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
@@ -98,31 +99,6 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
     shards_of[name] = path
   return [os.path.join(output_dir, name)
           for name in shards_of if name != _JOINED]
-
-
-def _claim(output_dir: str, outputs: Sequence[str], job: Dict[str, Any]):
-  """Makes a folder that of a job, or raises where it is that of another."""
-  path = os.path.join(output_dir, 'predict.json')
-  if tf.io.gfile.exists(path):
-    with tf.io.gfile.GFile(path) as file:
-      before = json.load(file)
-    changed = [f'{key} is {value!r}, and was {before.get(key)!r}'
-               for key, value in job.items() if value != before.get(key)]
-    if changed:
-      raise ValueError(f'{path} is of another job: {"; ".join(changed)}. Name '
-                       'another output_dir, or repeat that job.')
-    return
-  strangers = [name for name in (*outputs, os.path.join(output_dir, _JOINED))
-               if tf.io.gfile.exists(name)]
-  if strangers:
-    raise ValueError(f'{strangers[0]} is there, but no {path} that says how it '
-                     'was made: name another output_dir.')
-  try:
-    tf.io.gfile.makedirs(output_dir)
-    evaluation.write_text(path, json.dumps(job, indent=2) + '\n')
-  except tf.errors.OpError as error:
-    raise ValueError(f'output_dir is {output_dir}, which cannot be written: '
-                     f'{error.message}. Name a folder that can.') from error
 
 
 class _Stopped(Exception):
