@@ -3,8 +3,8 @@
 Without --input_path it writes random YouTube-8M-like records of 120 to 300
 frames to a temporary folder, which stay in the page cache. All cases run in
 turns, so that noise hits them alike; a ratio is the median over the rounds.
-Ratios to the raw read want idle cores: decoding takes several times the work. Thinned
-records, which the student alone reads, are written to the temporary folder.
+Ratios to the raw read want idle cores: decoding takes several times the work.
+Thinned records, for the student alone, are written to the temporary folder.
 
   . experiments/environment.sh
   "$python" -m experiments.benchmarks.input
@@ -164,8 +164,8 @@ def main(_):
     ratio = statistics.median(a / b for a, b in zip(above, below))
     print(f'{name:<30} {ratio:>8.2f}  (wanted: {wanted})')
   ratio = statistics.median(a / b for a, b in zip(thin_student, student))
-  print(f'{"student, thinned / full":<30} {ratio:>8.2f}  from {share:.3f} of the '
-        'bytes')
+  print(f'{"student, thinned / full":<30} {ratio:>8.2f}  '
+        f'(from {share:.3f} of the bytes)')
 
 
 if __name__ == '__main__':

@@ -118,7 +118,8 @@ def test_any_other_selection_is_refused(selection, wanted):
 
 def test_records_cut_too_early_are_refused():
   reader = reading.reader(selection=reading.every(10))
-  short, long = (_thinned(video, max_frames=200) for video in _videos([90, 250]))
+  short, long = (_thinned(video, max_frames=200)
+                 for video in _videos([90, 250]))
   assert reading.read(reader, short)[0]['num_frames'] == [9]
   with pytest.raises(tf.errors.InvalidArgumentError, match=(
       'id video 250.: thinned with every_n=10 to 20 frames of 250, too few for '

@@ -8,7 +8,7 @@ records are `tf.train.Example`s with one float list a feature, which read as a
 SequenceExample with a context alone. Records that keep every N-th frame alone
 are those of `thinning`. Deviations from the original reader: frames stay uint8
 and are chosen before they are decoded; a record without frames or with features
-of different length is an error; a record without id is called `<shard>:<index>`.
+of different length is an error; one without id is called `<shard>:<index>`.
 
 B records, T frames of the longest, K chosen frames at most, D features, V
 classes. A whole batch is read at once: one call per record costs more than what

@@ -57,7 +57,7 @@ def ensure(path: str):
     version = f'none that can be imported ({error})'
   if name not in file_io.get_registered_schemes():
     raise ValueError(
-        f'{path}: TensorFlow has no file system {name}://. tensorflow-io brings '
+        f'{path}: TensorFlow has no file system {name}://. tensorflow-io has '
         'http, https, s3, az, hdfs, viewfs and oss, and works with one pair of '
         'versions: tensorflow 2.16 with tensorflow-io 0.37.1 (pip install -c '
         f'constraints/tf216.txt .). Here are tensorflow {tf.__version__} and '

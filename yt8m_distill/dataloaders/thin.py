@@ -3,11 +3,11 @@
   python -m yt8m_distill.dataloaders.thin --input_path='train*.tfrecord' \
     --output_dir=thinned/train --every_n=10
 
-A student that sees every N-th frame trains on them, and is evaluated on them, as
-on the full ones, and reads about an N-th of the bytes. What such a record holds,
-see `thinning`; all else in it stays as it is. Shards keep their names and appear
-when they are whole. The same command goes on with those that are missing; it
-knows itself by thin.json in the folder.
+A student that sees every N-th frame trains on them, and is evaluated on them,
+as on the full ones, and reads about an N-th of the bytes. `thinning` says what
+such a record holds; all else in it stays as it is. Shards keep their names and
+appear when they are whole. The same command goes on with those that are
+missing; it knows itself by thin.json in the folder.
 """
 
 import functools
@@ -178,8 +178,8 @@ def _define_flags():
       'max_frames', 300, 'Longer videos are cut here by the networks that will '
       'read the records (task.model.max_frames).')
   flags.DEFINE_bool(
-      'skip_corrupt_records', False, 'Leave out what cannot be read, instead of '
-      'stopping.')
+      'skip_corrupt_records', False, 'Leave out what cannot be read, instead '
+      'of stopping.')
 
 
 def main(_):

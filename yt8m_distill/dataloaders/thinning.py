@@ -61,7 +61,8 @@ def assert_fits(selection: model_config.FrameSelection, max_frames: int, where,
   def fail():
     bad = tf.argmin(tf.cast(served & whole, tf.int32))
     number = lambda values: tf.strings.as_string(values[bad])
-    held = tf.strings.join([where[bad], ': thinned with every_n=', number(step)])
+    held = tf.strings.join(
+        [where[bad], ': thinned with every_n=', number(step)])
     return tf.Assert(False, [tf.where(
         served[bad],
         tf.strings.join([
