@@ -4,6 +4,7 @@ Without --input_path it writes random YouTube-8M-like records of 120 to 300
 frames to a temporary folder, which stay in the page cache. All cases run in
 turns, so that noise hits them alike; a ratio is the median over the rounds.
 Ratios to the raw read want idle cores: decoding takes several times the work.
+Thinned records, for the student alone, are written to the temporary folder.
 
   . experiments/environment.sh
   "$python" -m experiments.benchmarks.input
@@ -24,6 +25,7 @@ from yt8m_distill.configs import model
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import thin
 
 _INPUT_PATH = flags.DEFINE_string(
     'input_path', '', 'Frame-level records to read; random ones by default.')
@@ -33,6 +35,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
 
 _BATCH = 64
 _SHARDS = 8
+_EVERY_N = 10
 _FEATURES = model.VideoModel().features
 _MAX_FRAMES = model.VideoModel().max_frames
 _CLASSES = model.VideoModel().num_classes
@@ -55,7 +58,7 @@ def _write(folder: str, videos: int = 600):
         writer.write(record.SerializeToString())
 
 
-def _params(path: str) -> data.VideoData:
+def _params(path) -> data.VideoData:
   # A short shuffle buffer: filling it is no part of the steady rate.
   return data.VideoData(input_path=path, is_training=True,
                         global_batch_size=_BATCH, shuffle_buffer_size=_BATCH)
@@ -100,7 +103,7 @@ def _mapped(path: str, parse) -> tf.data.Dataset:
   return _raw(path).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _pipeline(path: str, selection: model.FrameSelection) -> tf.data.Dataset:
+def _pipeline(path, selection: model.FrameSelection) -> tf.data.Dataset:
   return pipeline.build(_params(path), reader_lib.FrameReader(
       _FEATURES, _MAX_FRAMES, _CLASSES, selection))
 
@@ -122,18 +125,25 @@ def main(_):
     if not path:
       _write(folder)
       path = os.path.join(folder, '*.tfrecord')
+    full = shards.find(path)
+    thinned = thin.thin(path, os.path.join(folder, 'thinned'), _EVERY_N,
+                        _MAX_FRAMES)
+    share = sum(shards.sizes(thinned)) / sum(shards.sizes(full))
+    student = model.FrameSelection(
+        type='uniform', uniform=model.UniformFrames(every_n=_EVERY_N))
+
     def plain(dataset):
       return dataset.batch(_BATCH).prefetch(tf.data.AUTOTUNE)
 
     cases = {
         'raw read, side by side': plain(_raw(path)),
         'raw read, file by file': plain(
-            tf.data.TFRecordDataset(shards.find(path)).repeat()),
+            tf.data.TFRecordDataset(full).repeat()),
         'parse only': plain(_mapped(path, _parse_only)),
         'teacher, uint8': _pipeline(path, model.FrameSelection()),
         'teacher, float32 per example': plain(_mapped(path, _float_example)),
-        'student, every 10th frame': _pipeline(path, model.FrameSelection(
-            type='uniform', uniform=model.UniformFrames(every_n=10))),
+        'student, every 10th frame': _pipeline(path, student),
+        'student, thinned records': _pipeline(thinned, student),
     }
     rates = {name: [] for name in cases}
     for _ in range(_ROUNDS.value):
@@ -144,7 +154,8 @@ def main(_):
   for name, values in rates.items():
     print(f'{name:<30} {statistics.median(values):>8.0f} {min(values):>8.0f} '
           f'{max(values):>8.0f}')
-  raw, sequential, parse, teacher, floats, student = rates.values()
+  raw, sequential, parse, teacher, floats, student, thin_student = (
+      rates.values())
   for name, above, below, wanted in (
       ('teacher / raw, side by side', teacher, raw, 0.6),
       ('teacher / raw, file by file', teacher, sequential, 0.6),
@@ -152,6 +163,9 @@ def main(_):
       ('student / parse only', student, parse, 0.85)):
     ratio = statistics.median(a / b for a, b in zip(above, below))
     print(f'{name:<30} {ratio:>8.2f}  (wanted: {wanted})')
+  ratio = statistics.median(a / b for a, b in zip(thin_student, student))
+  print(f'{"student, thinned / full":<30} {ratio:>8.2f}  '
+        f'(from {share:.3f} of the bytes)')
 
 
 if __name__ == '__main__':

@@ -56,7 +56,8 @@ class VideoData(cfg.DataConfig):
   """A set of records; `task.model` owns what a record holds.
 
   Attributes:
-    input_path: file, pattern, or several of either, separated by commas.
+    input_path: file, pattern, range or @list of files, or several of these,
+      separated by commas; see `dataloaders.patterns`.
     seed: order of the training records is a function of (seed, epoch).
     num_examples: records in the set, not in a bag; 0 is unknown, then the
       driver counts them where epochs are asked for, and a resumed run reads

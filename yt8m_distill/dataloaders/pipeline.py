@@ -19,6 +19,7 @@ import tensorflow as tf
 from official.core import input_reader
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import reader as reader_lib
+from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 
 _File = Tuple[str, int]  # path and bytes
@@ -57,6 +58,10 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
   context = input_context or tf.distribute.InputContext()
   _check(params, context, start_step, reader.with_seeds)
   paths = shards.find(params.input_path)
+  if params.enable_tf_data_service and remote.among(paths):
+    raise ValueError('enable_tf_data_service is True, but its workers cannot '
+                     f'read through tensorflow-io, as {paths[0]} must be: set '
+                     'it to False.')
   sizes = shards.sizes(paths)
   if not params.skip_corrupt_records:
     empty = [path for path, size in zip(paths, sizes) if not size]
@@ -75,9 +80,10 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
   source = _Source(params, files, context, start_step, reader.with_seeds)
 
   # Shuffling and repeating are done by `source`: is_training asks for both.
-  # The paths are handed on as found, so that they are not looked for twice.
+  # The Garden wants a path, but would look for files, and split what a URL may
+  # have in it.
   garden = params.replace(
-      input_path=paths, is_training=False,
+      input_path='records', is_training=False,
       deterministic=params.deterministic is not False)
   if not params.cache:
     hooks = {'postprocess_fn': reader}
@@ -103,6 +109,7 @@ class _Source:
     paths, sizes = zip(*files)
     self._files = (tf.constant(paths), tf.constant(sizes, tf.int64))
     self._num_files = len(files)
+    self._retry = remote.among(paths)
     self._with_draws = with_draws
     # A tf.data service divides the work itself.
     sharding = params.sharding and not params.enable_tf_data_service
@@ -185,7 +192,7 @@ class _Source:
     def read(path, size, place):
       # Where records are dealt, every pipeline reads all files.
       records = shards.read(path, size, params.skip_corrupt_records,
-                            self._shard_files or self._id == 0)
+                            self._retry, self._shard_files or self._id == 0)
       if seed is None:
         return records
       # By place, since a bag may hold a file twice.

@@ -5,10 +5,10 @@ Context: `id` (2018, 2019) or `video_id` (2017), `labels` (int64; absent in the
 test partitions). Feature lists: per feature one byte string a frame, its values
 uint8. MediaPipe's records have float lists and `clip/data_path`. Video-level
 records are `tf.train.Example`s with one float list a feature, which read as a
-SequenceExample with a context alone. Deviations from the original reader:
-frames stay uint8 and are chosen before they are decoded; a record without
-frames or with features of different length is an error; a record without id is
-called `<shard>:<index>`.
+SequenceExample with a context alone. Records that keep every N-th frame alone
+are those of `thinning`. Deviations from the original reader: frames stay uint8
+and are chosen before they are decoded; a record without frames or with features
+of different length is an error; one without id is called `<shard>:<index>`.
 
 B records, T frames of the longest, K chosen frames at most, D features, V
 classes. A whole batch is read at once: one call per record costs more than what
@@ -23,6 +23,7 @@ from yt8m_distill import selection as selection_lib
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import checks
 from yt8m_distill.dataloaders import layout
+from yt8m_distill.dataloaders import thinning
 from yt8m_distill.modeling import frames as frames_lib
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
@@ -122,6 +123,7 @@ class FrameReader:
     labels = context[_LABELS]
     good = regular & tf.reduce_all(
         (labels.values >= 0) & (labels.values < self._num_classes))
+    good &= tf.reduce_all(thinning.steps(context) == 1)
     if self._with_labels:
       good &= tf.reduce_all(_some(labels))
 
@@ -151,9 +153,13 @@ class FrameReader:
     where = tf.strings.join([_where(paths, indices), ' (id ', ids, ')'])
     check = checks.assert_good(self._features, where, values, lengths,
                                labels_there, labels, self._num_classes)
-    with tf.control_dependencies([check]):
-      frames, count = self._decode([tf.identity(v) for v in values],
-                                   tf.cast(lengths[:, 0], tf.int32), seeds)
+    fits = thinning.assert_fits(self._selection, self._max_frames, where,
+                                context, lengths[:, 0])
+    with tf.control_dependencies([check, fits]):
+      frames, count = self._decode(
+          [tf.identity(v) for v in values],
+          tf.cast(thinning.num_frames(context, lengths[:, 0]), tf.int32),
+          tf.cast(thinning.steps(context), tf.int32), seeds)
       return self._examples(ids, seeds, labels, frames, count)
 
   def _parse(self, paths, indices, serialized,
@@ -161,6 +167,7 @@ class FrameReader:
     """Parses the context and the lists of `features`."""
     context = {key: tf.io.FixedLenFeature([], tf.string, '')
                for key in _ID_KEYS}
+    context.update(thinning.context_features())
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
     videos = [f for f in features if f.format == 'video']
@@ -205,15 +212,27 @@ class FrameReader:
         tf.ones_like(labels.values, tf.bool))
 
   def _decode(self, values: List[tf.Tensor], num_frames: tf.Tensor,
-              seeds: Optional[tf.Tensor]) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Chooses among frames [B, T, ...], and decodes the chosen alone."""
+              steps: tf.Tensor, seeds: Optional[tf.Tensor]) -> Tuple[
+                  tf.Tensor, tf.Tensor]:
+    """Chooses among frames [B, T, ...] and decodes the chosen alone.
+
+    Args:
+      values: per feature, frames of the records.
+      num_frames: int32 [B], of the videos.
+      steps: int32 [B], how far apart in the videos the frames are.
+      seeds: int32 [B], where frames are drawn.
+
+    Returns:
+      uint8 or float32 [B, K, D], and int32 [B], how many are chosen.
+    """
     indices, count = selection_lib.frame_indices(
         tf.minimum(num_frames, self._max_frames), self._selection,
         self._max_frames, seeds)
     if self._selection.type == 'all':  # A slice of everything copies nothing.
       values = [v[:, :self._max_selected] for v in values]
     else:
-      indices = tf.minimum(indices, tf.shape(values[0])[1] - 1)
+      indices = tf.minimum(indices // steps[:, tf.newaxis],
+                           tf.shape(values[0])[1] - 1)
       values = [tf.gather(v, indices, batch_dims=1) for v in values]
     chosen = tf.sequence_mask(count, tf.shape(values[0])[1])
     if self._as_bytes:

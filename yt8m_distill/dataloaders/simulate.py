@@ -11,9 +11,8 @@ Prototypes and labels are random, or come from video-level records
 (--video_level): then each record becomes one video that averages to it.
 """
 
-from concurrent import futures
+import functools
 import itertools
-import multiprocessing
 import os
 import re
 from typing import Iterator, NamedTuple, Optional
@@ -24,6 +23,7 @@ import tensorflow as tf
 import tqdm
 
 from yt8m_distill import command
+from yt8m_distill.dataloaders import processes as processes_lib
 from yt8m_distill.dataloaders import simulated_frames
 from yt8m_distill.dataloaders import simulated_records
 
@@ -120,46 +120,6 @@ def _write_shard(simulation: Simulation, shard: int) -> Iterator[int]:
   tf.io.gfile.rename(unfinished, path)
 
 
-# A worker process's own: set by `_start_worker`.
-_worker = {}
-
-
-def _start_worker(simulation: Simulation, written) -> None:
-  """Gives a worker process the simulation and the counter of all videos."""
-  _worker.update(simulation=simulation, written=written)
-
-
-def _work(shard: int) -> None:
-  """Writes one shard in a worker process."""
-  written = _worker['written']
-  for videos in _write_shard(_worker['simulation'], shard):
-    with written.get_lock():
-      written.value += videos
-
-
-def _write_in_parallel(simulation: Simulation, processes: int,
-                       bar: tqdm.tqdm) -> None:
-  """Writes all shards, each in one of several processes."""
-  # Forking a process that runs TensorFlow is unsafe, and spawning imports it
-  # once per process; a fork server imports it once and never runs it.
-  context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload([simulated_records.__name__])
-  written = context.Value('q', 0)
-  with futures.ProcessPoolExecutor(processes, context, _start_worker,
-                                   (simulation, written)) as executor:
-    left = [executor.submit(_work, shard)
-            for shard in range(simulation.num_shards())]
-    try:
-      while left:
-        done, left = futures.wait(left, 0.2, futures.FIRST_EXCEPTION)
-        bar.update(written.value - bar.n)
-        for future in done:
-          future.result()
-    except BaseException:
-      executor.shutdown(cancel_futures=True)
-      raise
-
-
 def _check_arguments(split: str, num_videos: int, videos_per_shard: int,
                      num_classes: int, seed: int, rgb_size: int,
                      audio_size: int, min_frames: int, max_frames: int) -> None:
@@ -242,16 +202,9 @@ def simulate(output_dir: str,
   simulation = Simulation(world, files, output_dir, split, seed, num_videos,
                           videos_per_shard, min_frames, max_frames)
   shards = range(simulation.num_shards())
-  cores = len(os.sched_getaffinity(0)) if hasattr(
-      os, 'sched_getaffinity') else os.cpu_count()
-  processes = min(processes or cores, len(shards))
   with tqdm.tqdm(total=num_videos, unit='video', desc=split) as bar:
-    if processes > 1:
-      _write_in_parallel(simulation, processes, bar)
-    else:
-      for videos in itertools.chain.from_iterable(
-          _write_shard(simulation, shard) for shard in shards):
-        bar.update(videos)
+    processes_lib.run(functools.partial(_write_shard, simulation), shards, bar,
+                      processes)
   return [simulation.shard_path(shard) for shard in shards]
 
 

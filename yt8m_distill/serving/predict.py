@@ -16,19 +16,20 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
-import json
 import os
 import re
 import sys
 import threading
-from typing import Any, Dict, Sequence
+from typing import Sequence
 
 from absl import flags
 import tensorflow as tf
 import tqdm
 
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
@@ -64,7 +65,8 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   vocabulary = vocabulary or networks.vocabulary
   names = (evaluation.read_vocabulary(vocabulary, networks.num_classes)
            if vocabulary else ())
-  _claim(output_dir, outputs, {
+  joined = os.path.join(output_dir, _JOINED)
+  jobs.claim(os.path.join(output_dir, 'predict.json'), [*outputs, joined], {
       'model': networks.versions, 'network': network, 'input_path': input_path,
       'format': format, 'top_k': top_k, 'vocabulary': vocabulary,
       'skip_corrupt_records': skip_corrupt_records,
@@ -74,13 +76,15 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   progress = _Progress(tasks, len(paths))
   table = tables.Csv if format == 'csv' else functools.partial(
       tables.Parquet, names=names, embedding=len(model) == 1)
-  worker = _Worker(networks, table, batch_size, skip_corrupt_records, progress)
+  read = functools.partial(shards.read, skip_corrupt=skip_corrupt_records,
+                           retry=remote.among(paths))
+  worker = _Worker(networks, table, batch_size, read, progress)
   try:
     _run(worker, tasks, workers)
   finally:
     progress.close()
   if format == 'csv':
-    tables.join_csv(outputs, os.path.join(output_dir, _JOINED))
+    tables.join_csv(outputs, joined)
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
@@ -97,31 +101,6 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
           for name in shards_of if name != _JOINED]
 
 
-def _claim(output_dir: str, outputs: Sequence[str], job: Dict[str, Any]):
-  """Makes a folder that of a job, or raises where it is that of another."""
-  path = os.path.join(output_dir, 'predict.json')
-  if tf.io.gfile.exists(path):
-    with tf.io.gfile.GFile(path) as file:
-      before = json.load(file)
-    changed = [f'{key} is {value!r}, and was {before.get(key)!r}'
-               for key, value in job.items() if value != before.get(key)]
-    if changed:
-      raise ValueError(f'{path} is of another job: {"; ".join(changed)}. Name '
-                       'another output_dir, or repeat that job.')
-    return
-  strangers = [name for name in (*outputs, os.path.join(output_dir, _JOINED))
-               if tf.io.gfile.exists(name)]
-  if strangers:
-    raise ValueError(f'{strangers[0]} is there, but no {path} that says how it '
-                     'was made: name another output_dir.')
-  try:
-    tf.io.gfile.makedirs(output_dir)
-    evaluation.write_text(path, json.dumps(job, indent=2) + '\n')
-  except tf.errors.OpError as error:
-    raise ValueError(f'output_dir is {output_dir}, which cannot be written: '
-                     f'{error.message}. Name a folder that can.') from error
-
-
 class _Stopped(Exception):
   """Another shard failed, or the user stopped the job."""
 
@@ -129,15 +108,15 @@ class _Stopped(Exception):
 class _Worker:
   """Predicts shards, in any number of threads."""
 
-  def __init__(self, networks: ensemble.Ensemble, table, batch_size: int,
-               skip_corrupt: bool, progress: '_Progress'):
+  def __init__(self, networks: ensemble.Ensemble, table, batch_size: int, read,
+               progress: '_Progress'):
     """Initializes the worker.
 
     Args:
       networks: what to predict with.
       table: from an open file to a `tables` writer.
       batch_size: videos predicted at once.
-      skip_corrupt: see `shards.read`.
+      read: from path and size to records, as `shards.read`.
       progress: told of every batch.
     """
     self._networks = networks
@@ -147,8 +126,7 @@ class _Worker:
 
     # A function, so that the many shards are traced once.
     def batches(path, size):
-      return shards.read(path, size, skip_corrupt).batch(
-          batch_size).prefetch(_AHEAD)
+      return read(path, size).batch(batch_size).prefetch(_AHEAD)
 
     self._batches = tf.function(batches, autograph=False, input_signature=[
         tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)])
@@ -217,7 +195,8 @@ def _define_flags():
   flags.DEFINE_list('model', None, 'Runs, checkpoints or exports; predictions '
                     'of several are averaged.', required=True)
   flags.DEFINE_string('input_path', None, 'TFRecords, with or without '
-                      'labels: patterns, separated by commas.',
+                      'labels: patterns, ranges and @lists (see the README), '
+                      'separated by commas.',
                       required=True)
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.',
                       required=True)

@@ -1,0 +1,196 @@
+"""Records over HTTP, whole, broken and from servers that fail."""
+
+import http_files
+import pytest
+import tensorflow as tf
+
+from tensorflow.python.lib.io import file_io
+from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import shards
+
+_PAYLOADS = [bytes([65 + i]) * 3000 for i in range(20)]
+_RECORD = 3016  # bytes in the file
+_BUFFER = 4 * _RECORD
+
+
+def _has_http():
+  try:
+    remote.ensure('http://host/path')
+  except ValueError:
+    return False
+  return True
+
+
+needs_http = pytest.mark.skipif(
+    not _has_http(), reason='tensorflow-io has no http for this TensorFlow')
+
+
+@pytest.fixture(name='server')
+def _server(tmp_path, monkeypatch):
+  """Serves a.tfrecord; reading waits for nothing and reads little at once."""
+  monkeypatch.setattr(remote, '_WAIT', 0.0)
+  monkeypatch.setattr(shards, '_BUFFERS', (_BUFFER, 0))
+  with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
+    for payload in _PAYLOADS:
+      writer.write(payload)
+  with http_files.serving(tmp_path) as server:
+    yield server
+
+
+def _records(path, skip_corrupt=False):
+  [size] = shards.sizes(shards.find(path))
+  return shards.read(tf.constant(path), tf.constant(size, tf.int64),
+                     skip_corrupt, retry=True)
+
+
+def _read(path, skip_corrupt=False):
+  read = list(_records(path, skip_corrupt).as_numpy_iterator())
+  assert all(name.decode() == path for name, _, _ in read)
+  return [(index, serialized) for _, index, serialized in read]
+
+
+def _numbered(indices):
+  return [(i, _PAYLOADS[i]) for i in indices]
+
+
+def _attempts(messages, path):
+  return [m for m in messages if m.startswith(path) and 'attempt' in m]
+
+
+@needs_http
+@pytest.mark.parametrize('skip_corrupt', [False, True])
+def test_reads_in_large_pieces(server, monkeypatch, skip_corrupt):
+  path = f'{server.url}/a.tfrecord'
+  assert _read(path, skip_corrupt) == _numbered(range(20))
+  pieces = [wanted for _, wanted in server.requests if wanted]
+  assert pieces[0] == f'bytes=0-{_BUFFER - 1}'
+  monkeypatch.undo()
+  del server.requests[:]
+  assert _read(path, skip_corrupt) == _numbered(range(20))
+  assert server.requests[1:] == [('/a.tfrecord', f'bytes=0-{(8 << 20) - 1}')]
+
+
+@needs_http
+@pytest.mark.parametrize('failure', [503, 'cut'])
+@pytest.mark.parametrize('skip_corrupt', [False, True])
+def test_a_server_that_fails_is_asked_again(server, caplog, failure,
+                                            skip_corrupt):
+  path, server.failure = f'{server.url}/a.tfrecord', failure
+  before = shards.skipped()
+  records = _records(path, skip_corrupt).as_numpy_iterator()
+  read = [next(records)]
+  server.failures = 4
+  with caplog.at_level('WARNING', 'absl'):
+    read += records
+  assert [(i, serialized) for _, i, serialized in read] == _numbered(range(20))
+  assert shards.skipped() == before and server.failures == 0
+  lines = _attempts(caplog.messages, path)
+  # What was delivered is not read again.
+  assert f'at byte {8 * _RECORD} of {20 * _RECORD}' in lines[0]
+  assert 'attempt 2 of 5 failed' in lines[1] and 'node' not in lines[1]
+
+
+@needs_http
+@pytest.mark.parametrize('skip_corrupt', [False, True])
+def test_reading_gives_up_with_one_message(server, skip_corrupt):
+  path = f'{server.url}/a.tfrecord'
+  records = _records(path, skip_corrupt).as_numpy_iterator()
+  next(records)
+  server.failures = 100
+  with pytest.raises(tf.errors.InvalidArgumentError, match=(
+      rf'{path}: not readable in {remote.ATTEMPTS} attempts: .*503')):
+    list(records)
+
+
+@needs_http
+def test_looking_and_counting_are_tried_again(server, caplog):
+  path = f'{server.url}/a.tfrecord'
+  with caplog.at_level('WARNING', 'absl'):
+    server.failures = 2
+    sizes = shards.sizes([path])
+    server.failures = 2
+    assert shards.count_records([path]) == 20
+    server.failures = 2
+    assert shards.first([path], sizes) == (path, 0, _PAYLOADS[0])
+  assert sizes == [20 * _RECORD]
+  lines = _attempts(caplog.messages, path)
+  assert '1 of 5' in lines[0] and '2 of 5' in lines[1] and '503' in lines[1]
+  server.failures = 100
+  with pytest.raises(ValueError, match=f'{path}: not readable in 5 attempts'):
+    shards.sizes([path])
+
+
+@needs_http
+@pytest.mark.parametrize('status', [404, 403])
+def test_what_does_not_pass_is_not_tried_again(server, status):
+  server.failures, server.failure = 100, status
+  with pytest.raises(ValueError, match=f'a.tfrecord: no such file.*{status}'):
+    shards.sizes(shards.find(f'{server.url}/a.tfrecord'))
+  assert len(server.requests) == 1
+
+
+@needs_http
+def test_one_missing_file_of_a_range_is_named(server):
+  with pytest.raises(ValueError, match='/b.tfrecord: no such file.*404'):
+    shards.sizes(shards.find(f'{server.url}/{{a..b}}.tfrecord'))
+
+
+@needs_http
+def test_a_server_without_ranges_is_told_so(server):
+  path = f'{server.url}/a.tfrecord'
+  server.honours_range = False
+  with pytest.raises(tf.errors.InvalidArgumentError,
+                     match=f'{path}: its server ignores Range requests'):
+    _read(path)
+
+
+@needs_http
+@pytest.mark.parametrize('where, left, lost', [
+    (9 * _RECORD + 20, [*range(9), *range(10, 20)], (1, 0)),
+    (9 * _RECORD, range(9), (0, 1))])
+def test_corrupt_remote_files_are_as_local_ones(server, where, left, lost):
+  file = server.folder / 'a.tfrecord'
+  content = bytearray(file.read_bytes())
+  content[where] ^= 0xFF
+  file.write_bytes(content)
+  path = f'{server.url}/a.tfrecord'
+  with pytest.raises(tf.errors.InvalidArgumentError, match=(
+      f'{path}: unreadable from byte {9 * _RECORD} of {20 * _RECORD}')):
+    _read(path)
+  before = shards.skipped()
+  assert _read(path, skip_corrupt=True) == _numbered(left)
+  after = shards.skipped()
+  assert (after.records - before.records,
+          after.shard_tails - before.shard_tails) == lost
+
+
+@needs_http
+def test_lists_may_be_remote_and_name_signed_urls(server):
+  urls = [f'{server.url}/a.tfrecord?signature=x,y*', f'{server.url}/a.tfrecord']
+  (server.folder / 'urls.txt').write_text('\n'.join(urls))
+  assert shards.find(f'@{server.url}/urls.txt') == sorted(urls)
+
+
+@needs_http
+@pytest.mark.parametrize('pattern', ['*.tfrecord', 'a.tfrecord?signature=x'])
+def test_patterns_cannot_be_listed_over_http(server, pattern):
+  with pytest.raises(ValueError, match='cannot be listed over http.*{0000..384'
+                     '3}.*@FILE'):
+    shards.find(f'{server.url}/{pattern}')
+
+
+@pytest.mark.parametrize('path', [
+    'http://host/x{0..1}', '@http://host/list', 's3://bucket/*.tfrecord'])
+def test_without_its_file_system_the_versions_are_told(monkeypatch, path):
+  monkeypatch.setattr(file_io, 'get_registered_schemes', lambda: ['', 'gs'])
+  with pytest.raises(ValueError, match=(
+      'no file system (http|s3)://.*tensorflow 2.16 with tensorflow-io 0.37.1.*'
+      f'Here are tensorflow {tf.__version__}')):
+    shards.find(path)
+
+
+@pytest.mark.skipif(_has_http(), reason='tensorflow-io has http here')
+def test_newer_tensorflow_names_the_versions():
+  with pytest.raises(ValueError, match='no file system https://.*tensorflow 2.'
+                     '16 with tensorflow-io 0.37.1'):
+    shards.find('https://host/train{0000..3843}.tfrecord')
