@@ -17,6 +17,7 @@ def _results(run):
   return results.pop('input_path'), results
 
 
+@pytest.mark.slow
 def test_a_server_is_as_good_as_a_disk(tmp_path):
   try:
     remote.ensure('http://host/path')

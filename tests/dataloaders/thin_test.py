@@ -101,13 +101,13 @@ def _first(kind, k):
 
 
 @pytest.mark.parametrize('selection, wanted', [
-    (reading.ALL, "type 'all'"), (reading.every(1), 'every_n=1'),
+    (reading.ALL, 'type all'), (reading.every(1), 'every_n=1'),
     (reading.every(5), 'every_n=5. Set input_path to the full records, or to '
      'some thinned with --every_n=5'),
     (reading.every(15), 'every_n=15'),
-    (_first('uniform', 30), "type 'uniform' with k=30"),
-    (_first('random', 5), "type 'random' with k=5"),
-    (_first('first', 1), "type 'first' with k=1")])
+    (_first('uniform', 30), 'type uniform with k=30'),
+    (_first('random', 5), 'type random with k=5'),
+    (_first('first', 1), 'type first with k=1')])
 def test_any_other_selection_is_refused(selection, wanted):
   with pytest.raises(tf.errors.InvalidArgumentError, match=(
       r'/data/train07.tfrecord, record 1 \(id video 57\): thinned with '

@@ -91,4 +91,4 @@ def _wanted(selection) -> str:
     return (f'the network sees every_n={every_n}. {full}, or to some thinned '
             f'with --every_n={every_n}')
   k = '' if selection.type == 'all' else f' with k={selection.get().k}'
-  return f'a network sees frames of type {selection.type!r}{k}. {full}'
+  return f'a network sees frames of type {selection.type}{k}. {full}'
