@@ -2,9 +2,12 @@
 
 import http_files
 import pytest
+import reading
 import tensorflow as tf
 
 from tensorflow.python.lib.io import file_io
+from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 
@@ -177,6 +180,17 @@ def test_patterns_cannot_be_listed_over_http(server, pattern):
   with pytest.raises(ValueError, match='cannot be listed over http.*{0000..384'
                      '3}.*@FILE'):
     shards.find(f'{server.url}/{pattern}')
+
+
+@needs_http
+def test_a_tf_data_service_cannot_read_them(server):
+  params = data.VideoData(
+      input_path=f'{server.url}/a.tfrecord', is_training=True,
+      global_batch_size=1, enable_tf_data_service=True,
+      tf_data_service_address='grpc://host:1')
+  with pytest.raises(ValueError, match='enable_tf_data_service is True.*'
+                     'tensorflow-io, as http://.*a.tfrecord'):
+    pipeline.build(params, reading.reader())
 
 
 @pytest.mark.parametrize('path', [

@@ -79,8 +79,8 @@ def _glob(pattern: str) -> List[str]:
   if scheme in _LISTLESS:
     raise ValueError(
         f'input_path is {pattern!r}: files cannot be listed over {scheme}, so '
-        '* and ? match nothing. Write a range, as in train{0000..3843}.tfrecord '
-        'or train{00..zz}.tfrecord, or @FILE, a text file of one URL a line '
+        '* and ? match nothing. Write a range, as in train{0000..3843}.tfrecord'
+        ' or train{00..zz}.tfrecord, or @FILE, a text file of one URL a line '
         '(also for a URL that has a ? of its own).')
   paths = tf.io.gfile.glob(pattern)
   if not paths:
