@@ -61,6 +61,8 @@ _TILE = flags.DEFINE_integer(
     lower_bound=1)
 _COMPARE = flags.DEFINE_bool(
     'compare', False, 'Time the plain graph in the same rounds.')
+_PROFILE = flags.DEFINE_string(
+    'profile', '', 'Folder for a trace of one more train step, for TensorBoard.')
 
 
 class _PlainDistiller(distiller.Distiller):
@@ -269,6 +271,10 @@ def main(_):
   for _ in range(_REPEATS.value):
     for name, (run, _) in cases.items():
       seconds[name].append(_seconds(run))
+
+  if _PROFILE.value:
+    with tf.profiler.experimental.Profile(_PROFILE.value):
+      _seconds(cases['train step'][0])
 
   print(f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
         f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
