@@ -8,6 +8,7 @@ import tiny
 
 from yt8m_distill import baseline
 from yt8m_distill.dataloaders import thin
+from yt8m_distill.serving import predict
 
 _EVALUATION = 'evaluation.json'
 
@@ -38,6 +39,12 @@ def test_training_and_evaluation_are_the_same(records, tmp_path):
   assert one.keys() == other.keys()
   for name, value in one.items():
     assert (value == other[name]).all(), name
+  predictions = []
+  for path in records:
+    output = tmp_path / f'predicted-{len(predictions)}'
+    predict.predict([str(runs[0])], str(path), str(output))
+    predictions.append((output / 'predictions.csv').read_text())
+  assert predictions[0] == predictions[1]
 
 
 def test_a_teacher_refuses_them(records, tmp_path):

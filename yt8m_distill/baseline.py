@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from yt8m_distill import jobs
 from yt8m_distill import metrics
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.tasks import evaluation
 
 # Labels alone are needed: one frame is decoded of each video.
 _BATCH = 500
@@ -84,7 +84,7 @@ def of_run(run: str, task) -> Dict[str, float]:
     if kept['inputs'] == inputs:
       return kept['scores']
   scores = class_frequency(task)
-  evaluation.write_text(path, json.dumps(
+  jobs.write_text(path, json.dumps(
       {'inputs': inputs, 'scores': scores}, indent=2) + '\n')
   return scores
 

@@ -7,6 +7,14 @@ from typing import Any, Dict, Sequence
 import tensorflow as tf
 
 
+def write_text(path: str, text: str):
+  """Writes a file under a temporary name and renames it."""
+  partial = f'{path}.partial'
+  with tf.io.gfile.GFile(partial, 'w') as file:
+    file.write(text)
+  tf.io.gfile.rename(partial, path, overwrite=True)
+
+
 def claim(path: str, outputs: Sequence[str], job: Dict[str, Any]):
   """Makes a folder that of a job, or raises where it is that of another.
 
@@ -34,10 +42,7 @@ def claim(path: str, outputs: Sequence[str], job: Dict[str, Any]):
   folder = os.path.dirname(path)
   try:
     tf.io.gfile.makedirs(folder)
-    partial = f'{path}.partial'
-    with tf.io.gfile.GFile(partial, 'w') as file:
-      file.write(json.dumps(job, indent=2) + '\n')
-    tf.io.gfile.rename(partial, path)
+    write_text(path, json.dumps(job, indent=2) + '\n')
   except tf.errors.OpError as error:
     raise ValueError(f'output_dir is {folder}, which cannot be written: '
                      f'{error.message}. Name a folder that can.') from error

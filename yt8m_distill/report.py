@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from yt8m_distill import baseline
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill.tasks import evaluation
 from yt8m_distill.tasks import runs as runs_lib
 
@@ -143,7 +144,7 @@ def save(figure: plt.Figure, path: str):
 
 def main(runs: Sequence[str]):
   text = table(runs)
-  evaluation.write_text(os.path.join(runs[0], 'report.md'), text)
+  jobs.write_text(os.path.join(runs[0], 'report.md'), text)
   print(text)
   for run in runs:
     if tf.io.gfile.isdir(os.path.join(run, 'train')):

@@ -27,6 +27,7 @@ from official.modeling import performance
 import yt8m_distill  # pylint: disable=unused-import
 from yt8m_distill import cluster
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill import progress
 from yt8m_distill import schedule
 from yt8m_distill.tasks import evaluation
@@ -39,7 +40,7 @@ def _check_writable(model_dir):
   probe = os.path.join(model_dir, 'probe')
   try:
     tf.io.gfile.makedirs(model_dir)
-    evaluation.write_text(probe, '')
+    jobs.write_text(probe, '')
     tf.io.gfile.remove(probe)
   except (tf.errors.OpError, OSError) as error:
     raise ValueError(f'--model_dir={model_dir} cannot be written: {error}. '
@@ -138,7 +139,7 @@ def run(flags_obj) -> dict:
   # Not before: the model must fit the run whose params.yaml this replaces.
   if chief and 'train' in mode:
     train_utils.serialize_config(params, model_dir)
-    evaluation.write_text(os.path.join(model_dir, 'config.gin'),
+    jobs.write_text(os.path.join(model_dir, 'config.gin'),
                           gin.config_str())
   logs = {}
   with strategy.scope():

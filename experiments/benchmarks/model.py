@@ -62,7 +62,7 @@ _TILE = flags.DEFINE_integer(
 _COMPARE = flags.DEFINE_bool(
     'compare', False, 'Time the plain graph in the same rounds.')
 _PROFILE = flags.DEFINE_string(
-    'profile', '', 'Folder for a trace of one more train step, for TensorBoard.')
+    'profile', '', 'Folder for a trace of one more train step (TensorBoard).')
 
 
 class _PlainDistiller(distiller.Distiller):

@@ -61,12 +61,12 @@ def _cross_entropy(labels, p):
 
 
 def _loss(labels, teacher, student):
-  """L_CE of both, L_REP and L_PRED, as the defaults of `yt8m_distill` have it."""
+  """L_CE of both, L_REP and L_PRED, by the defaults of `yt8m_distill`."""
   (rep_t, p_t), (rep_s, p_s) = teacher, student
   rep_t, q_t = rep_t.detach(), p_t.detach() / p_t.detach().sum(-1, True)
   q_s = p_s / p_s.sum(-1, True)
   return (_cross_entropy(labels, p_t) + _cross_entropy(labels, p_s) +
-          (rep_t - rep_s).square().sum(-1) +
+          1e-3 * (rep_t - rep_s).square().sum(-1) +
           (q_t * (q_t.log() - q_s.log())).sum(-1)).mean()
 
 

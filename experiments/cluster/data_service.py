@@ -9,6 +9,7 @@ the records under the same paths. A run reads from them with
 """
 
 import argparse
+import re
 import socket
 
 import tensorflow as tf
@@ -45,6 +46,8 @@ def main():
   parser.add_argument('--dispatcher', default='',
                       help='HOST:PORT; makes this process a worker')
   args = parser.parse_args()
+  if args.dispatcher and not re.fullmatch(r'[^:/]+:\d+', args.dispatcher):
+    parser.error(f'--dispatcher is {args.dispatcher}: give HOST:PORT.')
   server = start(args.port, args.dispatcher)
   print(f'Worker of {args.dispatcher}' if args.dispatcher else
         f'Dispatcher at {server.target}', flush=True)

@@ -182,6 +182,34 @@ def test_patterns_cannot_be_listed_over_http(server, pattern):
     shards.find(f'{server.url}/{pattern}')
 
 
+def test_names():
+  for path in ('https://host/a/b.tfrecord?key=/x#y', '/a/b.tfrecord',
+               's3://a/b.tfrecord'):
+    assert remote.name(path) == 'b.tfrecord'
+  assert remote.name('/a/b?.tfrecord') == 'b?.tfrecord'
+
+
+@pytest.mark.parametrize('error', [
+    tf.errors.UnavailableError, tf.errors.PermissionDeniedError])
+def test_listing_is_tried_again_or_named(monkeypatch, error):
+  answers = [error(None, None, 'busy'), ['s3://a/b0.tfrecord']]
+
+  def glob(_):
+    answer = answers.pop(0)
+    if isinstance(answer, Exception):
+      raise answer
+    return answer
+
+  monkeypatch.setattr(remote, 'ensure', lambda _: None)
+  monkeypatch.setattr(remote.time, 'sleep', lambda _: None)
+  monkeypatch.setattr(tf.io.gfile, 'glob', glob)
+  if error is tf.errors.UnavailableError:
+    assert shards.find('s3://a/b*.tfrecord') == ['s3://a/b0.tfrecord']
+  else:
+    with pytest.raises(ValueError, match=r's3://a/b\*.tfrecord.*busy'):
+      shards.find('s3://a/b*.tfrecord')
+
+
 @needs_http
 def test_a_tf_data_service_cannot_read_them(server):
   params = data.VideoData(

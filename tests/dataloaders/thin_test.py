@@ -84,11 +84,11 @@ def test_all_else_stays():
   thinned = tf.train.SequenceExample.FromString(_thinned(video))
   context = thinned.context.feature
   assert list(context['every_n'].int64_list.value) == [10]
-  assert list(context['num_frames'].int64_list.value) == [57]
+  assert list(context['every_n/num_frames'].int64_list.value) == [57]
   for name in reading.FEATURES:
     assert list(thinned.feature_lists.feature_list[name].feature) == list(
         video.feature_lists.feature_list[name].feature[::10])
-  del context['every_n'], context['num_frames']
+  del context['every_n'], context['every_n/num_frames']
   assert thinned.context.SerializeToString(
       deterministic=True) == video.context.SerializeToString(deterministic=True)
 
@@ -214,7 +214,7 @@ def _uneven():
 
 
 @pytest.mark.parametrize('make, message', [
-    (lambda: _thinned(reading.record(30)), 'every_n and num_frames, so it was '
+    (lambda: _thinned(reading.record(30)), 'every_n, so it was '
      'thinned before'),
     (_uneven, "{'audio': 5, 'rgb': 4} frames"),
     (lambda: reading.record(0), 'frames, but each must have'),

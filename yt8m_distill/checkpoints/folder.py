@@ -10,6 +10,7 @@ import tf_keras
 
 from official.core import config_definitions as cfg
 from official.core import train_utils
+from yt8m_distill import jobs
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.tasks import evaluation
@@ -100,7 +101,7 @@ def write(folder: str, model: tf_keras.Model, params: cfg.ExperimentConfig,
     tf.train.CheckpointManager(checkpoint, partial, 1).save(step)
     train_utils.serialize_config(params, partial)
     if results:
-      evaluation.write_text(os.path.join(partial, 'evaluation.json'),
+      jobs.write_text(os.path.join(partial, 'evaluation.json'),
                             json.dumps(results, indent=2) + '\n')
 
 

@@ -82,7 +82,7 @@ def _glob(pattern: str) -> List[str]:
         '* and ? match nothing. Write a range, as in train{0000..3843}.tfrecord'
         ' or train{00..zz}.tfrecord, or @FILE, a text file of one URL a line '
         '(also for a URL that has a ? of its own).')
-  paths = tf.io.gfile.glob(pattern)
+  paths = remote.retry(pattern, lambda: tf.io.gfile.glob(pattern))
   if not paths:
     raise ValueError(f'input_path is {pattern!r}: no file matches. Check the '
                      'folder and the pattern.')

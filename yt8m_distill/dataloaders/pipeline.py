@@ -58,10 +58,11 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
   context = input_context or tf.distribute.InputContext()
   _check(params, context, start_step, reader.with_seeds)
   paths = shards.find(params.input_path)
-  if params.enable_tf_data_service and remote.among(paths):
+  far = [path for path in paths if remote.among([path])]
+  if params.enable_tf_data_service and far:
     raise ValueError('enable_tf_data_service is True, but its workers cannot '
-                     f'read through tensorflow-io, as {paths[0]} must be: set '
-                     'it to False.')
+                     f'read through tensorflow-io, as {far[0]} must be: set it '
+                     'to False.')
   sizes = shards.sizes(paths)
   if not params.skip_corrupt_records:
     empty = [path for path, size in zip(paths, sizes) if not size]

@@ -6,6 +6,7 @@ reads by itself (local files, gs) is left to it. Python reads through `retry`,
 a dataset through `shards.read`.
 """
 
+import os
 import re
 import time
 from typing import Any, Callable, Iterable
@@ -32,6 +33,13 @@ _NOISE = re.compile(r'{{function_node.*?}} |\s*\[Op:.*', re.DOTALL)
 def scheme(path: str) -> str:
   """Returns what stands before '://', '' of a local path."""
   return path.split('://')[0] if '://' in path else ''
+
+
+def name(path: str) -> str:
+  """Returns what a file is called: no folder, and of a URL no query."""
+  if scheme(path):
+    path = re.split('[?#]', path)[0]
+  return os.path.basename(path)
 
 
 def among(paths: Iterable[str]) -> bool:

@@ -63,10 +63,9 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int,
     raise ValueError(f'{where}: no tf.train.SequenceExample. Set input_path to '
                      'frame-level YouTube-8M records.') from error
   context, lists = video.context.feature, video.feature_lists.feature_list
-  present = [key for key in thinning.KEYS if key in context]
-  if present:
-    raise ValueError(f'{where}: its context has {" and ".join(present)}, so it '
-                     'was thinned before. Set input_path to the full records.')
+  if thinning.EVERY_N in context:
+    raise ValueError(f'{where}: its context has {thinning.EVERY_N}, so it was '
+                     'thinned before. Set input_path to the full records.')
   if not lists:
     raise ValueError(f'{where}: no frame-level features, and video-level ones '
                      'have nothing to thin. Set input_path to frame-level '
@@ -119,7 +118,7 @@ def _outputs(paths: Sequence[str], output_dir: str) -> List[str]:
   """Names the file of each shard."""
   sources = {}
   for path in paths:
-    other = sources.setdefault(os.path.basename(path), path)
+    other = sources.setdefault(remote.name(path), path)
     if other != path:
       raise ValueError(f'{other} and {path} have the same name: thin them into '
                        'folders of their own.')

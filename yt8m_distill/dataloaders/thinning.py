@@ -1,10 +1,10 @@
 """Records that keep every N-th frame of a video alone, and say so.
 
-Such a record has in its context `every_n`, int64 N, and `num_frames`, int64,
-how many frames the video has. So a network that looks at every N-th frame finds
-the same frames in it as in the full record, and counts them alike, whichever
-way it counts (see `configs.model.UniformFrames`). The official records know no
-such keys.
+Such a record has in its context `every_n`, int64 N, and `every_n/num_frames`,
+int64, how many frames the video has. So a network that looks at every N-th
+frame finds the same frames in it as in the full record, and counts them alike,
+whichever way it counts (see `configs.model.UniformFrames`). The official
+records know no such keys.
 
 B records.
 """
@@ -16,7 +16,7 @@ import tensorflow as tf
 from yt8m_distill import selection as selection_lib
 from yt8m_distill.configs import model as model_config
 
-EVERY_N, NUM_FRAMES = KEYS = ('every_n', 'num_frames')
+EVERY_N, NUM_FRAMES = KEYS = ('every_n', 'every_n/num_frames')
 
 
 def context_features() -> Dict[str, tf.io.FixedLenFeature]:

@@ -30,6 +30,7 @@ import tf_keras
 from official.core import train_utils
 import yt8m_distill  # pylint: disable=unused-import
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill.checkpoints import folder as folder_lib
 from yt8m_distill.checkpoints import student
 from yt8m_distill.configs import data
@@ -115,7 +116,7 @@ def _describe(folder: str, network: folder_lib.Network,
   if network.evaluation:
     texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
   for name, text in texts.items():
-    evaluation.write_text(os.path.join(folder, name), text)
+    jobs.write_text(os.path.join(folder, name), text)
 
 
 def _write_tflite(folder: str, network: folder_lib.Network,

@@ -91,7 +91,7 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
   """Names the file of each shard."""
   shards_of = {_JOINED: 'the file of all shards'} if suffix == 'csv' else {}
   for path in paths:
-    name = f'{re.sub("[.]tfrecord$", "", os.path.basename(path))}.{suffix}'
+    name = f'{re.sub("[.]tfrecord$", "", remote.name(path))}.{suffix}'
     if name in shards_of:
       raise ValueError(
           f'{path} and {shards_of[name]} would both be {name} in {output_dir}: '

@@ -17,6 +17,7 @@ from absl import flags
 from absl import logging
 
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill.study import claims
 from yt8m_distill.study import config
 from yt8m_distill.study import experiments
@@ -24,7 +25,6 @@ from yt8m_distill.study import plots
 from yt8m_distill.study import report
 from yt8m_distill.study import results
 from yt8m_distill.study import runner
-from yt8m_distill.tasks import evaluation
 
 
 def _define_flags():
@@ -53,7 +53,7 @@ def write_report(study: config.Study, output_dir: str, failed=()) -> str:
                          results.reference(study))
   text = report.text(study, output_dir, runs, checked,
                      plots.draw(study, runs, output_dir), failed)
-  evaluation.write_text(os.path.join(output_dir, 'report.md'), text)
+  jobs.write_text(os.path.join(output_dir, 'report.md'), text)
   return text
 
 

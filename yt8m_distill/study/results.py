@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from yt8m_distill import jobs
 from yt8m_distill.study import config
 from yt8m_distill.study import runner
 from yt8m_distill.tasks import evaluation
@@ -130,7 +131,7 @@ def write(tables: Dict[str, pd.DataFrame], output_dir: str):
   """Writes each table as NAME.csv and NAME.parquet."""
   for name, table in tables.items():
     path = os.path.join(output_dir, name)
-    evaluation.write_text(f'{path}.csv', table.to_csv(index=False))
+    jobs.write_text(f'{path}.csv', table.to_csv(index=False))
     with tf.io.gfile.GFile(f'{path}.parquet.partial', 'wb') as file:
       file.write(table.to_parquet(index=False))
     tf.io.gfile.rename(f'{path}.parquet.partial', f'{path}.parquet',

@@ -24,9 +24,9 @@ import tqdm
 
 from official.common import flags as tfm_flags
 from yt8m_distill import command
+from yt8m_distill import jobs
 from yt8m_distill import train
 from yt8m_distill.study import expansion
-from yt8m_distill.tasks import evaluation
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
 # per process; a fork server imports it once and never runs it.
@@ -84,7 +84,7 @@ def prepare(runs: Sequence[expansion.Run], output_dir: str):
         '\n'.join(changed))
   for path, wanted in new.items():
     tf.io.gfile.makedirs(os.path.dirname(path))
-    evaluation.write_text(path, json.dumps(wanted, indent=2) + '\n')
+    jobs.write_text(path, json.dumps(wanted, indent=2) + '\n')
 
 
 def arguments(run: expansion.Run, output_dir: str) -> List[str]:
@@ -134,7 +134,7 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
     print(f'{type(error).__name__}: '
           f'{" ".join(command.message(error).split())}', file=sys.stderr)
     sys.exit(1)
-  evaluation.write_text(
+  jobs.write_text(
       os.path.join(place, 'finished.json'),
       json.dumps({'seconds': time.monotonic() - start}) + '\n')
 

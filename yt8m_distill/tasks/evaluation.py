@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from yt8m_distill import jobs
 from yt8m_distill import metrics
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.tasks import class_table
@@ -33,14 +34,6 @@ def read_vocabulary(path: str, num_classes: int) -> List[str]:
   for index, name in rows.items():
     names[index] = name
   return names
-
-
-def write_text(path: str, text: str):
-  """Writes a file under a temporary name and renames it."""
-  partial = f'{path}.partial'
-  with tf.io.gfile.GFile(partial, 'w') as file:
-    file.write(text)
-  tf.io.gfile.rename(partial, path, overwrite=True)
 
 
 def read(folder: str) -> Optional[Dict[str, Any]]:
@@ -178,9 +171,9 @@ class Evaluation:
     for prefix, scores in self._metrics.items():
       table['positives'] = scores.positives
       table[f'{prefix}average_precision'] = scores.average_precisions()
-    write_text(os.path.join(folder, 'per_class.csv'),
+    jobs.write_text(os.path.join(folder, 'per_class.csv'),
                pd.DataFrame(table).to_csv(index=False))
-    write_text(os.path.join(folder, 'evaluation.json'),
+    jobs.write_text(os.path.join(folder, 'evaluation.json'),
                json.dumps({'step': step, 'input_path': self._input_path,
                            'videos': self._num_videos(),
                            'left_out': dataclasses.asdict(self.left_out),
