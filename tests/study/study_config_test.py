@@ -140,7 +140,7 @@ def test_numbers_of_a_file_are_numbers(tmp_path):
 
 def test_shipped_study_has_the_papers_comparisons():
   study = config.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
-  assert len(study.runs) == 78
+  assert len(study.runs) == 84
   runs = {run.name: run for run in study.runs}
   run = runs['serial-k=30-losses=L_PRED-seed=1']
   assert run.needs == 'skyline-seed=1'
@@ -151,7 +151,7 @@ def test_shipped_study_has_the_papers_comparisons():
       ].gin_params
 
 
-@pytest.mark.parametrize('name', ['paper', 'smoke'])
+@pytest.mark.parametrize('name', ['paper', 'longer', 'smoke'])
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
   study = config.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
   for run in study.runs[::len({run.seed for run in study.runs})]:

@@ -169,14 +169,6 @@ def test_evaluation_options_are_checked_before_training(field, value, message):
     distillation.DistillationTask(params.task)
 
 
-def test_evaluation_by_several_workers_is_refused():
-  params = tiny.experiment()
-  context = tf.distribute.InputContext(num_input_pipelines=2)
-  with pytest.raises(ValueError, match='2 workers.*continuous_eval'):
-    distillation.DistillationTask(params.task).build_inputs(
-        params.task.validation_data, context)
-
-
 def test_metrics_of_the_batch_are_averaged_under_their_names():
   task = _task()
   model = _model(task)

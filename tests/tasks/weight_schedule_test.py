@@ -55,7 +55,8 @@ def test_wrong_values(values, message):
 
 def _task(start, end):
   return distillation.DistillationTask(tiny.experiment({'task': {'losses': {
-      'intermediate_weight': 0.5, 'label_weight': 2.0,
+      'representation_weight': 0.25, 'intermediate_weight': 0.5,
+      'label_weight': 2.0,
       'schedule': {'type': 'linear', 'start': start, 'end': end,
                    'steps': 4}}}}).task)
 
@@ -80,7 +81,7 @@ def test_reaches_the_loss_and_the_metrics_of_a_step_but_not_evaluation():
         term('teacher/label_loss') + term('teacher/regularization_loss') +
         2.0 * term('student/label_loss') +
         term('student/regularization_loss') + factor * (
-            term('student/representation_loss') +
+            0.25 * term('student/representation_loss') +
             term('student/prediction_loss') +
             0.5 * term('student/intermediate_loss')), rtol=1e-5)
     sizes[factor] = recorder.gradients
@@ -99,7 +100,8 @@ def test_constant_factor_counts_too():
   losses = []
   for start in (0.0, 3):
     task = distillation.DistillationTask(tiny.experiment({'task': {
-        'losses': {'schedule': {'start': start}}}}).task)
+        'losses': {'representation_weight': 1.0,
+                   'schedule': {'start': start}}}}).task)
     assert 'distillation_factor' not in [
         metric.name for metric in task.build_metrics()]
     model = task.build_model()
