@@ -110,5 +110,6 @@ class _Follower(train_lib.OrbitExperimentRunner):
         step_counter=self.trainer.global_step,
         checkpoint_interval=trainer.checkpoint_interval,
         init_fn=self.trainer.initialize)
+    # The one that it restores; there is no public way to name another folder's.
     manager._latest_checkpoint = tf.train.latest_checkpoint(self._run)
     return manager

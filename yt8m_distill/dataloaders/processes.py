@@ -12,6 +12,12 @@ import tqdm
 _worker = {}
 
 
+def cores() -> int:
+  """Returns how many cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(
+      os, 'sched_getaffinity') else os.cpu_count()
+
+
 def _start_worker(work, done) -> None:
   """Gives a worker process its work and the counter of all."""
   _worker.update(work=work, done=done)
@@ -39,9 +45,7 @@ def run(work: Callable[[Any], Iterator[int]], items: Sequence[Any],
   Raises:
     Exception: what `work` raises; what has not begun then never does.
   """
-  cores = len(os.sched_getaffinity(0)) if hasattr(
-      os, 'sched_getaffinity') else os.cpu_count()
-  processes = min(processes or cores, len(items))
+  processes = min(processes or cores(), len(items))
   if processes > 1:
     _run_in_parallel(work, items, bar, processes)
   else:

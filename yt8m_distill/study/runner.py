@@ -26,6 +26,7 @@ from official.common import flags as tfm_flags
 from yt8m_distill import command
 from yt8m_distill import jobs
 from yt8m_distill import train
+from yt8m_distill.dataloaders import processes
 from yt8m_distill.study import expansion
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
@@ -151,11 +152,6 @@ def _reason(place: str, exit_code: int) -> str:
   return lines[-1] if lines else f'ended with status {exit_code}'
 
 
-def _cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(
-      os, 'sched_getaffinity') else os.cpu_count()
-
-
 def execute(runs: Sequence[expansion.Run], output_dir: str,
             workers: int) -> Dict[str, str]:
   """Runs what is not finished yet, in the order given.
@@ -179,7 +175,7 @@ def execute(runs: Sequence[expansion.Run], output_dir: str,
   # Those that others wait for come first.
   needed = {run.needs for run in left}
   left.sort(key=lambda run: run.name not in needed)
-  threads = max(1, _cores() // workers)
+  threads = max(1, processes.cores() // workers)
   failed, running = {}, {}
   with tqdm.tqdm(total=len(runs), initial=len(done), unit='run',
                  smoothing=0) as bar:
