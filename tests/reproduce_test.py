@@ -34,7 +34,7 @@ def _start(folder, *flags):
        f'--config_file={sizes}',
        *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
        *flags],
-      env={**os.environ, 'VENV': sys.prefix, 'DATA': str(folder)},
+      env={**tiny.script_environment(), 'DATA': str(folder)},
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
       start_new_session=True)
 

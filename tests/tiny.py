@@ -25,6 +25,13 @@ EVERY_N = 5
 _RGB, _AUDIO = 8, 4
 
 
+def script_environment():
+  """Environment in which a script of experiments/ uses that of the tests."""
+  # Of another set of versions it would install its own over them.
+  versions = ''.join(tf.__version__.split('.')[:2])
+  return {**os.environ, 'VENV': sys.prefix, 'TF_SET': f'tf{versions}'}
+
+
 def _network(chunks):
   return {'backbone': {'hierarchical_lstm': {
       'chunks': chunks, 'num_cells': 4, 'num_layers': 1}}}

@@ -1,6 +1,5 @@
 """A tiny study from end to end."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -58,7 +57,7 @@ def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   (out / 'settings').write_text('DATA=/other\n')
   script = subprocess.run(
       ['bash', tiny.ROOT / 'experiments' / 'study.sh', out],
-      env={**os.environ, 'VENV': sys.prefix, 'DATA': str(tmp_path)},
+      env={**tiny.script_environment(), 'DATA': str(tmp_path)},
       capture_output=True, text=True, check=False)
   assert script.returncode == 2
   assert f"with 'DATA=/other', not 'DATA={tmp_path}'" in script.stderr
