@@ -48,8 +48,9 @@ def _drive(arguments):
   # A strategy of several workers, in another test of this process, takes it.
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
   folder = next(a for a in arguments if 'model_dir' in a).split('=', 1)[1]
+  begin = time.monotonic()  # Before the file is there, for which others wait.
   with open(os.path.join(folder, 'times'), 'a', encoding='utf-8') as file:
-    file.write(f'{time.monotonic()} ')
+    file.write(f'{begin} ')
   if os.path.exists(os.path.join(folder, 'meet')):
     _wait(lambda: len(glob.glob(os.path.join(
         os.path.dirname(folder), '*', 'times'))) >= 2)
