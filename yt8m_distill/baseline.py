@@ -14,6 +14,7 @@ import tqdm
 
 from yt8m_distill import jobs
 from yt8m_distill import metrics
+from yt8m_distill import video_metrics
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
@@ -67,7 +68,7 @@ def class_frequency(task) -> Dict[str, float]:
   @tf.function(autograph=False)
   def score(labels):
     predictions = tf.broadcast_to(frequencies, tf.shape(labels))
-    return metrics.video_metrics(predictions, labels, task.evaluation.top_k)
+    return video_metrics.compute(predictions, labels, task.evaluation.top_k)
 
   for labels in _labels(model, task.validation_data):
     scores.update(positives=labels.sum(axis=0), **score(tf.constant(labels)))

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill import metrics
+from yt8m_distill import video_metrics
 from yt8m_distill.configs import classification as config
 from yt8m_distill.modeling import video_classifier
 
@@ -131,7 +132,7 @@ def _device_seconds(rounds=3):
       tf.function(lambda: network(videos, training=False)['predictions'],
                   autograph=False).get_concrete_function(),
       tf.function(lambda: (
-          metrics.video_metrics(scores, labels, _TOP_K.value),
+          video_metrics.compute(scores, labels, _TOP_K.value),
           tf.math.count_nonzero(labels, axis=0, dtype=tf.int32)),
                   autograph=False).get_concrete_function(),
   ]

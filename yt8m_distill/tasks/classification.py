@@ -15,7 +15,7 @@ from official.core import base_task
 from official.core import task_factory
 from official.core import train_utils
 from yt8m_distill import losses
-from yt8m_distill import metrics as metrics_lib
+from yt8m_distill import video_metrics
 from yt8m_distill.configs import classification as config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
@@ -230,14 +230,14 @@ class ClassificationTask(base_task.Task):
     values = {}
     for prefix, network in self.networks(outputs).items():
       video = self._video_metrics(network['predictions'], labels)
-      video['gap'] = metrics_lib.batch_gap(
+      video['gap'] = video_metrics.batch_gap(
           video['scores'], video['hits'],
           tf.math.count_nonzero(labels, dtype=tf.int32))
       values.update({f'{prefix}{k}': video[k] for k in _BATCH_METRICS})
     return values
 
   def _video_metrics(self, predictions, labels):
-    return metrics_lib.video_metrics(
+    return video_metrics.compute(
         predictions, labels, self.task_config.evaluation.top_k)
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from official.core import task_factory
 from yt8m_distill import losses
-from yt8m_distill import metrics as metrics_lib
+from yt8m_distill import video_metrics
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
@@ -203,6 +203,6 @@ class DistillationTask(classification.ClassificationTask):
   def validation_step(self, inputs, model, metrics=None):
     """Adds the agreement of the two networks, per video."""
     logs = super().validation_step(inputs, model, metrics)
-    agreement = metrics_lib.agreement(
+    agreement = video_metrics.agreement(
         logs['teacher/classes'], logs['student/classes'])
     return {**logs, **{f'agreement/{k}': v for k, v in agreement.items()}}
