@@ -26,6 +26,7 @@ from yt8m_distill import command
 from yt8m_distill.dataloaders import processes as processes_lib
 from yt8m_distill.dataloaders import simulated_frames
 from yt8m_distill.dataloaders import simulated_records
+from yt8m_distill.dataloaders import simulated_world
 
 # Videos between two steps of the progress bar.
 _BLOCK = 16
@@ -45,7 +46,7 @@ class Simulation(NamedTuple):
     min_frames: least length of a video.
     max_frames: greatest length of a video.
   """
-  world: simulated_frames.World
+  world: simulated_world.World
   files: tuple[tuple[str, int], ...]
   output_dir: str
   split: str
@@ -72,8 +73,8 @@ def _draw_records(rng: np.random.Generator, simulation: Simulation,
   # A shot for each label and a filler have to fit.
   most_labels = simulation.max_frames // simulated_frames.MIN_SHOT - 1
   for number in itertools.count(first):
-    labels, mean = simulated_frames.random_record(rng, simulation.world,
-                                                  most_labels)
+    labels, mean = simulated_world.random_record(rng, simulation.world,
+                                                 most_labels)
     video_id = f'{simulation.split}-{number:07d}'.encode()
     yield simulated_records.Record(video_id, labels, mean)
 
@@ -196,7 +197,7 @@ def simulate(output_dir: str,
         paths, num_videos, num_classes, rgb_size, audio_size)
     num_videos = sum(number for _, number in files)
   else:
-    world = simulated_frames.random_world(
+    world = simulated_world.random_world(
         _generator(seed), num_classes, rgb_size, audio_size)
   tf.io.gfile.makedirs(output_dir)
   simulation = Simulation(world, files, output_dir, split, seed, num_videos,

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.dataloaders import simulated_frames
+from yt8m_distill.dataloaders import simulated_world
+from yt8m_distill.modeling import frames as frames_lib
 
 
 class Record(NamedTuple):
@@ -24,7 +25,8 @@ def _floats(feature: tf.train.Feature, size: int, what: str) -> np.ndarray:
     raise ValueError(
         f'{what} has {len(values)} floats instead of {size}: give the '
         'video-level records of YouTube-8M.')
-  low, high = simulated_frames.dequantise(np.float32([0, 255]))
+  low = frames_lib.BIAS
+  high = 255 * frames_lib.SCALE + low
   # Also false where a value is not a number.
   if not np.all((values > low - 1e-3) & (values < high + 1e-3)):
     raise ValueError(
@@ -83,7 +85,7 @@ def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
 def read_world(
     files: Sequence[str], limit: int, num_classes: int, rgb_size: int,
     audio_size: int
-) -> tuple[simulated_frames.World, tuple[tuple[str, int], ...]]:
+) -> tuple[simulated_world.World, tuple[tuple[str, int], ...]]:
   """Reads records once, for the labels' means and the records per file.
 
   Args:
@@ -125,13 +127,13 @@ def read_world(
                      f'{len(files) - 1} more files: download them again.')
   directions = np.where(counts > 0, sums / np.maximum(counts, 1) -
                         total / number, 0)
-  prototypes = simulated_frames.to_unit(directions, rgb_size)
-  world = simulated_frames.World(prototypes, np.flatnonzero(counts), None,
-                                 rgb_size)
+  prototypes = simulated_world.to_unit(directions, rgb_size)
+  world = simulated_world.World(prototypes, np.flatnonzero(counts), None,
+                                rgb_size)
   return world, tuple(used)
 
 
-def read_records(world: simulated_frames.World,
+def read_records(world: simulated_world.World,
                  files: Sequence[tuple[str, int]],
                  first: int) -> Iterator[Record]:
   """Yields records from number `first` on.
