@@ -1,4 +1,4 @@
-"""The whole networks: frames, VideoClassifier and Distiller.
+"""The whole networks: VideoClassifier and Distiller.
 
 B videos, T frames, D features, V classes.
 """
@@ -13,7 +13,6 @@ import tf_keras
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames as frames_lib
 
 _FRAMES, _FEATURES, _CLASSES = 12, 6, 5
 _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
@@ -61,55 +60,6 @@ def _check_equal(ours, theirs, tolerance=0.0):
   tf.nest.map_structure(
       lambda a, b: np.testing.assert_allclose(
           a, b, rtol=tolerance, atol=tolerance), ours, theirs)
-
-
-def _normalized(frames, num_frames):
-  """Dequantised to [-2, 2], padding zero, then each frame of norm 1."""
-  frames = frames * 4.0 / 255 + 4.0 / 512 - 2
-  frames[np.arange(frames.shape[1]) >= num_frames[:, None]] = 0
-  norm = np.linalg.norm(frames, axis=-1, keepdims=True)
-  return np.divide(frames, norm, where=norm > 0, out=np.zeros_like(frames))
-
-
-def test_preprocess():
-  inputs = _inputs()
-  actual = frames_lib.preprocess(**inputs)
-  expected = _normalized(inputs['frames'].numpy().astype(np.float64),
-                         _NUM_FRAMES)
-  assert actual.dtype == tf.float32
-  np.testing.assert_allclose(actual, expected, atol=3e-7)
-  # Over all features at once, not over each of rgb and audio.
-  np.testing.assert_allclose(
-      np.linalg.norm(actual, axis=-1),
-      np.arange(_FRAMES) < _NUM_FRAMES[:, None], rtol=1e-6)
-
-
-def test_dequantize_by_hand():
-  values = frames_lib.dequantize(tf.constant([0, 255], tf.uint8))
-  np.testing.assert_allclose(values, [-1.9921875, 2.0078125], rtol=1e-6)
-
-
-@pytest.mark.parametrize('dtype', [tf.float32, tf.float16])
-def test_floats_count_as_dequantised(dtype):
-  inputs = _inputs()
-  floats = frames_lib.dequantize(inputs['frames'])
-  _check_equal(
-      frames_lib.preprocess(tf.cast(floats, dtype), inputs['num_frames']),
-      frames_lib.preprocess(**inputs), 0.0 if dtype == tf.float32 else 1e-3)
-
-
-@pytest.mark.parametrize('garbage', [np.inf, -np.inf, np.nan, 1e38])
-def test_padding_is_zero_whatever_it_holds(garbage):
-  inputs = _inputs()
-  frames = frames_lib.dequantize(inputs['frames']).numpy()
-  frames[np.arange(_FRAMES) >= _NUM_FRAMES[:, None]] = garbage
-  _check_equal(frames_lib.preprocess(tf.constant(frames), inputs['num_frames']),
-               frames_lib.preprocess(**inputs))
-
-
-def test_a_frame_of_zeros_stays_zero():
-  frames = frames_lib.preprocess(tf.zeros([1, 2, 3]), tf.constant([1]))
-  np.testing.assert_array_equal(frames, np.zeros([1, 2, 3]))
 
 
 @pytest.fixture(scope='module')
