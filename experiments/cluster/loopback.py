@@ -24,18 +24,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 5  # seconds to end in, before a worker is killed
 
 
-def _free_addresses(count):
-  """Addresses on loopback that no one listens on."""
-  with contextlib.ExitStack() as stack:
-    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-    for one in sockets:
-      one.bind(('127.0.0.1', 0))
-    return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+def _reserve(count, stack):
+  """Addresses on loopback that only this user's processes can listen on.
+
+  A worker takes seconds to start: of a port that is merely free, another
+  process could make use meanwhile. `stack` keeps them reserved.
+  """
+  sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+  for one in sockets:
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    one.bind(('127.0.0.1', 0))
+  return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
 
 
 def _start(index, addresses, log, flags):
   environment = {
-      **os.environ, 'CUDA_VISIBLE_DEVICES': '-1',
+      **os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'TF_GRPC_REUSE_PORT': '1',
       'TF_CONFIG': json.dumps({'cluster': {'worker': addresses},
                                'task': {'type': 'worker', 'index': index}})}
   with log.open('w') as file:
@@ -86,17 +90,16 @@ def main():
     parser.error(f'--workers is {args.workers}: give 1 or more.')
   args.logs.mkdir(parents=True, exist_ok=True)
   logs = [args.logs / f'worker-{i}.log' for i in range(args.workers)]
-  addresses = _free_addresses(args.workers)
   for number in _SIGNALS:
     signal.signal(number, _interrupt)
   workers = []
-  try:
+  with contextlib.ExitStack() as stack:
+    addresses = _reserve(args.workers, stack)
+    stack.callback(_stop, workers)
     for index, log in enumerate(logs):
       workers.append(_start(index, addresses, log, flags))
       print(f'Worker {index}: process {workers[-1].pid}, log {log}', flush=True)
     failed = _wait(workers)
-  finally:
-    _stop(workers)
   if not failed:
     return 0
   log, status = logs[workers.index(failed)], failed.returncode
