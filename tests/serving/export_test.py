@@ -46,9 +46,11 @@ def _out(run, vocabulary, tmp_path_factory):
   """An export under a policy of mixed precision."""
   out = tmp_path_factory.mktemp('export') / 'student'
   tf_keras.mixed_precision.set_global_policy('mixed_bfloat16')
-  export.export(run, str(out), top_k=_TOP_K, vocabulary=vocabulary)
-  assert tf_keras.mixed_precision.global_policy().name == 'mixed_bfloat16'
-  tf_keras.mixed_precision.set_global_policy('float32')
+  try:
+    export.export(run, str(out), top_k=_TOP_K, vocabulary=vocabulary)
+    assert tf_keras.mixed_precision.global_policy().name == 'mixed_bfloat16'
+  finally:
+    tf_keras.mixed_precision.set_global_policy('float32')
   return out
 
 
