@@ -1,42 +1,65 @@
 """experiments/reproduce.sh: killed in its fourth stage, it goes on there."""
 
 import json
-import os
 import pathlib
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import tiny
 
 from yt8m_distill.checkpoints import student
 
-_STEPS = 60
 _SIZES = {
     'task': {'model': {'features': [{'name': 'rgb', 'size': 8},
                                     {'name': 'audio', 'size': 4}]}},
     'trainer': {'steps_per_loop': 2, 'summary_interval': 2,
                 'checkpoint_interval': 2},
+    'runtime': {'run_eagerly': True},  # Spares the tracing of graphs.
 }
 _MACROS = dict(EVERY_N=5, STUDENT_CHUNKS=2, TEACHER_CHUNKS=5, NUM_CELLS=4,
                NUM_LAYERS=1, MAX_FRAMES=20, NUM_CLASSES=12, BATCH_SIZE=5,
-               TRAIN_STEPS=_STEPS)
+               TRAIN_STEPS=6)
 
 
-def _start(folder, *flags):
+def _run(folder, *flags, **environment):
+  """Runs the script to its end; returns the process."""
   sizes = folder / 'sizes.yaml'
   sizes.write_text(json.dumps(_SIZES))
-  return subprocess.Popen(
+  return subprocess.run(
       ['bash', tiny.ROOT / 'experiments' / 'reproduce.sh', folder / 'out',
        f'--config_file={sizes}',
        *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
        *flags],
-      env={**tiny.script_environment(), 'DATA': str(folder)},
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+      env={**tiny.script_environment(), 'DATA': str(folder), **environment},
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
       start_new_session=True)
+
+
+def _killing_environment(folder, checkpoint):
+  """A complete environment whose Python kills the script as it trains.
+
+  Args:
+    folder: of the environment; is made.
+    checkpoint: as of `tiny.killed_driver`.
+
+  Returns:
+    The folder.
+  """
+  python = folder / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  program = shlex.quote(tiny.killed_driver(checkpoint, '0'))
+  python.write_text(f"""#!/usr/bin/env bash
+[ "$1 $2" = '-m yt8m_distill.train' ] || exit 1
+exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
+""")
+  python.chmod(0o755)
+  shutil.copy(pathlib.Path(sys.prefix) / '.complete', folder)
+  return str(folder)
 
 
 def _starts(folder):
@@ -59,30 +82,24 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
   student.extract(str(out / 'distilled'), str(out / 'student'))
   for stage in ('train', 'validate', 'convert'):
     (out / f'{stage}.complete').touch()
-  first = _start(tmp_path)
-  # With the next one begun, ckpt-4 is known as the latest.
-  while not (out / 'finetuned' / 'ckpt-6.index').exists():
-    assert first.poll() is None, first.stdout.read()
-    time.sleep(0.05)
-  os.killpg(first.pid, signal.SIGKILL)
-  first.communicate()
+  first = _run(tmp_path, VENV=_killing_environment(
+      tmp_path / 'venv', out / 'finetuned' / 'ckpt-2'))
+  assert first.returncode == -signal.SIGKILL, first.stdout
   assert not (out / 'finetune.complete').exists()
-  before = len(_starts(tmp_path))
+  assert _starts(tmp_path) == [0]
 
-  second = _start(tmp_path)
-  text, _ = second.communicate()
-  assert second.returncode == 0, text
+  second = _run(tmp_path)
+  assert second.returncode == 0, second.stdout
+  lines = second.stdout.splitlines()
   for line in ('1/5 Training teacher and student: complete',
                '2/5 Validating both: complete',
                '3/5 Taking the student out: complete'):
-    assert line in text.splitlines()
-  resumed = _starts(tmp_path)[before]
-  assert 4 <= resumed < _STEPS
-  rows = [line.split('|')[1].strip() for line in text.splitlines()
-          if line.startswith('| ')]
+    assert line in lines
+  assert _starts(tmp_path) == [0, 2, 0]  # The last is the network alone.
+  rows = [line.split('|')[1].strip() for line in lines if line.startswith('| ')]
   assert rows == ['network', 'distilled: teacher', 'distilled: student',
                   'finetuned', 'alone', 'class frequency']
 
-  other = _start(tmp_path, '--gin_params=LEARNING_RATE=1')
-  assert 'name another OUT' in other.communicate()[0]
+  other = _run(tmp_path, '--gin_params=LEARNING_RATE=1')
+  assert 'name another OUT' in other.stdout
   assert other.returncode == 2

@@ -19,21 +19,6 @@ import tiny
 from yt8m_distill.modeling import distiller
 
 _STEPS = 4  # N
-# Ends itself, as hard as can be, in the loop behind the first checkpoint.
-_KILLED = """
-import os, runpy, signal, sys
-from yt8m_distill import progress
-
-class Killing(progress.Progress):
-  def __call__(self, output):
-    super().__call__(output)
-    if os.path.exists(run + '/ckpt-2.index'):
-      os.kill(os.getpid(), signal.SIGKILL)
-
-run = sys.argv.pop(1)
-progress.Progress = Killing
-runpy.run_module('yt8m_distill.train', run_name='__main__')
-"""
 
 
 def _flags(records, steps, num_examples=0):
@@ -133,7 +118,8 @@ def test_killed_run_equals_one_that_was_not(records, tmp_path):
   """In graphs, and the first half in a process of its own."""
   run = tmp_path / 'run'
   killed = tiny.python(
-      '-c', _KILLED, run, '--experiment=yt8m_distill', '--mode=train',
+      '-c', tiny.killed_driver(run / 'ckpt-2'), '--experiment=yt8m_distill',
+      '--mode=train',
       f'--model_dir={run}', f'--config_file={tiny.sizes_file(tmp_path)}',
       *_flags(records, 2 * _STEPS), check=False)
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
