@@ -36,8 +36,8 @@ def _runs(monkeypatch):
 
 
 def _wait(condition):
-  """Until it holds; 30 seconds at most."""
-  deadline = time.monotonic() + 30
+  """Until it holds; 5 minutes at most, for a machine under load."""
+  deadline = time.monotonic() + 300
   while not condition():
     assert time.monotonic() < deadline
     time.sleep(0.01)
@@ -59,7 +59,7 @@ def _drive(arguments):
   if os.path.exists(os.path.join(folder, 'die')):
     os.kill(os.getpid(), signal.SIGKILL)
   if os.path.exists(os.path.join(folder, 'hang')):
-    time.sleep(60)
+    time.sleep(600)
   with open(os.path.join(folder, 'times'), 'a', encoding='utf-8') as file:
     file.write(f'{time.monotonic()}\n')
   print('said', arguments)

@@ -184,7 +184,9 @@ def test_metrics_of_the_batch_are_averaged_under_their_names():
 
 def test_loss_that_is_not_finite_names_the_step_and_leaves_the_weights():
   strategy = tf.distribute.MirroredStrategy(['cpu:0'])
-  params = tiny.experiment()
+  average = {'backbone': {'type': 'yt8m_average'}}  # Quick to trace.
+  params = tiny.experiment({'task': {'model': {
+      'teacher': average, 'student': average}}})
   with strategy.scope():
     task = distillation.DistillationTask(params.task)
     model = _model(task)
