@@ -283,7 +283,8 @@ def test_cudnn_itself(dtype, tolerance, training):
   tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
   tf.config.experimental.enable_tensor_float_32_execution(False)
   rng = np.random.default_rng(0)
-  normal = lambda *shape: tf.constant(rng.normal(size=shape, scale=0.1), 'f')
+  normal = lambda *shape: tf.constant(
+      rng.normal(size=shape, scale=0.1), tf.float32)
   weights = ([normal(96 + 64, 4 * 64), normal(2 * 64, 4 * 64)],
              [normal(4 * 64), normal(4 * 64)])
 
