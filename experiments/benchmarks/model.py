@@ -11,9 +11,9 @@ Memory is the peak of the process, on a GPU that of the device, after the first
 run of each case: forward passes come before training. The inputs, the weights
 and, once it has trained, the optimizer are in it.
 
-With --compare a plain graph of the same networks runs too: as in the original
-code one time loop runs over all chunks at once, masks what is behind the end of
-a video, and is left to automatic differentiation. From the repository's root:
+On a GPU the LSTM layers run on cuDNN, in the time loop with --cudnn=false; it
+says which. With --compare the plain graph of the same networks runs too
+(benchmarks/plain.py). From the repository's root:
 
   python -m experiments.benchmarks.model --cells=1024 --batch=64 --compare
 """
@@ -27,10 +27,9 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
+from experiments.benchmarks import plain as plain_lib
 from official.modeling import performance
 from yt8m_distill.configs import distillation as config
-from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import lstm_stack
 from yt8m_distill.tasks import distillation
 
@@ -59,67 +58,12 @@ _MATMUL_SIZE = flags.DEFINE_integer(
 _TILE = flags.DEFINE_integer(
     'tile', lstm_stack.CPU_TILE, 'Chunks that run at once on a CPU.',
     lower_bound=1)
+_CUDNN = flags.DEFINE_bool(
+    'cudnn', True, 'Run the LSTM layers on cuDNN where there is a GPU.')
 _COMPARE = flags.DEFINE_bool(
     'compare', False, 'Time the plain graph in the same rounds.')
 _PROFILE = flags.DEFINE_string(
     'profile', '', 'Folder for a trace of one more train step (TensorBoard).')
-
-
-class _PlainDistiller(distiller.Distiller):
-  """The networks of a Distiller, computed the plain way."""
-
-  def call(self, inputs, training=False):
-    return {
-        name: plain_network(network, self._select(inputs, self._frames[name]))
-        for name, network in (('teacher', self.teacher),
-                              ('student', self.student))
-    }
-
-
-def plain_network(network, inputs):
-  """What a VideoClassifier returns, from one masked time loop per stack."""
-  backbone = network.backbone
-  frames = frames_lib.preprocess(inputs['frames'], inputs['num_frames'])
-  batch, (steps, features) = tf.shape(frames)[0], frames.shape[1:]
-  chunks = backbone.get_config()['chunks']
-  length = steps // chunks
-  num_frames = inputs['num_frames']
-  lengths = tf.clip_by_value(
-      num_frames[:, None] - length * tf.range(chunks), 0, length)
-  states = _plain_stack(
-      backbone.lower, tf.reshape(frames, [batch * chunks, length, features]),
-      tf.reshape(lengths, [-1]))
-  states = tf.reshape(states, [batch, chunks, backbone.lower.state_size])
-  representation = _plain_stack(
-      backbone.upper, states, -(-num_frames // length))
-  return {'representation': representation, 'states': states,
-          'predictions': network.head(representation)}
-
-
-def _plain_stack(stack, x, lengths):
-  """Final states of all sequences, step by step, all layers in one loop."""
-  steps, dtype = x.shape[1], stack.compute_dtype
-  inputs = tf.TensorArray(tf.float32, steps).unstack(
-      tf.transpose(x, [1, 0, 2]))
-  kernels = [tf.cast(kernel, dtype) for kernel in stack.kernels]
-
-  def step(t, state):
-    real = (t < lengths)[:, None]
-    output, after = inputs.read(t), []
-    for kernel, bias, c, h in zip(
-        kernels, stack.biases, state[::2], state[1::2]):
-      product = tf.cast(tf.concat([output, h], 1), dtype) @ kernel
-      i, f, g, o = tf.split(tf.cast(product, tf.float32) + bias, 4, 1)
-      next_c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-      output = tf.sigmoid(o) * tf.tanh(next_c)
-      after += [tf.where(real, next_c, c), tf.where(real, output, h)]
-    return t + 1, after
-
-  zeros = [tf.zeros([tf.shape(x)[0], stack.num_cells])
-           for _ in range(2 * stack.num_layers)]
-  _, state = tf.while_loop(
-      lambda t, _: t < steps, step, (0, zeros), maximum_iterations=steps)
-  return tf.concat(state, 1)
 
 
 def _work(network, num_frames):
@@ -175,8 +119,8 @@ def _cases():
   """What to time.
 
   Returns:
-    {name: (function that returns one number, FLOPs)}, and a function that
-    raises unless the plain graph computes the same.
+    {name: (function that returns one number, FLOPs)}, a function that raises
+    unless the plain graph computes the same, and how the LSTM layers run.
   """
   dtype = _PRECISION.value
   if dtype != 'float32':
@@ -185,6 +129,8 @@ def _cases():
       every_n=_EVERY_N.value, student_chunks=_STUDENT_CHUNKS.value,
       num_cells=_CELLS.value, num_classes=_CLASSES.value,
       batch_size=_BATCH.value)
+  for network in (params.task.model.teacher, params.task.model.student):
+    network.backbone.hierarchical_lstm.use_cudnn = _CUDNN.value
   if dtype == 'float16':
     params.override({'runtime': {
         'mixed_precision_dtype': dtype, 'loss_scale': 'dynamic'}})
@@ -225,34 +171,41 @@ def _cases():
       'train step': (
           case(None, model), teacher_training + student_training),
   }
-  plain = _PlainDistiller(
+  plain = plain_lib.PlainDistiller(
       model.teacher, model.student, model_params.teacher.frames,
       model_params.student.frames)
   if _COMPARE.value:
     cases.update({
         'teacher forward, plain': (
-            case(lambda: plain_network(model.teacher, inputs)), teacher),
+            case(lambda: plain_lib.plain_network(model.teacher, inputs)),
+            teacher),
         'student forward, plain': (
-            case(lambda: plain_network(model.student, student_inputs)),
-            student),
+            case(lambda: plain_lib.plain_network(
+                model.student, student_inputs)), student),
         'train step, plain': (
             case(None, plain), teacher_training + student_training),
     })
-  return cases, lambda: _check_same(model, plain, inputs)
+  way = ('on cuDNN' if model.teacher.backbone.lower.runs_on_cudnn()
+         else 'in a time loop')
+  return cases, lambda: _check_same(model, plain, inputs), way
 
 
 def _check_same(model, plain, inputs):
   """Compares the two on a few videos."""
   few = {name: value[:2] for name, value in inputs.items()}
   tolerance = 1e-4 if _PRECISION.value == 'float32' else 0.02
+  # A GPU multiplies float32 in TF32, which is less exact.
+  tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
+  tf.config.experimental.enable_tensor_float_32_execution(False)
   tf.nest.map_structure(
       lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance),
       _graph(model)(few), _graph(plain)(few))
+  tf.config.experimental.enable_tensor_float_32_execution(tf32)
 
 
 def main(_):
   lstm_stack.CPU_TILE = _TILE.value
-  cases, check_same = _cases()
+  cases, check_same, way = _cases()
   products = {'matmul float32': _matmul(tf.float32)}
   if _PRECISION.value != 'float32':
     dtype = _PRECISION.value
@@ -278,7 +231,8 @@ def main(_):
 
   print(f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
         f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
-        f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds')
+        f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds, '
+        f'LSTM layers {way}')
   print(f'{"case":<23}{"best s":>9}{"median s":>10}{"videos/s":>10}'
         f'{"GFLOP":>9}{"GFLOP/s":>9}{"of matmul":>10}{"median":>8}'
         f'{"peak MiB":>10}')

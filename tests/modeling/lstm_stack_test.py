@@ -36,10 +36,12 @@ def test_owns_the_variables():
 def test_round_trip():
   stack = lstm_stack.LSTMStack(
       num_cells=3, num_layers=1, static_shapes=True, input_gradient=False,
-      kernel_regularizer=tf_keras.regularizers.L2(0.25), tile=4, name='lower')
+      kernel_regularizer=tf_keras.regularizers.L2(0.25), tile=4,
+      use_cudnn=False, name='lower')
   again = lstm_stack.LSTMStack.from_config(stack.get_config())
   assert again.get_config() == stack.get_config()
   assert again.name == 'lower' and again.state_size == 6
+  assert not again.get_config()['use_cudnn']
 
 
 @pytest.mark.parametrize('name', ['num_cells', 'num_layers'])

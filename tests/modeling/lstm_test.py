@@ -3,105 +3,25 @@
 N sequences, L steps, D features, H cells, P moments.
 """
 
-import functools
-
 import numpy as np
 import pytest
+import sequences
 import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import lstm
 
-_FEATURES, _CELLS = 3, 2
 _TILES = [1, 2, 3, 100, None]
 
 
-def _all_moments(lengths, steps):
-  """Every pair of sequence and step, in no order, and two of them again."""
-  pairs = np.array([(n, t) for n in range(len(lengths)) for t in range(steps)],
-                   np.int32).reshape([-1, 2])
-  pairs = np.random.default_rng(3).permutation(pairs)
-  return np.concatenate([pairs, pairs[:2]])
-
-
-def _plain(x, lengths, kernels, biases):
-  """Final states, one sequence, step and layer at a time."""
-  finals = []
-  for n, length in enumerate(lengths):
-    sequence, final = [x[n, t][None] for t in range(length)], []
-    for kernel, bias in zip(kernels, biases):
-      c = h = tf.zeros([1, kernel.shape[1] // 4])
-      outputs = []
-      for step in sequence:
-        i, f, g, o = tf.split(tf.concat([step, h], 1) @ kernel + bias, 4, 1)
-        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-        h = tf.sigmoid(o) * tf.tanh(c)
-        outputs.append(h)
-      sequence = outputs
-      final += [c, h]
-    finals.append(tf.concat(final, 1))
-  return tf.concat(finals, 0)
-
-
-def _plain_moments(x, lengths, kernels, biases, moments):
-  """Final states, and those of sequences that end at each of the moments."""
-  ends = [t + 1 if t < lengths[n] else 0 for n, t in moments]
-  return (_plain(x, lengths, kernels, biases),
-          _plain(tf.gather(x, moments[:, 0]), ends, kernels, biases))
-
-
-class _Case:
-  """Inputs, weights, and what a plain loop makes of them."""
-
-  def __init__(self, lengths, steps, layers):
-    rng = np.random.default_rng(len(lengths))
-    normal = lambda *shape: tf.constant(rng.normal(size=shape), tf.float32)
-    self.lengths = lengths
-    self.layers = layers
-    self.x = normal(len(lengths), steps, _FEATURES)
-    self.kernels, self.biases, features = [], [], _FEATURES
-    for _ in range(layers):
-      self.kernels.append(normal(features + _CELLS, 4 * _CELLS))
-      self.biases.append(normal(4 * _CELLS))
-      features = _CELLS
-    # A weighted sum, so that no two entries of the result may swap.
-    self.weights = normal(len(lengths), 2 * layers * _CELLS)
-    self.moments = _all_moments(lengths, steps)
-    self.moment_weights = normal(
-        len(self.moments), self.weights.shape[1])
-    if lengths:
-      self.expected = self.gradients(_plain, self.x, lengths)
-      self.expected_moments = self.gradients(
-          functools.partial(_plain_moments, moments=self.moments), self.x,
-          lengths)
-
-  def gradients(self, function, x, lengths):
-    """Value, or values, and gradients of x, kernels and biases."""
-    sources = [x, *self.kernels, *self.biases]
-    with tf.GradientTape() as tape:
-      tape.watch(sources)
-      values = function(x, lengths, self.kernels, self.biases)
-      values = values if isinstance(values, tuple) else [values]
-      loss = tf.add_n([tf.reduce_sum(w * v) for w, v in zip(
-          (self.weights, self.moment_weights), values)])
-    return [*values, *tape.gradient(
-        loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
+class _Case(sequences.Case):
+  """Run by the function under test."""
 
   def run(self, tile=None, x=None, **options):
     """The same by the function under test."""
     return self.gradients(
         lambda *args: lstm.final_states(*args, tile=tile, **options),
         self.x if x is None else x, tf.constant(self.lengths, tf.int32))
-
-  def check(self, actual, tolerance=2e-6):
-    """With the states at all moments where there is one more value."""
-    expected = self.expected
-    if len(actual) > len(expected):
-      expected = self.expected_moments
-    for ours, theirs in zip(actual, expected, strict=True):
-      assert ours.shape == theirs.shape
-      np.testing.assert_allclose(
-          ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
 
 
 @pytest.fixture(scope='module')
@@ -219,7 +139,7 @@ def test_no_sequences_in_a_graph():
   run = _graph(case, batch=None, tile=2, training=True, moments=case.moments)
   actual = run(case.x, tf.constant([], tf.int32))
   assert actual[0].shape == actual[1].shape == [0, 8]
-  assert actual[2].shape == [0, 2, _FEATURES]
+  assert actual[2].shape == [0, 2, sequences.FEATURES]
   assert not any(np.any(value) for value in actual)
 
 
@@ -268,15 +188,15 @@ def test_what_is_behind_the_end_changes_nothing(case, tile, training):
 def test_equals_keras():
   """Gate order and state, by a third implementation."""
   case = _Case([4, 4, 4], steps=4, layers=2)
-  outputs, finals, features = case.x, [], _FEATURES
+  outputs, finals, features = case.x, [], sequences.FEATURES
   for kernel, bias in zip(case.kernels, case.biases):
     layer = tf_keras.layers.LSTM(
-        _CELLS, return_sequences=True, return_state=True)
+        sequences.CELLS, return_sequences=True, return_state=True)
     layer.build((None, 4, features))
     layer.set_weights([kernel[:features], kernel[features:], bias])
     outputs, h, c = layer(outputs)
     finals += [c, h]
-    features = _CELLS
+    features = sequences.CELLS
   np.testing.assert_allclose(
       case.run(tile=2)[0], tf.concat(finals, 1), rtol=1e-5, atol=1e-6)
 
@@ -289,7 +209,8 @@ def test_saved_model_may_hold_a_training_graph(tmp_path):
       lambda x, lengths: lstm.final_states(
           x, lengths, case.kernels, case.biases, tile=2, training=True),
       autograph=False, input_signature=[
-          tf.TensorSpec([None, 2, _FEATURES]), tf.TensorSpec([None], tf.int32)])
+          tf.TensorSpec([None, 2, sequences.FEATURES]),
+          tf.TensorSpec([None], tf.int32)])
   tf.saved_model.save(module, str(tmp_path))
   states = tf.saved_model.load(str(tmp_path)).run(
       case.x, tf.constant(case.lengths))

@@ -43,11 +43,16 @@ def _vocabulary(tmp_path_factory):
 
 @pytest.fixture(name='out', scope='module')
 def _out(run, vocabulary, tmp_path_factory):
-  """An export under a policy of mixed precision."""
+  """An export under a policy of mixed precision, as made where a GPU is."""
   out = tmp_path_factory.mktemp('export') / 'student'
   tf_keras.mixed_precision.set_global_policy('mixed_bfloat16')
   try:
-    export.export(run, str(out), top_k=_TOP_K, vocabulary=vocabulary)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(tf.test, 'is_built_with_cuda', lambda: True)
+      patch.setattr(tf.config, 'list_logical_devices',
+                    lambda kind=None: [f'/device:{kind}:0'])
+      assert folder.Network(run).network.backbone.lower.runs_on_cudnn()
+      export.export(run, str(out), top_k=_TOP_K, vocabulary=vocabulary)
     assert tf_keras.mixed_precision.global_policy().name == 'mixed_bfloat16'
   finally:
     tf_keras.mixed_precision.set_global_policy('float32')

@@ -100,6 +100,17 @@ def test_checkpoint_of_something_else_is_an_error(tmp_path):
     restore.restore_model(_task().create_model(), other)
 
 
+def test_how_networks_run_may_change(tmp_path):
+  model = tiny.experiment().task.model
+  train_utils.serialize_config(tiny.experiment(), str(tmp_path))
+  checkpoint = str(tmp_path / 'ckpt-7')
+  restore.check_config(model.replace(**_student(
+      use_cudnn=False, static_shapes=True)['task']['model']), checkpoint)
+  with pytest.raises(ValueError, match='hierarchical_lstm.chunks is'):
+    restore.check_config(model.replace(**_student(
+        chunks=1)['task']['model']), checkpoint)
+
+
 def test_missing_checkpoint_is_an_error(tmp_path):
   path = str(tmp_path / 'ckpt-9')
   with pytest.raises(ValueError, match=f'There is no checkpoint {path}'):

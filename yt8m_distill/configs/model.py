@@ -79,11 +79,15 @@ class HierarchicalLstm(hyperparams.Config):
     num_layers: layers of each stack.
     static_shapes: run empty chunks too, so that no shape depends on the data.
       For XLA; on a TPU it is always so.
+    use_cudnn: on a GPU of NVIDIA's, run the layers on cuDNN, but for those with
+      static_shapes or of which states on the way are compared. False for graphs
+      that must run on a CPU as well, and for deterministic operations.
   """
   chunks: int = 20
   num_cells: int = 1024
   num_layers: int = 2
   static_shapes: bool = False
+  use_cudnn: bool = True
 
 
 @dataclasses.dataclass

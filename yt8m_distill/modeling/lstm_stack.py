@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import lstm
+from yt8m_distill.modeling import lstm_cudnn
 
 # Sequences that run at once on a CPU: few enough for its caches, enough for
 # efficient matrix products (experiments/benchmarks/model.py).
@@ -40,6 +41,7 @@ class LSTMStack(tf_keras.layers.Layer):
                input_gradient: bool = True,
                kernel_regularizer=None,
                tile: Optional[int] = None,
+               use_cudnn: bool = True,
                **kwargs):
     """Initialises the layer.
 
@@ -50,6 +52,8 @@ class LSTMStack(tf_keras.layers.Layer):
       input_gradient: False where the input is data: saves its gradient.
       kernel_regularizer: of all kernels.
       tile: sequences at once; None chooses by the device.
+      use_cudnn: on a GPU, run the layers on cuDNN where it can: see
+        runs_on_cudnn().
       **kwargs: of a Keras layer.
 
     Raises:
@@ -65,6 +69,7 @@ class LSTMStack(tf_keras.layers.Layer):
     self._input_gradient = input_gradient
     self._kernel_regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._tile = tile
+    self._use_cudnn = use_cudnn
     self.kernels, self.biases = [], []
 
   @property
@@ -93,13 +98,31 @@ class LSTMStack(tf_keras.layers.Layer):
   def call(self, x, lengths, training=False, prepare=None, moments=None):
     """Returns float32 [N, R] for x [N, L, D] and lengths int32 [N].
 
-    `prepare` and `moments` are those of lstm.final_states().
+    `prepare` and `moments` are those of lstm.final_states(); `prepare` must not
+    mind the order of the two first axes.
     """
-    return lstm.final_states(
-        x, lengths, [tf.convert_to_tensor(k) for k in self.kernels],
-        [tf.convert_to_tensor(b) for b in self.biases], tile=self._rows(),
+    weights = [[tf.convert_to_tensor(v) for v in variables]
+               for variables in (self.kernels, self.biases)]
+    options = dict(
         training=bool(training), input_gradient=self._input_gradient,
-        prepare=prepare, dtype=self.compute_dtype, moments=moments)
+        prepare=prepare, dtype=self.compute_dtype)
+    # cuDNN returns no cells but the last.
+    if moments is None and self.runs_on_cudnn():
+      return lstm_cudnn.final_states(x, lengths, *weights, **options)
+    return lstm.final_states(
+        x, lengths, *weights, tile=self._rows(), moments=moments, **options)
+
+  def runs_on_cudnn(self) -> bool:
+    """Whether a call, or the graph traced now, runs on cuDNN.
+
+    So it does where a GPU of NVIDIA's is used, unless the layer was told
+    otherwise (use_cudnn), shapes must not depend on the data (static_shapes), a
+    tile was chosen, or the type is float64. A call that wants `moments` never
+    does.
+    """
+    return (self._use_cudnn and not self._static_shapes and not self._tile and
+            self.compute_dtype in lstm_cudnn.DTYPES and
+            tf.test.is_built_with_cuda() and _on_gpu())
 
   def _rows(self) -> Optional[int]:
     strategy = tf.distribute.get_strategy()
@@ -107,11 +130,7 @@ class LSTMStack(tf_keras.layers.Layer):
       return None
     if self._tile:
       return self._tile
-    # A strategy may leave a GPU that is there unused.
-    devices = (strategy.extended.worker_devices if tf.distribute.has_strategy()
-               else tf.config.list_logical_devices('GPU'))
-    on_gpu = any('GPU' in str(device) for device in devices)
-    return _ALL_ROWS if on_gpu else CPU_TILE
+    return _ALL_ROWS if _on_gpu() else CPU_TILE
 
   def flops(self, steps: int) -> int:
     """FLOPs of one sequence of `steps` steps: 2 per multiply-add."""
@@ -127,4 +146,14 @@ class LSTMStack(tf_keras.layers.Layer):
         'kernel_regularizer': tf_keras.regularizers.serialize(
             self._kernel_regularizer),
         'tile': self._tile,
+        'use_cudnn': self._use_cudnn,
     }
+
+
+def _on_gpu() -> bool:
+  # A strategy may leave a GPU that is there unused.
+  devices = (
+      tf.distribute.get_strategy().extended.worker_devices
+      if tf.distribute.has_strategy()
+      else tf.config.list_logical_devices('GPU'))
+  return any('GPU' in str(device) for device in devices)

@@ -45,7 +45,8 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
            features: Sequence[str] = ()):
   """Exports a network of `run` into `out`, which appears whole.
 
-  It computes in float32, whatever the policy of mixed precision.
+  It computes in float32, whatever the policy of mixed precision, and without
+  operations that have no kernel for a CPU, whatever the device it is made on.
 
   Args:
     run: as folder.Network takes it.
@@ -68,6 +69,8 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
     network.model = module_lib.stored_as(
         network.model, data.parse_features(features))
     names = _class_names(network, vocabulary)
+    network.network = module_lib.rebuilt(
+        network.network, network.model, use_cudnn=False)
     module = module_lib.ServingModule(
         network.network, network.model, top_k, names)
     with folder_lib.new_folder(out) as partial:

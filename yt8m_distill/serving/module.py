@@ -204,6 +204,29 @@ def stored_as(model: model_config.ClassifierModel,
   return model.replace(features=list(features))
 
 
+def rebuilt(network: video_classifier.VideoClassifier,
+            model: model_config.ClassifierModel,
+            **options) -> video_classifier.VideoClassifier:
+  """The same network, but for options of its backbone.
+
+  Args:
+    network: trained.
+    model: its configuration.
+    **options: fields of the backbone's configuration; it may lack them.
+
+  Returns:
+    Another network with the same weights.
+  """
+  config = model.network.replace()
+  backbone = config.backbone.get()
+  for name, value in options.items():
+    if hasattr(backbone, name):
+      setattr(backbone, name, value)
+  again = video_classifier.build(model, config, 'network')
+  again.set_weights(network.get_weights())
+  return again
+
+
 def save(folder: str, network: video_classifier.VideoClassifier, signatures,
          **functions):
   """Writes a SavedModel that TensorFlow alone loads, and no Keras.

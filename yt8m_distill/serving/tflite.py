@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from yt8m_distill.checkpoints import folder
 from yt8m_distill.modeling import frames as frames_lib
-from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import module as module_lib
 
 # float32: as trained. dynamic: weights in 8 bits. float16: weights in 16 bits.
@@ -50,7 +49,8 @@ def convert(network: folder.Network, top_k: int,
   Raises:
     ValueError: the network does not convert.
   """
-  fixed = _with_fixed_shapes(network)
+  # No shape in it may depend on the data.
+  fixed = module_lib.rebuilt(network.network, network.model, static_shapes=True)
   serving = module_lib.ServingModule(fixed, network.model, top_k)
   function = tf.function(
       serving.serve_all_frames, autograph=False, input_signature=[
@@ -77,18 +77,6 @@ def convert(network: folder.Network, top_k: int,
             'use a backbone whose every operation has a counterpart there.'
         ) from error
       yield kind, content
-
-
-def _with_fixed_shapes(
-    network: folder.Network) -> video_classifier.VideoClassifier:
-  """The same network, but no shape in it depends on the data."""
-  config = network.model.network.replace()
-  backbone = config.backbone.get()
-  if hasattr(backbone, 'static_shapes'):
-    backbone.static_shapes = True
-  fixed = video_classifier.build(network.model, config, 'network')
-  fixed.set_weights(network.network.get_weights())
-  return fixed
 
 
 def largest_difference(content: bytes,

@@ -53,6 +53,7 @@ class HierarchicalLstm(tf_keras.Model):
                static_shapes: bool = False,
                kernel_regularizer=None,
                tile: Optional[int] = None,
+               use_cudnn: bool = True,
                **kwargs):
     """Initialises and builds the backbone.
 
@@ -64,6 +65,7 @@ class HierarchicalLstm(tf_keras.Model):
       static_shapes: compute empty chunks too (XLA).
       kernel_regularizer: of all LSTM kernels.
       tile: chunks that run at once; None chooses by the device.
+      use_cudnn: on a GPU, run the layers on cuDNN (lstm_stack.LSTMStack).
       **kwargs: of a Keras model.
 
     Raises:
@@ -81,11 +83,12 @@ class HierarchicalLstm(tf_keras.Model):
         'kernel_regularizer': tf_keras.regularizers.serialize(
             tf_keras.regularizers.get(kernel_regularizer)),
         'tile': tile,
+        'use_cudnn': use_cudnn,
     }
     self._chunks = chunks
     self._chunk_length = frames // chunks
     stack = dict(num_cells=num_cells, num_layers=num_layers,
-                 static_shapes=static_shapes, tile=tile,
+                 static_shapes=static_shapes, tile=tile, use_cudnn=use_cudnn,
                  kernel_regularizer=kernel_regularizer)
     self.lower = lstm_stack.LSTMStack(
         name='lower', input_gradient=False, **stack)
@@ -170,4 +173,4 @@ def build_hierarchical_lstm(input_specs,
   return HierarchicalLstm(
       input_specs, chunks=config.chunks, num_cells=config.num_cells,
       num_layers=config.num_layers, static_shapes=config.static_shapes,
-      kernel_regularizer=l2_regularizer)
+      kernel_regularizer=l2_regularizer, use_cudnn=config.use_cudnn)
