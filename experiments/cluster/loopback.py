@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -21,16 +22,26 @@ import time
 
 _CONFIG = pathlib.Path(__file__).with_name('multi_worker.yaml')
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PORTS = range(20000, 32768)  # below those of Linux and others
 _GRACE = 5  # seconds to end in, before a worker is killed
 
 
 def _free_addresses(count):
-  """Addresses on loopback that no one listens on."""
+  """Addresses on loopback that no one listens on.
+
+  Until TensorFlow binds them another process might. At random and outside of
+  the range from which systems hand out ports, that is unlikely.
+  """
+  addresses = []
   with contextlib.ExitStack() as stack:
-    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-    for one in sockets:
-      one.bind(('127.0.0.1', 0))
-    return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+    for port in random.sample(_PORTS, len(_PORTS)):
+      if len(addresses) == count:
+        break
+      one = stack.enter_context(socket.socket())
+      with contextlib.suppress(OSError):  # In use.
+        one.bind(('127.0.0.1', port))
+        addresses.append(f'127.0.0.1:{port}')
+  return addresses
 
 
 def _start(index, addresses, log, flags):
