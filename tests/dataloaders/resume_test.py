@@ -95,7 +95,7 @@ def test_pipelines_of_whole_files_go_on(path, monkeypatch, pipelines, fields):
       assert _batches(params, 4, pipelines, number, start) == (
           whole[start:start + 4])
     epochs = [epoch for epoch, _ in begun]
-    assert epochs[0] == 0 and epochs == sorted(epochs) and epochs[-1] >= 5
+    assert epochs[0] <= 1 and epochs == sorted(epochs) and epochs[-1] >= 4
 
 
 def test_epochs_are_passed_over(tmp_path, monkeypatch):
