@@ -147,13 +147,6 @@ def test_pipelines_share_each_training_epoch(path, pipelines):
       assert set(part) == set(range(_TOTAL))
 
 
-def test_without_sharding_every_pipeline_reads_all(path):
-  params = _params(path, True, 8, sharding=False)
-  for i in range(2):
-    assert set(_flat(_batches(params, 4, _context(2, i)))) == set(
-        range(_TOTAL))
-
-
 @pytest.mark.parametrize('batch, known, cache', [
     (4, _TOTAL, False),  # 4 divides an epoch, 7 does not.
     (7, _TOTAL, False), (7, 0, False), (4, 0, True), (7, _TOTAL, True)])

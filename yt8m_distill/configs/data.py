@@ -60,13 +60,22 @@ class VideoData(cfg.DataConfig):
       separated by commas; see `dataloaders.patterns`.
     seed: order of the training records is a function of (seed, epoch).
     num_examples: records in the set, not in a bag; 0 is unknown, then the
-      driver counts them where epochs are asked for, and a resumed run reads
-      past what it consumed instead of starting in the right epoch.
+      driver counts them where epochs are asked for, and a resumed run counts
+      them to find the epoch in which it goes on.
+    sharding: with several input pipelines (workers), True has each train on
+      whole files of its own where there are as many files as pipelines, or
+      more: it reads no others, but batches are not those of one process. False
+      deals out records whatever the number of files: the pipelines' batches
+      together are those of one process, but each reads all files, and parses
+      its share (with `cache` all, once). Fewer files than pipelines are always
+      dealt so. Must be True in evaluation; means nothing to a tf.data service.
     bagging_seed: train on as many files as there are, drawn with replacement
       under this seed, for ensembles; -1 trains on each once. Of a single file
-      every bag is the same. A resumed run reads past what it consumed.
+      every bag is the same.
     skip_corrupt_records: log, count and leave out records that fail their
-      checksum; False stops at the first one.
+      checksum; False stops at the first one. With True a resumed run reads all
+      that it consumed since step 0, since what corrupt files hold shows only
+      so.
   """
   seed: int = 0
   num_examples: int = 0

@@ -18,14 +18,13 @@ import tensorflow as tf
 
 from official.core import input_reader
 from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import fields
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 
 _File = Tuple[str, int]  # path and bytes
 _BLOCK = 16  # records parsed at once for the cache
-_TFDS_FIELDS = ('tfds_name', 'tfds_split', 'tfds_data_dir',
-                'tfds_as_supervised', 'tfds_skip_decoding_feature')
 
 
 def build(params: data.VideoData, reader: reader_lib.FrameReader,
@@ -41,9 +40,11 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
     reader: from a batch of records to a batch of examples.
     input_context: which part of the input is for this pipeline.
     start_step: batches that the job has consumed before: training goes on
-      behind them. Whole epochs are passed over where `num_examples` tells how
-      long they are, otherwise, and of a bag of files, records are read, but not
-      parsed. A tf.data service starts afresh.
+      behind them. Whole epochs are passed over; where `num_examples` does not
+      tell how long they are (of files of its own, of a bag), records are
+      counted once. What is consumed of the epoch begun is read, but not parsed;
+      with `skip_corrupt_records` all that was consumed since step 0 is. A
+      tf.data service starts afresh.
 
   Returns:
     A dataset of ({'frames': uint8 [B, K, D], 'num_frames': int32 [B], perhaps
@@ -56,7 +57,7 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
       missing, empty or of another format.
   """
   context = input_context or tf.distribute.InputContext()
-  _check(params, context, start_step, reader.with_seeds)
+  fields.check(params, context, start_step, reader.with_seeds)
   paths = shards.find(params.input_path)
   far = [path for path in paths if remote.among([path])]
   if params.enable_tf_data_service and far:
@@ -113,35 +114,49 @@ class _Source:
     self._retry = remote.among(paths)
     self._with_draws = with_draws
     # A tf.data service divides the work itself.
-    sharding = params.sharding and not params.enable_tf_data_service
-    self._pipelines = context.num_input_pipelines if sharding else 1
-    self._id = context.input_pipeline_id if sharding else 0
-    self._shard_files = self._num_files >= self._pipelines
+    service = params.enable_tf_data_service
+    self._pipelines = 1 if service else context.num_input_pipelines
+    self._id = 0 if service else context.input_pipeline_id
+    self._shard_files = self._pipelines == 1 or (
+        params.sharding and self._num_files >= self._pipelines)
     # A training stream of records is dealt behind the shuffle: the pipelines'
     # batches together are those of a single one.
     self._deal = params.is_training and not self._shard_files
+    self._start_epoch, self._skip = self._start(start_step, paths)
+
+  def _start(self, start_step: int, paths: Sequence[str]) -> Tuple[int, int]:
+    """The epoch to go on in, and how much of it this pipeline has consumed."""
+    params = self._params
+    if params.enable_tf_data_service:
+      if start_step:
+        logging.warning('A tf.data service cannot go on where it stopped: the '
+                        'data order starts afresh at step %d.', start_step)
+      return 0, 0
     consumed = start_step * params.global_batch_size
     if not self._deal:
-      consumed //= context.num_input_pipelines
-    if params.enable_tf_data_service and start_step:
-      logging.warning('A tf.data service cannot go on where it stopped: the '
-                      'data order starts afresh at step %d.', start_step)
-      consumed = 0
-    self._start_epoch, self._skip = 0, consumed
-    length = self._epoch_length()
-    if length:
-      self._start_epoch, self._skip = divmod(consumed, length)
-
-  def _epoch_length(self) -> int:
-    """Records of this pipeline in an epoch, 0 where that is not known."""
-    total = self._params.num_examples
-    if self._params.skip_corrupt_records or not total:
-      return 0
-    if self._params.bagging_seed >= 0:
-      return 0  # The bag holds more or fewer records than the set.
-    if self._pipelines > 1 and self._shard_files:
-      return 0  # Files differ in length, and every epoch deals them anew.
-    return total
+      consumed //= self._pipelines
+    # What a corrupt file delivers shows only where it is read.
+    if not consumed or params.skip_corrupt_records:
+      return 0, consumed
+    all_files = self._deal or self._pipelines == 1
+    # A bag holds more or fewer records than the set.
+    if params.num_examples and all_files and params.bagging_seed < 0:
+      epoch, consumed = divmod(consumed, params.num_examples)
+    else:
+      distinct, places = np.unique(paths, return_inverse=True)
+      counts = tf.constant(np.take(
+          shards.count_by_file(distinct.tolist()), places))
+      lengths = tf.data.Dataset.range(tf.int64.max).map(
+          lambda number: tf.reduce_sum(tf.gather(counts, self._share(
+              tf.range(self._num_files) if params.cache
+              else self._order(self._seed(number))))),
+          num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
+      epoch = 0
+      while consumed >= (length := int(next(lengths))):
+        epoch, consumed = epoch + 1, consumed - length
+    logging.info('Training goes on in epoch %d (of 0, 1, ...), behind %d '
+                 'records of it.', epoch, consumed)
+    return epoch, consumed
 
   def records(self) -> tf.data.Dataset:
     """All epochs; a single one for evaluation, or to be cached."""
@@ -156,13 +171,11 @@ class _Source:
     params = self._params
 
     def epoch(number):
-      seed = tf.stack([tf.constant(params.seed, tf.int64), number])
+      seed = self._seed(number)
       if params.enable_tf_data_service:  # Each worker its own order.
         seed = tf.random.uniform([2], maxval=tf.int64.max, dtype=tf.int64)
-      dataset = cached or self._read(
-          tf.random.experimental.stateless_shuffle(
-              tf.range(self._num_files), seed), params.cycle_length,
-          seed if self._with_draws else None)
+      dataset = cached or self._read(self._order(seed), params.cycle_length,
+                                     seed if self._with_draws else None)
       return dataset.shuffle(
           params.shuffle_buffer_size,
           seed=tf.random.stateless_uniform(
@@ -172,6 +185,18 @@ class _Source:
     numbers = tf.data.Dataset.range(self._start_epoch, tf.int64.max)
     stream = numbers.flat_map(epoch).skip(self._skip)
     return stream.shard(self._pipelines, self._id) if self._deal else stream
+
+  def _seed(self, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(self._params.seed, tf.int64), epoch])
+
+  def _order(self, seed: tf.Tensor) -> tf.Tensor:
+    """All files in the order of the epoch of this seed, int32 [files]."""
+    return tf.random.experimental.stateless_shuffle(
+        tf.range(self._num_files), seed)
+
+  def _share(self, order: tf.Tensor) -> tf.Tensor:
+    """Those files of an order that this pipeline reads."""
+    return order[self._id::self._pipelines] if self._shard_files else order
 
   def _read(self, order: tf.Tensor, cycle_length: int,
             seed: Optional[tf.Tensor] = None) -> tf.data.Dataset:
@@ -185,8 +210,7 @@ class _Source:
     Returns:
       A dataset as records() returns it.
     """
-    if self._shard_files:
-      order = order[self._id::self._pipelines]
+    order = self._share(order)
     paths, sizes = (tf.gather(values, order) for values in self._files)
     params = self._params
 
@@ -218,55 +242,3 @@ def _bag(files: Sequence[_File], seed: int) -> List[_File]:
   logging.info('Bag %d: %d files, %d of the %d there are (%.1f %%).', seed,
                len(drawn), distinct, len(files), 100 * distinct / len(files))
   return [files[i] for i in np.sort(drawn)]
-
-
-def _check(params, context, start_step, with_seeds):
-  """Raises a ValueError about a field that cannot be honoured."""
-  least = [('global_batch_size', 1), ('block_length', 1), ('num_examples', 0),
-           ('bagging_seed', -1)]
-  if params.is_training:
-    least += [('cycle_length', 1), ('shuffle_buffer_size', 1), ('seed', 0)]
-  for name, minimum in least:
-    value = getattr(params, name)
-    if value is None or value < minimum:
-      raise ValueError(f'{name} is {value}: it must be {minimum} or more.')
-  replicas = context.num_replicas_in_sync
-  if params.global_batch_size % replicas:
-    raise ValueError(
-        f'global_batch_size is {params.global_batch_size}, which {replicas} '
-        f'replicas cannot share: make it a multiple of {replicas}.')
-  for name in _TFDS_FIELDS:
-    if getattr(params, name):
-      raise ValueError(f'{name} is {getattr(params, name)!r}, but only '
-                       'TFRecord files are read here: set input_path instead.')
-  if not isinstance(params.input_path, (str, list, tuple)):
-    raise ValueError('input_path is a mapping, but data sets are not mixed '
-                     'here: give files or patterns.')
-  if start_step < 0 or start_step and not params.is_training:
-    raise ValueError(f'start_step is {start_step}: it must be 0 or more, and 0 '
-                     'where is_training is not set.')
-  if not params.is_training and params.bagging_seed >= 0:
-    raise ValueError(f'bagging_seed is {params.bagging_seed}, but evaluation '
-                     'reads every record once: set it to -1 in '
-                     'validation_data.')
-  if params.is_training and params.cache and with_seeds:
-    raise ValueError('cache is True, but the network draws frames or dropout '
-                     'anew each time it sees a video, and the cache would keep '
-                     'what was drawn first: set it to False in train_data.')
-  if not params.is_training and params.drop_remainder:
-    raise ValueError('drop_remainder is True, so that evaluation would lose '
-                     'the last videos: set it to False in validation_data.')
-  if not params.is_training and not params.sharding and (
-      context.num_input_pipelines > 1):
-    raise ValueError('sharding is False, so that each input pipeline would '
-                     'evaluate every record: set it to True.')
-  if params.enable_tf_data_service:
-    if not params.tf_data_service_address:
-      raise ValueError('enable_tf_data_service needs tf_data_service_address, '
-                       "for example 'grpc://host:5050'.")
-    if params.skip_corrupt_records:
-      raise ValueError('skip_corrupt_records runs Python code, which a tf.data '
-                       'service cannot: switch one of the two off.')
-    if not params.is_training:
-      raise ValueError('enable_tf_data_service is for training: with several '
-                       'workers it would deliver records more than once.')

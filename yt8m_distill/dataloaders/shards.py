@@ -80,12 +80,21 @@ def sizes(paths: Sequence[str]) -> List[int]:
 
 
 def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
+  """Returns the sum of `count_by_file`."""
+  return sum(count_by_file(paths, skip_corrupt))
+
+
+def count_by_file(paths: Sequence[str],
+                  skip_corrupt: bool = False) -> List[int]:
   """Counts records by their lengths alone, without reading payloads.
 
   Args:
     paths: files.
     skip_corrupt: count up to the first bad length of a file. Bad payloads are
       not seen, so the count is then an upper bound of what `read` delivers.
+
+  Returns:
+    How many records each file holds.
 
   Raises:
     ValueError: a file is missing, empty, truncated or has a bad length.
@@ -108,8 +117,8 @@ def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
 
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     counts = pool.map(count_again, paths, sizes(paths))
-    return sum(tqdm.tqdm(counts, 'Counting records', len(paths), unit=' files',
-                         disable=len(paths) < 2))
+    return list(tqdm.tqdm(counts, 'Counting records', len(paths),
+                          unit=' files', disable=len(paths) < 2))
 
 
 def first(paths: Sequence[str],

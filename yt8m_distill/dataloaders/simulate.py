@@ -24,6 +24,7 @@ import tqdm
 
 from yt8m_distill import command
 from yt8m_distill.dataloaders import processes as processes_lib
+from yt8m_distill.dataloaders import shards as shards_lib
 from yt8m_distill.dataloaders import simulated_frames
 from yt8m_distill.dataloaders import simulated_records
 from yt8m_distill.dataloaders import simulated_world
@@ -160,8 +161,9 @@ def simulate(output_dir: str,
     videos_per_shard: videos in each file but the last.
     num_classes: labels lie below it.
     seed: fixes the classes; with split and shard it fixes the videos.
-    video_level: glob of video-level files; each record becomes one video with
-      its labels and id, whose dequantised frames average to its means.
+    video_level: video-level files, as `patterns` has it; each record becomes
+      one video with its labels and id, whose dequantised frames average to
+      its means.
     rgb_size: bytes of rgb per frame.
     audio_size: bytes of audio per frame.
     min_frames: least length of a video.
@@ -174,8 +176,8 @@ def simulate(output_dir: str,
 
   Raises:
     FileExistsError: there are shards of this split in output_dir.
-    FileNotFoundError: no file matches `video_level`.
-    ValueError: an argument or a video-level record is unusable.
+    ValueError: an argument or a video-level record is unusable, or no file
+      matches `video_level`.
   """
   _check_arguments(split, 1 if video_level and not num_videos else num_videos,
                    videos_per_shard, num_classes, seed, rgb_size, audio_size,
@@ -188,11 +190,10 @@ def simulate(output_dir: str,
         'another output_dir or split.')
   files = ()
   if video_level:
-    paths = sorted(tf.io.gfile.glob(video_level))
-    if not paths:
-      raise FileNotFoundError(
-          f'video_level: no file matches {video_level!r}: give the glob of '
-          'video-level TFRecords.')
+    try:
+      paths = shards_lib.find(video_level)
+    except ValueError as error:
+      raise ValueError(f'video_level: {error}') from error
     world, files = simulated_records.read_world(
         paths, num_videos, num_classes, rgb_size, audio_size)
     num_videos = sum(number for _, number in files)
@@ -225,7 +226,8 @@ def _define_flags():
   flags.DEFINE_integer(
       'seed', 0, 'Splits of one seed share their classes but no videos.')
   flags.DEFINE_string(
-      'video_level', None, 'Glob of video-level records to simulate frames of.')
+      'video_level', None, 'Video-level records to simulate frames of: a '
+      'path, pattern, range or @list, see dataloaders/patterns.py.')
 
 
 def main(_):

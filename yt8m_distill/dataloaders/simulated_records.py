@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import simulated_world
 from yt8m_distill.modeling import frames as frames_lib
 
@@ -74,6 +75,7 @@ def parse(serialized: bytes, num_classes: int, rgb_size: int, audio_size: int,
 
 def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
   """Yields `count` records of a file from number `first` on, or to its end."""
+  remote.ensure(path)  # In each process.
   dataset = tf.data.TFRecordDataset(path).skip(first).take(count)
   try:
     yield from dataset.as_numpy_iterator()

@@ -1,0 +1,153 @@
+"""Streams of several pipelines, and of those that go on where they stopped."""
+
+import itertools
+
+from absl import logging
+import pytest
+import tensorflow as tf
+
+from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import pipeline
+from yt8m_distill.dataloaders import shards
+
+_COUNTS = (3, 7, 1, 5, 2, 4, 6)  # records of each file
+_TOTAL = sum(_COUNTS)
+
+
+class _Reader:
+  """Tells records and what is drawn for them; building it takes no time."""
+
+  def __init__(self, with_seeds):
+    self.with_seeds = with_seeds
+
+  def check_format(self, *_):
+    """Any is good."""
+
+  def __call__(self, paths, indices, serialized, draws=None):
+    return serialized, paths if draws is None else draws
+
+
+def _write(folder, counts):
+  number = 0
+  for shard, count in enumerate(counts):
+    with tf.io.TFRecordWriter(str(folder / f'{shard}.tfrecord')) as writer:
+      for _ in range(count):
+        writer.write(b'%d' % number)
+        number += 1
+  return str(folder / '*.tfrecord')
+
+
+@pytest.fixture(name='path', scope='module')
+def _path(tmp_path_factory):
+  return _write(tmp_path_factory.mktemp('shards'), _COUNTS)
+
+
+def _params(path, **kwargs):
+  return data.VideoData(**{
+      'input_path': path, 'is_training': True, 'global_batch_size': 6,
+      'drop_remainder': True, 'shuffle_buffer_size': 5, 'cycle_length': 2,
+      'seed': 1, **kwargs})
+
+
+def _batches(params, count, pipelines=1, number=0, start_step=0):
+  """[[(record, its draw) of each video] of each batch]; of a cache its path."""
+  dataset = pipeline.build(
+      params, _Reader(not params.cache),
+      tf.distribute.InputContext(pipelines, number, pipelines), start_step)
+  return [list(zip(*batch))
+          for batch in dataset.take(count).as_numpy_iterator()]
+
+
+def _begun(monkeypatch):
+  """Returns a list that gets (epoch, consumed of it) as the log tells it."""
+  told = []
+  monkeypatch.setattr(logging, 'info', lambda text, *values: (
+      told.append(values) if 'goes on in epoch' in text else None))
+  return told
+
+
+@pytest.mark.parametrize('pipelines', [2, 3])
+@pytest.mark.parametrize('cache', [False, True])
+@pytest.mark.parametrize('known', [0, _TOTAL])
+def test_without_sharding_batches_are_together_those_of_one_pipeline(
+    path, pipelines, cache, known):
+  params = _params(path, sharding=False, cache=cache, num_examples=known)
+  whole = _batches(params, 16)
+  middle = 12  # 72 of 28 records: in epoch 2.
+  for start in (0, middle):
+    parts = [_batches(params, 4, pipelines, i, start) for i in range(pipelines)]
+    for batch, shares in zip(whole[start:], zip(*parts)):
+      assert {len(share) for share in shares} == {6 // pipelines}
+      assert sorted(itertools.chain(*shares)) == sorted(batch)
+
+
+@pytest.mark.parametrize('pipelines', [2, 3])
+@pytest.mark.parametrize('fields', [
+    {}, {'num_examples': _TOTAL}, {'bagging_seed': 3}, {'cache': True},
+    {'bagging_seed': 3, 'cache': True},
+    {'bagging_seed': 3, 'sharding': False}], ids=str)
+def test_pipelines_of_whole_files_go_on(path, monkeypatch, pipelines, fields):
+  params = _params(path, global_batch_size=12, **fields)
+  for number in range(pipelines):
+    whole = _batches(params, 32, pipelines, number)
+    begun = _begun(monkeypatch)
+    for start in (1, 4, 14, 28):
+      assert _batches(params, 4, pipelines, number, start) == (
+          whole[start:start + 4])
+    epochs = [epoch for epoch, _ in begun]
+    assert epochs[0] <= 1 and epochs == sorted(epochs) and epochs[-1] >= 4
+
+
+def test_epochs_are_passed_over(tmp_path, monkeypatch):
+  path = _write(tmp_path, (3,) * 4)
+  begun = _begun(monkeypatch)
+  for fields, pipelines in (({}, 2), ({}, 1), ({'bagging_seed': 0}, 1),
+                            ({'sharding': False}, 2), ({'cache': True}, 2)):
+    _batches(_params(path, **fields), 1, pipelines, 0, 1001)
+    deals = 'sharding' in fields
+    assert begun.pop() == divmod(
+        6006 // (1 if deals else pipelines), 12 // (1 if deals else pipelines))
+
+
+def test_only_what_must_be_known_is_counted(path, monkeypatch):
+  def count(*_):
+    raise AssertionError('counted')
+
+  monkeypatch.setattr(shards, 'count_by_file', count)
+  known = {'num_examples': _TOTAL}
+  for fields, pipelines, start in (
+      ({}, 2, 0), ({'bagging_seed': 3}, 1, 0), (known, 1, 9),
+      ({**known, 'sharding': False}, 2, 9),
+      ({'skip_corrupt_records': True}, 2, 2)):
+    assert _batches(_params(path, **fields), 1, pipelines, 0, start)
+  with pytest.raises(AssertionError, match='counted'):
+    _batches(_params(path, **known), 1, 2, 0, 9)
+
+
+@pytest.mark.parametrize('pipelines', [1, 2])
+@pytest.mark.parametrize('bag', [-1, 3])
+def test_what_is_corrupt_is_left_out_before_and_behind(
+    tmp_path, pipelines, bag):
+  path = _write(tmp_path, _COUNTS)
+  for shard in (0, 3, 6):
+    file = tmp_path / f'{shard}.tfrecord'
+    content = bytearray(file.read_bytes())
+    content[20] ^= 0xFF
+    file.write_bytes(content)
+  params = _params(path, skip_corrupt_records=True, bagging_seed=bag)
+  whole = _batches(params, 20, pipelines)
+  for start in (1, 16):
+    assert _batches(params, 4, pipelines, 0, start) == whole[start:start + 4]
+
+
+def test_files_that_cannot_be_counted_are_named(tmp_path):
+  path = _write(tmp_path, _COUNTS)
+  broken = tmp_path / '2.tfrecord'
+  broken.write_bytes(broken.read_bytes()[:-1])
+  with pytest.raises(ValueError, match=f'{broken}: unreadable from byte 0 of'):
+    _batches(_params(path), 1, 2, 0, 9)
+
+
+def test_counts_of_files(path):
+  assert shards.count_by_file(shards.find(path)) == list(_COUNTS)
+  assert shards.count_records(shards.find(path)) == _TOTAL
