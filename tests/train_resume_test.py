@@ -7,6 +7,7 @@ frames and what dropout hides are drawn anew in each epoch.
 """
 
 import contextlib
+import json
 import re
 import shutil
 import signal
@@ -22,7 +23,7 @@ _STEPS = 4  # N
 
 
 def _flags(records, steps, num_examples=0):
-  return [tiny.override(
+  return [f'--config_file={records}/averages.yaml', tiny.override(
       task__train_data__input_path=f"'{records}/train?.tfrecord'",
       task__train_data__global_batch_size=5,
       task__train_data__shuffle_buffer_size=4,
@@ -47,7 +48,8 @@ def _records(tmp_path_factory):
   folder = tmp_path_factory.mktemp('records')
   tiny.write_records(folder / 'train0.tfrecord', 7)
   tiny.write_records(folder / 'train1.tfrecord', 5, seed=1)
-  model = distiller.build(tiny.experiment().task.model)
+  (folder / 'averages.yaml').write_text(json.dumps(tiny.AVERAGES))
+  model = distiller.build(tiny.experiment(tiny.AVERAGES).task.model)
   tf.train.Checkpoint(model=model).write(str(folder / 'first'))
   return folder
 
