@@ -163,7 +163,8 @@ def _ends(tmp_path_factory):
 
 
 @pytest.mark.parametrize('case', [
-    _reads, _trains, _reads_on, pytest.param(_encrypts, marks=pytest.mark.skipif(
+    _reads, _trains, _reads_on,
+    pytest.param(_encrypts, marks=pytest.mark.skipif(
         not shutil.which('openssl'), reason='no openssl command'))])
 def test_reads_and_ends_with_status_0(ends, case):
   end = ends[case.__name__]
