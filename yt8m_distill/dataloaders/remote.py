@@ -6,7 +6,11 @@ reads by itself (local files, gs) is left to it. Python reads through `retry`,
 a dataset through `shards.read`.
 """
 
+import atexit
+import ctypes
+import functools
 import os
+import platform
 import re
 import time
 from typing import Any, Callable, Iterable
@@ -54,8 +58,14 @@ def ensure(path: str):
     ValueError: there is still no file system of that scheme.
   """
   name = scheme(path)
-  if name in file_io.get_registered_schemes():
-    return
+  if name not in file_io.get_registered_schemes():
+    _register(path)
+  if name == 's3':
+    _end_early()
+
+
+def _register(path):
+  """Imports tensorflow-io, see `ensure`."""
   try:
     with warnings.catch_warnings():  # They say less than the error below.
       warnings.simplefilter('ignore')
@@ -63,6 +73,7 @@ def ensure(path: str):
     version = tensorflow_io.__version__
   except Exception as error:  # pylint: disable=broad-except
     version = f'none that can be imported ({error})'
+  name = scheme(path)
   if name not in file_io.get_registered_schemes():
     raise ValueError(
         f'{path}: TensorFlow has no file system {name}://. tensorflow-io has '
@@ -71,6 +82,28 @@ def ensure(path: str):
         f'constraints/tf216.txt .). Here are tensorflow {tf.__version__} and '
         f'tensorflow-io {version}. Install that pair, or copy the files to a '
         'disk.')
+
+
+@functools.lru_cache(maxsize=None)  # Once a process.
+def _end_early():
+  """Lets this process end before C++ destroys what is static.
+
+  Else it aborts there (status 134): the S3 client of tensorflow-io 0.37.1 logs
+  to what is destroyed already. What is lost are other libraries' handlers and
+  destructors. Only glibc tells a handler the exit status; elsewhere nothing
+  changes.
+  """
+  if platform.libc_ver()[0] != 'glibc':
+    return
+  libc = ctypes.CDLL(None)
+
+  def end_first():
+    # glibc calls first what was registered last, here behind all imports. By
+    # then Python has flushed its streams, but C would flush its own later.
+    libc.fflush(None)
+    libc.on_exit(libc._exit, None)  # pylint: disable=protected-access
+
+  atexit.register(end_first)
 
 
 def retry(path: str, action: Callable[[], Any]) -> Any:
