@@ -1,7 +1,7 @@
 """Configuration of the input: features of a frame and sets of records."""
 
 import dataclasses
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams
@@ -67,10 +67,14 @@ class VideoData(cfg.DataConfig):
       every bag is the same. A resumed run reads past what it consumed.
     skip_corrupt_records: log, count and leave out records that fail their
       checksum; False stops at the first one.
+    prefetch_buffer_size: batches that are ready, bounded: what tf.data tunes by
+      itself doubles with each pause of the reader, as for an evaluation, and
+      never shrinks.
   """
   seed: int = 0
   num_examples: int = 0
   shuffle_buffer_size: int = 1024
+  prefetch_buffer_size: Optional[int] = 4
   cycle_length: int = 8
   bagging_seed: int = -1
   skip_corrupt_records: bool = False
