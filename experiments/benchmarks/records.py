@@ -5,6 +5,7 @@ What the benchmarks of input share.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
 import time
@@ -28,7 +29,7 @@ SELECTIONS = {
     'student': model.FrameSelection(
         type='uniform', uniform=model.UniformFrames(every_n=EVERY_N)),
 }
-_WARM_UP = 4  # batches
+_DISTINCT = 64  # records; making one takes longer than reading 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +49,32 @@ class Cost:
 
 
 def write(folder: str, videos: int, num_shards: int):
-  """Writes random frame-level records of 120 to 300 frames."""
+  """Writes random frame-level records of 120 to 300 frames, a few repeatedly.
+
+  Args:
+    folder: to write to.
+    videos: rounded up to a multiple of `num_shards`.
+    num_shards: files.
+  """
   rng = np.random.default_rng(0)
+  distinct = itertools.cycle([_record(rng) for _ in range(_DISTINCT)])
   for shard in range(num_shards):
     path = os.path.join(folder, f'train{shard:04}.tfrecord')
     with tf.io.TFRecordWriter(path) as writer:
       for _ in range(-(-videos // num_shards)):
-        frames = rng.integers(120, 301)
-        record = tf.train.SequenceExample()
-        labels = record.context.feature['labels'].int64_list.value
-        labels.extend(rng.integers(CLASSES, size=3))
-        for feature in FEATURES:
-          added = record.feature_lists.feature_list[feature.name].feature
-          for _ in range(frames):
-            added.add().bytes_list.value.append(rng.bytes(feature.size))
-        writer.write(record.SerializeToString())
+        writer.write(next(distinct))
+
+
+def _record(rng: np.random.Generator) -> bytes:
+  frames = rng.integers(120, 301)
+  record = tf.train.SequenceExample()
+  labels = record.context.feature['labels'].int64_list.value
+  labels.extend(rng.integers(CLASSES, size=3))
+  for feature in FEATURES:
+    added = record.feature_lists.feature_list[feature.name].feature
+    for _ in range(frames):
+      added.add().bytes_list.value.append(rng.bytes(feature.size))
+  return record.SerializeToString()
 
 
 @contextlib.contextmanager
@@ -91,19 +103,20 @@ def batches(train_data: data.VideoData, network: str) -> tf.data.Dataset:
 
 
 def measure(dataset: tf.data.Dataset, batch_size: int, videos: int,
-            helpers: Sequence[int] = ()) -> Cost:
-  """Reads at least so many videos, behind a few batches that do not count.
+            helpers: Sequence[int] = (), warm_up: int = 4) -> Cost:
+  """Reads at least so many videos, behind batches that do not count.
 
   Args:
     dataset: batches without end.
     batch_size: of the dataset.
     videos: to time.
     helpers: ids of other processes that do part of the work.
+    warm_up: batches before.
   """
   steps = -(-videos // batch_size)
   others = [psutil.Process(pid) for pid in helpers]
   iterator = iter(dataset)
-  for _ in range(_WARM_UP):
+  for _ in range(warm_up):
     next(iterator)
   threads, helped = _thread_seconds(), sum(map(_seconds, others))
   cpu, start = time.process_time(), time.perf_counter()

@@ -49,6 +49,7 @@ _LATENCY = flags.DEFINE_float(
 
 _SOURCES = ('disk', 'http', 'service')
 _WORKERS = 2
+_WARM_UP = 20  # batches; a service has more of them ready at the start
 # Bytes, as dataloaders.shards has them.
 _READ_BUFFERS = {'disk': 0, 'http': 8 << 20}
 
@@ -105,7 +106,7 @@ def _measure(network: str, servers: Sequence[int], videos: int, batch: int,
   before = records.peak_mib()
   cost = records.measure(
       records.batches(records.training_set(batch, **fields), network), batch,
-      videos, servers)
+      videos, servers, _WARM_UP)
   return _Result(cost, records.peak_mib() - before,
                  max(map(records.peak_mib, servers), default=0.0))
 
@@ -116,9 +117,9 @@ def _bound(train_data: data.VideoData, network: str, record: float,
 
   The records of the shuffle buffer; of three times `cycle_length` files, since
   tf.data opens two thirds of them ahead, a block of 8 records, its copy, 2
-  records and a read buffer twice; per core a batch that is being parsed, its
-  records and frames or, of the student, strings of all frames; and the batches
-  that are ready.
+  records and three times the read buffer, what the reader over HTTP was seen to
+  take; per core, and once more, a batch that is parsed, its records and frames
+  or, of the student, strings of all frames; and the batches that are ready.
 
   Args:
     train_data: of the input.
@@ -129,8 +130,8 @@ def _bound(train_data: data.VideoData, network: str, record: float,
   batch = train_data.global_batch_size
   frames = batch * sum(f.size for f in records.FEATURES) * (
       selection.max_selected(records.SELECTIONS[network], records.MAX_FRAMES))
-  files = 3 * train_data.cycle_length * (18 * record + 2 * buffer)
-  calls = len(os.sched_getaffinity(0)) * (2 * batch * record + 3 * frames)
+  files = 3 * train_data.cycle_length * (18 * record + 3 * buffer)
+  calls = (len(os.sched_getaffinity(0)) + 1) * (2 * batch * record + 3 * frames)
   ready = train_data.prefetch_buffer_size * frames
   return (train_data.shuffle_buffer_size * record + files + calls +
           ready) / 2**20
