@@ -12,18 +12,13 @@ Thinned records, for the student alone, are written to the temporary folder.
 
 import os
 import statistics
-import tempfile
-import time
 
 from absl import app
 from absl import flags
-import numpy as np
 import tensorflow as tf
 
+from experiments.benchmarks import records
 from yt8m_distill.configs import data
-from yt8m_distill.configs import model
-from yt8m_distill.dataloaders import pipeline
-from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import thin
 
@@ -34,34 +29,12 @@ _VIDEOS = flags.DEFINE_integer(
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
 
 _BATCH = 64
-_SHARDS = 8
-_EVERY_N = 10
-_FEATURES = model.VideoModel().features
-_MAX_FRAMES = model.VideoModel().max_frames
-_CLASSES = model.VideoModel().num_classes
-
-
-def _write(folder: str, videos: int = 600):
-  rng = np.random.default_rng(0)
-  for shard in range(_SHARDS):
-    path = os.path.join(folder, f'train{shard:04}.tfrecord')
-    with tf.io.TFRecordWriter(path) as writer:
-      for _ in range(videos // _SHARDS):
-        frames = rng.integers(120, 301)
-        record = tf.train.SequenceExample()
-        labels = record.context.feature['labels'].int64_list.value
-        labels.extend(rng.integers(_CLASSES, size=3))
-        for feature in _FEATURES:
-          added = record.feature_lists.feature_list[feature.name].feature
-          for _ in range(frames):
-            added.add().bytes_list.value.append(rng.bytes(feature.size))
-        writer.write(record.SerializeToString())
 
 
 def _params(path) -> data.VideoData:
   # A short shuffle buffer: filling it is no part of the steady rate.
-  return data.VideoData(input_path=path, is_training=True,
-                        global_batch_size=_BATCH, shuffle_buffer_size=_BATCH)
+  return records.training_set(
+      _BATCH, input_path=path, shuffle_buffer_size=_BATCH)
 
 
 def _raw(path: str) -> tf.data.Dataset:
@@ -75,10 +48,10 @@ def _parse(serialized):
   context, lists = tf.io.parse_single_sequence_example(
       serialized, {'labels': tf.io.VarLenFeature(tf.int64)},
       {feature.name: tf.io.FixedLenSequenceFeature([], tf.string)
-       for feature in _FEATURES})
+       for feature in records.FEATURES})
   labels = tf.reduce_any(tf.one_hot(
-      context['labels'].values, _CLASSES, True, False, dtype=tf.bool), 0)
-  return [lists[feature.name] for feature in _FEATURES], labels
+      context['labels'].values, records.CLASSES, True, False, dtype=tf.bool), 0)
+  return [lists[feature.name] for feature in records.FEATURES], labels
 
 
 def _parse_only(serialized):
@@ -91,46 +64,29 @@ def _float_example(serialized):
   strings, labels = _parse(serialized)
   frames = tf.concat(
       [tf.reshape(tf.io.decode_raw(s, tf.uint8), [-1, feature.size])
-       for s, feature in zip(strings, _FEATURES)], 1)[:_MAX_FRAMES]
+       for s, feature in zip(strings, records.FEATURES)], 1)
+  frames = frames[:records.MAX_FRAMES]
   frames = tf.cast(frames, tf.float32) * (4 / 255) + (4 / 512 - 2)
   count = tf.shape(frames)[0]
-  frames = tf.pad(frames, [[0, _MAX_FRAMES - count], [0, 0]])
-  size = sum(feature.size for feature in _FEATURES)
-  return tf.ensure_shape(frames, [_MAX_FRAMES, size]), count, labels
+  frames = tf.pad(frames, [[0, records.MAX_FRAMES - count], [0, 0]])
+  size = sum(feature.size for feature in records.FEATURES)
+  return tf.ensure_shape(frames, [records.MAX_FRAMES, size]), count, labels
 
 
 def _mapped(path: str, parse) -> tf.data.Dataset:
   return _raw(path).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _pipeline(path, selection: model.FrameSelection) -> tf.data.Dataset:
-  return pipeline.build(_params(path), reader_lib.FrameReader(
-      _FEATURES, _MAX_FRAMES, _CLASSES, selection))
-
-
-def _rate(batches: tf.data.Dataset, warm_up: int = 4) -> float:
-  iterator = iter(batches)
-  for _ in range(warm_up):
-    next(iterator)
-  steps = -(-_VIDEOS.value // _BATCH)
-  start = time.perf_counter()
-  for _ in range(steps):
-    next(iterator)
-  return steps * _BATCH / (time.perf_counter() - start)
+def _pipeline(path, network: str) -> tf.data.Dataset:
+  return records.batches(_params(path), network)
 
 
 def main(_):
-  with tempfile.TemporaryDirectory() as folder:
-    path = _INPUT_PATH.value
-    if not path:
-      _write(folder)
-      path = os.path.join(folder, '*.tfrecord')
+  with records.folder_and_path(_INPUT_PATH.value, 600, 8) as (folder, path):
     full = shards.find(path)
-    thinned = thin.thin(path, os.path.join(folder, 'thinned'), _EVERY_N,
-                        _MAX_FRAMES)
+    thinned = thin.thin(path, os.path.join(folder, 'thinned'),
+                        records.EVERY_N, records.MAX_FRAMES)
     share = sum(shards.sizes(thinned)) / sum(shards.sizes(full))
-    student = model.FrameSelection(
-        type='uniform', uniform=model.UniformFrames(every_n=_EVERY_N))
 
     def plain(dataset):
       return dataset.batch(_BATCH).prefetch(tf.data.AUTOTUNE)
@@ -140,15 +96,16 @@ def main(_):
         'raw read, file by file': plain(
             tf.data.TFRecordDataset(full).repeat()),
         'parse only': plain(_mapped(path, _parse_only)),
-        'teacher, uint8': _pipeline(path, model.FrameSelection()),
+        'teacher, uint8': _pipeline(path, 'teacher'),
         'teacher, float32 per example': plain(_mapped(path, _float_example)),
-        'student, every 10th frame': _pipeline(path, student),
-        'student, thinned records': _pipeline(thinned, student),
+        'student, every 10th frame': _pipeline(path, 'student'),
+        'student, thinned records': _pipeline(thinned, 'student'),
     }
     rates = {name: [] for name in cases}
     for _ in range(_ROUNDS.value):
       for name, batches in cases.items():
-        rates[name].append(_rate(batches))
+        rates[name].append(
+            records.measure(batches, _BATCH, _VIDEOS.value).rate)
 
   print(f'{"case":<30} {"median":>8} {"least":>8} {"most":>8}  videos/s')
   for name, values in rates.items():

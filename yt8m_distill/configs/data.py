@@ -1,7 +1,7 @@
 """Configuration of the input: features of a frame and sets of records."""
 
 import dataclasses
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams
@@ -76,10 +76,13 @@ class VideoData(cfg.DataConfig):
       checksum; False stops at the first one. With True a resumed run reads all
       that it consumed since step 0, since what corrupt files hold shows only
       so.
+    prefetch_buffer_size: batches that are ready; bounded, since what tf.data
+      tunes by itself was seen to grow with each pause, as for an evaluation.
   """
   seed: int = 0
   num_examples: int = 0
   shuffle_buffer_size: int = 1024
+  prefetch_buffer_size: Optional[int] = 4
   cycle_length: int = 8
   bagging_seed: int = -1
   skip_corrupt_records: bool = False
