@@ -22,13 +22,22 @@ from yt8m_distill.modeling import distiller
 _STEPS = 4  # N
 
 
-def _flags(records, steps, num_examples=0):
-  return [f'--config_file={records}/averages.yaml', tiny.override(
+# By the networks of a run: to resume is the same whatever they are, and eagerly
+# averages are quick; of a graph one LSTM is enough to trace.
+_NETWORKS = {
+    'averages': tiny.AVERAGES,
+    'lstm': {'task': {'model': {'teacher': tiny.AVERAGES['task']['model'][
+        'teacher']}}},
+}
+
+
+def _flags(records, steps, num_examples=0, networks='averages'):
+  return [f'--config_file={records}/{networks}.yaml', tiny.override(
       task__train_data__input_path=f"'{records}/train?.tfrecord'",
       task__train_data__global_batch_size=5,
       task__train_data__shuffle_buffer_size=4,
       task__train_data__num_examples=num_examples,
-      task__init_checkpoint=records / 'first',
+      task__init_checkpoint=records / networks,
       task__model__student__frames__type='random',
       task__model__student__frames__random__k=4,
       task__model__student__dropout=0.5,
@@ -36,9 +45,9 @@ def _flags(records, steps, num_examples=0):
       trainer__checkpoint_interval=_STEPS)]
 
 
-def _train(run, records, steps, num_examples=0):
+def _train(run, records, steps, **options):
   """Trains to `steps`; returns all values of the last checkpoint."""
-  tiny.run_driver('train', run, *_flags(records, steps, num_examples))
+  tiny.run_driver('train', run, *_flags(records, steps, **options))
   return tiny.checkpoint_values(run / f'ckpt-{steps}')
 
 
@@ -48,9 +57,10 @@ def _records(tmp_path_factory):
   folder = tmp_path_factory.mktemp('records')
   tiny.write_records(folder / 'train0.tfrecord', 7)
   tiny.write_records(folder / 'train1.tfrecord', 5, seed=1)
-  (folder / 'averages.yaml').write_text(json.dumps(tiny.AVERAGES))
-  model = distiller.build(tiny.experiment(tiny.AVERAGES).task.model)
-  tf.train.Checkpoint(model=model).write(str(folder / 'first'))
+  for name, overrides in _NETWORKS.items():
+    (folder / f'{name}.yaml').write_text(json.dumps(overrides))
+    model = distiller.build(tiny.experiment(overrides).task.model)
+    tf.train.Checkpoint(model=model).write(str(folder / name))
   return folder
 
 
@@ -81,7 +91,8 @@ def _resume(halves, records, tmp_path):
 
   def resume(steps=2 * _STEPS, num_examples=0):
     with _eagerly():
-      return _train(tmp_path / 'run', records, steps, num_examples)
+      return _train(
+          tmp_path / 'run', records, steps, num_examples=num_examples)
 
   return resume
 
@@ -123,9 +134,10 @@ def test_killed_run_equals_one_that_was_not(records, tmp_path):
       '-c', tiny.killed_driver(run / 'ckpt-2'), '--experiment=yt8m_distill',
       '--mode=train',
       f'--model_dir={run}', f'--config_file={tiny.sizes_file(tmp_path)}',
-      *_flags(records, 2 * _STEPS), check=False)
+      *_flags(records, 2 * _STEPS, networks='lstm'), check=False)
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
   assert re.findall(r'^step (\d+)/8', killed.stdout, re.M) == ['2', '4']
   assert tf.train.latest_checkpoint(str(run)).endswith('ckpt-2')
-  _assert_equal(_train(run, records, 2 * _STEPS),
-                _train(tmp_path / 'whole', records, 2 * _STEPS))
+  _assert_equal(*(
+      _train(folder, records, 2 * _STEPS, networks='lstm')
+      for folder in (run, tmp_path / 'whole')))

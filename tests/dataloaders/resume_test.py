@@ -140,6 +140,28 @@ def test_what_is_corrupt_is_left_out_before_and_behind(
     assert _batches(params, 4, pipelines, 0, start) == whole[start:start + 4]
 
 
+def test_no_more_is_counted_than_was_consumed(tmp_path, monkeypatch):
+  path = _write(tmp_path, (3,) * 8)
+  counted, count = [], shards.count_by_file
+  monkeypatch.setattr(pipeline, '_COUNTED', 1)
+  monkeypatch.setattr(shards, 'count_by_file', lambda paths: (
+      counted.extend(paths), list(count(paths)))[1])
+  # A pipeline has 4 files an epoch, and has consumed 3 of 12 records.
+  _batches(_params(path), 1, 2, 0, 1)
+  assert len(set(counted)) == len(counted) == 2
+  counted.clear()
+  _batches(_params(path), 1, 2, 0, 1001)
+  assert sorted(counted) == shards.find(path)  # Each once.
+
+
+def test_dealing_needs_an_order(path):
+  fields = dict(sharding=False, deterministic=False)
+  with pytest.raises(ValueError, match='deterministic is False, but records of '
+                     '7 files are dealt out to 2'):
+    _batches(_params(path, **fields), 1, 2)
+  assert _batches(_params(path, **fields), 1)
+
+
 def test_files_that_cannot_be_counted_are_named(tmp_path):
   path = _write(tmp_path, _COUNTS)
   broken = tmp_path / '2.tfrecord'
@@ -149,5 +171,5 @@ def test_files_that_cannot_be_counted_are_named(tmp_path):
 
 
 def test_counts_of_files(path):
-  assert shards.count_by_file(shards.find(path)) == list(_COUNTS)
+  assert tuple(shards.count_by_file(shards.find(path))) == _COUNTS
   assert shards.count_records(shards.find(path)) == _TOTAL

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 from typing import NamedTuple
 
@@ -118,6 +119,7 @@ def _run_cases(folder):
   for name, case in _CASES.items():
     process = os.fork()
     if not process:
+      signal.alarm(300)  # One that hangs is told by its name.
       for stream, kind in ((sys.stdout, 'out'), (sys.stderr, 'err')):
         with open(folder / f'{name}.{kind}', 'wb') as file:
           os.dup2(file.fileno(), stream.fileno())

@@ -61,7 +61,8 @@ class VideoData(cfg.DataConfig):
     seed: order of the training records is a function of (seed, epoch).
     num_examples: records in the set, not in a bag; 0 is unknown, then the
       driver counts them where epochs are asked for, and a resumed run counts
-      them to find the epoch in which it goes on.
+      what it consumed, up to one epoch, to find where it goes on. One that
+      reads a bag, or files of its own among several pipelines, always does.
     sharding: with several input pipelines (workers), True has each train on
       whole files of its own where there are as many files as pipelines, or
       more: it reads no others, but batches are not those of one process. False
@@ -76,8 +77,9 @@ class VideoData(cfg.DataConfig):
       checksum; False stops at the first one. With True a resumed run reads all
       that it consumed since step 0, since what corrupt files hold shows only
       so.
-    prefetch_buffer_size: batches that are ready; bounded, since what tf.data
-      tunes by itself was seen to grow with each pause, as for an evaluation.
+    prefetch_buffer_size: batches of a replica that are ready; bounded, since
+      what tf.data tunes by itself (0) was seen to grow with each pause, as for
+      an evaluation.
   """
   seed: int = 0
   num_examples: int = 0

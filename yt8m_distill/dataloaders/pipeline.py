@@ -10,11 +10,12 @@ is in order; records are batched before they are parsed (see `reader`). Bagging
 B videos per replica, K frames, D features, V classes.
 """
 
-from typing import List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from official.core import input_reader
 from yt8m_distill.configs import data
@@ -25,6 +26,7 @@ from yt8m_distill.dataloaders import shards
 
 _File = Tuple[str, int]  # path and bytes
 _BLOCK = 16  # records parsed at once for the cache
+_COUNTED = 64  # files counted at once
 
 
 def build(params: data.VideoData, reader: reader_lib.FrameReader,
@@ -42,9 +44,9 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
     start_step: batches that the job has consumed before: training goes on
       behind them. Whole epochs are passed over; where `num_examples` does not
       tell how long they are (of files of its own, of a bag), records are
-      counted once. What is consumed of the epoch begun is read, but not parsed;
-      with `skip_corrupt_records` all that was consumed since step 0 is. A
-      tf.data service starts afresh.
+      counted, as far as they were consumed. What is consumed of the epoch begun
+      is read, but not parsed; with `skip_corrupt_records` all that was consumed
+      since step 0 is. A tf.data service starts afresh.
 
   Returns:
     A dataset of ({'frames': uint8 [B, K, D], 'num_frames': int32 [B], perhaps
@@ -122,6 +124,12 @@ class _Source:
     # A training stream of records is dealt behind the shuffle: the pipelines'
     # batches together are those of a single one.
     self._deal = params.is_training and not self._shard_files
+    if self._deal and params.deterministic is False:
+      raise ValueError(
+          f'deterministic is False, but records of {self._num_files} files are '
+          f'dealt out to {self._pipelines} input pipelines, which must agree '
+          'on their order: set it to True, or sharding to True with a file or '
+          'more for each.')
     self._start_epoch, self._skip = self._start(start_step, paths)
 
   def _start(self, start_step: int, paths: Sequence[str]) -> Tuple[int, int]:
@@ -143,20 +151,36 @@ class _Source:
     if params.num_examples and all_files and params.bagging_seed < 0:
       epoch, consumed = divmod(consumed, params.num_examples)
     else:
-      distinct, places = np.unique(paths, return_inverse=True)
-      counts = tf.constant(np.take(
-          shards.count_by_file(distinct.tolist()), places))
-      lengths = tf.data.Dataset.range(tf.int64.max).map(
-          lambda number: tf.reduce_sum(tf.gather(counts, self._share(
-              tf.range(self._num_files) if params.cache
-              else self._order(self._seed(number))))),
-          num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
-      epoch = 0
-      while consumed >= (length := int(next(lengths))):
-        epoch, consumed = epoch + 1, consumed - length
+      epoch, known = 0, {}
+      with tqdm.tqdm(desc='Counting records', total=len(set(paths)),
+                     unit=' files', disable=len(paths) < 2) as bar:
+        while consumed >= (
+            length := self._count(epoch, consumed, paths, known, bar)):
+          epoch, consumed = epoch + 1, consumed - length
     logging.info('Training goes on in epoch %d (of 0, 1, ...), behind %d '
                  'records of it.', epoch, consumed)
     return epoch, consumed
+
+  def _count(self, epoch: int, enough: int, paths: Sequence[str],
+             known: Dict[str, int], bar: tqdm.tqdm) -> int:
+    """Counts this pipeline's records of an epoch, up to more than `enough`.
+
+    Files are counted only when they are reached, since that may mean to read
+    them; `known` keeps what each holds.
+    """
+    order = self._order(self._seed(tf.constant(epoch, tf.int64)))
+    if self._params.cache:
+      order = tf.range(self._num_files)
+    share, total = self._share(order).numpy(), 0
+    for start in range(0, len(share), _COUNTED):
+      named = [paths[place] for place in share[start:start + _COUNTED]]
+      new = sorted(set(named) - known.keys())
+      known.update(zip(new, shards.count_by_file(new)))
+      bar.update(len(new))
+      total += sum(known[path] for path in named)
+      if total > enough:
+        break
+    return total
 
   def records(self) -> tf.data.Dataset:
     """All epochs; a single one for evaluation, or to be cached."""

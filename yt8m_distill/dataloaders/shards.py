@@ -8,7 +8,7 @@ payload need cost one record only, and a server that fails is asked again.
 import concurrent.futures
 import dataclasses
 import threading
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 from absl import logging
 import tensorflow as tf
@@ -80,12 +80,14 @@ def sizes(paths: Sequence[str]) -> List[int]:
 
 
 def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
-  """Returns the sum of `count_by_file`."""
-  return sum(count_by_file(paths, skip_corrupt))
+  """Returns the sum of `count_by_file`, and shows its progress."""
+  return sum(tqdm.tqdm(
+      count_by_file(paths, skip_corrupt), 'Counting records', len(paths),
+      unit=' files', disable=len(paths) < 2))
 
 
 def count_by_file(paths: Sequence[str],
-                  skip_corrupt: bool = False) -> List[int]:
+                  skip_corrupt: bool = False) -> Iterator[int]:
   """Counts records by their lengths alone, without reading payloads.
 
   Args:
@@ -93,7 +95,7 @@ def count_by_file(paths: Sequence[str],
     skip_corrupt: count up to the first bad length of a file. Bad payloads are
       not seen, so the count is then an upper bound of what `read` delivers.
 
-  Returns:
+  Yields:
     How many records each file holds.
 
   Raises:
@@ -116,9 +118,7 @@ def count_by_file(paths: Sequence[str],
     return remote.retry(path, lambda: count(path, size))
 
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    counts = pool.map(count_again, paths, sizes(paths))
-    return list(tqdm.tqdm(counts, 'Counting records', len(paths),
-                          unit=' files', disable=len(paths) < 2))
+    yield from pool.map(count_again, paths, sizes(paths))
 
 
 def first(paths: Sequence[str],

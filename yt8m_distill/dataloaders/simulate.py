@@ -193,7 +193,8 @@ def simulate(output_dir: str,
     try:
       paths = shards_lib.find(video_level)
     except ValueError as error:
-      raise ValueError(f'video_level: {error}') from error
+      raise ValueError(
+          str(error).replace('input_path', 'video_level')) from error
     world, files = simulated_records.read_world(
         paths, num_videos, num_classes, rgb_size, audio_size)
     num_videos = sum(number for _, number in files)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tqdm
 
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import simulated_world
 from yt8m_distill.modeling import frames as frames_lib
 
@@ -75,11 +76,15 @@ def parse(serialized: bytes, num_classes: int, rgb_size: int, audio_size: int,
 
 def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
   """Yields `count` records of a file from number `first` on, or to its end."""
-  remote.ensure(path)  # In each process.
-  dataset = tf.data.TFRecordDataset(path).skip(first).take(count)
+  [size] = shards.sizes([path])
+  if not size:  # No record, which is for all files together to say.
+    return
+  dataset = shards.read(tf.constant(path), tf.constant(size, tf.int64),
+                        retry=remote.among([path])).skip(first).take(count)
   try:
-    yield from dataset.as_numpy_iterator()
-  except tf.errors.DataLossError as error:
+    for _, _, serialized in dataset.as_numpy_iterator():
+      yield serialized
+  except tf.errors.InvalidArgumentError as error:
     raise ValueError(f'{path} is damaged or not a TFRecord file: download it '
                      'again or narrow video_level.') from error
 
