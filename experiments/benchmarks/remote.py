@@ -8,8 +8,7 @@ machine's cores are shared by all of them: CPU milliseconds say what a video
 costs the process that trains, and what it costs the servers.
 
 Memory is what that process takes at its peak beyond what it has with TensorFlow
-loaded, and below it what it is bounded by, see `_bound`; `servers` is the peak
-of the largest of them, TensorFlow included.
+loaded; `servers` is the peak of the largest of them, TensorFlow included.
 
   . experiments/environment.sh
   "$python" -m experiments.benchmarks.remote
@@ -29,7 +28,6 @@ from absl import flags
 import tensorflow as tf
 
 from experiments.benchmarks import records
-from yt8m_distill import selection
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import shards
 
@@ -50,8 +48,6 @@ _LATENCY = flags.DEFINE_float(
 _SOURCES = ('disk', 'http', 'service')
 _WORKERS = 2
 _WARM_UP = 20  # batches; a service has more of them ready at the start
-# Bytes, as dataloaders.shards has them.
-_READ_BUFFERS = {'disk': 0, 'http': 8 << 20}
 
 
 class _Result(NamedTuple):
@@ -111,40 +107,12 @@ def _measure(network: str, servers: Sequence[int], videos: int, batch: int,
                  max(map(records.peak_mib, servers), default=0.0))
 
 
-def _bound(train_data: data.VideoData, network: str, record: float,
-           buffer: int) -> float:
-  """What the input holds at most, in MiB.
-
-  The records of the shuffle buffer; of three times `cycle_length` files, since
-  tf.data opens two thirds of them ahead, a block of 8 records, its copy, 2
-  records and three times the read buffer, what the reader over HTTP was seen to
-  take; per core, and once more, a batch that is parsed, its records and frames
-  or, of the student, strings of all frames; and the batches that are ready.
-
-  Args:
-    train_data: of the input.
-    network: of records.SELECTIONS.
-    record: mean bytes.
-    buffer: bytes of one for reading.
-  """
-  batch = train_data.global_batch_size
-  frames = batch * sum(f.size for f in records.FEATURES) * (
-      selection.max_selected(records.SELECTIONS[network], records.MAX_FRAMES))
-  files = 3 * train_data.cycle_length * (18 * record + 3 * buffer)
-  calls = (len(os.sched_getaffinity(0)) + 1) * (2 * batch * record + 3 * frames)
-  ready = train_data.prefetch_buffer_size * frames
-  return (train_data.shuffle_buffer_size * record + files + calls +
-          ready) / 2**20
-
-
 def main(_):
   cases = list(itertools.product(records.SELECTIONS, _SOURCES))
   results = {case: [] for case in cases}
   context = multiprocessing.get_context('spawn')
   with records.folder_and_path('', _RECORDS.value, _FILES.value) as (_, path):
     paths = shards.find(path)
-    record = sum(shards.sizes(paths)) / (
-        -(-_RECORDS.value // _FILES.value) * _FILES.value)
     for _ in range(_ROUNDS.value):
       for network, source in cases:
         with _serving(source, paths) as (servers, fields):
@@ -158,23 +126,18 @@ def main(_):
         f'them side by side, {_LATENCY.value} s of latency over HTTP, '
         f'{_ROUNDS.value} rounds')
   print(f'{"":<17}{"videos/s":>9}{"least":>7}{"most":>7}{"of disk":>8}  '
-        f'{"CPU ms":>6}{"servers":>8}  {"MiB":>6}{"bound":>7}{"servers":>8}')
+        f'{"CPU ms":>6}{"servers":>8}  {"MiB":>6}{"servers":>8}')
   for (network, source), taken in results.items():
     costs = [result.cost for result in taken]
     rates = [cost.rate for cost in costs]
     shares = [rate / disk.cost.rate for rate, disk in zip(
         rates, results[network, 'disk'])]
-    bound = ''
-    if source in _READ_BUFFERS:
-      bound = round(_bound(records.training_set(
-          _BATCH.value, cycle_length=_CYCLE_LENGTH.value), network, record,
-                           _READ_BUFFERS[source]))
     print(f'{network}, {source:<8} {statistics.median(rates):>8.0f}'
           f'{min(rates):>7.0f}{max(rates):>7.0f}'
           f'{statistics.median(shares):>8.2f}  '
           f'{statistics.median(c.cpu for c in costs):>6.2f}'
           f'{statistics.median(c.helpers for c in costs):>8.2f}  '
-          f'{max(r.memory for r in taken):>6.0f}{bound:>7}'
+          f'{max(r.memory for r in taken):>6.0f}'
           f'{max(r.servers for r in taken):>8.0f}')
 
 
