@@ -29,8 +29,8 @@ simulate() {  # SPLIT SHARDS VIDEOS: once.
     --split="$1" --num_videos="$3" --video_level="$data/validate00$2.tfrecord"
   touch "$out/data/$1.complete"
 }
-simulate train '[0-2]?' 6000
-simulate validate '3[2-9]' 1500
+simulate train '{0..2}?' 6000
+simulate validate '3{2..9}' 1500
 
 echo "2/2 Running $study"
 "$python" -m yt8m_distill.study --config="$study" \
