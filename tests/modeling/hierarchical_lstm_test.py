@@ -5,6 +5,7 @@ B videos, T frames, D features, C chunks, R representation.
 
 import numpy as np
 import pytest
+import sequences
 import tensorflow as tf
 import tf_keras
 
@@ -40,18 +41,8 @@ def _frames():
 
 def _run_stack(stack, sequence):
   """Final state [1, R] of a list of [1, D], one step at a time."""
-  final = []
-  for kernel, bias in zip(stack.kernels, stack.biases):
-    c = h = tf.zeros([1, stack.num_cells])
-    outputs = []
-    for step in sequence:
-      i, f, g, o = tf.split(tf.concat([step, h], 1) @ kernel + bias, 4, 1)
-      c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-      h = tf.sigmoid(o) * tf.tanh(c)
-      outputs.append(h)
-    sequence = outputs
-    final += [c, h]
-  return tf.concat(final, 1)
+  x = tf.stack(sequence, 1) if sequence else None
+  return sequences.plain(x, [len(sequence)], stack.kernels, stack.biases)
 
 
 def _plain(network, frames, num_frames):
