@@ -16,7 +16,7 @@ N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
 layers: the state [c0, h0, c1, h1, ...]. P moments, steps of some sequences.
 """
 
-from typing import Callable, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 import tensorflow as tf
 
@@ -80,26 +80,26 @@ def final_states(x: tf.Tensor,
       states = _array(tiles.count, [tiles.known_rows, width])
       picked = [_array(tiles.count, [wanted.known_rows, width])] if (
           wanted) else []
-      kept = [[tiles.room(cells) for _ in range(6)]
-              for _ in kernels] if keep else []
+      kept = [_Kept.create(tiles, cells) for _ in kernels] if keep else []
 
       def body(k, states, picked, kept):
-        values = _forward_tile(tiles.inputs(k), kernels, biases, dtype, keep)
-        steps = [v for c, h, *_ in values for v in (c, h)]
+        steps, kept = _forward_tile(
+            tiles.inputs(k), kernels, biases, dtype, k, kept)
         state = _pick_final(steps, tiles.lengths(k))
         picked = [a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1))
                   for a in picked]
-        if keep:
-          kept = tf.nest.map_structure(
-              lambda room, v: tiles.keep(room, v, k), kept, values)
         return k + 1, states.write(k, state), picked, kept
 
       return _loop(tiles.count, body, (0, states, picked, kept))[1:]
 
     states, picked, kept_forward = forward(keep=training)
+    graph = _graph()
 
     def grad(d_states, d_moments=None):
-      kept = kept_forward if training else forward(keep=True)[-1]
+      # Another graph, such as a SavedModel's of a gradient, cannot capture
+      # arrays.
+      kept = (kept_forward if training and graph is _graph()
+              else forward(keep=True)[-1])
       d_states = tiles.gather(d_states)
       if wanted:
         d_moments = wanted.gather(d_moments)
@@ -110,9 +110,7 @@ def final_states(x: tf.Tensor,
         d_steps = wanted.spread(d_moments, k) if wanted else None
         d_tile, gradients = _backward_tile(
             tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
-            d_steps, kernels,
-            tf.nest.map_structure(lambda v: tiles.kept(v, k), kept), dtype,
-            input_gradient)
+            d_steps, kernels, k, kept, dtype, input_gradient)
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
         return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
@@ -130,6 +128,11 @@ def final_states(x: tf.Tensor,
     return (states, wanted.scatter(tiles.concat(picked[0]))), grad
 
   return run(x, *kernels, *biases)
+
+
+def _graph():
+  """The graph that is made now, None in eager execution."""
+  return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _loop(count, body, variables):
@@ -151,35 +154,60 @@ def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
       tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
 
 
-def _forward_tile(x_LnD, kernels, biases, dtype, keep):
-  """Runs all layers over a tile.
+class _Kept(NamedTuple):
+  """What a gradient needs of a layer's steps.
+
+  Attributes:
+    states: arrays of c and h, of all steps of tile k at k.
+    gates: arrays of i, f, g, o, of step t of tile k at k * L + t: not joined,
+      for each join copies them.
+  """
+  states: List[tf.TensorArray]
+  gates: List[tf.TensorArray]
+
+  @classmethod
+  def create(cls, tiles, cells):
+    shape = [tiles.known_rows, cells]
+    return cls(
+        [_array(tiles.count, [tiles.steps, *shape]) for _ in range(2)],
+        [_array(tiles.count * tiles.steps, shape) for _ in range(4)])
+
+
+def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
+  """Runs all layers over tile k.
 
   Returns:
-    Per layer, [L, n, H] of cell state, output and, to keep, gates i, f, g, o.
+    [L, n, H] of c and h of each layer, and `kept` per layer (or none) with
+    this tile in it.
   """
-  steps, layers = x_LnD.shape[0], []
-  for kernel, bias in zip(kernels, biases):
+  steps, kept, states = x_LnD.shape[0], list(kept), []
+  for layer, (kernel, bias) in enumerate(zip(kernels, biases)):
     features, cells = x_LnD.shape[2], kernel.shape[1] // 4
     recurrent = kernel[features:]
     product = _matmul(lstm_tiles.flat(x_LnD), kernel[:features], dtype)
     inputs = lstm_tiles.unflat(tf.nn.bias_add(product, bias), steps)
     zero = tf.zeros([tf.shape(x_LnD)[1], cells])
 
-    def step(t, c, h, *arrays):
+    def step(t, c, h, states, kept):
       gates = inputs[t] + _matmul(h, recurrent, dtype)
       i, f, g, o = tf.split(gates, 4, axis=1)
       i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
       c = f * c + i * g
       h = o * tf.tanh(c)
-      arrays = [a.write(t, v) for a, v in zip(arrays, (c, h, i, f, g, o))]
-      return (t + 1, c, h, *arrays)
+      states = [a.write(t, v) for a, v in zip(states, (c, h))]
+      kept = [a.write(k * steps + t, v) for a, v in zip(kept, (i, f, g, o))]
+      return t + 1, c, h, states, kept
 
     shape = [x_LnD.shape[1], cells]
-    arrays = [_array(steps, shape) for _ in range(6 if keep else 2)]
-    arrays = _loop(steps, step, (0, zero, zero, *arrays))[3:]
-    layers.append([tf.ensure_shape(a.stack(), [steps, *shape]) for a in arrays])
-    x_LnD = layers[-1][1]
-  return layers
+    *_, arrays, gates = _loop(steps, step, (
+        0, zero, zero, [_array(steps, shape) for _ in range(2)],
+        kept[layer].gates if kept else []))
+    c, x_LnD = (tf.ensure_shape(a.stack(), [steps, *shape]) for a in arrays)
+    states += [c, x_LnD]
+    if kept:
+      kept[layer] = _Kept([a.write(k, v) for a, v in zip(
+          kept[layer].states, (c, x_LnD))], gates)
+  return states, kept
 
 
 def _pick_final(steps, lengths) -> tf.Tensor:
@@ -188,9 +216,19 @@ def _pick_final(steps, lengths) -> tf.Tensor:
   return tf.concat([tf.gather_nd(values, last) for values in steps], axis=1)
 
 
-def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
+def _sigmoid_grad(y, dy):
+  """Gradient of x where y = sigmoid(x): one pass over memory, not three."""
+  return tf.raw_ops.SigmoidGrad(y=y, dy=dy)
+
+
+def _tanh_grad(y, dy):
+  """The same of y = tanh(x)."""
+  return tf.raw_ops.TanhGrad(y=y, dy=dy)
+
+
+def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, tile, kept, dtype,
                    input_gradient):
-  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
+  """Gradients of tile k: of x [L, n, D] or None, and of kernels and biases.
 
   `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
   after every step.
@@ -200,9 +238,10 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
   if d_steps is not None:
     d_steps = tf.split(d_steps, 2 * len(kernels), axis=2)
   d_kernels, d_biases = [], []
+  states = [[a.read(tile) for a in layer.states] for layer in kept]
   d_x = None
   for layer in reversed(range(len(kernels))):
-    kernel, values = kernels[layer], kept[layer]
+    kernel, (cs, hs) = kernels[layer], states[layer]
     cells = kernel.shape[1] // 4
     features = kernel.shape[0] - cells
     d_c_final, d_h_final = d_finals[2 * layer:2 * layer + 2]
@@ -213,9 +252,8 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
 
     def step(k, d_c, d_h, d_gates):
       t = steps - 1 - k
-      c, _, i, f, g, o = (a[t] for a in values)
-      c_before = tf.cond(tf.greater(t, 0), lambda: values[0][t - 1],
-                         lambda: zero)
+      i, f, g, o = (a.read(tile * steps + t) for a in kept[layer].gates)
+      c_before = tf.cond(tf.greater(t, 0), lambda: cs[t - 1], lambda: zero)
       last = tf.cast(lengths[:, None] == t + 1, tf.float32)
       d_h += last * d_h_final
       if d_x is not None:
@@ -223,24 +261,24 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, kept, dtype,
       if d_steps:
         d_h += d_h_steps[t]
         d_c += d_c_steps[t]
-      tanh_c = tf.tanh(c)
-      d_c += last * d_c_final + d_h * o * (1 - tanh_c * tanh_c)
+      tanh_c = tf.tanh(cs[t])
+      d_c += last * d_c_final + _tanh_grad(tanh_c, d_h * o)
       d_gate = tf.concat([
-          d_c * g * i * (1 - i), d_c * c_before * f * (1 - f),
-          d_c * i * (1 - g * g), d_h * tanh_c * o * (1 - o)], axis=1)
+          _sigmoid_grad(i, d_c * g), _sigmoid_grad(f, d_c * c_before),
+          _tanh_grad(g, d_c * i), _sigmoid_grad(o, d_h * tanh_c)], axis=1)
       d_h = _matmul(d_gate, recurrent, dtype, transpose_b=True)
       return k + 1, d_c * f, d_h, d_gates.write(t, d_gate)
 
     d_gates = _loop(steps, step, (0, zero, zero, _array(
         steps, [x_LnD.shape[1], 4 * cells])))[3].stack()
-    inputs = kept[layer - 1][1] if layer else x_LnD
-    outputs = values[1][:-1]
+    inputs = states[layer - 1][1] if layer else x_LnD
     flat = lstm_tiles.flat(d_gates)
     d_kernels.append(tf.concat([
         _matmul(lstm_tiles.flat(a), d, dtype, transpose_a=True)
-        for a, d in ((inputs, flat), (outputs, lstm_tiles.flat(d_gates[1:])))
+        for a, d in ((inputs, flat), (hs[:-1], lstm_tiles.flat(d_gates[1:])))
     ], axis=0))
-    d_biases.append(tf.reduce_sum(flat, axis=0))
+    # Several times as fast on a CPU as reduce_sum().
+    d_biases.append(tf.raw_ops.BiasAddGrad(out_backprop=flat))
     d_x = None
     if layer or input_gradient:
       d_x = lstm_tiles.unflat(

@@ -80,33 +80,12 @@ class Tiles:
                   self.steps + steps)
     return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
 
-  def room(self, size):
-    """Where keep() puts what all steps of all tiles make, `size` wide."""
-    # One tensor, written in place: tiles that are joined in the end take twice
-    # the room, and a SavedModel's gradients cannot capture arrays.
-    return None if self.dense else tf.zeros(
-        [self._num_rows * self.steps, size])
-
-  def keep(self, room, values, k):
-    """Puts what the steps of tile k made, [L, n, H], where it belongs."""
-    if self.dense:
-      return values
-    rows = flat(values)
-    places = self.start(k) + tf.range(tf.shape(rows)[0])
-    return tf.tensor_scatter_nd_update(room, places[:, None], rows)
-
-  def kept(self, room, k):
-    """Returns what keep() got of tile k."""
-    if self.dense:
-      return room
-    return unflat(room[self.start(k):self.start(k + 1)], self.steps)
-
   def start(self, k):
-    """Where tile k starts in the rows of room()."""
+    """Where tile k starts among the steps of all tiles, [L * n] of each."""
     return k * self.steps * self._size
 
   def places(self, sequences, steps):
-    """Where steps of running sequences stand in the rows of room()."""
+    """Where steps of running sequences stand among those of all tiles."""
     if not self.dense:
       sequences = tf.searchsorted(self._rows.numbers, sequences)
     before = sequences // self._size * self._size
