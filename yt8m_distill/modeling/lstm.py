@@ -140,7 +140,7 @@ def _loop(count, body, variables):
   if isinstance(count, int) and count == 1:
     return body(*variables)
   return tf.while_loop(
-      lambda k, *_: k < count, body, variables, parallel_iterations=1)
+      lambda k, *_: k < count, body, variables, parallel_iterations=2)
 
 
 def _array(size, shape) -> tf.TensorArray:
