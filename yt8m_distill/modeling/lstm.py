@@ -105,12 +105,15 @@ def final_states(x: tf.Tensor,
         d_moments = wanted.gather(d_moments)
       d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
+      # Once: many a product with a matrix that is yet to transpose is slower.
+      transposed = [tuple(tf.transpose(part) for part in (
+          kernel[:-cells], kernel[-cells:])) for kernel in kernels]
 
       def body(k, d_x, *sums):
         d_steps = wanted.spread(d_moments, k) if wanted else None
         d_tile, gradients = _backward_tile(
             tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
-            d_steps, kernels, k, kept, dtype, input_gradient)
+            d_steps, transposed, k, kept, dtype, input_gradient)
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
         return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
@@ -226,28 +229,27 @@ def _tanh_grad(y, dy):
   return tf.raw_ops.TanhGrad(y=y, dy=dy)
 
 
-def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, tile, kept, dtype,
-                   input_gradient):
-  """Gradients of tile k: of x [L, n, D] or None, and of kernels and biases.
+def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, tile, kept,
+                   dtype, input_gradient):
+  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
 
   `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
-  after every step.
+  after every step; `transposed` are each layer's kernels of input and hidden
+  state.
   """
   steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
-  d_finals = tf.split(d_state, 2 * len(kernels), axis=1)
+  d_finals = tf.split(d_state, 2 * len(kept), axis=1)
   if d_steps is not None:
-    d_steps = tf.split(d_steps, 2 * len(kernels), axis=2)
+    d_steps = tf.split(d_steps, 2 * len(kept), axis=2)
   d_kernels, d_biases = [], []
   states = [[a.read(tile) for a in layer.states] for layer in kept]
   d_x = None
-  for layer in reversed(range(len(kernels))):
-    kernel, (cs, hs) = kernels[layer], states[layer]
-    cells = kernel.shape[1] // 4
-    features = kernel.shape[0] - cells
+  for layer in reversed(range(len(kept))):
+    (input_kernel, recurrent), (cs, hs) = transposed[layer], states[layer]
+    cells = recurrent.shape[1]
     d_c_final, d_h_final = d_finals[2 * layer:2 * layer + 2]
     d_c_steps, d_h_steps = (
         d_steps[2 * layer:2 * layer + 2] if d_steps else (None, None))
-    recurrent = kernel[features:]
     zero = tf.zeros([rows, cells])
 
     def step(k, d_c, d_h, d_gates):
@@ -266,7 +268,7 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, tile, kept, dtype,
       d_gate = tf.concat([
           _sigmoid_grad(i, d_c * g), _sigmoid_grad(f, d_c * c_before),
           _tanh_grad(g, d_c * i), _sigmoid_grad(o, d_h * tanh_c)], axis=1)
-      d_h = _matmul(d_gate, recurrent, dtype, transpose_b=True)
+      d_h = _matmul(d_gate, recurrent, dtype)
       return k + 1, d_c * f, d_h, d_gates.write(t, d_gate)
 
     d_gates = _loop(steps, step, (0, zero, zero, _array(
@@ -282,5 +284,5 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, kernels, tile, kept, dtype,
     d_x = None
     if layer or input_gradient:
       d_x = lstm_tiles.unflat(
-          _matmul(flat, kernel[:features], dtype, transpose_b=True), steps)
+          _matmul(flat, input_kernel, dtype), steps)
   return d_x, (*reversed(d_kernels), *reversed(d_biases))
