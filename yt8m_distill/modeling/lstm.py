@@ -256,15 +256,17 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, tile, kept,
       t = steps - 1 - k
       i, f, g, o = (a.read(tile * steps + t) for a in kept[layer].gates)
       c_before = tf.cond(tf.greater(t, 0), lambda: cs[t - 1], lambda: zero)
-      last = tf.cast(lengths[:, None] == t + 1, tf.float32)
-      d_h += last * d_h_final
+      # Nothing comes from behind a sequence's last step.
+      d_c, d_h = (
+          tf.raw_ops.Select(condition=tf.equal(lengths, t + 1), x=x, y=y)
+          for x, y in ((d_c_final, d_c), (d_h_final, d_h)))
       if d_x is not None:
         d_h += d_x[t]
       if d_steps:
         d_h += d_h_steps[t]
         d_c += d_c_steps[t]
       tanh_c = tf.tanh(cs[t])
-      d_c += last * d_c_final + _tanh_grad(tanh_c, d_h * o)
+      d_c += _tanh_grad(tanh_c, d_h * o)
       d_gate = tf.concat([
           _sigmoid_grad(i, d_c * g), _sigmoid_grad(f, d_c * c_before),
           _tanh_grad(g, d_c * i), _sigmoid_grad(o, d_h * tanh_c)], axis=1)
