@@ -24,7 +24,7 @@ def test_owns_the_variables():
   np.testing.assert_allclose(
       stack(x, lengths),
       lstm.final_states(x, lengths, stack.kernels, stack.biases, tile=2),
-      rtol=1e-5, atol=2e-6)
+      rtol=2e-6, atol=2e-6)
   assert stack.state_size == 8
   kernels = [kernel.numpy() for kernel in stack.kernels]
   assert stack.flops(5) == 2 * 5 * sum(k.size for k in kernels)

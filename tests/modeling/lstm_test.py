@@ -201,6 +201,33 @@ def test_equals_keras():
       case.run(tile=2)[0], tf.concat(finals, 1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('tile, jit_compile', [
+    (2, False), (None, False), (None, True)])
+def test_gradient_outside_of_the_graph(case, tile, jit_compile):
+  run = tf.function(
+      lambda *args: lstm.final_states(
+          *args, tile=tile, training=True, moments=case.moments),
+      autograph=False, jit_compile=jit_compile)
+  case.check(case.gradients(run, case.x, tf.constant(case.lengths)))
+
+
+@pytest.mark.parametrize('graph', [False, True])
+@pytest.mark.parametrize('training, passes', [(True, 2), (False, 3)])
+def test_keeps_what_a_gradient_needs(case, graph, training, passes):
+  """The inputs are made for each pass: forward, perhaps again, backward."""
+  made = []
+
+  def prepare(x, real):
+    made.append(real)
+    return x
+
+  def run():
+    return case.run(None, training=training, prepare=prepare)
+
+  case.check((tf.function(run, autograph=False) if graph else run)())
+  assert len(made) == passes
+
+
 def test_saved_model_may_hold_a_training_graph(tmp_path):
   """Saving a Keras model traces it for training too, wanted or not."""
   case = _Case([2, 1], steps=2, layers=1)
@@ -214,4 +241,4 @@ def test_saved_model_may_hold_a_training_graph(tmp_path):
   tf.saved_model.save(module, str(tmp_path))
   states = tf.saved_model.load(str(tmp_path)).run(
       case.x, tf.constant(case.lengths))
-  np.testing.assert_allclose(states, case.expected[0], rtol=1e-5, atol=2e-6)
+  np.testing.assert_allclose(states, case.expected[0], rtol=2e-6, atol=2e-6)

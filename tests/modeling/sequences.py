@@ -82,15 +82,18 @@ class Case:
     return [*values, *tape.gradient(
         loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
 
-  def check(self, actual, tolerance=1e-5):
+  def check(self, actual, tolerance=2e-6):
     """With the states at all moments where there is one more value.
 
-    The tolerance is for terms of a gradient that nearly cancel.
+    Gradients may differ by 1e-5 in any case: terms of theirs nearly cancel.
     """
     expected = self.expected
     if len(actual) > len(expected):
       expected = self.expected_moments
-    for ours, theirs in zip(actual, expected, strict=True):
+    gradients = 1 + len(self.kernels) + len(self.biases)
+    for place, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
+      if place == len(expected) - gradients:
+        tolerance = max(tolerance, 1e-5)
       assert ours.shape == theirs.shape
       np.testing.assert_allclose(
           ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())

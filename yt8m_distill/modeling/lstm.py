@@ -48,8 +48,8 @@ def final_states(x: tf.Tensor,
     biases: per layer [4H].
     tile: sequences run at once, at most; None runs all at once, those of
       length 0 too, so that shapes do not depend on `lengths` (XLA needs that).
-    training: keep what the backward pass needs; otherwise a gradient
-      computes it again.
+    training: keep what the backward pass needs; otherwise, or in another
+      graph than that of the forward pass, a gradient computes it again.
     input_gradient: form gradients of `x`; where it is data they are wasted.
     prepare: makes inputs [L, n, D] of what a tile of `x` holds, given which are
       real, bool [L, n]; in here its intermediate results stay in the caches.
@@ -96,8 +96,8 @@ def final_states(x: tf.Tensor,
     graph = _graph()
 
     def grad(d_states, d_moments=None):
-      # Another graph, such as a SavedModel's of a gradient, cannot capture
-      # arrays.
+      # Another graph, as of a tape around a tf.function or of a SavedModel,
+      # cannot capture arrays.
       kept = (kept_forward if training and graph is _graph()
               else forward(keep=True)[-1])
       d_states = tiles.gather(d_states)
@@ -105,7 +105,7 @@ def final_states(x: tf.Tensor,
         d_moments = wanted.gather(d_moments)
       d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
-      # Once: many a product with a matrix that is yet to transpose is slower.
+      # Once, not per step: products with a transposed operand are slower.
       transposed = [tuple(tf.transpose(part) for part in (
           kernel[:-cells], kernel[-cells:])) for kernel in kernels]
 
@@ -134,7 +134,7 @@ def final_states(x: tf.Tensor,
 
 
 def _graph():
-  """The graph that is made now, None in eager execution."""
+  """The graph being built, None in eager execution."""
   return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
@@ -142,6 +142,7 @@ def _loop(count, body, variables):
   """Runs `body` for k = 0 ... count - 1, the first of `variables`."""
   if isinstance(count, int) and count == 1:
     return body(*variables)
+  # Two, for the serial steps of a tile leave cores idle; more take memory.
   return tf.while_loop(
       lambda k, *_: k < count, body, variables, parallel_iterations=2)
 
@@ -161,9 +162,9 @@ class _Kept(NamedTuple):
   """What a gradient needs of a layer's steps.
 
   Attributes:
-    states: arrays of c and h, of all steps of tile k at k.
-    gates: arrays of i, f, g, o, of step t of tile k at k * L + t: not joined,
-      for each join copies them.
+    states: arrays of c and h, [L, n, H] of tile k at k.
+    gates: arrays of i, f, g, o, [n, H] of step t of tile k at k * L + t: not
+      joined, since a join copies.
   """
   states: List[tf.TensorArray]
   gates: List[tf.TensorArray]
@@ -191,25 +192,26 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
     inputs = lstm_tiles.unflat(tf.nn.bias_add(product, bias), steps)
     zero = tf.zeros([tf.shape(x_LnD)[1], cells])
 
-    def step(t, c, h, states, kept):
-      gates = inputs[t] + _matmul(h, recurrent, dtype)
-      i, f, g, o = tf.split(gates, 4, axis=1)
+    def step(t, c, h, arrays, gate_arrays):
+      z = inputs[t] + _matmul(h, recurrent, dtype)
+      i, f, g, o = tf.split(z, 4, axis=1)
       i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
       c = f * c + i * g
       h = o * tf.tanh(c)
-      states = [a.write(t, v) for a, v in zip(states, (c, h))]
-      kept = [a.write(k * steps + t, v) for a, v in zip(kept, (i, f, g, o))]
-      return t + 1, c, h, states, kept
+      arrays = [a.write(t, v) for a, v in zip(arrays, (c, h))]
+      gate_arrays = [a.write(k * steps + t, v)
+                     for a, v in zip(gate_arrays, (i, f, g, o))]
+      return t + 1, c, h, arrays, gate_arrays
 
     shape = [x_LnD.shape[1], cells]
-    *_, arrays, gates = _loop(steps, step, (
+    *_, arrays, gate_arrays = _loop(steps, step, (
         0, zero, zero, [_array(steps, shape) for _ in range(2)],
         kept[layer].gates if kept else []))
     c, x_LnD = (tf.ensure_shape(a.stack(), [steps, *shape]) for a in arrays)
     states += [c, x_LnD]
     if kept:
       kept[layer] = _Kept([a.write(k, v) for a, v in zip(
-          kept[layer].states, (c, x_LnD))], gates)
+          kept[layer].states, (c, x_LnD))], gate_arrays)
   return states, kept
 
 
@@ -229,20 +231,20 @@ def _tanh_grad(y, dy):
   return tf.raw_ops.TanhGrad(y=y, dy=dy)
 
 
-def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, tile, kept,
+def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, k, kept,
                    dtype, input_gradient):
-  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
+  """Gradients of tile k: of x [L, n, D] or None, and of kernels and biases.
 
   `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
-  after every step; `transposed` are each layer's kernels of input and hidden
-  state.
+  after every step. Per layer, `transposed` holds the kernels of its input,
+  [4H, D], and of its hidden state, [4H, H], and `kept` the steps of all tiles.
   """
   steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
   d_finals = tf.split(d_state, 2 * len(kept), axis=1)
   if d_steps is not None:
     d_steps = tf.split(d_steps, 2 * len(kept), axis=2)
   d_kernels, d_biases = [], []
-  states = [[a.read(tile) for a in layer.states] for layer in kept]
+  states = [[a.read(k) for a in layer.states] for layer in kept]
   d_x = None
   for layer in reversed(range(len(kept))):
     (input_kernel, recurrent), (cs, hs) = transposed[layer], states[layer]
@@ -252,9 +254,9 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, tile, kept,
         d_steps[2 * layer:2 * layer + 2] if d_steps else (None, None))
     zero = tf.zeros([rows, cells])
 
-    def step(k, d_c, d_h, d_gates):
-      t = steps - 1 - k
-      i, f, g, o = (a.read(tile * steps + t) for a in kept[layer].gates)
+    def step(done, d_c, d_h, d_gates):
+      t = steps - 1 - done
+      i, f, g, o = (a.read(k * steps + t) for a in kept[layer].gates)
       c_before = tf.cond(tf.greater(t, 0), lambda: cs[t - 1], lambda: zero)
       # Nothing comes from behind a sequence's last step.
       d_c, d_h = (
@@ -271,7 +273,7 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, tile, kept,
           _sigmoid_grad(i, d_c * g), _sigmoid_grad(f, d_c * c_before),
           _tanh_grad(g, d_c * i), _sigmoid_grad(o, d_h * tanh_c)], axis=1)
       d_h = _matmul(d_gate, recurrent, dtype)
-      return k + 1, d_c * f, d_h, d_gates.write(t, d_gate)
+      return done + 1, d_c * f, d_h, d_gates.write(t, d_gate)
 
     d_gates = _loop(steps, step, (0, zero, zero, _array(
         steps, [x_LnD.shape[1], 4 * cells])))[3].stack()
@@ -285,6 +287,5 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, tile, kept,
     d_biases.append(tf.raw_ops.BiasAddGrad(out_backprop=flat))
     d_x = None
     if layer or input_gradient:
-      d_x = lstm_tiles.unflat(
-          _matmul(flat, input_kernel, dtype), steps)
+      d_x = lstm_tiles.unflat(_matmul(flat, input_kernel, dtype), steps)
   return d_x, (*reversed(d_kernels), *reversed(d_biases))

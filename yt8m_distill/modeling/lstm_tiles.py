@@ -81,11 +81,11 @@ class Tiles:
     return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
 
   def start(self, k):
-    """Where tile k starts among the steps of all tiles, [L * n] of each."""
+    """How many rows [L * n] the steps of the tiles before tile k have."""
     return k * self.steps * self._size
 
   def places(self, sequences, steps):
-    """Where steps of running sequences stand among those of all tiles."""
+    """Rows, counted as start() does, of steps of running sequences."""
     if not self.dense:
       sequences = tf.searchsorted(self._rows.numbers, sequences)
     before = sequences // self._size * self._size
