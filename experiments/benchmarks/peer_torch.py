@@ -137,6 +137,9 @@ def main():
       'float32', 'tf32', 'bfloat16', 'float16'])
   args = parser.parse_args()
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  if device == 'cpu' and 'float16' in (args.precision or []):
+    parser.error('--precision=float16 needs a GPU, and PyTorch finds none: '
+                 'leave it out.')
   print(f'PyTorch {torch.__version__}, {device}, {args.cells} cells, '
         f'{args.classes} classes, batch {args.batch}, {args.repeats} rounds')
   print(f'{"precision":<11}{"case":<17}{"best s":>9}{"median s":>10}'
