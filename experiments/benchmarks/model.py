@@ -60,6 +60,8 @@ _TILE = flags.DEFINE_integer(
     lower_bound=1)
 _CUDNN = flags.DEFINE_bool(
     'cudnn', True, 'Run the LSTM layers on cuDNN where there is a GPU.')
+_RECOMPUTE = flags.DEFINE_bool(
+    'recompute', False, 'Compute steps again in the backward pass.')
 _COMPARE = flags.DEFINE_bool(
     'compare', False, 'Time the plain graph in the same rounds.')
 _PROFILE = flags.DEFINE_string(
@@ -130,7 +132,8 @@ def _cases():
       num_cells=_CELLS.value, num_classes=_CLASSES.value,
       batch_size=_BATCH.value)
   for network in (params.task.model.teacher, params.task.model.student):
-    network.backbone.hierarchical_lstm.use_cudnn = _CUDNN.value
+    network.backbone.hierarchical_lstm.override({
+        'use_cudnn': _CUDNN.value, 'recompute': _RECOMPUTE.value})
   if dtype == 'float16':
     params.override({'runtime': {
         'mixed_precision_dtype': dtype, 'loss_scale': 'dynamic'}})

@@ -229,13 +229,15 @@ def test_chunks_must_divide(chunks):
 
 def test_registered_with_the_garden():
   backbone = factory.build_backbone(
-      _specs(), _config(num_layers=3, static_shapes=True, use_cudnn=False),
+      _specs(), _config(num_layers=3, static_shapes=True, use_cudnn=False,
+                        recompute=True),
       norm_activation_config=None,
       l2_regularizer=tf_keras.regularizers.L2(0.5))
   assert isinstance(backbone, hierarchical_lstm.HierarchicalLstm)
   assert backbone.representation_size == 2 * 3 * 2
   assert backbone.get_config()['static_shapes']
   assert not backbone.get_config()['use_cudnn']
+  assert backbone.get_config()['recompute']
   kernels = [*backbone.lower.kernels, *backbone.upper.kernels]
   assert len(kernels) == 6
   np.testing.assert_allclose(
@@ -247,7 +249,7 @@ def test_config_round_trip():
   backbone = hierarchical_lstm.HierarchicalLstm(
       _specs(), chunks=6, num_cells=3, num_layers=1, static_shapes=True,
       kernel_regularizer=tf_keras.regularizers.L2(0.5), tile=4, use_cudnn=False,
-      name='some')
+      recompute=True, name='some')
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(backbone))
   assert isinstance(again, hierarchical_lstm.HierarchicalLstm)
   assert again.get_config() == backbone.get_config()

@@ -37,11 +37,35 @@ def test_round_trip():
   stack = lstm_stack.LSTMStack(
       num_cells=3, num_layers=1, static_shapes=True, input_gradient=False,
       kernel_regularizer=tf_keras.regularizers.L2(0.25), tile=4,
-      use_cudnn=False, name='lower')
+      use_cudnn=False, recompute=True, name='lower')
   again = lstm_stack.LSTMStack.from_config(stack.get_config())
   assert again.get_config() == stack.get_config()
   assert again.name == 'lower' and again.state_size == 6
   assert not again.get_config()['use_cudnn']
+  assert again.get_config()['recompute']
+
+
+def test_recompute_keeps_no_steps(monkeypatch):
+  """What a training step returns is the same; see lstm_test for gradients."""
+  asked = []
+  final_states = lstm.final_states
+  monkeypatch.setattr(lstm, 'final_states', lambda *args, **options: (
+      asked.append(options['training']), final_states(*args, **options))[1])
+  x, lengths = tf.random.stateless_normal([4, 3, 2], [0, 1]), [3, 0, 2, 1]
+  kept, again = (
+      lstm_stack.LSTMStack(2, recompute=recompute) for recompute in (
+          False, True))
+  for stack in (kept, again):
+    stack.build([None, 3, 2])
+  again.set_weights(kept.get_weights())
+  results = []
+  for stack in (kept, again):
+    with tf.GradientTape() as tape:
+      states = stack(x, tf.constant(lengths), training=True)
+      loss = tf.reduce_sum(tf.sin(states))
+    results.append([states, *tape.gradient(loss, stack.trainable_weights)])
+  tf.nest.map_structure(np.testing.assert_array_equal, *results)
+  assert asked == [True, False]
 
 
 @pytest.mark.parametrize('name', ['num_cells', 'num_layers'])

@@ -105,7 +105,8 @@ def test_how_networks_run_may_change(tmp_path):
   train_utils.serialize_config(tiny.experiment(), str(tmp_path))
   checkpoint = str(tmp_path / 'ckpt-7')
   restore.check_config(model.replace(**_student(
-      use_cudnn=False, static_shapes=True)['task']['model']), checkpoint)
+      use_cudnn=False, recompute=True, static_shapes=True)['task']['model']),
+                       checkpoint)
   with pytest.raises(ValueError, match='hierarchical_lstm.chunks is'):
     restore.check_config(model.replace(**_student(
         chunks=1)['task']['model']), checkpoint)

@@ -82,12 +82,15 @@ class HierarchicalLstm(hyperparams.Config):
     use_cudnn: on a GPU of NVIDIA's, run the layers on cuDNN, but for those with
       static_shapes or of which states on the way are compared. False for graphs
       that must run on a CPU as well, and for deterministic operations.
+    recompute: compute what the backward pass needs of the steps again, instead
+      of keeping it: less memory, more time.
   """
   chunks: int = 20
   num_cells: int = 1024
   num_layers: int = 2
   static_shapes: bool = False
   use_cudnn: bool = True
+  recompute: bool = False
 
 
 @dataclasses.dataclass

@@ -49,7 +49,8 @@ def final_states(x: tf.Tensor,
     tile: sequences run at once, at most; None runs all at once, those of
       length 0 too, so that shapes do not depend on `lengths` (XLA needs that).
     training: keep what the backward pass needs; otherwise, or in another
-      graph than that of the forward pass, a gradient computes it again.
+      graph than that of the forward pass, a gradient computes it again, tile by
+      tile.
     input_gradient: form gradients of `x`; where it is data they are wasted.
     prepare: makes inputs [L, n, D] of what a tile of `x` holds, given which are
       real, bool [L, n]; in here its intermediate results stay in the caches.
@@ -76,31 +77,27 @@ def final_states(x: tf.Tensor,
     if moments is not None:
       wanted = lstm_tiles.Moments(tiles, lengths, moments)
 
-    def forward(keep):
-      """All tiles: states, last and wanted ones, and what to keep of steps."""
-      states = _array(tiles.count, [tiles.known_rows, width])
-      picked = [_array(tiles.count, [wanted.known_rows, width])] if (
-          wanted) else []
-      kept = [_Kept.create(tiles, cells) for _ in kernels] if keep else []
+    def room(tile_count):
+      return [_Kept.create(tiles, cells, tile_count) for _ in kernels]
 
-      def body(k, states, picked, kept):
-        steps, kept = _forward_tile(
-            tiles.inputs(k), kernels, biases, dtype, k, kept)
-        state = _pick_final(steps, tiles.lengths(k))
-        picked = [a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1))
-                  for a in picked]
-        return k + 1, states.write(k, state), picked, kept
+    def body(k, states, picked, kept):
+      steps, kept = _forward_tile(
+          tiles.inputs(k), kernels, biases, dtype, k, kept)
+      state = _pick_final(steps, tiles.lengths(k))
+      picked = [a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1))
+                for a in picked]
+      return k + 1, states.write(k, state), picked, kept
 
-      return _loop(tiles.count, body, (0, states, picked, kept))[1:]
-
-    states, picked, kept_forward = forward(keep=training)
+    states = _array(tiles.count, [tiles.known_rows, width])
+    picked = [_array(tiles.count, [wanted.known_rows, width])] if wanted else []
+    states, picked, kept = _loop(tiles.count, body, (
+        0, states, picked, room(tiles.count) if training else []))[1:]
     graph = _graph()
 
     def grad(d_states, d_moments=None):
       # Another graph, as of a tape around a tf.function or of a SavedModel,
       # cannot capture arrays.
-      kept = (kept_forward if training and graph is _graph()
-              else forward(keep=True)[-1])
+      again = not training or graph is not _graph()
       d_states = tiles.gather(d_states)
       if wanted:
         d_moments = wanted.gather(d_moments)
@@ -111,10 +108,15 @@ def final_states(x: tf.Tensor,
           kernel[:-cells], kernel[-cells:])) for kernel in kernels]
 
       def body(k, d_x, *sums):
+        inputs, place, steps = tiles.inputs(k), k, kept
+        if again:
+          place = 0
+          _, steps = _forward_tile(
+              inputs, kernels, biases, dtype, place, room(1))
         d_steps = wanted.spread(d_moments, k) if wanted else None
         d_tile, gradients = _backward_tile(
-            tiles.inputs(k), tiles.lengths(k), tiles.slice(d_states, k),
-            d_steps, transposed, k, kept, dtype, input_gradient)
+            inputs, tiles.lengths(k), tiles.slice(d_states, k), d_steps,
+            transposed, place, steps, dtype, input_gradient)
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
         return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
@@ -171,11 +173,12 @@ class _Kept(NamedTuple):
   gates: List[tf.TensorArray]
 
   @classmethod
-  def create(cls, tiles, cells):
+  def create(cls, tiles, cells, count):
+    """For `count` of the tiles."""
     shape = [tiles.known_rows, cells]
     return cls(
-        [_array(tiles.count, [tiles.steps, *shape]) for _ in range(2)],
-        [_array(tiles.count * tiles.steps, shape) for _ in range(4)])
+        [_array(count, [tiles.steps, *shape]) for _ in range(2)],
+        [_array(count * tiles.steps, shape) for _ in range(4)])
 
 
 def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
@@ -236,11 +239,11 @@ def _tanh_grad(y, dy):
 
 def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, k, kept,
                    dtype, input_gradient):
-  """Gradients of tile k: of x [L, n, D] or None, and of kernels and biases.
+  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
 
   `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
   after every step. Per layer, `transposed` holds the kernels of its input,
-  [4H, D], and of its hidden state, [4H, H], and `kept` the steps of all tiles.
+  [4H, D], and of its hidden state, [4H, H], and `kept` the steps, at k.
   """
   steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
   d_finals = tf.split(d_state, 2 * len(kept), axis=1)

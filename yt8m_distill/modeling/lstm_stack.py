@@ -42,6 +42,7 @@ class LSTMStack(tf_keras.layers.Layer):
                kernel_regularizer=None,
                tile: Optional[int] = None,
                use_cudnn: bool = True,
+               recompute: bool = False,
                **kwargs):
     """Initialises the layer.
 
@@ -54,6 +55,8 @@ class LSTMStack(tf_keras.layers.Layer):
       tile: sequences at once; None chooses by the device.
       use_cudnn: on a GPU, run the layers on cuDNN where it can: see
         runs_on_cudnn().
+      recompute: keep no steps for the backward pass, which computes them again:
+        less memory, more time.
       **kwargs: of a Keras layer.
 
     Raises:
@@ -70,6 +73,7 @@ class LSTMStack(tf_keras.layers.Layer):
     self._kernel_regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._tile = tile
     self._use_cudnn = use_cudnn
+    self._recompute = recompute
     self.kernels, self.biases = [], []
 
   @property
@@ -104,7 +108,8 @@ class LSTMStack(tf_keras.layers.Layer):
     weights = [[tf.convert_to_tensor(v) for v in variables]
                for variables in (self.kernels, self.biases)]
     options = dict(
-        training=bool(training), input_gradient=self._input_gradient,
+        training=bool(training) and not self._recompute,
+        input_gradient=self._input_gradient,
         prepare=prepare, dtype=self.compute_dtype)
     # cuDNN returns no cells but the last.
     if moments is None and self.runs_on_cudnn():
@@ -147,6 +152,7 @@ class LSTMStack(tf_keras.layers.Layer):
             self._kernel_regularizer),
         'tile': self._tile,
         'use_cudnn': self._use_cudnn,
+        'recompute': self._recompute,
     }
 
 

@@ -18,7 +18,8 @@ from yt8m_distill.tasks import runs
 _MAX_NAMED = 6
 _GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # What changes neither the weights nor what they compute.
-_FREE_FIELDS = ('static_shapes', 'use_cudnn', 'l2_weight_decay', 'dropout')
+_FREE_FIELDS = ('static_shapes', 'use_cudnn', 'recompute', 'l2_weight_decay',
+                'dropout')
 
 
 def restore_model(model: tf_keras.layers.Layer, checkpoint: str,

@@ -54,6 +54,7 @@ class HierarchicalLstm(tf_keras.Model):
                kernel_regularizer=None,
                tile: Optional[int] = None,
                use_cudnn: bool = True,
+               recompute: bool = False,
                **kwargs):
     """Initialises and builds the backbone.
 
@@ -66,6 +67,7 @@ class HierarchicalLstm(tf_keras.Model):
       kernel_regularizer: of all LSTM kernels.
       tile: chunks that run at once; None chooses by the device.
       use_cudnn: on a GPU, run the layers on cuDNN (lstm_stack.LSTMStack).
+      recompute: compute steps again in the backward pass; likewise.
       **kwargs: of a Keras model.
 
     Raises:
@@ -84,12 +86,13 @@ class HierarchicalLstm(tf_keras.Model):
             tf_keras.regularizers.get(kernel_regularizer)),
         'tile': tile,
         'use_cudnn': use_cudnn,
+        'recompute': recompute,
     }
     self._chunks = chunks
     self._chunk_length = frames // chunks
     stack = dict(num_cells=num_cells, num_layers=num_layers,
                  static_shapes=static_shapes, tile=tile, use_cudnn=use_cudnn,
-                 kernel_regularizer=kernel_regularizer)
+                 recompute=recompute, kernel_regularizer=kernel_regularizer)
     self.lower = lstm_stack.LSTMStack(
         name='lower', input_gradient=False, **stack)
     self.upper = lstm_stack.LSTMStack(name='upper', **stack)
@@ -173,4 +176,5 @@ def build_hierarchical_lstm(input_specs,
   return HierarchicalLstm(
       input_specs, chunks=config.chunks, num_cells=config.num_cells,
       num_layers=config.num_layers, static_shapes=config.static_shapes,
-      kernel_regularizer=l2_regularizer, use_cudnn=config.use_cudnn)
+      kernel_regularizer=l2_regularizer, use_cudnn=config.use_cudnn,
+      recompute=config.recompute)
