@@ -12,8 +12,9 @@ run of each case: forward passes come before training. The inputs, the weights
 and, once it has trained, the optimizer are in it.
 
 On a GPU the LSTM layers run on cuDNN, in the time loop with --cudnn=false; it
-says which. With --compare the plain graph of the same networks runs too
-(benchmarks/plain.py). From the repository's root:
+says which. With --recompute they keep no steps for the backward pass. With
+--compare the plain graph of the same networks runs too (benchmarks/plain.py).
+From the repository's root:
 
   python -m experiments.benchmarks.model --cells=1024 --batch=64 --compare
 """
@@ -190,6 +191,8 @@ def _cases():
     })
   way = ('on cuDNN' if model.teacher.backbone.lower.runs_on_cudnn()
          else 'in a time loop')
+  if _RECOMPUTE.value:
+    way += ', steps computed again'
   return cases, lambda: _check_same(model, plain, inputs), way
 
 

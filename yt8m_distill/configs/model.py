@@ -83,7 +83,8 @@ class HierarchicalLstm(hyperparams.Config):
       static_shapes or of which states on the way are compared. False for graphs
       that must run on a CPU as well, and for deterministic operations.
     recompute: compute what the backward pass needs of the steps again, instead
-      of keeping it: less memory, more time.
+      of keeping it: more time and, most on a CPU, where chunks run in tiles,
+      less memory.
   """
   chunks: int = 20
   num_cells: int = 1024

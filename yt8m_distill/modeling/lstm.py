@@ -54,8 +54,8 @@ def final_states(x: tf.Tensor,
     input_gradient: form gradients of `x`; where it is data they are wasted.
     prepare: makes inputs [L, n, D] of what a tile of `x` holds, given which are
       real, bool [L, n]; in here its intermediate results stay in the caches.
-    dtype: of the matrix products and their biases, that of `x` by default; all
-      else is float32.
+    dtype: of the matrix products, their biases and the gates' gradients, that
+      of `x` by default; states and gates are float32.
     moments: int32 [P, 2], pairs of sequence and step (from 0) to return the
       states after, too.
 

@@ -55,8 +55,8 @@ class LSTMStack(tf_keras.layers.Layer):
       tile: sequences at once; None chooses by the device.
       use_cudnn: on a GPU, run the layers on cuDNN where it can: see
         runs_on_cudnn().
-      recompute: keep no steps for the backward pass, which computes them again:
-        less memory, more time.
+      recompute: keep no steps for the backward pass, which computes them again,
+        on a CPU tile by tile: less memory, more time.
       **kwargs: of a Keras layer.
 
     Raises:
