@@ -265,9 +265,9 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, k, kept,
       i, f, g, o = (a.read(k * steps + t) for a in kept[layer].gates)
       c_before = tf.cond(tf.greater(t, 0), lambda: cs[t - 1], lambda: zero)
       # Nothing comes from behind a sequence's last step.
-      d_c, d_h = (
-          tf.raw_ops.Select(condition=tf.equal(lengths, t + 1), x=x, y=y)
-          for x, y in ((d_c_final, d_c), (d_h_final, d_h)))
+      last = tf.equal(lengths, t + 1)
+      d_c = tf.raw_ops.Select(condition=last, x=d_c_final, y=d_c)
+      d_h = tf.raw_ops.Select(condition=last, x=d_h_final, y=d_h)
       if d_x is not None:
         d_h += d_x[t]
       if d_steps:
