@@ -26,5 +26,5 @@ echo "2/3 Training teacher and student, log in $run/train.log"
     tail -n 20 "$run/train.log" >&2; exit 1; }
 
 echo "3/3 Reporting"
-"$python" -m yt8m_distill.report "$run" 2>>"$run/train.log" || {
+"$python" -m yt8m_distill.evaluation.report "$run" 2>>"$run/train.log" || {
   tail -n 20 "$run/train.log" >&2; exit 1; }

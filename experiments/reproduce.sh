@@ -69,7 +69,7 @@ stage validate "2/5 Validating both" \
 # Of a stage that was killed behind its last step.
 [ -e "$out/convert.complete" ] || rm -rf "$out/student"
 stage convert "3/5 Taking the student out" \
-  "$python" -m yt8m_distill.checkpoints.student "$out/distilled" "$out/student"
+  "$python" -m yt8m_distill.checkpoints.extract_student "$out/distilled" "$out/student"
 stage finetune "4/5 Fine-tuning the student" \
   run yt8m_distill_finetune train finetune.gin finetuned "$train_data" \
   --gin_params="INIT_CHECKPOINT='$out/student'" "${finetune_steps[@]}"
@@ -78,5 +78,5 @@ stage evaluate "5/5 Evaluating it" \
 stage alone "To compare: the student's network without a teacher" \
   run yt8m_distill_single train_and_eval train.gin alone "$train_data"
 
-"$python" -m yt8m_distill.report "$out/distilled" "$out/finetuned" \
+"$python" -m yt8m_distill.evaluation.report "$out/distilled" "$out/finetuned" \
   "$out/alone" 2>>"$log" || { tail -n 20 "$log" >&2; exit 1; }

@@ -3,7 +3,7 @@
 for split in train:1600 validate:400; do
   [ -e "$data/${split%:*}.complete" ] && continue
   rm -f "$data/${split%:*}"*
-  "$python" -m yt8m_distill.dataloaders.simulate --output_dir="$data" \
+  "$python" -m yt8m_distill.simulation.write_shards --output_dir="$data" \
     --split="${split%:*}" --num_videos="${split#*:}" --videos_per_shard=200 \
     --num_classes=50 --seed=1
   touch "$data/${split%:*}.complete"

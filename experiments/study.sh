@@ -25,7 +25,7 @@ echo "1/2 Simulating frames"
 simulate() {  # SPLIT SHARDS VIDEOS: once.
   [ ! -e "$out/data/$1.complete" ] || return 0
   rm -f "$out/data/$1"*
-  "$python" -m yt8m_distill.dataloaders.simulate --output_dir="$out/data" \
+  "$python" -m yt8m_distill.simulation.write_shards --output_dir="$out/data" \
     --split="$1" --num_videos="$3" --video_level="$data/validate00$2.tfrecord"
   touch "$out/data/$1.complete"
 }
@@ -33,7 +33,7 @@ simulate train '{0..2}?' 6000
 simulate validate '3{2..9}' 1500
 
 echo "2/2 Running $study"
-"$python" -m yt8m_distill.study --config="$study" \
+"$python" -m experiments.study --config="$study" \
   --output_dir="$out/$(basename "$study" .yaml)" --workers="${WORKERS:-2}" \
   --gin_params="TRAIN_PATH='$out/data/train*.tfrecord'" \
   --gin_params="VALIDATION_PATH='$out/data/validate*.tfrecord'"

@@ -46,5 +46,5 @@ for head in moe logistic; do
     "$@" 2>>"$log" | sed -un -e '/^step /p' || {
       tail -n 20 "$log" >&2; exit 1; }
 done
-"$python" -m yt8m_distill.report "$out/moe" "$out/logistic" 2>>"$log" || {
+"$python" -m yt8m_distill.evaluation.report "$out/moe" "$out/logistic" 2>>"$log" || {
   tail -n 20 "$log" >&2; exit 1; }

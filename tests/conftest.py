@@ -3,7 +3,7 @@
 import gc
 import pathlib
 
-_HERE = pathlib.Path(__file__).resolve().parent
+_DRIVER = pathlib.Path(__file__).resolve().parent / 'train'
 
 
 def pytest_collection_modifyitems(items):
@@ -11,9 +11,9 @@ def pytest_collection_modifyitems(items):
   items[:] = [item for item in items if item.name != 'test_session']
   # Files stay whole: a process that starts the longest last ends last.
   slow = {item.path for item in items if item.get_closest_marker('slow')}
-  # Those of the driver, in this folder, wait for tf.data to free iterators.
+  # Those of the driver wait for tf.data to free iterators.
   items.sort(key=lambda item: (item.path not in slow,
-                               item.path.parent != _HERE))
+                               item.path.parent != _DRIVER))
 
 
 def pytest_collection_finish():

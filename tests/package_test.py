@@ -5,7 +5,7 @@ import subprocess
 import sys
 import zipfile
 
-import golden
+import golden_cases
 import pytest
 
 
@@ -22,11 +22,11 @@ def wheel(tmp_path_factory):
   # A copy: setuptools would leave a build folder in the checkout.
   source = folder / 'source'
   files = _run('git', 'ls-files', '--cached', '--others', '--exclude-standard',
-               cwd=golden.ROOT).split()
+               cwd=golden_cases.ROOT).split()
   for name in files:
     if name.startswith(('yt8m_distill/', 'gin/')) or '/' not in name:
       (source / name).parent.mkdir(parents=True, exist_ok=True)
-      (source / name).write_bytes((golden.ROOT / name).read_bytes())
+      (source / name).write_bytes((golden_cases.ROOT / name).read_bytes())
   _run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
        '--no-build-isolation', '--wheel-dir', folder, source)
   return next(folder.glob('*.whl'))
@@ -34,10 +34,10 @@ def wheel(tmp_path_factory):
 
 def test_holds_every_module_and_gin_file(wheel):
   held = set(zipfile.ZipFile(wheel).namelist())
-  package = golden.ROOT / 'yt8m_distill'
+  package = golden_cases.ROOT / 'yt8m_distill'
   for path in package.rglob('*.py'):
-    assert path.relative_to(golden.ROOT).as_posix() in held
-  for path in (golden.ROOT / 'gin').glob('*.gin'):
+    assert path.relative_to(golden_cases.ROOT).as_posix() in held
+  for path in (golden_cases.ROOT / 'gin').glob('*.gin'):
     assert f'yt8m_distill/gin_files/{path.name}' in held
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from yt8m_distill import metrics
-from yt8m_distill import video_metrics
+from yt8m_distill.evaluation import metrics
+from yt8m_distill.evaluation import video_metrics
 
 
 def add(evaluation, predictions, labels, top_k):

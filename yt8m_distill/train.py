@@ -25,12 +25,12 @@ from official.core import task_factory
 from official.core import train_utils
 from official.modeling import performance
 import yt8m_distill  # pylint: disable=unused-import
-from yt8m_distill import cluster
-from yt8m_distill import command
-from yt8m_distill import jobs
-from yt8m_distill import progress
-from yt8m_distill import schedule
-from yt8m_distill.tasks import evaluation
+from yt8m_distill.trainer import cluster
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
+from yt8m_distill.trainer import progress
+from yt8m_distill.trainer import epochs
+from yt8m_distill.evaluation import results
 
 FLAGS = flags.FLAGS
 
@@ -40,7 +40,7 @@ def _check_writable(model_dir):
   probe = os.path.join(model_dir, 'probe')
   try:
     tf.io.gfile.makedirs(model_dir)
-    jobs.write_text(probe, '')
+    files.write_text(probe, '')
     tf.io.gfile.remove(probe)
   except (tf.errors.OpError, OSError) as error:
     raise ValueError(f'--model_dir={model_dir} cannot be written: {error}. '
@@ -68,7 +68,7 @@ def _catch_up(runner, model_dir):
   due = -(-runner.trainer.global_step.numpy() // interval) * interval
   controller.train(min(due, trainer.train_steps),
                    checkpoint_at_completion=False)
-  last = evaluation.read(model_dir)
+  last = results.read(model_dir)
   if not last or last['step'] != runner.trainer.global_step.numpy():
     controller.evaluate(trainer.validation_steps)
 
@@ -107,7 +107,7 @@ def run(flags_obj) -> dict:
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   strategy = cluster.create_strategy(params.runtime, mode)
   chief = strategy.extended.should_checkpoint
-  schedule.resolve_epochs(params)
+  epochs.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
   if flags_obj.experiment == 'yt8m_distill_finetune' and 'train' in mode and (
@@ -139,7 +139,7 @@ def run(flags_obj) -> dict:
   # Not before: the model must fit the run whose params.yaml this replaces.
   if chief and 'train' in mode:
     train_utils.serialize_config(params, model_dir)
-    jobs.write_text(os.path.join(model_dir, 'config.gin'),
+    files.write_text(os.path.join(model_dir, 'config.gin'),
                           gin.config_str())
   logs = {}
   with strategy.scope():
@@ -161,7 +161,7 @@ def main(_):
     run(FLAGS)
   except (ValueError, OSError, tf.errors.OpError) as error:
     logging.debug('Where:', exc_info=True)
-    sys.exit(f'Error: {command.message(error)}')
+    sys.exit(f'Error: {cli.message(error)}')
 
 
 if __name__ == '__main__':

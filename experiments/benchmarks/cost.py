@@ -24,10 +24,10 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill import selection
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import classification as config
 from yt8m_distill.modeling import video_classifier
-from yt8m_distill.serving import module
+from yt8m_distill.serving import signatures
 
 _FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof',
              'yt8m_average')
@@ -65,7 +65,7 @@ class _Network:
         chunks=next(c for c in (5, 3, 2, 1) if k % c == 0) if k else 20,
         num_cells=_CELLS.value).task.model
     self.name = f'k = {k}' if k else 'teacher'
-    self.frames = selection.max_selected(model.network.frames, model.max_frames)
+    self.frames = frame_selection.max_selected(model.network.frames, model.max_frames)
     network = video_classifier.build(model, model.network, 'network')
     self.flops, self.parameters = network.flops(), network.count_params()
     size = sum(feature.size for feature in model.features)
@@ -79,7 +79,7 @@ class _Network:
     # function that is traced again and again, and warns.
     forward = tf.function(lambda: network(videos, training=False)[
         'predictions'], autograph=False).get_concrete_function()
-    serve = module.ServingModule(
+    serve = signatures.ServingModule(
         network, model, _TOP_K).records.get_concrete_function()
     where = (tf.fill([_BATCH.value], 'some'),
              tf.range(_BATCH.value, dtype=tf.int64))

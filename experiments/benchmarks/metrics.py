@@ -23,8 +23,8 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill import metrics
-from yt8m_distill import video_metrics
+from yt8m_distill.evaluation import metrics
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.configs import classification as config
 from yt8m_distill.modeling import video_classifier
 

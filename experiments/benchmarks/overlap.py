@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from experiments.benchmarks import records
 from official.core import base_trainer
-from yt8m_distill import cluster
+from yt8m_distill.trainer import cluster
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.tasks import distillation
 

@@ -7,23 +7,23 @@ value.
 import csv
 import shutil
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
 
 from official.core import task_factory
-from yt8m_distill.checkpoints import folder as folder_lib
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.checkpoints import import_tf1
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
-from yt8m_distill.tasks import evaluation
-from yt8m_distill.tasks import runs
+from yt8m_distill.evaluation import results as results_lib
+from yt8m_distill.checkpoints import run_dir
 
-pytestmark = golden.needs_shared
+pytestmark = golden_cases.needs_shared
 
-_CHECKPOINTS = golden.GOLDEN / 'tf1_checkpoint'
+_CHECKPOINTS = golden_cases.GOLDEN / 'tf1_checkpoint'
 _KINDS = ('teacher_student', 'student')
 _SETTINGS = dict(every_n=10, student_chunks=3, teacher_chunks=4, max_frames=60,
                  features=['rgb:12', 'audio:4'])
@@ -32,7 +32,7 @@ _GATES = 'model_student/classifier/gates/weights'
 
 @pytest.fixture(name='case', scope='module')
 def _case():
-  return golden.Case('paper_every10')
+  return golden_cases.Case('paper_every10')
 
 
 @pytest.fixture(name='imported', scope='module')
@@ -62,21 +62,21 @@ def _convert(source, out, **settings):
     ('teacher_student', 'student', 'student_inputs'),
     ('student', 'student', 'student_inputs')])
 def test_imported_network_computes_the_same(case, imported, kind, name, inputs):
-  network = folder_lib.Network(str(imported / kind), name).network
+  network = trained_network.Network(str(imported / kind), name).network
   outputs = network(getattr(case, inputs)())
   for ours, theirs in (('predictions', 'predictions'),
                        ('representation', 'state')):
-    assert golden.error(
+    assert golden_cases.error(
         outputs[ours], case[f'after3/{name}_{theirs}']) < 2e-6
 
 
 def test_imported_pair_computes_the_same_from_all_frames(case, imported):
-  params = runs.read_params(str(imported / 'teacher_student/params.yaml'))
+  params = run_dir.read_params(str(imported / 'teacher_student/params.yaml'))
   task = task_factory.get_task(
       params.task, logging_dir=str(imported / 'teacher_student'))
   outputs = task.build_model()(case.inputs())
   for who in ('teacher', 'student'):
-    assert golden.error(outputs[who]['predictions'],
+    assert golden_cases.error(outputs[who]['predictions'],
                         case[f'after3/{who}_predictions']) < 2e-6
 
 
@@ -86,15 +86,15 @@ def test_imported_pair_computes_the_same_from_all_frames(case, imported):
 def test_configuration_is_that_of_the_gin_file(
     case, imported, kind, gin_file, experiment):
   expected = case.experiment(gin_file, experiment, ['BATCH_SIZE = 256'])
-  actual = runs.read_params(str(imported / kind / 'params.yaml'))
+  actual = run_dir.read_params(str(imported / kind / 'params.yaml'))
   assert actual.as_dict() == expected.as_dict()
 
 
 @pytest.mark.parametrize('kind, step', [('teacher_student', 3), ('student', 6)])
 def test_step_of_a_pair_is_half_the_global_step(imported, kind, step):
   assert _raw(kind)['global_step'] == 6
-  assert folder_lib.Network(str(imported / kind)).step == step
-  assert runs.checkpoint(str(imported / kind)).endswith(f'/ckpt-{step}')
+  assert trained_network.Network(str(imported / kind)).step == step
+  assert run_dir.checkpoint(str(imported / kind)).endswith(f'/ckpt-{step}')
 
 
 @pytest.mark.parametrize('kind, experiment, metric', [
@@ -115,7 +115,7 @@ def test_driver_evaluates_and_will_not_train_it(
     drive = lambda mode: tiny.run_driver(
         mode, run, *arguments, experiment=experiment, sized=False)
     drive('eval')
-    results = evaluation.read(str(run))
+    results = results_lib.read(str(run))
     assert results['step'] == (3 if kind == 'teacher_student' else 6)
     assert results['videos'] == 3 and 0 <= results['metrics'][metric] <= 1
     with pytest.raises(ValueError, match='Set task.init_checkpoint to it'):
@@ -142,7 +142,7 @@ def test_exported_it_predicts_the_same(case, imported, tmp_path):
   out = tmp_path / 'export'
   export.export(str(imported / 'student'), str(out))
   served = tf.saved_model.load(str(out)).signatures['frames'](**inputs)
-  assert golden.error(served['predictions'], expected) < 2e-6
+  assert golden_cases.error(served['predictions'], expected) < 2e-6
 
   records = tmp_path / 'some.tfrecord'
   _write_records(records, [frames[:count] for frames, count in zip(
@@ -181,9 +181,9 @@ def test_one_layer_and_other_mixtures_are_inferred(tmp_path):
     shapes[f'{cell}/bias'] = [4 * cells]
   values = {f'model_student/{name}': rng.normal(size=shape).astype(np.float32)
             for name, shape in shapes.items()}
-  source = golden.save_tf1(tmp_path, {**values, 'global_step': np.int32(9)})
+  source = golden_cases.save_tf1(tmp_path, {**values, 'global_step': np.int32(9)})
   _convert(source, tmp_path / 'out', features=['audio:7'])
-  network = folder_lib.Network(str(tmp_path / 'out'))
+  network = trained_network.Network(str(tmp_path / 'out'))
   lstm = network.model.network.backbone.hierarchical_lstm
   assert (lstm.num_cells, lstm.num_layers) == (cells, 1)
   assert network.model.num_classes == classes
@@ -214,7 +214,7 @@ _BIAS = 'model/classifier/experts/biases'
      f'{_BIAS}: [33] in the checkpoint, [22] there'),
 ])
 def test_other_code_is_named(tmp_path, values, message):
-  source = golden.save_tf1(tmp_path, values())
+  source = golden_cases.save_tf1(tmp_path, values())
   with pytest.raises(ValueError) as error:
     _convert(source, tmp_path / 'out')
   assert f'{source} is not a checkpoint of the authors' in str(error.value)
@@ -268,7 +268,7 @@ def test_command_has_the_original_defaults(tmp_path):
   source = _CHECKPOINTS / 'student'
   done = tiny.python(*module, source, tmp_path / 'out', '--features=rgb:16')
   assert 'student, ' in done.stdout and 'at step 6' in done.stdout
-  model = runs.read_params(str(tmp_path / 'out/params.yaml')).task.model
+  model = run_dir.read_params(str(tmp_path / 'out/params.yaml')).task.model
   assert model.max_frames == 300
   assert model.network.frames.uniform.every_n == 10
   assert model.network.backbone.hierarchical_lstm.chunks == 5

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill import baseline
+from yt8m_distill.evaluation import baseline
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib

@@ -2,7 +2,7 @@
 
 import itertools
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -265,12 +265,12 @@ def test_bad_record_is_named(tmp_path):
     _batches(_params(str(tmp_path / '*'), False))
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 @pytest.mark.parametrize('name, message', [
     ('malformed/float_features', "'rgb' is a float_list"),
     ('2/video/validate/validate0000', 'video-level')])
 def test_other_formats_are_told_at_once(name, message):
-  path = golden.SHARED / 'data/yt8m' / f'{name}.tfrecord'
+  path = golden_cases.SHARED / 'data/yt8m' / f'{name}.tfrecord'
   with pytest.raises(ValueError, match=message):
     pipeline.build(_params(str(path), True), _reader())
 

@@ -1,12 +1,12 @@
 """Tests of the reader: goldens, choices before decoding, and bad records."""
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 import reading
 import tensorflow as tf
 
-from yt8m_distill import selection as selection_lib
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model
 
 _KINDS = ('uniform', 'random', 'first', 'middle', 'last', 'first_middle_last')
@@ -30,15 +30,15 @@ def _dequantise(frames, num_frames):
   return np.where(real[..., np.newaxis], values, 0)
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 @pytest.mark.parametrize('name, features, num_classes', [
     ('reader_small', reading.FEATURES, 50),
     ('reader_full', {'rgb': 1024, 'audio': 128}, 4716)])
 def test_golden(name, features, num_classes):
-  expected = np.load(golden.GOLDEN / 'reader_golden.npz')
+  expected = np.load(golden_cases.GOLDEN / 'reader_golden.npz')
   inputs, labels = reading.read(
       reading.reader(features, num_classes=num_classes, with_ids=True),
-      *_file(golden.GOLDEN / f'{name}.tfrecord'))
+      *_file(golden_cases.GOLDEN / f'{name}.tfrecord'))
   assert list(inputs['id']) == list(expected[f'{name}/video_id'])
   np.testing.assert_array_equal(inputs['num_frames'],
                                 expected[f'{name}/num_frames'])
@@ -49,7 +49,7 @@ def test_golden(name, features, num_classes):
       expected[f'{name}/matrix'], rtol=0, atol=3e-7)
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 @pytest.mark.parametrize('name, message', [
     ('mismatch', 'rgb, audio have 10, 8 frames'),
     ('mismatch300', 'rgb, audio have 8, 10 frames'),
@@ -59,19 +59,19 @@ def test_golden(name, features, num_classes):
     ('neglabel', 'labels are -1, 2, but must lie between 0 and 49'),
     ('size', 'rgb has frames of 13 bytes, not 12')])
 def test_odd_records_are_named(name, message):
-  records = _file(golden.GOLDEN / f'reader_odd_{name}.tfrecord')
+  records = _file(golden_cases.GOLDEN / f'reader_odd_{name}.tfrecord')
   with pytest.raises(
       tf.errors.InvalidArgumentError,
       match=rf'/data/train07.tfrecord, record 1 \(id [a-z0-9]+\): {message}'):
     reading.read(reading.reader(), reading.record(), *records)
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_real_record():
   inputs, labels = reading.read(
       reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862,
                      with_ids=True),
-      *_file(golden.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'))
+      *_file(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'))
   assert inputs['frames'].shape == (1, 300, 1152)
   assert inputs['frames'].dtype == np.uint8
   assert inputs['num_frames'] == [170] and inputs['id'] == [b'SjJ3']
@@ -81,9 +81,9 @@ def test_real_record():
   assert not inputs['frames'][0, 170:].any()
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_real_record_with_float_features():
-  path = golden.SHARED / 'data/yt8m/malformed/float_features.tfrecord'
+  path = golden_cases.SHARED / 'data/yt8m/malformed/float_features.tfrecord'
   reader = reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862)
   with pytest.raises(ValueError, match='float_features.tfrecord, record 0: '
                      "feature 'rgb' is a float_list, but its format 'bytes'.*"
@@ -95,9 +95,9 @@ def test_real_record_with_float_features():
     reading.read(reader, _file(path)[0])
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_video_level_record_is_explained():
-  path = golden.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
+  path = golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
   with pytest.raises(ValueError, match="no frame-level feature 'rgb'.*mean_rgb"
                      '.*video-level'):
     reading.reader().check_format(str(path), 0, _file(path)[0])
@@ -113,7 +113,7 @@ def test_choosing_before_decoding_equals_choosing_after(selection):
       reading.reader(max_frames=20, with_seeds=True), *records)[0]
   chosen = reading.read(
       reading.reader(max_frames=20, selection=selection), *records)[0]
-  indices, count = selection_lib.frame_indices(
+  indices, count = frame_selection.frame_indices(
       tf.constant(every['num_frames']), selection, 20, every['seed'])
   np.testing.assert_array_equal(chosen['num_frames'], count)
   expected = tf.gather(every['frames'], indices, batch_dims=1).numpy()

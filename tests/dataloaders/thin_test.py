@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 import reading
@@ -152,7 +152,7 @@ def test_the_command_and_the_batches(source, tmp_path):
   out = tmp_path / 'out'
   done = subprocess.run(
       [sys.executable, '-m', 'yt8m_distill.dataloaders.thin',
-       f'--input_path={source}', f'--output_dir={out}'], cwd=golden.ROOT,
+       f'--input_path={source}', f'--output_dir={out}'], cwd=golden_cases.ROOT,
       capture_output=True, text=True, check=True)
   names = [f'train{shard}.tfrecord' for shard in range(3)]
   assert sorted(os.listdir(out)) == ['thin.json', *names]
@@ -228,17 +228,17 @@ def test_records_that_cannot_be_thinned_are_named(tmp_path, make, message):
   assert not (tmp_path / 'out' / 'x.tfrecord').exists()
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_real_video_level_records_are_refused(tmp_path):
-  path = (golden.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord')
+  path = (golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord')
   with pytest.raises(ValueError, match='validate0000.tfrecord, record 0: no fra'
                      'me-level features'):
     thin.thin(str(path), str(tmp_path / 'out'))
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_real_record(tmp_path):
-  path = str(golden.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord')
+  path = str(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord')
   [thinned] = thin.thin(path, str(tmp_path / 'out'))
   assert 9 < os.path.getsize(path) / os.path.getsize(thinned) < 11
   reader = reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862,

@@ -1,6 +1,6 @@
 """Video-level records: what is read of them, and what can be wrong."""
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +11,7 @@ from yt8m_distill.dataloaders import reader as reader_lib
 
 _FEATURES = {'mean_rgb': 5, 'mean_audio': 2}
 _REAL = {'mean_rgb': 1024, 'mean_audio': 128}
-_RECORDS = golden.SHARED / 'data' / 'yt8m'
+_RECORDS = golden_cases.SHARED / 'data' / 'yt8m'
 
 
 def _reader(features=None, num_classes=9, max_frames=1, form='video', **kwargs):
@@ -55,7 +55,7 @@ def test_a_video_is_one_frame_of_its_features():
   assert [np.flatnonzero(row).tolist() for row in labels] == [[1, 8], [3]]
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 @pytest.mark.parametrize('path,classes,labels', [
     ('2/video/validate/validate0000', 3862, True),
     ('1/video_level/validatea0', 4716, True),

@@ -4,20 +4,20 @@ Tolerance, relative to a tensor's largest value: 2e-6 for what is dequantised
 and normalised, 5e-6 for states, predictions and losses.
 """
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 
-from yt8m_distill import losses
+from yt8m_distill.modeling import losses
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import frames
 
-pytestmark = golden.needs_shared
+pytestmark = golden_cases.needs_shared
 
 
-@pytest.fixture(scope='module', params=golden.NETWORK_CASES)
+@pytest.fixture(scope='module', params=golden_cases.NETWORK_CASES)
 def case(request):
-  case = golden.Case(request.param)
+  case = golden_cases.Case(request.param)
   case.params = case.experiment()
   case.model = distiller.build(case.params.task.model)
   case.load(case.model)
@@ -28,7 +28,7 @@ def case(request):
 def test_frames(case):
   inputs = case.inputs()
   actual = frames.preprocess(inputs['frames'], inputs['num_frames'])
-  assert golden.error(actual, case['fwd/model_input']) < 2e-6
+  assert golden_cases.error(actual, case['fwd/model_input']) < 2e-6
 
 
 @pytest.mark.parametrize('who', ['teacher', 'student'])
@@ -38,7 +38,7 @@ def test_states_and_predictions(case, who):
                      ('predictions', 'predictions')):
     expected = case[f'fwd/{who}_{name}']
     assert outputs[ours].shape == expected.shape
-    assert golden.error(outputs[ours], expected) < 5e-6
+    assert golden_cases.error(outputs[ours], expected) < 5e-6
 
 
 def test_losses(case):
@@ -66,9 +66,9 @@ def test_losses(case):
       'pred_loss': np.sum(prediction),
   }
   for name, value in actual.items():
-    assert golden.error(value, case[f'loss/{name}']) < 5e-6, name
+    assert golden_cases.error(value, case[f'loss/{name}']) < 5e-6, name
   # The golden ones stand before the penalty.
   penalty = params.regularization_penalty
   for who, network in (('teacher', model.teacher), ('student', model.student)):
-    assert golden.error(regularization(network),
+    assert golden_cases.error(regularization(network),
                         penalty * case[f'loss/{who}_reg_loss']) < 5e-6

@@ -12,7 +12,7 @@ import tf_keras
 import tiny
 
 from official.vision.modeling.backbones import factory
-from yt8m_distill import losses
+from yt8m_distill.modeling import losses
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import distillation

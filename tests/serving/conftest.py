@@ -1,6 +1,6 @@
 """What tests of prediction share."""
 
-import jobs
+import predict_jobs
 import pytest
 import served
 import tiny
@@ -21,10 +21,10 @@ def runs(tmp_path_factory):
 def data(tmp_path_factory):
   """A folder of shards; every video has an id of its own."""
   where = tmp_path_factory.mktemp('data')
-  for number, count in enumerate(jobs.COUNTS):
+  for number, count in enumerate(predict_jobs.COUNTS):
     plain = where / 'plain'
     tiny.write_records(plain, count, seed=number)
-    jobs.edit(plain, where / f'test{number}.tfrecord', lambda i, video: video
+    predict_jobs.edit(plain, where / f'test{number}.tfrecord', lambda i, video: video
               .context.feature['id'].bytes_list.value.__setitem__(
                   0, b'%d-%d' % (number, i)))
     plain.unlink()

@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import sys
 
-import golden
+import golden_cases
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,13 +19,13 @@ import tf_keras
 import tiny
 
 from official.core import task_factory
-from yt8m_distill.checkpoints import folder
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.serving import export
-from yt8m_distill.serving import module as module_lib
-from yt8m_distill.tasks import runs
+from yt8m_distill.serving import signatures
+from yt8m_distill.checkpoints import run_dir
 
 _TOP_K = 5
-_FOOD = golden.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'
+_FOOD = golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'
 
 
 @pytest.fixture(name='run', scope='module')
@@ -51,7 +51,7 @@ def _out(run, vocabulary, tmp_path_factory):
       patch.setattr(tf.test, 'is_built_with_cuda', lambda: True)
       patch.setattr(tf.config, 'list_logical_devices',
                     lambda kind=None: [f'/device:{kind}:0'])
-      assert folder.Network(run).network.backbone.lower.runs_on_cudnn()
+      assert trained_network.Network(run).network.backbone.lower.runs_on_cudnn()
       export.export(run, str(out), top_k=_TOP_K, vocabulary=vocabulary)
     assert tf_keras.mixed_precision.global_policy().name == 'mixed_bfloat16'
   finally:
@@ -66,15 +66,15 @@ def _loaded(out):
 
 def _evaluated(run, name, params_path, records):
   """What an evaluation makes of records, as the task reads and scores them."""
-  task = task_factory.get_task(runs.read_params(str(params_path)).task)
+  task = task_factory.get_task(run_dir.read_params(str(params_path)).task)
   inputs, _ = task.build_reader()(
       tf.fill([len(records)], 'a'), tf.range(len(records), dtype=tf.int64),
       records)
-  return task.inference_step(inputs, folder.Network(run, name).network)
+  return task.inference_step(inputs, trained_network.Network(run, name).network)
 
 
 def _videos(run):
-  return served.videos(folder.Network(run).model.features)
+  return served.videos(trained_network.Network(run).model.features)
 
 
 def test_predictions_are_those_of_an_evaluation(run, out, loaded):
@@ -162,7 +162,7 @@ def test_needs_tensorflow_alone(run, out, loaded, tmp_path):
 
 
 def test_describes_itself(out, vocabulary):
-  params = runs.read_params(str(out / 'params.yaml'))
+  params = run_dir.read_params(str(out / 'params.yaml'))
   assert params.task.model.network.frames.uniform.every_n == tiny.EVERY_N
   labels = pd.read_csv(out / 'labels.csv')
   pd.testing.assert_frame_equal(labels, pd.read_csv(vocabulary))
@@ -204,7 +204,7 @@ def test_teacher(run, tmp_path):
   assert 'reads all of' in (out / 'model_card.md').read_text()
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_real_record(tmp_path):
   run = served.write_run(tmp_path / 'run', {'task': {'model': {
       'features': [{'name': 'rgb', 'size': 1024},
@@ -254,12 +254,12 @@ def test_occupied_folder_stays_as_it_is(run, tmp_path):
 def test_interrupted_export_leaves_no_folder(run, tmp_path, monkeypatch):
   def interrupt(folder, *args, **kwargs):
     del args, kwargs
-    (pathlib.Path(folder) / 'saved_model.pb').write_text('half')
+    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('half')
     raise KeyboardInterrupt
 
   out = tmp_path / 'out'
   with monkeypatch.context() as patch:
-    patch.setattr(module_lib, 'save', interrupt)
+    patch.setattr(signatures, 'save', interrupt)
     with pytest.raises(KeyboardInterrupt):
       export.export(run, str(out), top_k=1)
   assert not list(tmp_path.iterdir())
@@ -269,10 +269,10 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   def fill(folder, *args, **kwargs):
     del args, kwargs
     (out / 'other').mkdir(parents=True)
-    (pathlib.Path(folder) / 'saved_model.pb').write_text('whole')
+    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('whole')
 
   out = tmp_path / 'out'
-  monkeypatch.setattr(module_lib, 'save', fill)
+  monkeypatch.setattr(signatures, 'save', fill)
   with pytest.raises(ValueError, match='already holds something'):
     export.export(run, str(out), top_k=1)
   assert [path.name for path in out.iterdir()] == ['other']

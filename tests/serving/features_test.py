@@ -8,13 +8,13 @@ import served
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.checkpoints import folder
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
-from yt8m_distill.serving import module as module_lib
+from yt8m_distill.serving import signatures
 from yt8m_distill.serving import predict
 
 _NAMES = {'rgb': 'RGB/feature/floats', 'audio': 'AUDIO/feature/floats'}
@@ -74,7 +74,7 @@ def test_predictions_of_mediapipe_records_are_those_of_the_releases(
 
 
 def test_features_kept_as_floats_are_exported_so(run, tmp_path):
-  model = folder.Network(run).model
+  model = trained_network.Network(run).model
   how = _flags('floats', model.features)
   videos, records = served.videos(model.features)
   export.export(run, str(tmp_path / 'out'), features=how)
@@ -82,8 +82,8 @@ def test_features_kept_as_floats_are_exported_so(run, tmp_path):
   assert sorted(loaded.signatures) == ['features', 'serving_default']
   outputs = loaded.signatures['serving_default'](examples=tf.constant(
       [_as_mediapipe(record, b'x') for record in records.numpy()]))
-  network = folder.Network(run)
-  expected = module_lib.ServingModule(network.network, model).frames(**videos)
+  network = trained_network.Network(run)
+  expected = signatures.ServingModule(network.network, model).frames(**videos)
   np.testing.assert_allclose(
       outputs['predictions'], expected['predictions'], atol=1e-5)
   card = (tmp_path / 'out' / 'model_card.md').read_text()
@@ -103,7 +103,7 @@ def test_frames_and_whole_videos_are_not_exchanged(trained, stored):
   model = model_config.ClassifierModel(features=features(trained))
   with pytest.raises(ValueError, match=f"'{stored}'.* but the network was "
                      rf"trained on .*'{trained}'\] \(rgb, audio\)"):
-    module_lib.stored_as(model, features(stored))
+    signatures.stored_as(model, features(stored))
 
 
 def test_features_of_other_sizes_are_refused(run, tmp_path):

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 
-import jobs
+import predict_jobs
 import pandas as pd
 import pytest
 import served
 import tensorflow as tf
 
-from yt8m_distill import command
+from yt8m_distill.utils import cli
 
 
 def test_shards_that_would_share_a_file_are_refused(runs, data, tmp_path):
@@ -18,18 +18,18 @@ def test_shards_that_would_share_a_file_are_refused(runs, data, tmp_path):
   shutil.copytree(data, other)
   with pytest.raises(ValueError, match='test0.tfrecord and .*test0.tfrecord '
                      'would both be test0.csv'):
-    jobs.predict(runs, data, tmp_path / 'out',
+    predict_jobs.predict(runs, data, tmp_path / 'out',
                  input_path=f'{data}/test*,{other}/test0*')
   (other / 'test0.tfrecord').rename(other / 'predictions.tfrecord')
   with pytest.raises(ValueError, match='the file of all shards would both be '
                      'predictions.csv'):
-    jobs.predict(runs, other, tmp_path / 'out')
+    predict_jobs.predict(runs, other, tmp_path / 'out')
 
 
 def _spoilt(data, tmp_path, change):
   where = tmp_path / 'spoilt'
   where.mkdir()
-  jobs.edit(data / 'test0.tfrecord', where / 'x.tfrecord', change)
+  predict_jobs.edit(data / 'test0.tfrecord', where / 'x.tfrecord', change)
   return where
 
 
@@ -38,7 +38,7 @@ def test_a_record_without_the_feature_is_named(runs, data, tmp_path):
                   video.feature_lists.feature_list.pop('audio'))
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match=r'x.tfrecord, record 3 \(id 0-3\): rgb, audio have'):
-    jobs.predict(runs, where, tmp_path / 'out')
+    predict_jobs.predict(runs, where, tmp_path / 'out')
   assert os.listdir(tmp_path / 'out') == ['predict.json']
 
 
@@ -51,8 +51,8 @@ def test_a_record_of_garbage_is_named(runs, data, tmp_path):
     writer.write(b'garbage')
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match='x.tfrecord, record 1 ') as error:
-    jobs.predict(runs, where, tmp_path / 'out')
-  message = command.message(error.value)
+    predict_jobs.predict(runs, where, tmp_path / 'out')
+  message = cli.message(error.value)
   assert '\n' not in message and 'x.tfrecord, record 1 ' in message
 
 
@@ -61,8 +61,8 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
   where.mkdir()
   (where / 'x.tfrecord').write_bytes(b'')
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    jobs.predict(runs, where, tmp_path / 'out')
-  message = command.message(error.value)
+    predict_jobs.predict(runs, where, tmp_path / 'out')
+  message = cli.message(error.value)
   assert message.startswith(f'{where}/x.tfrecord: unreadable from byte 0 of 0')
   assert message.endswith('without what is lost.')
 
@@ -77,7 +77,7 @@ def test_networks_of_different_classes_are_not_averaged(
     runs, wider, data, tmp_path):
   with pytest.raises(ValueError, match=f'{runs[0]} predicts 12 classes and '
                      f'{wider} 20'):
-    jobs.predict(runs, data, tmp_path / 'out', model=[runs[0], wider])
+    predict_jobs.predict(runs, data, tmp_path / 'out', model=[runs[0], wider])
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -101,5 +101,5 @@ def test_errors_name_what_to_correct(runs, data, tmp_path, arguments, message):
   filled = json.loads(json.dumps(arguments).replace(
       '{tmp}', str(tmp_path)).replace('{data}', str(data)))
   with pytest.raises(ValueError, match=message.replace('{data}', str(data))):
-    jobs.predict(runs, data, tmp_path / 'out', **filled)
+    predict_jobs.predict(runs, data, tmp_path / 'out', **filled)
   assert not (tmp_path / 'out').exists()

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 
-import jobs
+import predict_jobs
 import pytest
 import tensorflow as tf
 import tiny
@@ -22,20 +22,20 @@ def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
     runs, data, tmp_path):
   mended, out = tmp_path / 'mended', tmp_path / 'out'
   shutil.copytree(data, mended)
-  last = mended / f'test{len(jobs.COUNTS) - 1}.tfrecord'
+  last = mended / f'test{len(predict_jobs.COUNTS) - 1}.tfrecord'
   last.write_bytes(last.read_bytes()[:-1])
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match=rf'{last.name}: unreadable from byte \d+ of \d+'):
-    jobs.predict(runs, mended, out, workers=1)
+    predict_jobs.predict(runs, mended, out, workers=1)
   finished = _times(out)
   assert set(finished) == {'test0.csv', 'test1.csv'}
   assert set(os.listdir(out)) == {*finished, 'predict.json'}
 
   shutil.copy(data / last.name, last)
-  jobs.predict(runs, mended, out)
+  predict_jobs.predict(runs, mended, out)
   assert finished.items() <= _times(out).items()
-  whole = jobs.predict(runs, data, tmp_path / 'whole')
-  assert jobs.contents(out) == jobs.contents(whole)
+  whole = predict_jobs.predict(runs, data, tmp_path / 'whole')
+  assert predict_jobs.contents(out) == predict_jobs.contents(whole)
 
 
 def test_an_interrupt_leaves_whole_files_only(
@@ -55,22 +55,22 @@ def test_an_interrupt_leaves_whole_files_only(
   request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
   out = tmp_path / 'out'
   with pytest.raises(KeyboardInterrupt):
-    jobs.predict(runs, data, out, workers=1, batch_size=4)
+    predict_jobs.predict(runs, data, out, workers=1, batch_size=4)
   monkeypatch.undo()
-  whole = jobs.contents(
-      jobs.predict(runs, data, tmp_path / 'whole', batch_size=4))
-  left = jobs.contents(out)
+  whole = predict_jobs.contents(
+      predict_jobs.predict(runs, data, tmp_path / 'whole', batch_size=4))
+  left = predict_jobs.contents(out)
   assert left and left.items() < whole.items()
-  jobs.predict(runs, data, out, batch_size=4)
-  assert jobs.contents(out) == whole
+  predict_jobs.predict(runs, data, out, batch_size=4)
+  assert predict_jobs.contents(out) == whole
 
 
 @pytest.mark.parametrize('change', [
     {'top_k': 3}, {'format': 'parquet'}, {'network': 'teacher'},
     {'input_path': '{data}/test0.tfrecord'}, {'model': '{runs[1]}'}])
 def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
-  out = jobs.predict(runs, data, tmp_path / 'out')
-  before = jobs.contents(out)
+  out = predict_jobs.predict(runs, data, tmp_path / 'out')
+  before = predict_jobs.contents(out)
   change = {key: value.format(data=data, runs=runs)
             if isinstance(value, str) else value
             for key, value in change.items()}
@@ -78,21 +78,21 @@ def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
     change['model'] = [change['model']]
   with pytest.raises(ValueError, match='is of another job: .*'
                      f'{next(iter(change))} is .*, and was .*output_dir'):
-    jobs.predict(runs, data, out, **change)
-  assert jobs.contents(out) == before
+    predict_jobs.predict(runs, data, out, **change)
+  assert predict_jobs.contents(out) == before
 
 
 @pytest.mark.parametrize('name', ['test1.csv', 'predictions.csv'])
 def test_files_that_no_job_made_stay_as_they_are(runs, data, tmp_path, name):
   (tmp_path / name).write_text('mine')
   with pytest.raises(ValueError, match=f'{name} is there, but no .*predict'):
-    jobs.predict(runs, data, tmp_path)
+    predict_jobs.predict(runs, data, tmp_path)
   assert (tmp_path / name).read_text() == 'mine'
 
 
 def _flags(run, data, out):
   return [f'--model={run}', f'--input_path={data}/*.tfrecord',
-          f'--output_dir={out}', f'--top_k={jobs.TOP_K}', '--workers=1']
+          f'--output_dir={out}', f'--top_k={predict_jobs.TOP_K}', '--workers=1']
 
 
 # Ends itself, as hard as can be, with the third shard's file open.
@@ -127,10 +127,10 @@ def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
   assert set(finished) == {'test0.csv', 'test1.csv'}
   assert set(os.listdir(out)) == {
       *finished, 'test2.csv.partial', 'predict.json'}
-  jobs.predict(runs, data, out)
+  predict_jobs.predict(runs, data, out)
   assert finished.items() <= _times(out).items()
-  whole = jobs.predict(runs, data, tmp_path / 'whole')
-  assert jobs.contents(out) == jobs.contents(whole)
+  whole = predict_jobs.predict(runs, data, tmp_path / 'whole')
+  assert predict_jobs.contents(out) == predict_jobs.contents(whole)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import shutil
 
-import jobs
+import predict_jobs
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +10,7 @@ from pyarrow import parquet
 import pytest
 import tiny
 
-from yt8m_distill.checkpoints import folder
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.serving import export as export_lib
@@ -19,7 +19,7 @@ from yt8m_distill.serving import tables
 
 def _expected(run, data, network='student'):
   """Ids, predictions and representations, by way of evaluation's input."""
-  trained = folder.Network(run, network)
+  trained = trained_network.Network(run, network)
   params = trained.params.task.validation_data
   params = params.replace(input_path=f'{data}/*.tfrecord', global_batch_size=3,
                           drop_remainder=False, is_training=False)
@@ -43,28 +43,28 @@ def vocabulary(tmp_path_factory):
 @pytest.mark.parametrize('batch_size', [1, 64])
 def test_csv_holds_the_best_classes_of_every_video_in_order(
     runs, data, tmp_path, batch_size):
-  out = jobs.predict(runs, data, tmp_path / 'out', batch_size=batch_size)
+  out = predict_jobs.predict(runs, data, tmp_path / 'out', batch_size=batch_size)
   ids, predictions, _ = _expected(runs[0], data)
-  rows = jobs.rows(out / 'predictions.csv')
+  rows = predict_jobs.rows(out / 'predictions.csv')
   assert [row[0] for row in rows] == [name.decode() for name in ids]
-  best = np.argsort(-predictions, 1)[:, :jobs.TOP_K]
+  best = np.argsort(-predictions, 1)[:, :predict_jobs.TOP_K]
   np.testing.assert_array_equal([row[1] for row in rows], best)
   np.testing.assert_allclose(
       [row[2] for row in rows], np.take_along_axis(predictions, best, 1),
       atol=1e-6)
-  parts = [jobs.rows(out / f'test{i}.csv') for i in range(len(jobs.COUNTS))]
-  assert [len(part) for part in parts] == list(jobs.COUNTS)
+  parts = [predict_jobs.rows(out / f'test{i}.csv') for i in range(len(predict_jobs.COUNTS))]
+  assert [len(part) for part in parts] == list(predict_jobs.COUNTS)
   assert sum(parts, []) == rows
 
 
 def test_parquet_holds_names_and_the_representation(
     runs, data, vocabulary, tmp_path):
-  out = jobs.predict(runs, data, tmp_path / 'out', format='parquet',
+  out = predict_jobs.predict(runs, data, tmp_path / 'out', format='parquet',
                      vocabulary=vocabulary)
-  assert sorted(jobs.contents(out)) == [
-      f'test{i}.parquet' for i in range(len(jobs.COUNTS))]
+  assert sorted(predict_jobs.contents(out)) == [
+      f'test{i}.parquet' for i in range(len(predict_jobs.COUNTS))]
   table = pa.concat_tables(
-      [parquet.read_table(out / name) for name in sorted(jobs.contents(out))])
+      [parquet.read_table(out / name) for name in sorted(predict_jobs.contents(out))])
   assert table.schema.equals(pa.schema({
       'id': pa.string(), 'class_indices': pa.list_(pa.int32()),
       'probabilities': pa.list_(pa.float32()),
@@ -73,7 +73,7 @@ def test_parquet_holds_names_and_the_representation(
   ids, predictions, representation = _expected(runs[0], data)
   columns = table.to_pydict()
   assert columns['id'] == [name.decode() for name in ids]
-  best = np.argsort(-predictions, 1)[:, :jobs.TOP_K]
+  best = np.argsort(-predictions, 1)[:, :predict_jobs.TOP_K]
   np.testing.assert_array_equal(columns['class_indices'], best)
   np.testing.assert_allclose(columns['probabilities'], np.take_along_axis(
       predictions, best, 1), rtol=1e-5)
@@ -84,7 +84,7 @@ def test_parquet_holds_names_and_the_representation(
 
 
 def test_parquet_without_a_vocabulary_has_no_names(runs, data, tmp_path):
-  out = jobs.predict(runs, data, tmp_path / 'out', format='parquet')
+  out = predict_jobs.predict(runs, data, tmp_path / 'out', format='parquet')
   assert 'class_names' not in parquet.read_schema(
       out / 'test0.parquet').names
 
@@ -108,20 +108,20 @@ def test_records_without_labels_are_predicted_alike(runs, data, tmp_path):
   bare = tmp_path / 'bare'
   bare.mkdir()
   for path in data.iterdir():
-    jobs.edit(path, bare / path.name,
+    predict_jobs.edit(path, bare / path.name,
               lambda _, video: video.context.feature.pop('labels'))
-  out = jobs.predict(runs, bare, tmp_path / 'out')
-  labelled = jobs.predict(runs, data, tmp_path / 'labelled')
-  assert jobs.contents(out) == jobs.contents(labelled)
+  out = predict_jobs.predict(runs, bare, tmp_path / 'out')
+  labelled = predict_jobs.predict(runs, data, tmp_path / 'labelled')
+  assert predict_jobs.contents(out) == predict_jobs.contents(labelled)
 
 
 def test_records_without_id_are_named_by_shard_and_position(
     runs, data, tmp_path):
   bare = tmp_path / 'bare'
   bare.mkdir()
-  jobs.edit(data / 'test0.tfrecord', bare / 'x.tfrecord',
+  predict_jobs.edit(data / 'test0.tfrecord', bare / 'x.tfrecord',
             lambda _, video: video.context.feature.pop('id'))
-  rows = jobs.rows(jobs.predict(runs, bare, tmp_path / 'out') / 'x.csv')
+  rows = predict_jobs.rows(predict_jobs.predict(runs, bare, tmp_path / 'out') / 'x.csv')
   assert [row[0] for row in rows] == [f'x.tfrecord:{i}' for i in range(5)]
 
 
@@ -129,14 +129,14 @@ def test_an_id_that_is_no_utf8_or_holds_a_comma_stays_in_its_column(
     runs, data, tmp_path):
   odd = tmp_path / 'odd'
   odd.mkdir()
-  jobs.edit(data / 'test1.tfrecord', odd / 'x.tfrecord', lambda _, video: video
+  predict_jobs.edit(data / 'test1.tfrecord', odd / 'x.tfrecord', lambda _, video: video
         .context.feature['id'].bytes_list.value.__setitem__(0, b'a,\xff'))
-  table = pd.read_csv(jobs.predict(runs, odd, tmp_path / 'out') / 'x.csv')
+  table = pd.read_csv(predict_jobs.predict(runs, odd, tmp_path / 'out') / 'x.csv')
   assert table['VideoId'].tolist() == ['a,\\xff']
 
 
 def test_several_networks_are_averaged(runs, data, tmp_path):
-  out = jobs.predict(runs, data, tmp_path / 'out', model=runs, format='parquet',
+  out = predict_jobs.predict(runs, data, tmp_path / 'out', model=runs, format='parquet',
                      top_k=tiny.CLASSES)
   assert 'embedding' not in parquet.read_schema(out / 'test0.parquet').names
   mean = np.mean([_expected(run, data)[1] for run in runs], 0)
@@ -149,9 +149,9 @@ def test_several_networks_are_averaged(runs, data, tmp_path):
 
 
 def test_the_teacher_is_predicted_with_where_asked_for(runs, data, tmp_path):
-  out = jobs.predict(runs, data, tmp_path / 'out', network='teacher')
+  out = predict_jobs.predict(runs, data, tmp_path / 'out', network='teacher')
   _, predictions, _ = _expected(runs[0], data, 'teacher')
-  rows = jobs.rows(out / 'predictions.csv')
+  rows = predict_jobs.rows(out / 'predictions.csv')
   np.testing.assert_allclose([row[2][0] for row in rows], predictions.max(1),
                              atol=1e-6)
 
@@ -164,15 +164,15 @@ def export(runs, vocabulary, tmp_path_factory):
 
 
 def test_an_export_and_its_run_give_equal_files(runs, data, export, tmp_path):
-  a = jobs.predict(runs, data, tmp_path / 'a')
-  b = jobs.predict(runs, data, tmp_path / 'b', model=[export])
-  assert jobs.contents(a) == jobs.contents(b)
+  a = predict_jobs.predict(runs, data, tmp_path / 'a')
+  b = predict_jobs.predict(runs, data, tmp_path / 'b', model=[export])
+  assert predict_jobs.contents(a) == predict_jobs.contents(b)
 
 
 def test_an_export_knows_its_names_and_can_be_averaged_with_a_run(
     runs, data, export, tmp_path):
   def best(name, models):
-    out = jobs.predict(runs, data, tmp_path / name, model=models,
+    out = predict_jobs.predict(runs, data, tmp_path / name, model=models,
                        format='parquet', top_k=tiny.CLASSES)
     return parquet.read_table(out / 'test0.parquet').to_pydict()
 
@@ -182,9 +182,9 @@ def test_an_export_knows_its_names_and_can_be_averaged_with_a_run(
 
 
 def test_workers_change_nothing(runs, data, tmp_path):
-  one = jobs.predict(runs, data, tmp_path / 'one', workers=1)
-  three = jobs.predict(runs, data, tmp_path / 'three', workers=3)
-  assert jobs.contents(one) == jobs.contents(three)
+  one = predict_jobs.predict(runs, data, tmp_path / 'one', workers=1)
+  three = predict_jobs.predict(runs, data, tmp_path / 'three', workers=3)
+  assert predict_jobs.contents(one) == predict_jobs.contents(three)
 
 
 def test_corrupt_records_are_left_out_where_asked_for(runs, data, tmp_path):
@@ -192,7 +192,7 @@ def test_corrupt_records_are_left_out_where_asked_for(runs, data, tmp_path):
   shutil.copytree(data, cut)
   path = cut / 'test0.tfrecord'
   path.write_bytes(path.read_bytes()[:-1])
-  out = jobs.predict(runs, cut, tmp_path / 'out', skip_corrupt_records=True)
+  out = predict_jobs.predict(runs, cut, tmp_path / 'out', skip_corrupt_records=True)
   ids = [name.decode() for name in _expected(runs[0], data)[0]]
-  assert [row[0] for row in jobs.rows(out / 'predictions.csv')] == (
+  assert [row[0] for row in predict_jobs.rows(out / 'predictions.csv')] == (
       ids[:4] + ids[5:])

@@ -12,9 +12,9 @@ import served
 import tensorflow as tf
 import tiny
 
-from yt8m_distill import selection
-from yt8m_distill.serving import card
-from yt8m_distill.serving import module as module_lib
+from yt8m_distill.modeling import frame_selection
+from yt8m_distill.serving import model_card
+from yt8m_distill.serving import signatures
 from yt8m_distill.tasks import classification
 
 _K = 4
@@ -50,7 +50,7 @@ def _task(request):
 
 @pytest.fixture(name='module', scope='module')
 def _module(task):
-  return module_lib.ServingModule(task[1], task[0].task_config.model, top_k=3)
+  return signatures.ServingModule(task[1], task[0].task_config.model, top_k=3)
 
 
 @pytest.fixture(name='videos', scope='module')
@@ -62,7 +62,7 @@ def _videos(task):
 def _chosen(task, frames, num_frames, seeds):
   """The frames that the network sees, cut out one video at a time."""
   model = task.task_config.model
-  indices, counts = selection.frame_indices(
+  indices, counts = frame_selection.frame_indices(
       tf.minimum(num_frames, model.max_frames), model.network.frames,
       model.max_frames, seeds)
   frames, indices = np.asarray(frames), np.asarray(indices)
@@ -110,8 +110,8 @@ def test_says_which_frames_it_reads(task, module):
   model = task.task_config.model
   kind = model.network.frames.type
   with mock.patch.object(module, 'get_inference_signatures', lambda: {}):
-    spec = card.input_spec(module)
-    text = card.model_card(types.SimpleNamespace(
+    spec = model_card.input_spec(module)
+    text = model_card.model_card(types.SimpleNamespace(
         model=model, network=network, params=types.SimpleNamespace(
             task=task.task_config), step=1, checkpoint='a', evaluation=None),
                            module)

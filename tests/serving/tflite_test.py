@@ -14,11 +14,11 @@ import served
 import tensorflow as tf
 import tiny
 
-from yt8m_distill import selection
-from yt8m_distill.checkpoints import folder
+from yt8m_distill.modeling import frame_selection
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.serving import export
-from yt8m_distill.serving import module as module_lib
+from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
 
 interpreter = pytest.importorskip('ai_edge_litert.interpreter')
@@ -50,7 +50,7 @@ def test_agrees_with_the_saved_model(exported, kind):
   serve = tf.saved_model.load(str(out)).signatures['frames']
   lite = interpreter.Interpreter(
       model_path=str(out / 'tflite' / f'{kind}.tflite')).get_signature_runner()
-  features = folder.Network(run).model.features
+  features = trained_network.Network(run).model.features
   for length in (1, 2, 13, 24):
     videos, _ = served.videos(features, [length], seed=length)
     padded = tf.pad(videos['frames'], [[0, 0], [0, 24 - length], [0, 0]])
@@ -83,7 +83,7 @@ def test_every_selection_converts():
       f'every 5th, {length}': model_config.FrameSelection(
           type='uniform',
           uniform=model_config.UniformFrames(every_n=5, length=length))
-      for length in selection.UNIFORM_LENGTHS}
+      for length in frame_selection.UNIFORM_LENGTHS}
   for kind in model_config.SELECTIONS:
     selections[kind] = frames = model_config.FrameSelection(type=kind)
     if kind == 'uniform':
@@ -96,7 +96,7 @@ def test_every_selection_converts():
     results = {}
     for name, frames in selections.items():
       results[f'{name} indices'], results[f'{name} count'] = (
-          selection.frame_indices(num_frames, frames, 24, (0,)))
+          frame_selection.frame_indices(num_frames, frames, 24, (0,)))
     return results
 
   module = tf.Module()
@@ -116,9 +116,9 @@ def test_random_frames(tmp_path):
   frames = {'type': 'random', 'random': {'k': 12}}
   run = served.write_run(tmp_path / 'run', _SIZES, {'task': {'model': {
       'student': {'frames': frames}}}}, scale=0.25)
-  network = folder.Network(run)
+  network = trained_network.Network(run)
   [(_, content)] = tflite.convert(network, 3, ['float32'])
-  module = module_lib.ServingModule(network.network, network.model, 3)
+  module = signatures.ServingModule(network.network, network.model, 3)
   with tiny.eagerly():
     assert tflite.largest_difference(content, module) < _TOLERANCES['float32']
 
@@ -138,4 +138,4 @@ def test_network_that_does_not_convert(exported, monkeypatch):
                       lambda *_, **__: converter())
   with pytest.raises(ValueError, match='ckpt-7 does not convert.*float32.*'
                      'no such operation Leave --tflite out'):
-    list(tflite.convert(folder.Network(exported[0]), 1, ['float32']))
+    list(tflite.convert(trained_network.Network(exported[0]), 1, ['float32']))

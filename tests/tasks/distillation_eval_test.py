@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 
-import golden
+import golden_cases
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +12,7 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.tasks import distillation
-from yt8m_distill.tasks import evaluation
+from yt8m_distill.evaluation import results as results_lib
 
 _TOP_K = 5
 _NAMES = {3: 'Guitar', 0: 'Game', 11: 'Food, "hot"'}
@@ -198,7 +198,7 @@ def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
 def test_vocabulary_of_another_release_is_an_error(run, num_classes):
   with pytest.raises(ValueError, match='has indices from 0 to 11, but '
                      f'num_classes is {num_classes}'):
-    evaluation.read_vocabulary(str(run.vocabulary), num_classes)
+    results_lib.read_vocabulary(str(run.vocabulary), num_classes)
 
 
 @pytest.mark.parametrize('index', ['1.5', 'x', '-1', ''])
@@ -206,26 +206,26 @@ def test_vocabulary_with_a_bad_index_is_an_error(tmp_path, index):
   path = tmp_path / 'vocabulary.csv'
   path.write_text(f'Index,Name\n{index},Game\n2,NA\n')
   with pytest.raises(ValueError, match='vocabulary.csv has indices from'):
-    evaluation.read_vocabulary(str(path), 3)
+    results_lib.read_vocabulary(str(path), 3)
 
 
 def test_vocabulary_may_have_gaps_and_odd_names(tmp_path):
   path = tmp_path / 'vocabulary.csv'
   path.write_text('Index,Name\n2,NA\n0,\n')
-  assert evaluation.read_vocabulary(str(path), 3) == ['', '', 'NA']
+  assert results_lib.read_vocabulary(str(path), 3) == ['', '', 'NA']
 
 
 def test_vocabulary_without_its_columns_is_an_error(tmp_path):
   path = tmp_path / 'vocabulary.csv'
   path.write_text('id,Name\n0,Game\n')
   with pytest.raises(ValueError, match="columns.*'id'.*needs Index and Name"):
-    evaluation.read_vocabulary(str(path), 12)
+    results_lib.read_vocabulary(str(path), 12)
 
 
-@golden.needs_shared
+@golden_cases.needs_shared
 def test_official_vocabulary_is_read_by_its_index_column():
-  path = golden.SHARED / 'data/yt8m/2/vocabulary.csv'
-  names = evaluation.read_vocabulary(str(path), 3862)
+  path = golden_cases.SHARED / 'data/yt8m/2/vocabulary.csv'
+  names = results_lib.read_vocabulary(str(path), 3862)
   with open(path, newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
   assert [int(row['Index']) for row in rows] != list(range(len(rows)))

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 import tiny
 
-from yt8m_distill import losses
+from yt8m_distill.modeling import losses
 from yt8m_distill.configs import classification as classification_config
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller

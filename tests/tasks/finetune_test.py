@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.checkpoints import folder as folder_lib
-from yt8m_distill.checkpoints import student
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.tasks import classification
 
 _FINETUNE = 'yt8m_distill_finetune'
@@ -30,14 +30,14 @@ def _run(records, tmp_path_factory):
   """A distillation run, and beside it its student converted."""
   run = tmp_path_factory.mktemp('distilled') / 'run'
   tiny.drive('train_and_eval', run, records)
-  student.extract(str(run), f'{run.parent}/converted')
+  extract_student.extract(str(run), f'{run.parent}/converted')
   return run
 
 
 @pytest.fixture(name='weights', scope='module')
 def _weights(run):
   """Of the distilled student."""
-  return folder_lib.Network(str(run)).network.get_weights()
+  return trained_network.Network(str(run)).network.get_weights()
 
 
 def _started(source, **model):
@@ -72,7 +72,7 @@ def test_driver_starts_from_it(run, weights, records, tmp_path):
   tiny.drive('train', tmp_path / 'tuned', records, _FINETUNE,
              task__init_checkpoint=run, trainer__train_steps=1,
              **{_LEARNING_RATE: 0.0})
-  tuned = folder_lib.Network(str(tmp_path / 'tuned'))
+  tuned = trained_network.Network(str(tmp_path / 'tuned'))
   assert tuned.step == 1
   _assert_equal(tuned.network.get_weights(), weights)
 
@@ -165,7 +165,7 @@ def test_resumes_from_its_own_checkpoints(
   half = shutil.copytree(tuned / 'half', tmp_path / 'half')
   init = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
   if source == 'changed':
-    network = folder_lib.Network(str(init)).network
+    network = trained_network.Network(str(init)).network
     tiny.scatter_weights(network)
     tf.train.Checkpoint(model=network).write(f'{init}/ckpt-3')
   elif source == 'removed':
@@ -183,7 +183,7 @@ def test_resumes_from_its_own_checkpoints(
 
 def test_fine_tuning_changes_every_weight(tuned, weights):
   """Otherwise the comparison above would not see where a run starts."""
-  after = folder_lib.Network(str(tuned / 'whole')).network.get_weights()
+  after = trained_network.Network(str(tuned / 'whole')).network.get_weights()
   assert all(np.any(value != other)
              for value, other in zip(after, weights, strict=True))
 

@@ -2,22 +2,22 @@
 
 Tolerance, relative to a tensor's largest value: losses 5e-6, gradients and
 clipped gradients 2e-5, weights 5e-6 after 1 step and 2e-5 after 3, where their
-gradient is more than rounding (golden.step_error).
+gradient is more than rounding (golden_cases.step_error).
 """
 
-import golden
+import golden_cases
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from yt8m_distill.tasks import distillation
 
-pytestmark = golden.needs_shared
+pytestmark = golden_cases.needs_shared
 
 
-@pytest.fixture(scope='module', params=golden.NETWORK_CASES)
+@pytest.fixture(scope='module', params=golden_cases.NETWORK_CASES)
 def case(request):
-  case = golden.Case(request.param)
+  case = golden_cases.Case(request.param)
   params = case.experiment()
   case.task = distillation.DistillationTask(params.task)
   case.optimizer = lambda: case.task.create_optimizer(
@@ -34,7 +34,7 @@ def _model(case):
 @pytest.mark.parametrize('clip', [False, True])
 def test_gradients(case, clip):
   model = _model(case)
-  seen = golden.gradients(case.task, model, case.optimizer(),
+  seen = golden_cases.gradients(case.task, model, case.optimizer(),
                           (case.inputs(), case.labels()), clip)
   suffix = '_clipped' if clip else ''
   for scope, prefix in (('model/', f'grad_teacher{suffix}/'),
@@ -43,10 +43,10 @@ def test_gradients(case, clip):
     assert names
   merged = _Merged(case, suffix)
   for variable, expected in merged.variables(model):
-    assert golden.error(seen[variable.ref()], expected) < 2e-5, variable.name
+    assert golden_cases.error(seen[variable.ref()], expected) < 2e-5, variable.name
 
 
-class _Merged(golden.Case):
+class _Merged(golden_cases.Case):
   """Presents both networks' golden gradients under one prefix."""
 
   def __init__(self, case, suffix):
@@ -74,19 +74,19 @@ def test_three_steps(case):
     for ours, name in (('teacher/label_loss', 'teacher_label_loss'),
                        ('student/label_loss', 'student_label_loss'),
                        ('student/representation_loss', 'student_loss_state')):
-      assert golden.error(means[ours], case[f'steps/{name}'][k]) < 5e-6
-    assert golden.error(np.sum(logs['student/prediction_loss']),
+      assert golden_cases.error(means[ours], case[f'steps/{name}'][k]) < 5e-6
+    assert golden_cases.error(np.sum(logs['student/prediction_loss']),
                         case['steps/pred_loss'][k]) < 5e-6
-    assert golden.error(
+    assert golden_cases.error(
         means['loss'], case['steps/teacher_final_loss'][k] +
         case['steps/total_student_loss'][k]) < 5e-6
     if k in (0, 2):
       for variable, expected in case.variables(model, f'step{k + 1}/w/'):
-        assert golden.step_error(
+        assert golden_cases.step_error(
             variable.numpy(), expected, gradients[variable.ref()]) < (
                 5e-6 if k == 0 else 2e-5), variable.name
   outputs = model(case.inputs())
   for who in ('teacher', 'student'):
-    assert golden.error(outputs[who]['predictions'],
+    assert golden_cases.error(outputs[who]['predictions'],
                         case[f'after3/{who}_predictions']) < 2e-5
   assert int(optimizer.iterations) == 3

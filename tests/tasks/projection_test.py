@@ -7,8 +7,8 @@ import tf_keras
 import tiny
 
 from official.core import train_utils
-from yt8m_distill import losses
-from yt8m_distill.checkpoints import folder as folder_lib
+from yt8m_distill.modeling import losses
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import distillation
 
@@ -72,7 +72,7 @@ def test_projection_stays_behind(tmp_path):
   train_utils.serialize_config(params, str(tmp_path))
   names = tiny.checkpoint_values(tmp_path / 'ckpt-1')
   assert sum('/projections/' in name for name in names) == 2
-  network = folder_lib.Network(str(tmp_path)).network
+  network = trained_network.Network(str(tmp_path)).network
   assert len(network.weights) == len(model.student.weights)
   inputs, _ = tiny.batch(3)
   np.testing.assert_array_equal(network(tiny.students(inputs))['predictions'],

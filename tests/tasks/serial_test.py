@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.checkpoints import folder as folder_lib
-from yt8m_distill.checkpoints import student
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
-from yt8m_distill.tasks import restore
+from yt8m_distill.checkpoints import restore
 
 _SINGLE = 'yt8m_distill_single'
 # The teacher of tiny.sizes() as a network of its own.
@@ -56,7 +56,7 @@ def _run(records, skyline, tmp_path_factory):
 
 
 def _weights(run, name='student'):
-  return folder_lib.Network(str(run), name).network.get_weights()
+  return trained_network.Network(str(run), name).network.get_weights()
 
 
 def _assert_equal(actual, expected):
@@ -114,7 +114,7 @@ def test_a_teacher_that_stays_draws_no_dropout(skyline):
 
 
 def test_student_taken_out_is_evaluated_the_same(run, records, tmp_path):
-  student.extract(str(run), str(tmp_path / 'out'))
+  extract_student.extract(str(run), str(tmp_path / 'out'))
   shutil.copy(tmp_path / 'out/evaluation.json', tmp_path / 'before.json')
   tiny.drive('eval', tmp_path / 'out', records, 'yt8m_distill_finetune')
   before, now = (json.loads((tmp_path / name).read_text())['metrics']

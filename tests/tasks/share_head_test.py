@@ -6,8 +6,8 @@ import tensorflow as tf
 import tiny
 
 from official.core import train_utils
-from yt8m_distill.checkpoints import folder as folder_lib
-from yt8m_distill.checkpoints import student
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import distillation
 
@@ -92,12 +92,12 @@ def test_student_taken_out_has_it(tmp_path):
   assert len(values) == len(model.weights) + 1  # And the step.
   inputs, _ = tiny.batch(4)
   expected = model(inputs)
-  student.extract(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  extract_student.extract(str(tmp_path / 'run'), str(tmp_path / 'out'))
   for source in ('run', 'out'):
-    network = folder_lib.Network(str(tmp_path / source)).network
+    network = trained_network.Network(str(tmp_path / source)).network
     np.testing.assert_array_equal(network(tiny.students(inputs))['predictions'],
                                   expected['student']['predictions'])
-  network = folder_lib.Network(str(tmp_path / 'run'), 'teacher').network
+  network = trained_network.Network(str(tmp_path / 'run'), 'teacher').network
   np.testing.assert_array_equal(network(inputs)['predictions'],
                                 expected['teacher']['predictions'])
 
@@ -129,5 +129,5 @@ def test_config_round_trip():
 ])
 def test_heads_that_cannot_be_one(student, message):
   with pytest.raises(ValueError, match=f'share_head is true, but .*{message}'):
-    _built(model={'student': student},
+    _built(model={'student': extract_student},
            losses={'representation_weight': 0.0})

@@ -19,8 +19,8 @@ from typing import Sequence
 from absl import flags
 
 from official.core import config_definitions as cfg
-from yt8m_distill import command
-from yt8m_distill.checkpoints import folder as folder_lib
+from yt8m_distill.utils import cli
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.checkpoints import tf1_checkpoint
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import data
@@ -48,7 +48,7 @@ def convert(checkpoint: str, out: str, *, every_n: int, student_chunks: int,
     ValueError: no checkpoint of that code, features or chunks that do not fit
       it, or `out` holds something.
   """
-  folder_lib.check_free(out)
+  trained_network.check_free(out)
   source = tf1_checkpoint.Tf1Checkpoint(checkpoint)
   sizes = source.sizes
   parsed = data.parse_features(features)
@@ -72,7 +72,7 @@ def convert(checkpoint: str, out: str, *, every_n: int, student_chunks: int,
   params.task.model.features = parsed
   model = _load(source, params)
   step = source.global_step // len(source.networks)
-  folder_lib.write(out, model, params, step)
+  trained_network.write(out, model, params, step)
   print(f'{source.prefix} -> {out}: {" and ".join(source.networks)}, '
         f'{model.count_params():,} parameters at step {step}')
 
@@ -106,4 +106,4 @@ def main(argv: Sequence[str]):
 
 if __name__ == '__main__':
   _define_flags()
-  command.run(main, 'CHECKPOINT', 'OUT')
+  cli.run(main, 'CHECKPOINT', 'OUT')

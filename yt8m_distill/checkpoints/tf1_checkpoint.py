@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.modeling import video_classifier
-from yt8m_distill.tasks import restore
-from yt8m_distill.tasks import runs
+from yt8m_distill.checkpoints import restore
+from yt8m_distill.checkpoints import run_dir
 
 _SCOPES = {'teacher': 'model', 'student': 'model_student'}
 _FORGET_BIAS = 1.0
@@ -53,7 +53,7 @@ class Tf1Checkpoint:
     Raises:
       ValueError: there is none, or it is not one of that code.
     """
-    self.prefix = runs.checkpoint(path)
+    self.prefix = run_dir.checkpoint(path)
     try:
       self._reader = tf.train.load_checkpoint(self.prefix)
     except (RuntimeError, tf.errors.OpError) as error:

@@ -19,11 +19,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
-from yt8m_distill import selection as selection_lib
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import data
-from yt8m_distill.dataloaders import checks
-from yt8m_distill.dataloaders import layout
-from yt8m_distill.dataloaders import thinning
+from yt8m_distill.dataloaders import record_errors
+from yt8m_distill.dataloaders import fast_parser
+from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.modeling import frames as frames_lib
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
@@ -64,7 +64,7 @@ class FrameReader:
     Raises:
       ValueError: an argument is out of its range.
     """
-    checks.check_features(features, max_frames)
+    record_errors.check_features(features, max_frames)
     for name, value in (('max_frames', max_frames),
                         ('num_classes', num_classes)):
       if value < 1:
@@ -79,11 +79,11 @@ class FrameReader:
     self._with_ids = with_ids
     self._with_labels = with_labels
     self.with_seeds = with_seeds or selection.type == 'random'
-    self._max_selected = selection_lib.max_selected(selection, max_frames)
+    self._max_selected = frame_selection.max_selected(selection, max_frames)
     self._layout = None
     # To find few frames takes longer than to parse and decode them.
     if self._as_bytes and selection.type == 'all':
-      self._layout = layout.Layout([(f.name, f.size) for f in features])
+      self._layout = fast_parser.Layout([(f.name, f.size) for f in features])
 
   @tf.autograph.experimental.do_not_convert  # Several times faster to trace.
   def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
@@ -113,7 +113,7 @@ class FrameReader:
 
   def check_format(self, path: str, index: int, serialized: bytes):
     """Raises a ValueError where a record has another format altogether."""
-    checks.check_format(self._features, path, index, serialized)
+    record_errors.check_format(self._features, path, index, serialized)
 
   def _read_regular(self, paths, indices, serialized, draws) -> _Examples:
     """Reads good records of the regular layout; others as `_read_any` does."""
@@ -123,7 +123,7 @@ class FrameReader:
     labels = context[_LABELS]
     good = regular & tf.reduce_all(
         (labels.values >= 0) & (labels.values < self._num_classes))
-    good &= tf.reduce_all(thinning.steps(context) == 1)
+    good &= tf.reduce_all(thinned_records.steps(context) == 1)
     if self._with_labels:
       good &= tf.reduce_all(_some(labels))
 
@@ -151,15 +151,15 @@ class FrameReader:
     ids = _video_ids(context, paths, indices)
     seeds = self._seeds(ids, draws)
     where = tf.strings.join([_where(paths, indices), ' (id ', ids, ')'])
-    check = checks.assert_good(self._features, where, values, lengths,
+    check = record_errors.assert_good(self._features, where, values, lengths,
                                labels_there, labels, self._num_classes)
-    fits = thinning.assert_fits(self._selection, self._max_frames, where,
+    fits = thinned_records.assert_fits(self._selection, self._max_frames, where,
                                 context, lengths[:, 0])
     with tf.control_dependencies([check, fits]):
       frames, count = self._decode(
           [tf.identity(v) for v in values],
-          tf.cast(thinning.num_frames(context, lengths[:, 0]), tf.int32),
-          tf.cast(thinning.steps(context), tf.int32), seeds)
+          tf.cast(thinned_records.num_frames(context, lengths[:, 0]), tf.int32),
+          tf.cast(thinned_records.steps(context), tf.int32), seeds)
       return self._examples(ids, seeds, labels, frames, count)
 
   def _parse(self, paths, indices, serialized,
@@ -167,7 +167,7 @@ class FrameReader:
     """Parses the context and the lists of `features`."""
     context = {key: tf.io.FixedLenFeature([], tf.string, '')
                for key in _ID_KEYS}
-    context.update(thinning.context_features())
+    context.update(thinned_records.context_features())
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
     videos = [f for f in features if f.format == 'video']
@@ -182,7 +182,7 @@ class FrameReader:
         serialized, context, lists,
         example_names=tf.strings.join([_where(paths, indices), _REMEDY]))
     for f in videos:  # One frame each.
-      with tf.control_dependencies([checks.assert_size(
+      with tf.control_dependencies([record_errors.assert_size(
           f, _where(paths, indices), context[f.name].row_lengths())]):
         lists[f.name] = context[f.name].to_tensor(shape=[None, f.size])[:, None]
       lengths[f.name] = tf.ones_like(serialized, tf.int64)
@@ -225,7 +225,7 @@ class FrameReader:
     Returns:
       uint8 or float32 [B, K, D], and int32 [B], how many are chosen.
     """
-    indices, count = selection_lib.frame_indices(
+    indices, count = frame_selection.frame_indices(
         tf.minimum(num_frames, self._max_frames), self._selection,
         self._max_frames, seeds)
     if self._selection.type == 'all':  # A slice of everything copies nothing.

@@ -14,8 +14,8 @@ from absl import logging
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.dataloaders import framing
-from yt8m_distill.dataloaders import patterns
+from yt8m_distill.dataloaders import tfrecord_format
+from yt8m_distill.dataloaders import file_patterns
 from yt8m_distill.dataloaders import remote
 
 _BLOCK = 8  # records counted at once: one call per record costs more
@@ -63,7 +63,7 @@ def find(input_path: Union[str, Sequence[str]]) -> List[str]:
   Raises:
     ValueError: see `patterns.expand`.
   """
-  return sorted(set(patterns.expand(input_path)))
+  return sorted(set(file_patterns.expand(input_path)))
 
 
 def sizes(paths: Sequence[str]) -> List[int]:
@@ -103,12 +103,12 @@ def count_by_file(paths: Sequence[str],
   """
   def count(path, size):
     records = offset = 0
-    with framing.open_file(path) as f:
+    with tfrecord_format.open_file(path) as f:
       while offset < size:
-        length = framing.payload_length(f, offset, size)
+        length = tfrecord_format.payload_length(f, offset, size)
         if length is None:
           break
-        offset += framing.FRAMING + length
+        offset += tfrecord_format.FRAMING + length
         records += 1
     if not skip_corrupt and (offset < size or not size):
       raise ValueError(_broken(path, offset, size))
@@ -130,13 +130,13 @@ def first(paths: Sequence[str],
   """
   def find_in(path, size):
     offset = index = 0
-    with framing.open_file(path) as f:
-      while (length := framing.payload_length(f, offset, size)) is not None:
+    with tfrecord_format.open_file(path) as f:
+      while (length := tfrecord_format.payload_length(f, offset, size)) is not None:
         payload = f.read(length)
-        if framing.masked_crc32c(payload) == int.from_bytes(
+        if tfrecord_format.masked_crc32c(payload) == int.from_bytes(
             f.read(4), 'little'):
           return path, index, payload
-        offset += framing.FRAMING + length
+        offset += tfrecord_format.FRAMING + length
         index += 1
     return None
 
@@ -184,7 +184,7 @@ def read(path: tf.Tensor, size: tf.Tensor, skip_corrupt: bool = False,
                       tf.no_op)
       with tf.control_dependencies([check]):
         count = tf.identity(count)
-    end = offset + framing.FRAMING * count + tf.reduce_sum(
+    end = offset + tfrecord_format.FRAMING * count + tf.reduce_sum(
         tf.cast(tf.strings.length(block), tf.int64))
     records = (tf.fill([count], path), index + tf.range(count), block)
     return (end, index + count), (
@@ -227,7 +227,7 @@ def _recover(path: bytes, size: int, offset: int, index: int,
         for record in _records_from(name, offset):
           serialized = record.numpy()
           yield path, index, serialized
-          offset += framing.FRAMING + len(serialized)
+          offset += tfrecord_format.FRAMING + len(serialized)
           index += 1
           attempt = 0
       except tf.errors.DataLossError:
@@ -252,8 +252,8 @@ def _pass_over(path: str, size: int, offset: int, index: int,
                count: bool) -> int:
   """Where the record behind a corrupt one begins; 0 if that cannot be told."""
   def length_there():
-    with framing.open_file(path) as f:
-      return framing.payload_length(f, offset, size)
+    with tfrecord_format.open_file(path) as f:
+      return tfrecord_format.payload_length(f, offset, size)
 
   length = remote.retry(path, length_there)
   log = logging.warning if count else logging.debug
@@ -265,7 +265,7 @@ def _pass_over(path: str, size: int, offset: int, index: int,
         size - offset)
     return 0
   log('%s: bad payload at byte %d; record %d is left out.', path, offset, index)
-  return offset + framing.FRAMING + length
+  return offset + tfrecord_format.FRAMING + length
 
 
 def _records_from(path: str, offset: int) -> tf.data.Dataset:

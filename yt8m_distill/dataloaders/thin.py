@@ -19,13 +19,13 @@ from google.protobuf import message as protobuf
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill import command
-from yt8m_distill import jobs
-from yt8m_distill.dataloaders import framing
-from yt8m_distill.dataloaders import processes as processes_lib
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
+from yt8m_distill.dataloaders import tfrecord_format
+from yt8m_distill.utils import parallel
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.dataloaders import thinning
+from yt8m_distill.dataloaders import thinned_records
 
 _BLOCK = 16  # records between two steps of the progress bar
 
@@ -63,8 +63,8 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int,
     raise ValueError(f'{where}: no tf.train.SequenceExample. Set input_path to '
                      'frame-level YouTube-8M records.') from error
   context, lists = video.context.feature, video.feature_lists.feature_list
-  if thinning.EVERY_N in context:
-    raise ValueError(f'{where}: its context has {thinning.EVERY_N}, so it was '
+  if thinned_records.EVERY_N in context:
+    raise ValueError(f'{where}: its context has {thinned_records.EVERY_N}, so it was '
                      'thinned before. Set input_path to the full records.')
   if not lists:
     raise ValueError(f'{where}: no frame-level features, and video-level ones '
@@ -80,8 +80,8 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int,
     kept = values.feature[:max_frames:every_n]
     del values.feature[:]
     values.feature.extend(kept)
-  for key, value in ((thinning.EVERY_N, every_n),
-                     (thinning.NUM_FRAMES, num_frames)):
+  for key, value in ((thinned_records.EVERY_N, every_n),
+                     (thinned_records.NUM_FRAMES, num_frames)):
     context[key].int64_list.value.append(value)
   # The order of the keys would otherwise differ from process to process.
   return video.SerializeToString(deterministic=True)
@@ -104,13 +104,13 @@ def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
           writer.write(thin_record(
               serialized, settings.every_n, settings.max_frames,
               f'{path}, record {index}'))
-        done = sum(framing.FRAMING + len(serialized) for serialized in block)
+        done = sum(tfrecord_format.FRAMING + len(serialized) for serialized in block)
         left -= done
         yield done
     tf.io.gfile.rename(unfinished, output, overwrite=True)
   except tf.errors.OpError as error:
     # Others cannot be sent from process to process.
-    raise ValueError(command.message(error)) from None
+    raise ValueError(cli.message(error)) from None
   yield left  # What was left out.
 
 
@@ -153,13 +153,13 @@ def thin(input_path: str, output_dir: str, every_n: int = 10,
   remote.ensure(output_dir)
   outputs = _outputs(paths, output_dir)
   settings = _Settings(every_n, max_frames, skip_corrupt_records)
-  jobs.claim(os.path.join(output_dir, 'thin.json'), outputs,
+  files.claim(os.path.join(output_dir, 'thin.json'), outputs,
              {'input_path': input_path, **settings._asdict()})
   todo = [_Shard(*shard) for shard in zip(paths, sizes, outputs)
           if not tf.io.gfile.exists(shard[-1])]
   with tqdm.tqdm(desc='Thinning', total=sum(shard.size for shard in todo),
                  unit='B', unit_scale=True) as bar:
-    processes_lib.run(functools.partial(_thin_shard, settings), todo, bar,
+    parallel.run(functools.partial(_thin_shard, settings), todo, bar,
                       processes)
   return outputs
 
@@ -193,4 +193,4 @@ def main(_):
 
 if __name__ == '__main__':
   _define_flags()
-  command.run(main)
+  cli.run(main)

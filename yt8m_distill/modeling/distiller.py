@@ -8,7 +8,7 @@ from typing import Dict, Optional, Sequence
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill import selection
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 
@@ -99,10 +99,10 @@ class Distiller(tf_keras.Model):
   def _choose(self, inputs, frames):
     """Frames [B, K] that a network sees, and how many of them are real."""
     max_frames = inputs['frames'].shape[1]
-    indices, count = selection.frame_indices(
+    indices, count = frame_selection.frame_indices(
         inputs['num_frames'], frames, max_frames, inputs.get('seed'))
     return tf.ensure_shape(
-        indices, [None, selection.max_selected(frames, max_frames)]), count
+        indices, [None, frame_selection.max_selected(frames, max_frames)]), count
 
   def get_config(self):
     return {

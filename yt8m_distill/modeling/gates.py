@@ -12,7 +12,7 @@ B videos, R values.
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import frame_norm
+from yt8m_distill.modeling import masked_batch_norm
 
 
 class _Gate(tf_keras.layers.Layer):
@@ -39,7 +39,7 @@ class ContextGate(_Gate):
 
   def build(self, input_shape):
     self.dense = _dense(input_shape[-1], 'dense')
-    self.norm = frame_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.FrameNorm(name='norm')
     _build(input_shape, self.dense)
     _build(input_shape, self.norm)
     super().build(input_shape)
@@ -74,7 +74,7 @@ class SqueezeExcitationGate(_Gate):
                        f'({size}).')
     inner = size // self._reduction
     self.squeeze = _dense(inner, 'squeeze')
-    self.norm = frame_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.FrameNorm(name='norm')
     self.excite = _dense(size, 'excite')
     _build(input_shape, self.squeeze)
     _build([None, inner], self.norm)

@@ -9,8 +9,8 @@ import tensorflow as tf
 import tf_keras
 
 from official.vision.modeling.backbones import factory
-from yt8m_distill import noise
-from yt8m_distill import selection
+from yt8m_distill.utils import per_video_random
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import heads
 
@@ -64,7 +64,7 @@ class VideoClassifier(tf_keras.Model):
         training=training)
     visible = outputs['representation']
     if training and self._dropout:
-      visible = noise.dropout(visible, inputs.get('seed'), self._dropout, _SALT)
+      visible = per_video_random.dropout(visible, inputs.get('seed'), self._dropout, _SALT)
     return {**outputs, 'predictions': self.head(visible, training=training)}
 
   def flops(self) -> int:
@@ -107,7 +107,7 @@ def build(model_config, network, name: str) -> VideoClassifier:
     raise ValueError(f'backbone.type is {network.backbone.type!r}: choose one '
                      f'of {", ".join(known)}.')
   features = sum(feature.size for feature in model_config.features)
-  frames = selection.max_selected(network.frames, model_config.max_frames)
+  frames = frame_selection.max_selected(network.frames, model_config.max_frames)
   head = heads.build(network.head, model_config.num_classes)
   with tf.name_scope(name):
     backbone = factory.build_backbone(

@@ -11,9 +11,9 @@ from typing import Dict, NamedTuple, Sequence
 
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import folder
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
-from yt8m_distill.serving import module
+from yt8m_distill.serving import signatures
 
 _SIGNATURE = (tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64),
               tf.TensorSpec([None], tf.string))
@@ -123,12 +123,12 @@ def _read(source: str, network: str,
                   os.path.join(source, 'variables', 'variables.index'),
                   _existing(os.path.join(source, 'labels.csv')))
   try:
-    run = folder.Network(source, network)
+    run = trained_network.Network(source, network)
   except ValueError as error:
     raise ValueError(f'{source} is no export, for it holds no SavedModel; and '
                      f'as a run it cannot be read: {error}') from error
-  model = module.stored_as(run.model, features)
-  return _Model(module.ServingModule(run.network, model, top_k=1),
+  model = signatures.stored_as(run.model, features)
+  return _Model(signatures.ServingModule(run.network, model, top_k=1),
                 f'{run.checkpoint}.index',
                 _existing(run.params.task.evaluation.vocabulary))
 

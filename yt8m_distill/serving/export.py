@@ -29,15 +29,15 @@ import tf_keras
 
 from official.core import train_utils
 import yt8m_distill  # pylint: disable=unused-import
-from yt8m_distill import command
-from yt8m_distill import jobs
-from yt8m_distill.checkpoints import folder as folder_lib
-from yt8m_distill.checkpoints import student
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.configs import data
-from yt8m_distill.serving import card
-from yt8m_distill.serving import module as module_lib
+from yt8m_distill.serving import model_card
+from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
-from yt8m_distill.tasks import evaluation
+from yt8m_distill.evaluation import results
 
 
 def export(run: str, out: str, name: str = 'student', top_k: int = 20,
@@ -62,19 +62,19 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
     ValueError: `out` holds something, or an argument does not fit the network.
     ImportError: `kinds` need a package that is not installed.
   """
-  folder_lib.check_free(out)
+  trained_network.check_free(out)
   tflite.check(kinds)
   with _float32():
-    network = folder_lib.Network(run, name)
-    network.model = module_lib.stored_as(
+    network = trained_network.Network(run, name)
+    network.model = signatures.stored_as(
         network.model, data.parse_features(features))
     names = _class_names(network, vocabulary)
-    network.network = module_lib.rebuilt(
+    network.network = signatures.rebuilt(
         network.network, network.model, use_cudnn=False)
-    module = module_lib.ServingModule(
+    module = signatures.ServingModule(
         network.network, network.model, top_k, names)
-    with folder_lib.new_folder(out) as partial:
-      module_lib.save(partial, network.network,
+    with trained_network.new_folder(out) as partial:
+      signatures.save(partial, network.network,
                       module.get_inference_signatures(), records=module.records)
       _describe(partial, network, module, names)
       if kinds:
@@ -93,7 +93,7 @@ def _float32():
     tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _class_names(network: folder_lib.Network,
+def _class_names(network: trained_network.Network,
                  vocabulary: Optional[str]) -> List[str]:
   if vocabulary is None:
     vocabulary = network.params.task.evaluation.vocabulary
@@ -102,16 +102,16 @@ def _class_names(network: folder_lib.Network,
   if not tf.io.gfile.exists(vocabulary):
     raise ValueError(f'There is no vocabulary {vocabulary}: name one with '
                      '--vocabulary, or none with --vocabulary=.')
-  return evaluation.read_vocabulary(vocabulary, network.model.num_classes)
+  return results.read_vocabulary(vocabulary, network.model.num_classes)
 
 
-def _describe(folder: str, network: folder_lib.Network,
-              module: module_lib.ServingModule, names: Sequence[str]):
+def _describe(folder: str, network: trained_network.Network,
+              module: signatures.ServingModule, names: Sequence[str]):
   """Writes what stands beside the SavedModel."""
-  train_utils.serialize_config(student.params_of(network), folder)
+  train_utils.serialize_config(extract_student.params_of(network), folder)
   texts = {
-      'input.json': json.dumps(card.input_spec(module), indent=2) + '\n',
-      'model_card.md': card.model_card(network, module),
+      'input.json': json.dumps(model_card.input_spec(module), indent=2) + '\n',
+      'model_card.md': model_card.model_card(network, module),
   }
   if names:
     texts['labels.csv'] = pd.DataFrame({'Name': names}).to_csv(
@@ -119,11 +119,11 @@ def _describe(folder: str, network: folder_lib.Network,
   if network.evaluation:
     texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
   for name, text in texts.items():
-    jobs.write_text(os.path.join(folder, name), text)
+    files.write_text(os.path.join(folder, name), text)
 
 
-def _write_tflite(folder: str, network: folder_lib.Network,
-                  module: module_lib.ServingModule, top_k: int,
+def _write_tflite(folder: str, network: trained_network.Network,
+                  module: signatures.ServingModule, top_k: int,
                   kinds: Sequence[str]):
   """Writes TensorFlow Lite models and says how near they come."""
   folder = os.path.join(folder, 'tflite')
@@ -158,4 +158,4 @@ def main(argv: Sequence[str]):
 
 if __name__ == '__main__':
   define_flags()
-  command.run(main, 'RUN', 'OUT')
+  cli.run(main, 'RUN', 'OUT')

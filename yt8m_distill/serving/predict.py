@@ -26,14 +26,14 @@ from absl import flags
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill import command
-from yt8m_distill import jobs
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
-from yt8m_distill.tasks import evaluation
+from yt8m_distill.evaluation import results as results_lib
 
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet')
@@ -63,10 +63,10 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   networks = ensemble.Ensemble(model, network, top_k,
                                data.parse_features(features))
   vocabulary = vocabulary or networks.vocabulary
-  names = (evaluation.read_vocabulary(vocabulary, networks.num_classes)
+  names = (results_lib.read_vocabulary(vocabulary, networks.num_classes)
            if vocabulary else ())
   joined = os.path.join(output_dir, _JOINED)
-  jobs.claim(os.path.join(output_dir, 'predict.json'), [*outputs, joined], {
+  files.claim(os.path.join(output_dir, 'predict.json'), [*outputs, joined], {
       'model': networks.versions, 'network': network, 'input_path': input_path,
       'format': format, 'top_k': top_k, 'vocabulary': vocabulary,
       'skip_corrupt_records': skip_corrupt_records,
@@ -226,4 +226,4 @@ def main(_):
 
 if __name__ == '__main__':
   _define_flags()
-  command.run(main)
+  cli.run(main)

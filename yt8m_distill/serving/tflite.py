@@ -14,9 +14,9 @@ from typing import Iterator, Sequence, Tuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import folder
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.modeling import frames as frames_lib
-from yt8m_distill.serving import module as module_lib
+from yt8m_distill.serving import signatures
 
 # float32: as trained. dynamic: weights in 8 bits. float16: weights in 16 bits.
 KINDS = ('float32', 'dynamic', 'float16')
@@ -37,7 +37,7 @@ def check(kinds: Sequence[str]):
     _litert()
 
 
-def convert(network: folder.Network, top_k: int,
+def convert(network: trained_network.Network, top_k: int,
             kinds: Sequence[str]) -> Iterator[Tuple[str, bytes]]:
   """Yields kind and content of a .tflite file for each of `kinds`.
 
@@ -50,15 +50,15 @@ def convert(network: folder.Network, top_k: int,
     ValueError: the network does not convert.
   """
   # No shape in it may depend on the data.
-  fixed = module_lib.rebuilt(network.network, network.model, static_shapes=True)
-  serving = module_lib.ServingModule(fixed, network.model, top_k)
+  fixed = signatures.rebuilt(network.network, network.model, static_shapes=True)
+  serving = signatures.ServingModule(fixed, network.model, top_k)
   function = tf.function(
       serving.serve_all_frames, autograph=False, input_signature=[
           tf.TensorSpec([1, network.model.max_frames, serving.frame_size],
                         serving.frame_dtype, 'frames'),
           tf.TensorSpec([1], tf.int32, 'num_frames')])
   with tempfile.TemporaryDirectory() as path:
-    module_lib.save(path, fixed, {'serving_default': function})
+    signatures.save(path, fixed, {'serving_default': function})
     for kind in kinds:
       converter = tf.lite.TFLiteConverter.from_saved_model(
           path, signature_keys=['serving_default'])
@@ -80,7 +80,7 @@ def convert(network: folder.Network, top_k: int,
 
 
 def largest_difference(content: bytes,
-                       module: module_lib.ServingModule) -> float:
+                       module: signatures.ServingModule) -> float:
   """Compares a .tflite with the SavedModel on videos of random frames.
 
   Args:

@@ -14,17 +14,17 @@ import tf_keras
 from official.core import base_task
 from official.core import task_factory
 from official.core import train_utils
-from yt8m_distill import losses
-from yt8m_distill import video_metrics
+from yt8m_distill.modeling import losses
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.configs import classification as config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import video_classifier
-from yt8m_distill.tasks import class_table
+from yt8m_distill.utils import class_csv
 from yt8m_distill.tasks import costs
-from yt8m_distill.tasks import evaluation
-from yt8m_distill.tasks import gather
-from yt8m_distill.tasks import restore
+from yt8m_distill.evaluation import results as results_lib
+from yt8m_distill.utils import workers
+from yt8m_distill.checkpoints import restore
 from yt8m_distill.tasks import train_step
 
 # Shown of every network while it trains, from the batch alone.
@@ -75,9 +75,9 @@ class ClassificationTask(base_task.Task):
         raise ValueError(f'losses.{field} is {getattr(params.losses, field)}: '
                          f'it must be {bound}.')
     # Asked for now, not after hours of training.
-    evaluation.Evaluation(self.prefixes, params)
-    self._class_weights = class_table.class_weights(params)
-    self._left_out = evaluation.LeftOut()
+    results_lib.Evaluation(self.prefixes, params)
+    self._class_weights = class_csv.class_weights(params)
+    self._left_out = results_lib.LeftOut()
     self._model = None
     self._costs = {}
     self._trains = False
@@ -270,7 +270,7 @@ class ClassificationTask(base_task.Task):
         # It came after the model was built: a continuous evaluation.
         restore.check(self._model, checkpoint)
         self._restored = True
-      state = evaluation.Evaluation(self.prefixes, self.task_config)
+      state = results_lib.Evaluation(self.prefixes, self.task_config)
     state.update(step_outputs)
     return state
 
@@ -279,11 +279,11 @@ class ClassificationTask(base_task.Task):
     # Once, from host to host: steps stay free of exchange, and every worker
     # has the metrics by which it takes part in saving the best checkpoint.
     aggregated_logs.left_out = self._left_out.value()
-    whole, *others = gather.objects(aggregated_logs)
+    whole, *others = workers.objects(aggregated_logs)
     for share in others:
       whole.merge(share)
     results = whole.result()
-    if self.logging_dir and gather.is_chief():
+    if self.logging_dir and workers.is_chief():
       whole.write(self.logging_dir, results,
                   int(orbit.utils.get_value(global_step)), self._costs)
     return {**results, self._left_out.name: whole.left_out.total}

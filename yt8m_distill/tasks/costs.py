@@ -4,7 +4,7 @@ from typing import Dict, Iterable
 
 from absl import logging
 
-from yt8m_distill import selection
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 
@@ -25,7 +25,7 @@ def count(networks: Iterable[video_classifier.VideoClassifier],
   for network in networks:
     frames = getattr(params, network.name).frames
     costs[network.name] = cost = {
-        'frames': selection.max_selected(frames, params.max_frames),
+        'frames': frame_selection.max_selected(frames, params.max_frames),
         'flops': network.flops(),
         'parameters': network.count_params(),
     }

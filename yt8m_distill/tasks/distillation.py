@@ -14,15 +14,15 @@ from typing import Dict, List
 import tensorflow as tf
 
 from official.core import task_factory
-from yt8m_distill import losses
-from yt8m_distill import video_metrics
+from yt8m_distill.modeling import losses
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import classification
-from yt8m_distill.tasks import restore
-from yt8m_distill.tasks import runs
+from yt8m_distill.checkpoints import restore
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.tasks import weight_schedule
 
 
@@ -87,8 +87,8 @@ class DistillationTask(classification.ClassificationTask):
     """Raises where a run has no teacher, or had another training; early."""
     task, checkpoint = self.task_config, self._run_checkpoint()
     if checkpoint:
-      path = runs.params_path(checkpoint)
-      before = path and runs.read_params(path).task.training
+      path = run_dir.params_path(checkpoint)
+      before = path and run_dir.read_params(path).task.training
       if path and before != task.training:
         raise ValueError(
             f'task.training is {task.training!r}, but the run in '
@@ -111,7 +111,7 @@ class DistillationTask(classification.ClassificationTask):
           self.task_config.model, source))
 
   def start_from(self, model, source):
-    checkpoint = runs.checkpoint(source)
+    checkpoint = run_dir.checkpoint(source)
     restore.check_config(self.task_config.model, checkpoint)
     restore.restore_model(model, checkpoint)
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from official.vision.modeling.backbones import factory
-from yt8m_distill.modeling import frame_norm
+from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
 
 _POOLINGS = ('max', 'average')
@@ -70,11 +70,11 @@ class Dbof(tf_keras.Model):
       return tf_keras.layers.Dense(units, use_bias=False, name=name,
                                    kernel_regularizer=regularizer)
 
-    self.input_norm = frame_norm.FrameNorm(name='input_norm')
+    self.input_norm = masked_batch_norm.FrameNorm(name='input_norm')
     self.clusters = dense('clusters', clusters)
-    self.cluster_norm = frame_norm.FrameNorm(name='cluster_norm')
+    self.cluster_norm = masked_batch_norm.FrameNorm(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
-    self.hidden_norm = frame_norm.FrameNorm(name='hidden_norm')
+    self.hidden_norm = masked_batch_norm.FrameNorm(name='hidden_norm')
     for layer, shape in ((self.input_norm, [None, frames, features]),
                          (self.clusters, [None, frames, features]),
                          (self.cluster_norm, [None, frames, clusters]),

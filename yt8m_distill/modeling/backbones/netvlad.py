@@ -16,7 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from official.vision.modeling.backbones import factory
-from yt8m_distill.modeling import frame_norm
+from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 
 
@@ -33,7 +33,7 @@ class NetVladPool(tf_keras.layers.Layer):
     """
     super().__init__(**kwargs)
     self._clusters = clusters
-    self.norm = frame_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.FrameNorm(name='norm')
 
   def build(self, input_shape):
     features = input_shape[-1]
@@ -97,7 +97,7 @@ class NetVlad(vlad.VladBackbone):
         lambda share, name: NetVladPool(clusters // share, name=name),
         use_bias=True, kernel_regularizer=kernel_regularizer, options={},
         **kwargs)
-    self.norm = frame_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.FrameNorm(name='norm')
     with tf.name_scope('norm'):
       self.norm.build(input_specs['frames'].shape)
     self.built = True

@@ -24,8 +24,8 @@ import tensorflow as tf
 import tf_keras
 
 from official.vision.modeling.backbones import factory
-from yt8m_distill import noise
-from yt8m_distill.modeling import frame_norm
+from yt8m_distill.utils import per_video_random
+from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 
 _SALT = 3  # of the noise
@@ -50,8 +50,8 @@ class NextVladPool(tf_keras.layers.Layer):
     self._clusters = clusters
     self._groups = groups
     self._expansion = expansion
-    self.assign_norm = frame_norm.FrameNorm(name='assign_norm')
-    self.norm = frame_norm.FrameNorm(name='norm')
+    self.assign_norm = masked_batch_norm.FrameNorm(name='assign_norm')
+    self.norm = masked_batch_norm.FrameNorm(name='norm')
 
   def build(self, input_shape):
     """Creates the variables for frames [B, T, D].
@@ -174,7 +174,7 @@ class NextVlad(vlad.VladBackbone):
       self._scale = np.concatenate([
           np.sqrt(np.asarray(eigenvalues) + _WHITENING_EPSILON),
           np.ones(rest)]).astype(np.float32)
-    self.norm = frame_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.FrameNorm(name='norm')
     with tf.name_scope('norm'):
       self.norm.build([None, hidden])
     self.built = True
@@ -187,7 +187,7 @@ class NextVlad(vlad.VladBackbone):
     descriptor = self.describe(
         frames, tf.sequence_mask(num_frames, frames.shape[1]), training)
     if training and self._dropout:
-      descriptor = noise.dropout(
+      descriptor = per_video_random.dropout(
           descriptor, inputs.get('seed'), self._dropout, _SALT)
     return {'representation': self.norm(
         self.projection(descriptor), num_frames > 0, training=training)}

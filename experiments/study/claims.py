@@ -1,0 +1,97 @@
+"""Does an order of scores hold? Differences of runs of the same seed.
+
+A claim 'A > B' is looked at in each column that both have (a label without the
+column axis, a skyline, stands beside every column). With n seeds whose
+differences have the mean d it holds where a one-sided t-test at 5% finds d
+above 0, does not where one finds it below 0, and is undecided else, or where
+there are fewer than two seeds.
+"""
+
+from typing import Iterator, Sequence, Tuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from experiments.study import config
+from experiments.study import results
+
+_LEVEL = 0.05
+
+
+def verdict(differences: Sequence[float]) -> str:
+  """Returns holds, does not hold, or undecided."""
+  n = len(differences)
+  mean = np.mean(differences) if n else 0.0
+  if n < 2 or not mean:
+    return 'undecided'
+  error = np.std(differences, ddof=1) / np.sqrt(n)
+  if abs(mean) <= stats.t.ppf(1 - _LEVEL, n - 1) * error:
+    return 'undecided'
+  return 'holds' if mean > 0 else 'does not hold'
+
+
+# A label in a column.
+_Place = Tuple[str, str]
+
+
+def pairs(study: config.Study,
+          runs: pd.DataFrame) -> Iterator[Tuple[str, _Place, _Place]]:
+  """Yields what is compared, once: the claim, the higher place, the lower."""
+  columns = {label: results.columns(rows)
+             for label, rows in runs.groupby('label')}
+
+  def place(label, column):
+    own = columns.get(label, [])
+    return next(((label, where) for where in (column, results.NO_COLUMN)
+                 if where in own), None)
+
+  seen = set()
+  for chain in study.claims:
+    labels = chain.split(' > ')
+    for high, low in zip(labels, labels[1:]):
+      for column in results.columns(runs):
+        pair = place(high, column), place(low, column)
+        if all(pair) and column in (
+            pair[0][1], pair[1][1]) and pair not in seen:
+          seen.add(pair)
+          where = f', {study.columns}={column}' if column else ''
+          yield (f'{high} > {low}{where}', *pair)
+  for label in dict.fromkeys(study.rises):
+    values = columns.get(label, [])
+    for less, more in zip(values, values[1:]):
+      yield (f'{label}: {study.columns}={more} > {study.columns}={less}',
+             (label, more), (label, less))
+
+
+def check(study: config.Study, runs: pd.DataFrame,
+          reference: pd.DataFrame) -> pd.DataFrame:
+  """Returns a row per claim and score (gap, map).
+
+  Args:
+    study: whose claims these are.
+    runs: of results.learners().
+    reference: of results.reference().
+
+  Returns:
+    Columns claim, score, difference (mean over seeds), std, n, verdict, and
+    published: the difference in the reference, NaN where it lacks one.
+  """
+  scores = runs.set_index(
+      ['label', 'column', 'seed'])[['gap', 'map']].sort_index()
+  rows = []
+  for claim, high, low in pairs(study, runs):
+    # Seeds that only one of them has are left out.
+    differences = (scores.loc[high] - scores.loc[low]).dropna()
+    if differences.empty:
+      continue
+    for score in ('gap', 'map'):
+      published = np.nan
+      if high in reference.index and low in reference.index:
+        published = reference.loc[high, score] - reference.loc[low, score]
+      rows.append({
+          'claim': claim, 'score': score,
+          'difference': differences[score].mean(),
+          'std': differences[score].std(), 'n': len(differences),
+          'verdict': verdict(differences[score]), 'published': published})
+  return pd.DataFrame(rows)

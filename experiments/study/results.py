@@ -1,0 +1,138 @@
+"""Scores of the finished runs of a study, and their spread over seeds."""
+
+import os
+from typing import Dict, Sequence
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from yt8m_distill.utils import files
+from experiments.study import config
+from experiments.study import runner
+from yt8m_distill.evaluation import results as results_lib
+
+# Where `columns` names no axis of a run.
+NO_COLUMN = ''
+
+
+def collect(study: config.Study, output_dir: str) -> pd.DataFrame:
+  """Returns a row per finished run and network.
+
+  Columns are name, group, label, column (the value of the study's column axis),
+  one per axis, seed, network, the scores, flops (per video), parameters,
+  frames, seconds (of the process that finished the run) and steps.
+  """
+  axes = list(dict.fromkeys(axis for run in study.runs for axis in run.axes))
+  rows = []
+  for run in study.runs:
+    place = runner.folder(output_dir, run.name)
+    end = runner.finished(place)
+    if not end:
+      continue
+    results = results_lib.read(place)
+    for network, values in results_lib.networks(results).items():
+      rows.append({
+          'name': run.name, 'group': run.group, 'label': run.label,
+          'column': run.axes.get(study.columns, NO_COLUMN),
+          **{axis: run.axes.get(axis, '') for axis in axes},
+          'seed': run.seed, 'network': network,
+          **{key: values[key] for key in (
+              *results_lib.SCORES, 'flops', 'parameters', 'frames')},
+          'seconds': end['seconds'], 'steps': results['step']})
+  return pd.DataFrame(rows)
+
+
+def learners(runs: pd.DataFrame) -> pd.DataFrame:
+  """Of collect(), the networks that are compared: all but teachers."""
+  return runs[runs['network'] != 'teacher']
+
+
+def summarize(runs: pd.DataFrame) -> pd.DataFrame:
+  """Returns a row per label, column and network, in the order of the runs.
+
+  Columns are group, label, column, network, flops, parameters, frames, n, the
+  number of seeds, and of each score KEY_mean, KEY_std (with n - 1; NaN of one
+  seed), KEY_min and KEY_max; and seconds, their mean.
+  """
+  spread = {f'{key}_{kind}': (key, kind) for key in results_lib.SCORES
+            for kind in ('mean', 'std', 'min', 'max')}
+  return runs.groupby(
+      ['group', 'label', 'column', 'network'], sort=False).agg(
+          flops=('flops', 'first'), parameters=('parameters', 'first'),
+          frames=('frames', 'first'), n=('seed', 'count'), **spread,
+          seconds=('seconds', 'mean')).reset_index()
+
+
+def columns(runs: pd.DataFrame) -> Sequence[str]:
+  """Values of the column axis: numbers in order, the rest; NO_COLUMN last."""
+  def order(value):
+    number = pd.to_numeric(value, errors='coerce')
+    return value == NO_COLUMN, np.nan_to_num(number, nan=np.inf)
+  return sorted(runs['column'].unique(), key=order)
+
+
+def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:
+  """Returns positives and average_precision of each class, mean over runs.
+
+  Args:
+    runs: rows of collect(), of one label and column.
+    output_dir: of the study.
+  """
+  tables = []
+  for row in runs.itertuples():
+    path = os.path.join(runner.folder(output_dir, row.name), 'per_class.csv')
+    with tf.io.gfile.GFile(path) as file:
+      table = pd.read_csv(file, keep_default_na=False)
+    tables.append(pd.DataFrame({
+        'positives': table['positives'],
+        'average_precision': table[
+            f'{results_lib.key_prefix(row.network)}average_precision']}))
+  return pd.concat(tables).groupby(level=0).mean()
+
+
+def reference(study: config.Study) -> pd.DataFrame:
+  """Returns the published gap and map, by label and column.
+
+  Lines of the file that begin with # are comments.
+
+  Raises:
+    ValueError: the file lacks a column, gives a score that is no number, or
+      gives the scores of a label and column twice.
+  """
+  names = ['label', *filter(None, [study.columns]), 'gap', 'map']
+  if not study.reference:
+    table = pd.DataFrame(columns=names)
+  else:
+    with tf.io.gfile.GFile(study.reference) as file:
+      table = pd.read_csv(file, comment='#', keep_default_na=False, dtype={
+          'label': str, study.columns: str})
+    if not set(names) <= set(table.columns):
+      raise ValueError(f'{study.reference} has the columns '
+                       f'{list(table.columns)}: it needs {", ".join(names)}.')
+  for key in ('gap', 'map'):
+    numbers = pd.to_numeric(table[key], errors='coerce')
+    for row in table[numbers.isna()].to_dict('records'):
+      raise ValueError(f'{study.reference}: {key} of {row["label"]!r} is '
+                       f'{row[key]!r}: give a number.')
+    table[key] = numbers
+  if study.columns:
+    table = table.rename(columns={study.columns: 'column'})
+  else:
+    table['column'] = NO_COLUMN
+  table = table.set_index(['label', 'column'])[['gap', 'map']]
+  for place in table.index[table.index.duplicated()]:
+    raise ValueError(f'{study.reference} has two lines of '
+                     f'{" ".join(filter(None, place))!r}: keep one.')
+  return table
+
+
+def write(tables: Dict[str, pd.DataFrame], output_dir: str):
+  """Writes each table as NAME.csv and NAME.parquet."""
+  for name, table in tables.items():
+    path = os.path.join(output_dir, name)
+    files.write_text(f'{path}.csv', table.to_csv(index=False))
+    with tf.io.gfile.GFile(f'{path}.parquet.partial', 'wb') as file:
+      file.write(table.to_parquet(index=False))
+    tf.io.gfile.rename(f'{path}.parquet.partial', f'{path}.parquet',
+                       overwrite=True)

@@ -1,0 +1,211 @@
+"""Runs the driver once for each run of a study, several at once.
+
+A run is a process of its own. It leaves, beside what the driver does, in its
+folder: study.json, what the study asked for; log, all output; finished.json,
+once it is complete. A run that was stopped goes on where it was, as the driver
+does.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+from multiprocessing import connection
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Dict, List, Optional, Sequence
+
+from absl import flags
+from absl import logging
+import tensorflow as tf
+import tqdm
+
+from official.common import flags as tfm_flags
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
+from yt8m_distill import train
+from yt8m_distill.utils import parallel
+from experiments.study import expansion
+
+# Forking a process that runs TensorFlow is unsafe, and spawning imports it once
+# per process; a fork server imports it once and never runs it.
+_context = multiprocessing.get_context('forkserver')
+_context.set_forkserver_preload([__name__])
+
+_REFRESH = 10.0  # seconds between two looks at the progress bar
+
+
+def folder(output_dir: str, run_name: str) -> str:
+  return os.path.join(output_dir, run_name)
+
+
+def _read_json(path: str) -> Optional[Dict[str, Any]]:
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
+
+
+def finished(run_folder: str) -> Optional[Dict[str, Any]]:
+  """Returns the finished.json of a run: its seconds; None before its end."""
+  return _read_json(os.path.join(run_folder, 'finished.json'))
+
+
+def _specification(run: expansion.Run) -> Dict[str, Any]:
+  """What a run's results depend on, not how it is called; as JSON has it."""
+  values = dataclasses.asdict(run)
+  for name in ('label', 'axes', 'group', 'name'):
+    del values[name]
+  return json.loads(json.dumps(values))
+
+
+def prepare(runs: Sequence[expansion.Run], output_dir: str):
+  """Writes study.json into the folder of each run.
+
+  Raises:
+    ValueError: folders hold runs that were asked for with other settings;
+      nothing is written then.
+  """
+  new, changed = {}, []
+  for run in runs:
+    path = os.path.join(folder(output_dir, run.name), 'study.json')
+    kept, wanted = _read_json(path), _specification(run)
+    if kept is None:
+      new[path] = wanted
+    elif kept != wanted:
+      changed.append(f'{run.name}: ' + ', '.join(
+          f'{key} from {kept.get(key)} to {wanted[key]}'
+          for key in wanted if kept.get(key) != wanted[key]))
+  if changed:
+    raise ValueError(
+        f'{len(changed)} runs in {output_dir} were begun with other settings. '
+        'Name another --output_dir, or delete their folders. Changed are\n' +
+        '\n'.join(changed))
+  for path, wanted in new.items():
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    files.write_text(path, json.dumps(wanted, indent=2) + '\n')
+
+
+def arguments(run: expansion.Run, output_dir: str) -> List[str]:
+  """Returns the flags of the driver."""
+  gin_params = list(run.gin_params)
+  if run.needs:
+    gin_params.append(
+        f'yt8m_distill.teacher_checkpoint={folder(output_dir, run.needs)!r}')
+  return [f'--experiment={run.experiment}', '--mode=train_and_eval',
+          f'--model_dir={folder(output_dir, run.name)}',
+          *(f'--gin_file={path}' for path in run.gin_file),
+          *(f'--gin_params={binding}' for binding in gin_params),
+          f'--params_override={json.dumps(run.overrides)}']
+
+
+def _train(driver_arguments: Sequence[str]):
+  """Runs the driver as a command line would."""
+  tfm_flags.define_flags()
+  flags.FLAGS(['study', *driver_arguments])
+  logging.set_verbosity(logging.INFO)
+  train.run(flags.FLAGS)
+
+
+def _end_with_parent():
+  """Ends this process where the study's own was killed."""
+  multiprocessing.parent_process().join()
+  os._exit(1)
+
+
+def _work(run: expansion.Run, output_dir: str, threads: int):
+  """One run, in a process of its own."""
+  place = folder(output_dir, run.name)
+  with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
+    for stream in (sys.stdout, sys.stderr):
+      stream.flush()
+      os.dup2(log.fileno(), stream.fileno())
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+  # Several runs may share a GPU.
+  os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
+  tf.config.threading.set_intra_op_parallelism_threads(threads)
+  tf.config.threading.set_inter_op_parallelism_threads(threads)
+  start = time.monotonic()
+  try:
+    _train(arguments(run, output_dir))
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    traceback.print_exc()
+    print(f'{type(error).__name__}: '
+          f'{" ".join(cli.message(error).split())}', file=sys.stderr)
+    sys.exit(1)
+  files.write_text(
+      os.path.join(place, 'finished.json'),
+      json.dumps({'seconds': time.monotonic() - start}) + '\n')
+
+
+def _reason(place: str, exit_code: int) -> str:
+  """Why a run ended: the last line of its log, or the signal."""
+  if exit_code < 0:
+    return f'ended by signal {-exit_code}'
+  if not os.path.exists(os.path.join(place, 'log')):  # It did not even start.
+    return f'ended with status {exit_code}'
+  with open(os.path.join(place, 'log'), encoding='utf-8',
+            errors='replace') as log:
+    lines = [line.strip() for line in log if line.strip()]
+  return lines[-1] if lines else f'ended with status {exit_code}'
+
+
+def execute(runs: Sequence[expansion.Run], output_dir: str,
+            workers: int) -> Dict[str, str]:
+  """Runs what is not finished yet, in the order given.
+
+  Args:
+    runs: of a study; those that others need are among them.
+    output_dir: of their folders.
+    workers: runs at once.
+
+  Returns:
+    Why a run failed, by its name; those that need it are among them.
+
+  Raises:
+    ValueError: as of prepare().
+  """
+  if workers < 1:
+    raise ValueError(f'--workers is {workers}: give at least 1.')
+  prepare(runs, output_dir)
+  done = {run.name for run in runs if finished(folder(output_dir, run.name))}
+  left = [run for run in runs if run.name not in done]
+  # Those that others wait for come first.
+  needed = {run.needs for run in left}
+  left.sort(key=lambda run: run.name not in needed)
+  threads = max(1, parallel.cores() // workers)
+  failed, running = {}, {}
+  with tqdm.tqdm(total=len(runs), initial=len(done), unit='run',
+                 smoothing=0) as bar:
+    try:
+      while left or running:
+        ready = [run for run in left if not run.needs or run.needs in done]
+        for run in ready[:workers - len(running)]:
+          process = _context.Process(target=_work,
+                                     args=(run, output_dir, threads))
+          process.start()
+          running[process.sentinel] = run, process
+          left.remove(run)
+        bar.set_postfix_str(', '.join(run.name for run, _ in running.values()))
+        for sentinel in connection.wait(list(running), _REFRESH):
+          run, process = running.pop(sentinel)
+          process.join()
+          place = folder(output_dir, run.name)
+          if process.exitcode:
+            failed[run.name] = _reason(place, process.exitcode)
+            bar.write(f'{run.name} failed: {failed[run.name]}')
+          else:
+            done.add(run.name)
+          bar.update()
+        for run in [run for run in left if run.needs in failed]:
+          failed[run.name] = f'needs {run.needs}, which failed'
+          left.remove(run)
+          bar.update()
+    finally:
+      for _, process in running.values():
+        process.terminate()
+      for _, process in running.values():
+        process.join()
+  return failed

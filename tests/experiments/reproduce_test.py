@@ -1,0 +1,105 @@
+"""experiments/reproduce.sh: killed in its fourth stage, it goes on there."""
+
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from yt8m_distill.checkpoints import extract_student
+
+_SIZES = {
+    'task': {'model': {'features': [{'name': 'rgb', 'size': 8},
+                                    {'name': 'audio', 'size': 4}]}},
+    'trainer': {'steps_per_loop': 2, 'summary_interval': 2,
+                'checkpoint_interval': 2},
+    'runtime': {'run_eagerly': True},  # Spares the tracing of graphs.
+}
+_MACROS = dict(EVERY_N=5, STUDENT_CHUNKS=2, TEACHER_CHUNKS=5, NUM_CELLS=4,
+               NUM_LAYERS=1, MAX_FRAMES=20, NUM_CLASSES=12, BATCH_SIZE=5,
+               TRAIN_STEPS=6)
+
+
+def _run(folder, *flags, **environment):
+  """Runs the script to its end; returns the process."""
+  sizes = folder / 'sizes.yaml'
+  sizes.write_text(json.dumps(_SIZES))
+  return subprocess.run(
+      ['bash', tiny.ROOT / 'experiments' / 'reproduce.sh', folder / 'out',
+       f'--config_file={sizes}',
+       *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
+       *flags],
+      env={**tiny.script_environment(), 'DATA': str(folder), **environment},
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+      start_new_session=True)
+
+
+def _killing_environment(folder, checkpoint):
+  """A complete environment whose Python kills the script as it trains.
+
+  Args:
+    folder: of the environment; is made.
+    checkpoint: as of `tiny.killed_driver`.
+
+  Returns:
+    The folder.
+  """
+  python = folder / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  program = shlex.quote(tiny.killed_driver(checkpoint, '0'))
+  python.write_text(f"""#!/usr/bin/env bash
+[ "$1 $2" = '-m yt8m_distill.train' ] || exit 1
+exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
+""")
+  python.chmod(0o755)
+  shutil.copy(pathlib.Path(sys.prefix) / '.complete', folder)
+  return str(folder)
+
+
+def _starts(folder):
+  """Steps at which the driver began to train, per stage that trained."""
+  log = (folder / 'out' / 'log').read_text()
+  return [int(step) for step in re.findall(
+      r'train \| step: +(\d+) \| training until', log)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (pathlib.Path(sys.prefix) / '.complete').exists(),
+    reason='not in an environment of experiments/environment.sh')
+def test_killed_stage_goes_on_where_it_was(tmp_path):
+  tiny.write_records(tmp_path / 'train.tfrecord', 20)
+  tiny.write_records(tmp_path / 'validate.tfrecord', 9, seed=1)
+  # The first three stages, without a process for each.
+  out = tmp_path / 'out'
+  tiny.drive('train_and_eval', out / 'distilled', tmp_path / 'train.tfrecord')
+  extract_student.extract(str(out / 'distilled'), str(out / 'student'))
+  for stage in ('train', 'validate', 'convert'):
+    (out / f'{stage}.complete').touch()
+  first = _run(tmp_path, VENV=_killing_environment(
+      tmp_path / 'venv', out / 'finetuned' / 'ckpt-2'))
+  assert first.returncode == -signal.SIGKILL, first.stdout
+  assert not (out / 'finetune.complete').exists()
+  assert _starts(tmp_path) == [0]
+
+  second = _run(tmp_path)
+  assert second.returncode == 0, second.stdout
+  lines = second.stdout.splitlines()
+  for line in ('1/5 Training teacher and student: complete',
+               '2/5 Validating both: complete',
+               '3/5 Taking the student out: complete'):
+    assert line in lines
+  assert _starts(tmp_path) == [0, 2, 0]  # The last is the network alone.
+  rows = [line.split('|')[1].strip() for line in lines if line.startswith('| ')]
+  assert rows == ['network', 'distilled: teacher', 'distilled: student',
+                  'finetuned', 'alone', 'class frequency']
+
+  other = _run(tmp_path, '--gin_params=LEARNING_RATE=1')
+  assert 'name another OUT' in other.stdout
+  assert other.returncode == 2

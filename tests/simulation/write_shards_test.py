@@ -1,0 +1,221 @@
+"""Shards of simulated videos: format, order, sources and errors."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import simulated
+import tensorflow as tf
+
+from yt8m_distill.simulation import write_shards
+from yt8m_distill.simulation import frames as frames_lib
+from yt8m_distill.simulation import video_level as video_level_lib
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_SMALL = dict(num_classes=12, rgb_size=24, audio_size=8)
+
+
+@pytest.fixture(name='video_level')
+def _video_level(tmp_path):
+  """Writes small video-level records; returns a function that changes one."""
+
+  def write(name='records', **changes):
+    rng = np.random.default_rng(3)
+    path = tmp_path / f'{name}.tfrecord'
+    with tf.io.TFRecordWriter(str(path)) as writer:
+      for number in range(6):
+        values = {'id': b'%s%d' % (name.encode(), number),
+                  'labels': [number % 3, 5],
+                  'mean_rgb': rng.uniform(-1, 1, 24),
+                  'mean_audio': rng.uniform(-1, 1, 8)}
+        values.update(changes if number == 4 else {})
+        example = tf.train.Example()
+        for key, value in values.items():
+          feature = example.features.feature[key]
+          if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+          elif key == 'labels':
+            feature.int64_list.value.extend(value)
+          else:
+            feature.float_list.value.extend(value)
+        writer.write(example.SerializeToString())
+    return str(tmp_path / '*.tfrecord')
+
+  return write
+
+
+def test_shards_have_the_official_format(tmp_path):
+  paths = write_shards.simulate(
+      str(tmp_path / 'new'), 'train', 7, 3, num_classes=12, processes=1)
+  names = [f'train000{shard}.tfrecord' for shard in range(3)]
+  assert [pathlib.Path(path).name for path in paths] == names
+  assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == names
+  shards = [simulated.parse(path) for path in paths]
+  assert [len(shard) for shard in shards] == [3, 3, 1]
+  videos = sum(shards, [])
+  assert len({video_id for video_id, *_ in videos}) == 7
+  for video_id, labels, rgb, audio in videos:
+    assert video_id
+    assert 1 <= len(labels) == len(set(labels))
+    assert 0 <= labels.min() and labels.max() < 12
+    assert 120 <= len(rgb) <= 300
+    assert rgb.shape[1] == 1024 and audio.shape == (len(rgb), 128)
+
+
+def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
+  def write(name, split='train', seed=4, processes=1):
+    paths = write_shards.simulate(str(tmp_path / name), split, 6, 3, seed=seed,
+                              processes=processes, **_SMALL)
+    return [pathlib.Path(path).read_bytes() for path in paths]
+
+  first, second = write('one')
+  assert first != second
+  assert write('two', processes=2) == [first, second]
+  assert not {first, second} & set(write('three', seed=5))
+  write('one', split='validate')
+  frames = [[rgb.tobytes() for path in sorted((tmp_path / 'one').glob(glob))
+             for _, _, rgb, _ in simulated.parse(path)]
+            for glob in ('t*', 'v*')]
+  assert len(frames[0]) == len(frames[1]) == 6
+  assert not set(frames[0]) & set(frames[1])
+
+
+def test_splits_of_one_seed_share_their_classes(tmp_path):
+  def label_means(split, seed):
+    path, = write_shards.simulate(str(tmp_path / f'{seed}'), split, 150, seed=seed,
+                              num_classes=4, rgb_size=64, audio_size=16)
+    sums = np.zeros((4, 64))
+    for _, labels, rgb, _ in simulated.parse(path):
+      sums[labels] += simulated.floats(rgb).mean(0)
+    sums -= sums.mean(0)
+    return sums / np.linalg.norm(sums)
+
+  train = label_means('train', 1)
+  assert np.sum(train * label_means('validate', 1)) > 0.8
+  assert np.sum(train * label_means('train', 2)) < 0.5
+
+
+def test_video_level_records_become_videos(tmp_path, video_level):
+  pattern = video_level('a')
+  video_level('b')
+  for processes, name in ((1, 'one'), (2, 'two')):
+    write_shards.simulate(str(tmp_path / name), 'x', 10, 4, video_level=pattern,
+                      processes=processes, **_SMALL)
+  paths = sorted((tmp_path / 'one').iterdir())
+  assert [path.read_bytes() for path in paths] == [
+      path.read_bytes() for path in sorted((tmp_path / 'two').iterdir())]
+  shards = [simulated.parse(path) for path in paths]
+  assert [len(shard) for shard in shards] == [4, 4, 2]
+  assert [video_id for shard in shards for video_id, *_ in shard] == [
+      b'a%d' % number for number in range(6)
+  ] + [b'b%d' % number for number in range(4)]
+  everything = write_shards.simulate(
+      str(tmp_path / 'all'), 'x', video_level=pattern, **_SMALL)
+  assert sum(len(simulated.parse(path)) for path in everything) == 12
+  listed = write_shards.simulate(
+      str(tmp_path / 'range'), 'x',
+      video_level=pattern.replace('*', '{a..b}'), **_SMALL)
+  assert [pathlib.Path(path).read_bytes() for path in listed] == [
+      pathlib.Path(path).read_bytes() for path in everything]
+
+
+def test_real_video_level_records_keep_labels_and_means(tmp_path):
+  pattern = simulated.real('2/video/validate/validate00*.tfrecord')
+  path, = write_shards.simulate(str(tmp_path), 'validate', 120, 120,
+                            video_level=pattern)
+  videos = simulated.parse(path)
+  assert len(videos) == 120
+  world, files = video_level_lib.read_world(
+      sorted(tf.io.gfile.glob(pattern)), 120, 3862, 1024, 128)
+  stds = []
+  for record, (video_id, labels, rgb, audio) in zip(
+      video_level_lib.read_records(world, files, 0), videos):
+    assert video_id == record.video_id
+    assert list(labels) == list(record.labels)
+    frames = simulated.floats(np.concatenate([rgb, audio], axis=1))
+    np.testing.assert_allclose(frames.mean(0), record.mean, atol=0.01)
+    stds.append(frames[:, :1024].std(1).mean())
+  assert np.mean(stds) == pytest.approx(1.0, abs=0.03)
+
+
+def test_2017_records_name_their_video_id(tmp_path):
+  pattern = simulated.real('1/video_level/validatea0.tfrecord')
+  path, = write_shards.simulate(str(tmp_path), 'x', 3, video_level=pattern,
+                            num_classes=4716)
+  assert [len(video_id) for video_id, *_ in simulated.parse(path)] == [11] * 3
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(num_videos=0), 'num_videos is 0: give at least 1'),
+    (dict(num_videos=-2), 'num_videos is -2'),
+    (dict(videos_per_shard=0), 'videos_per_shard is 0'),
+    (dict(num_classes=1), 'num_classes is 1'),
+    (dict(seed=-1), 'seed is -1'),
+    (dict(rgb_size=0), 'rgb_size is 0'),
+    (dict(min_frames=9), 'min_frames is 9'),
+    (dict(min_frames=50, max_frames=40), 'max_frames is 40: give at least 50'),
+    (dict(split='a/b'), "split is 'a/b'"),
+    (dict(video_level='/nowhere/*'),
+     r"video_level is '/nowhere/\*': no file matches"),
+])
+def test_bad_arguments_are_named(tmp_path, changes, message):
+  arguments = {'split': 'train', 'num_videos': 2, **_SMALL, **changes}
+  with pytest.raises(ValueError, match=message):
+    write_shards.simulate(str(tmp_path), **arguments)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(mean_rgb=[]), "mean_rgb of record b'bad4' of .* 0 floats .* of 24"),
+    (dict(mean_audio=[0.] * 9), 'mean_audio of .* has 9 floats'),
+    (dict(mean_rgb=[2.1] * 24), 'outside the range of the quantiser'),
+    (dict(mean_rgb=[np.nan] * 24), 'outside the range of the quantiser'),
+    (dict(labels=[]), "labels of record b'bad4' .* missing: take the train"),
+    (dict(labels=[3, 12]), r'are \[3, 12\], not all in 0 to 11'),
+    (dict(labels=[-1]), r'are \[-1\], not all in 0 to 11'),
+    (dict(id=b''), 'neither id nor video_id'),
+])
+def test_bad_records_are_named(tmp_path, video_level, changes, message):
+  with pytest.raises(ValueError, match=message):
+    write_shards.simulate(str(tmp_path / 'new'), 'x',
+                      video_level=video_level('bad', **changes), **_SMALL)
+  assert not (tmp_path / 'new').exists()
+
+
+def test_damaged_and_empty_files_are_named(tmp_path):
+  path = tmp_path / 'records'
+  for content, message in ((b'', 'no record in .*records'),
+                           (b'text' * 20, 'records is damaged')):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+      write_shards.simulate(str(tmp_path), 'x', video_level=str(path), **_SMALL)
+
+
+def test_shards_are_never_overwritten(tmp_path):
+  path = tmp_path / 'train0003.tfrecord'
+  path.write_bytes(b'kept')
+  with pytest.raises(FileExistsError, match='train0003.tfrecord exists'):
+    write_shards.simulate(str(tmp_path), 'train', 2, **_SMALL)
+  assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b'kept'
+  write_shards.simulate(str(tmp_path), 'validate', 2, **_SMALL)
+
+
+def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
+  def fail(*unused):
+    raise RuntimeError('no frames')
+
+  monkeypatch.setattr(frames_lib, 'simulate_frames', fail)
+  with pytest.raises(RuntimeError, match='no frames'):
+    write_shards.simulate(str(tmp_path), 'train', 2, **_SMALL)
+  assert not list(tmp_path.glob('*.tfrecord'))
+
+
+def test_command_line(tmp_path):
+  subprocess.run(
+      [sys.executable, '-m', write_shards.__name__, f'--output_dir={tmp_path}',
+       '--split=test', '--num_videos=3', '--num_classes=5', '--seed=2',
+       '--videos_per_shard=2'], cwd=_ROOT, check=True)
+  assert [len(simulated.parse(path))
+          for path in sorted(tmp_path.iterdir())] == [2, 1]

@@ -1,0 +1,1 @@
+"""Metrics, results, baseline and report."""

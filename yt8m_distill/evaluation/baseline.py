@@ -1,0 +1,102 @@
+"""The class-frequency baseline: every video gets the training frequencies.
+
+What a network scores above it, it has learned from the frames.
+"""
+
+import itertools
+import json
+import os
+from typing import Any, Dict, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from yt8m_distill.utils import files
+from yt8m_distill.evaluation import metrics
+from yt8m_distill.evaluation import video_metrics
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import pipeline
+from yt8m_distill.dataloaders import reader
+from yt8m_distill.dataloaders import shards
+
+# Labels alone are needed: one frame is decoded of each video.
+_BATCH = 500
+# They tell the frequencies of all but the rarest classes.
+MAX_TRAIN_VIDEOS = 200_000
+
+
+def _labels(model, data) -> Iterator[np.ndarray]:
+  """Yields batches of labels bool [B, V], each record once, in order."""
+  one_frame = model_config.FrameSelection(
+      type='uniform',
+      uniform=model_config.UniformFrames(every_n=model.max_frames))
+  params = data.replace(
+      is_training=False, drop_remainder=False, global_batch_size=_BATCH,
+      enable_tf_data_service=False, cache=False, bagging_seed=-1)
+  dataset = pipeline.build(params, reader.FrameReader(
+      model.features, model.max_frames, model.num_classes, one_frame))
+  dataset = dataset.map(lambda inputs, labels: labels)
+  with tqdm.tqdm(desc='Reading labels', unit='video', disable=None) as bar:
+    for labels in dataset.as_numpy_iterator():
+      yield labels
+      bar.update(len(labels))
+
+
+def class_frequency(task) -> Dict[str, float]:
+  """Scores the baseline on the validation set.
+
+  Frequencies are counted over the first MAX_TRAIN_VIDEOS of the training set.
+
+  Args:
+    task: a `configs.classification.VideoTask`.
+
+  Returns:
+    gap, map, hit_at_one and perr, and train_videos, how many were counted.
+  """
+  model = task.model
+  counts, videos = np.zeros(model.num_classes, np.int64), 0
+  for labels in itertools.islice(_labels(model, task.train_data),
+                                 MAX_TRAIN_VIDEOS // _BATCH):
+    counts += labels.sum(axis=0)
+    videos += len(labels)
+  frequencies = tf.constant(counts / videos, tf.float32)
+
+  scores = metrics.GlobalMetrics(model.num_classes,
+                                 task.evaluation.empty_classes)
+
+  @tf.function(autograph=False)
+  def score(labels):
+    predictions = tf.broadcast_to(frequencies, tf.shape(labels))
+    return video_metrics.compute(predictions, labels, task.evaluation.top_k)
+
+  for labels in _labels(model, task.validation_data):
+    scores.update(positives=labels.sum(axis=0), **score(tf.constant(labels)))
+  return {**scores.result(), 'train_videos': videos}
+
+
+def of_run(run: str, task) -> Dict[str, float]:
+  """As class_frequency(); kept in the run's baseline.json for the next time."""
+  path = os.path.join(run, 'baseline.json')
+  inputs = _inputs(task)
+  if tf.io.gfile.exists(path):
+    with tf.io.gfile.GFile(path) as file:
+      kept = json.load(file)
+    if kept['inputs'] == inputs:
+      return kept['scores']
+  scores = class_frequency(task)
+  files.write_text(path, json.dumps(
+      {'inputs': inputs, 'scores': scores}, indent=2) + '\n')
+  return scores
+
+
+def _inputs(task) -> Dict[str, Any]:
+  """What the scores depend on."""
+  inputs = {'num_classes': task.model.num_classes,
+            'top_k': task.evaluation.top_k,
+            'empty_classes': task.evaluation.empty_classes}
+  for name in ('train_data', 'validation_data'):
+    path = getattr(task, name).input_path
+    inputs[name] = {'input_path': path,
+                    'bytes': sum(shards.sizes(shards.find(path)))}
+  return inputs

@@ -1,0 +1,165 @@
+"""What an exported network says of itself: input.json and model_card.md."""
+
+from typing import Any, Dict, List
+
+from yt8m_distill.modeling import frame_selection
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.serving import signatures
+
+_RELEASES = ({('rgb', 1024), ('audio', 128)},
+             {('mean_rgb', 1024), ('mean_audio', 128)})
+_STORED = {
+    'bytes': 'byte string',
+    'floats': 'float list',
+    'quantized_floats': 'float list (clipped to [-2, 2])',
+    'video': 'float list',
+}
+_METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
+
+
+def input_spec(module: signatures.ServingModule) -> Dict[str, Any]:
+  """Returns what a caller must know to prepare requests."""
+  model = module.params
+  frames = model.network.frames
+  return {
+      'signatures': {
+          name: _signature(function)
+          for name, function in module.get_inference_signatures().items()
+      },
+      'features': [feature.as_dict() for feature in model.features],
+      'max_frames': model.max_frames,
+      'frames_read': {
+          'at_most': frame_selection.max_selected(frames, model.max_frames),
+          'type': frames.type,
+          **frames.get().as_dict(),
+      },
+      'dequantization': {
+          'formula': 'feature = byte * scale + bias',
+          'scale': frames_lib.SCALE,
+          'bias': frames_lib.BIAS,
+          'range': [frames_lib.BIAS, 255 * frames_lib.SCALE + frames_lib.BIAS],
+      },
+      'num_classes': model.num_classes,
+  }
+
+
+def _signature(function) -> Dict[str, Any]:
+  outputs = function.get_concrete_function().structured_outputs
+  return {
+      'inputs': {spec.name: _tensor(spec) for spec in function.input_signature},
+      'outputs': {name: _tensor(outputs[name]) for name in sorted(outputs)},
+  }
+
+
+def _tensor(spec) -> Dict[str, Any]:
+  """A dimension that a request is free to choose is null."""
+  return {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
+
+
+def model_card(network: trained_network.Network,
+               module: signatures.ServingModule) -> str:
+  """Returns a description for people, in Markdown."""
+  model = network.model
+  frames = frame_selection.max_selected(model.network.frames, model.max_frames)
+  return f"""# Video classifier ({model.network.backbone.type})
+
+Classifies videos by features of their frames into {model.num_classes} classes.
+Made by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
+
+| frames read per video | GFLOPs per video | parameters |
+|---|---|---|
+| {frames} of up to {model.max_frames} | {network.network.flops() / 1e9:.3f} | \
+{network.network.count_params():,} |
+
+## Input
+
+{_vectors(model)}
+
+{_inputs(module)}
+
+`input.json` has names, types and shapes in full.
+
+## Output
+
+`class_indices` and `probabilities` of the best classes, the best first;
+`class_names` of these where `labels.csv` is there; `predictions`, the
+probability of every class (they do not exclude each other, so that the sum is
+not 1); and `representation`, \
+{network.network.backbone.representation_size} values that describe the video.
+
+## Quality
+
+{_quality(network)}
+## Data
+
+{_data(network)}"""
+
+
+def _vectors(model: model_config.ClassifierModel) -> str:
+  features = ' and then '.join(
+      f'{feature.size} of `{feature.name}`' for feature in model.features)
+  if model.features[0].format == 'video':
+    return f'One vector per video, {features}, as its only frame.'
+  return (f'One vector per frame, {features}. Send all frames;\n'
+          f'the model reads {_reading(model.network.frames)} of the first '
+          f'{model.max_frames}.')
+
+
+def _inputs(module: signatures.ServingModule) -> str:
+  shape = (f'[videos, frames, {module.frame_size}], padded at the end, and '
+           '`num_frames` int32 [videos]')
+  features = module.params.features
+  stored = ', '.join(f'a {_STORED[feature.format]} of `{feature.name}`'
+                     for feature in features)
+  message = ('`tf.train.Example`s with' if features[0].format == 'video' else
+             '`tf.train.SequenceExample`s with, per frame')
+  takes = {
+      'serving_default': f'`examples`, serialized {message} {stored}',
+      'frames': f'`frames` uint8 {shape}; a byte is the value '
+                f'`byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`',
+      'features': f'`features`, the values, float32 {shape}',
+  }
+  return '\n'.join(['| signature | takes |', '|---|---|'] + [
+      f'| `{name}` | {takes[name]} |'
+      for name in module.get_inference_signatures()])
+
+
+def _reading(frames: model_config.FrameSelection) -> str:
+  n = frames.uniform.every_n
+  if frames.type == 'uniform' and n:
+    return f'number 0, {n}, {2 * n}, ...'
+  if frames.type == 'all':
+    return 'all'
+  how = {
+      'uniform': '{} at equal intervals',
+      'random': '{} at random (drawn by the id of a record; without ids, the '
+                'same for all videos of a length)',
+      'first': 'the first {}',
+      'middle': 'the middle {}',
+      'last': 'the last {}',
+      'first_middle_last': '{} from start, middle and end, a third each,',
+  }
+  return how[frames.type].format(frames.get().k)
+
+
+def _quality(network: trained_network.Network) -> str:
+  results = network.evaluation
+  if not results:
+    return 'Not evaluated at this step.\n'
+  rows: List[str] = ['| metric | value |', '|---|---|']
+  for key, value in results['metrics'].items():
+    rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
+  return (f'On {results["videos"]:,} validation videos:\n\n'
+          + '\n'.join(rows) + '\n')
+
+
+def _data(network: trained_network.Network) -> str:
+  trained = network.params.task.train_data.input_path
+  text = f'Trained on `{trained}`.\n' if trained else ''
+  if {(f.name, f.size) for f in network.model.features} in _RELEASES:
+    text += ('Features have the names and sizes of those of YouTube-8M, which '
+             'Google offers\nunder CC BY 4.0; this card cannot tell whether '
+             'they are from there.\n')
+  return text or 'The configuration does not name it.\n'

@@ -1,0 +1,1 @@
+"""Simulated videos in the format of the releases."""

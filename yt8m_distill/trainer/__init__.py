@@ -1,0 +1,1 @@
+"""What the driver adds to the trainer: workers, progress, epochs."""
