@@ -12,8 +12,7 @@ def pytest_collection_modifyitems(items):
   # Files stay whole: a process that starts the longest last ends last.
   slow = {item.path for item in items if item.get_closest_marker('slow')}
   # Those of the driver wait for tf.data to free iterators.
-  items.sort(key=lambda item: (item.path not in slow,
-                               item.path.parent != _DRIVER))
+  items.sort(key=lambda item: (item.path not in slow, item.path.parent != _DRIVER))
 
 
 def pytest_collection_finish():

@@ -14,19 +14,34 @@ CLASSES = 12
 def study(**values):
   """A small study, as its YAML file would hold it."""
   return {
-      'seeds': [0, 1, 2],
-      'gin_file': 'train.gin',
-      'axes': {'k': {6: {'K': 6, 'STUDENT_CHUNKS': 3},
-                     30: {'K': 30, 'STUDENT_CHUNKS': 5}}},
-      'groups': [
-          {'name': 'skyline', 'experiment': 'yt8m_distill_single',
-           'gin_file': 'skyline.gin'},
-          {'name': 'serial', 'experiment': 'yt8m_distill', 'needs': 'skyline',
-           'gin_file': ['serial.gin', 'own.gin'], 'grid': {'k': [6, 30]}},
-          {'name': 'alone', 'experiment': 'yt8m_distill_single',
-           'label': '{FRAMES}-k',
-           'grid': {'FRAMES': ['uniform', 'last'], 'k': [6, 30]}}],
-      'columns': 'k', **values}
+    'seeds': [0, 1, 2],
+    'gin_file': 'train.gin',
+    'axes': {
+      'k': {6: {'K': 6, 'STUDENT_CHUNKS': 3}, 30: {'K': 30, 'STUDENT_CHUNKS': 5}}
+    },
+    'groups': [
+      {
+        'name': 'skyline',
+        'experiment': 'yt8m_distill_single',
+        'gin_file': 'skyline.gin',
+      },
+      {
+        'name': 'serial',
+        'experiment': 'yt8m_distill',
+        'needs': 'skyline',
+        'gin_file': ['serial.gin', 'own.gin'],
+        'grid': {'k': [6, 30]},
+      },
+      {
+        'name': 'alone',
+        'experiment': 'yt8m_distill_single',
+        'label': '{FRAMES}-k',
+        'grid': {'FRAMES': ['uniform', 'last'], 'k': [6, 30]},
+      },
+    ],
+    'columns': 'k',
+    **values,
+  }
 
 
 def finish(run, output_dir, gap, curve=True):
@@ -39,18 +54,30 @@ def finish(run, output_dir, gap, curve=True):
   frames = int(run.axes.get('k', 300))
   cost = {'frames': frames, 'flops': frames * 1000000, 'parameters': 1234}
   names = ['network'] if single else ['teacher', 'student']
-  (folder / 'evaluation.json').write_text(json.dumps({
-      'step': 7, 'input_path': 'validate', 'networks': dict.fromkeys(
-          names, cost), 'metrics': {
-              f'{prefix}{key}': value * factor
-              for prefix, value in scores.items()
-              for key, factor in (('gap', 1), ('map', 0.5), ('hit_at_one', 1),
-                                  ('perr', 1))}}))
+  (folder / 'evaluation.json').write_text(
+    json.dumps(
+      {
+        'step': 7,
+        'input_path': 'validate',
+        'networks': dict.fromkeys(names, cost),
+        'metrics': {
+          f'{prefix}{key}': value * factor
+          for prefix, value in scores.items()
+          for key, factor in (('gap', 1), ('map', 0.5), ('hit_at_one', 1), ('perr', 1))
+        },
+      }
+    )
+  )
   rng = np.random.default_rng(run.seed)
-  pd.DataFrame({'positives': np.arange(CLASSES), **{
-      f'{prefix}average_precision': value + 0.1 * rng.random(CLASSES)
-      for prefix, value in scores.items()}}).to_csv(
-          folder / 'per_class.csv', index=False)
+  pd.DataFrame(
+    {
+      'positives': np.arange(CLASSES),
+      **{
+        f'{prefix}average_precision': value + 0.1 * rng.random(CLASSES)
+        for prefix, value in scores.items()
+      },
+    }
+  ).to_csv(folder / 'per_class.csv', index=False)
   if curve:
     writer = tf.summary.create_file_writer(str(folder / 'validation'))
     with writer.as_default():
@@ -62,5 +89,6 @@ def finish(run, output_dir, gap, curve=True):
 
 def finished(output_dir):
   """Names of the finished runs."""
-  return sorted(folder.name for folder in output_dir.iterdir()
-                if runner.finished(str(folder)))
+  return sorted(
+    folder.name for folder in output_dir.iterdir() if runner.finished(str(folder))
+  )

@@ -3,21 +3,21 @@
 import json
 import pathlib
 
-import gin
 import numpy as np
+from official.core import exp_factory
 import pytest
 import tensorflow as tf
 
-from official.core import exp_factory
+import gin
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / 'shared'
 GOLDEN = SHARED / 'golden'
-NETWORK_CASES = ('paper_every10', 'every5', 'edge_lengths', 'orig300',
-                 'zero_frames')
+NETWORK_CASES = ('paper_every10', 'every5', 'edge_lengths', 'orig300', 'zero_frames')
 
 needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason='the reference data is not beside the checkout')
+  not SHARED.is_dir(), reason='the reference data is not beside the checkout'
+)
 
 
 def to_keras(kernel_or_bias, is_bias):
@@ -37,13 +37,14 @@ class Case:
   def __getitem__(self, key):
     return self.arrays[key]
 
-  def experiment(self, gin_file='original.gin', name='yt8m_distill',
-                 bindings=()):
+  def experiment(self, gin_file='original.gin', name='yt8m_distill', bindings=()):
     """Configuration from a gin file, at the sizes of the case."""
     cfg = self.cfg
     with gin.unlock_config():
       gin.clear_config()
-      gin.parse_config_files_and_bindings([str(ROOT / 'gin' / gin_file)], [
+      gin.parse_config_files_and_bindings(
+        [str(ROOT / 'gin' / gin_file)],
+        [
           f'EVERY_N = {cfg["every_n"]}',
           f'STUDENT_CHUNKS = {cfg["num_inputs_L1"]}',
           f'TEACHER_CHUNKS = {cfg["num_inputs_to_lstm"]}',
@@ -54,50 +55,68 @@ class Case:
           f'NUM_CLASSES = {cfg["num_classes"]}',
           f'BATCH_SIZE = {cfg["batch_size"]}',
           *bindings,
-      ])
+        ],
+      )
       params = exp_factory.get_exp_config(name)
       gin.clear_config()
-    params.override({'task': {'model': {'features': [
-        {'name': 'rgb', 'size': cfg['rgb_size']},
-        {'name': 'audio', 'size': cfg['audio_size']}]}}})
+    params.override(
+      {
+        'task': {
+          'model': {
+            'features': [
+              {'name': 'rgb', 'size': cfg['rgb_size']},
+              {'name': 'audio', 'size': cfg['audio_size']},
+            ]
+          }
+        }
+      }
+    )
     return params
 
   def inputs(self):
     frames = np.concatenate([self['in/rgb_q'], self['in/audio_q']], axis=-1)
-    return {'frames': tf.constant(frames),
-            'num_frames': tf.constant(self['in/num_frames'], tf.int32)}
+    return {
+      'frames': tf.constant(frames),
+      'num_frames': tf.constant(self['in/num_frames'], tf.int32),
+    }
 
   def student_inputs(self):
     """The frames that the student sees, and how many are real."""
-    return {'frames': self.inputs()['frames'][:, ::self.cfg['every_n']],
-            'num_frames': tf.constant(self['fwd/num_frames_student'],
-                                      tf.int32)}
+    return {
+      'frames': self.inputs()['frames'][:, :: self.cfg['every_n']],
+      'num_frames': tf.constant(self['fwd/num_frames_student'], tf.int32),
+    }
 
   def labels(self):
     return tf.constant(self['in/labels'])
 
   def variables(self, model, prefix='w/'):
     """Pairs (variable, golden value in our order) of a Distiller."""
-    return (self.network_variables(model.teacher, f'{prefix}model/') +
-            self.network_variables(model.student, f'{prefix}model_student/'))
+    return self.network_variables(
+      model.teacher, f'{prefix}model/'
+    ) + self.network_variables(model.student, f'{prefix}model_student/')
 
   def network_variables(self, network, prefix):
     """Those of one network, whose golden names begin with `prefix`."""
     # A gradient or an optimizer's slot has no forget bias in it.
     weights = 'w' in prefix.split('/')
     pairs = []
-    for level, stack in (('L1', network.backbone.lower),
-                         ('L2', network.backbone.upper)):
+    for level, stack in (
+      ('L1', network.backbone.lower),
+      ('L2', network.backbone.upper),
+    ):
       for layer, (kernel, bias) in enumerate(zip(stack.kernels, stack.biases)):
-        name = (f'{prefix}RNN_{level}/rnn/multi_rnn_cell/cell_{layer}/'
-                'basic_lstm_cell/')
-        pairs += [(kernel, to_keras(self[f'{name}kernel'], False)),
-                  (bias, to_keras(self[f'{name}bias'], weights))]
+        name = f'{prefix}RNN_{level}/rnn/multi_rnn_cell/cell_{layer}/basic_lstm_cell/'
+        pairs += [
+          (kernel, to_keras(self[f'{name}kernel'], False)),
+          (bias, to_keras(self[f'{name}bias'], weights)),
+        ]
     name = f'{prefix}classifier/'
     return pairs + [
-        (network.head.gates.kernel, self[f'{name}gates/weights']),
-        (network.head.experts.kernel, self[f'{name}experts/weights']),
-        (network.head.experts.bias, self[f'{name}experts/biases'])]
+      (network.head.gates.kernel, self[f'{name}gates/weights']),
+      (network.head.experts.kernel, self[f'{name}experts/weights']),
+      (network.head.experts.bias, self[f'{name}experts/biases']),
+    ]
 
   def load(self, model):
     for variable, value in self.variables(model):
@@ -107,11 +126,14 @@ class Case:
 def save_tf1(folder, values):
   """Writes values by name, as the original's Saver does; returns the prefix."""
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    variables = {name: tf.compat.v1.get_variable(f'v{k}', initializer=value)
-                 for k, (name, value) in enumerate(values.items())}
+    variables = {
+      name: tf.compat.v1.get_variable(f'v{k}', initializer=value)
+      for k, (name, value) in enumerate(values.items())
+    }
     session.run(tf.compat.v1.global_variables_initializer())
     return tf.compat.v1.train.Saver(variables).save(
-        session, str(folder / 'model.ckpt'), global_step=1)
+      session, str(folder / 'model.ckpt'), global_step=1
+    )
 
 
 def gradients(task, model, optimizer, batch, clip):
@@ -132,7 +154,8 @@ def gradients(task, model, optimizer, batch, clip):
     def apply_gradients(self, pairs):
       for gradient, variable in pairs:
         seen[variable.ref()] = (
-            tf.clip_by_norm(gradient, optimizer.clipnorm) if clip else gradient)
+          tf.clip_by_norm(gradient, optimizer.clipnorm) if clip else gradient
+        )
 
   task.train_step(batch, model, Recorder())
   return seen
@@ -153,5 +176,4 @@ def error(actual, expected):
   """Largest difference, relative to the largest expected value."""
   expected = np.asarray(expected, np.float64)
   scale = np.abs(expected).max() if expected.size else 0.0
-  return np.abs(np.asarray(actual, np.float64) - expected).max() / max(
-      scale, 1e-30)
+  return np.abs(np.asarray(actual, np.float64) - expected).max() / max(scale, 1e-30)

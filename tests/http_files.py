@@ -20,6 +20,7 @@ class Server(http.server.ThreadingHTTPServer):
       it asked for.
     honours_range: if not, every request gets the whole file.
   """
+
   daemon_threads = True
 
   def __init__(self, folder, handler):
@@ -62,7 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     span = re.fullmatch(r'bytes=(\d+)-(\d+)', wanted or '')
     if span and server.honours_range:
       first, last = int(span[1]), min(int(span[2]), len(content) - 1)
-      size, content = len(content), content[first:last + 1]
+      size, content = len(content), content[first : last + 1]
       if not content:
         self._begin(416, 0, f'bytes */{size}')
         return
@@ -70,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     else:
       self._begin(200, len(content))
     if self.command != 'HEAD':
-      self.wfile.write(content[:len(content) // (2 if failure else 1)])
+      self.wfile.write(content[: len(content) // (2 if failure else 1)])
 
   def _begin(self, status, length, span=''):
     self.send_response(status)
@@ -99,10 +100,29 @@ def serving(folder, handler=Handler):
 def certify(certificate):
   """Writes a key and a certificate, signed by itself, for this device."""
   subprocess.run(
-      ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
-       '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1',
-       '-keyout', certificate, '-out', f'{certificate}.public'],
-      check=True, capture_output=True)
-  with open(certificate, 'a', encoding='ascii') as file, open(
-      f'{certificate}.public', encoding='ascii') as public:
+    [
+      'openssl',
+      'req',
+      '-x509',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-days',
+      '2',
+      '-subj',
+      '/CN=localhost',
+      '-addext',
+      'subjectAltName=IP:127.0.0.1',
+      '-keyout',
+      certificate,
+      '-out',
+      f'{certificate}.public',
+    ],
+    check=True,
+    capture_output=True,
+  )
+  with (
+    open(certificate, 'a', encoding='ascii') as file,
+    open(f'{certificate}.public', encoding='ascii') as public,
+  ):
     file.write(public.read())

@@ -26,9 +26,15 @@ def edit(source, target, change):
 def predict(runs, data, out, **arguments):
   """Predicts `data` with the first run into `out`, which is returned."""
   with mock.patch.object(ensemble, 'Ensemble', _read):
-    predict_lib.predict(**{
-        'model': runs[:1], 'input_path': f'{data}/*.tfrecord',
-        'output_dir': str(out), 'top_k': TOP_K, **arguments})
+    predict_lib.predict(
+      **{
+        'model': runs[:1],
+        'input_path': f'{data}/*.tfrecord',
+        'output_dir': str(out),
+        'top_k': TOP_K,
+        **arguments,
+      }
+    )
   return out
 
 
@@ -42,8 +48,11 @@ def _read(sources, *arguments):
 
 def contents(out):
   """Name and bytes of every file of predictions."""
-  return {path.name: path.read_bytes() for path in sorted(out.iterdir())
-          if path.name != 'predict.json'}
+  return {
+    path.name: path.read_bytes()
+    for path in sorted(out.iterdir())
+    if path.name != 'predict.json'
+  }
 
 
 def rows(path):
@@ -55,6 +64,7 @@ def rows(path):
     name, pairs = line.split(',')
     assert re.fullmatch(r'(\d+ [01]\.\d{6}( |$))+', pairs)
     values = pairs.split(' ')
-    parsed.append((name, [int(v) for v in values[::2]],
-                   [float(v) for v in values[1::2]]))
+    parsed.append(
+      (name, [int(v) for v in values[::2]], [float(v) for v in values[1::2]])
+    )
   return parsed

@@ -13,15 +13,15 @@ ALL = model.FrameSelection()
 
 def every(n, length='ceil'):
   return model.FrameSelection(
-      type='uniform', uniform=model.UniformFrames(every_n=n, length=length))
+    type='uniform', uniform=model.UniformFrames(every_n=n, length=length)
+  )
 
 
-def reader(features=None, max_frames=300, num_classes=50, selection=ALL,
-           **kwargs):
-  features = [data.Feature(name=name, size=size)
-              for name, size in (features or FEATURES).items()]
-  return reader_lib.FrameReader(features, max_frames, num_classes, selection,
-                                **kwargs)
+def reader(features=None, max_frames=300, num_classes=50, selection=ALL, **kwargs):
+  features = [
+    data.Feature(name=name, size=size) for name, size in (features or FEATURES).items()
+  ]
+  return reader_lib.FrameReader(features, max_frames, num_classes, selection, **kwargs)
 
 
 def record(frames=3, labels=(1,), features=None, context=None, seed=0):
@@ -40,9 +40,10 @@ def record(frames=3, labels=(1,), features=None, context=None, seed=0):
 
 def read(by, *records):
   """Reads serialized or other records as one batch, by a reader."""
-  serialized = [r if isinstance(r, bytes) else r.SerializeToString()
-                for r in records]
+  serialized = [r if isinstance(r, bytes) else r.SerializeToString() for r in records]
   inputs, labels = by(
-      tf.fill([len(serialized)], '/data/train07.tfrecord'),
-      tf.range(len(serialized), dtype=tf.int64), tf.constant(serialized))
+    tf.fill([len(serialized)], '/data/train07.tfrecord'),
+    tf.range(len(serialized), dtype=tf.int64),
+    tf.constant(serialized),
+  )
   return {key: value.numpy() for key, value in inputs.items()}, labels.numpy()

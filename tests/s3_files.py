@@ -26,19 +26,21 @@ class Handler(http_files.Handler):
 def _listing(bucket, query):
   """The XML of one page of a bucket's keys."""
   prefix, size = query['prefix'], int(query['max-keys'])
-  keys = [path.relative_to(bucket).as_posix() for path in bucket.rglob('*')
-          if path.is_file()]
+  keys = [
+    path.relative_to(bucket).as_posix() for path in bucket.rglob('*') if path.is_file()
+  ]
   keys = sorted(key for key in keys if key.startswith(prefix))
   if 'delimiter' in query:  # Folders stand for what is in them.
-    keys = sorted({prefix + ''.join(key[len(prefix):].partition('/')[:2])
-                   for key in keys})
+    keys = sorted(
+      {prefix + ''.join(key[len(prefix) :].partition('/')[:2]) for key in keys}
+    )
   start = int(query.get('continuation-token', 0))
   result = ElementTree.Element('ListBucketResult')
 
   def add(parent, tag, text):
     ElementTree.SubElement(parent, tag).text = str(text)
 
-  for key in keys[start:start + size]:
+  for key in keys[start : start + size]:
     if key.endswith('/'):
       add(ElementTree.SubElement(result, 'CommonPrefixes'), 'Prefix', key)
     else:
@@ -54,5 +56,9 @@ def _listing(bucket, query):
 
 def environment(url):
   """Returns the variables that tensorflow-io takes a server from."""
-  return {'S3_ENDPOINT': url, 'AWS_REGION': 'us-east-1',
-          'AWS_ACCESS_KEY_ID': 'key', 'AWS_SECRET_ACCESS_KEY': 'secret'}
+  return {
+    'S3_ENDPOINT': url,
+    'AWS_REGION': 'us-east-1',
+    'AWS_ACCESS_KEY_ID': 'key',
+    'AWS_SECRET_ACCESS_KEY': 'secret',
+  }

@@ -13,8 +13,9 @@ FEATURES, CELLS = 3, 2
 
 def _all_moments(lengths, steps):
   """Every pair of sequence and step, in no order, and two of them again."""
-  pairs = np.array([(n, t) for n in range(len(lengths)) for t in range(steps)],
-                   np.int32).reshape([-1, 2])
+  pairs = np.array(
+    [(n, t) for n in range(len(lengths)) for t in range(steps)], np.int32
+  ).reshape([-1, 2])
   pairs = np.random.default_rng(3).permutation(pairs)
   return np.concatenate([pairs, pairs[:2]])
 
@@ -41,8 +42,10 @@ def plain(x, lengths, kernels, biases):
 def plain_moments(x, lengths, kernels, biases, moments):
   """Final states, and those of sequences that end at each of the moments."""
   ends = [t + 1 if t < lengths[n] else 0 for n, t in moments]
-  return (plain(x, lengths, kernels, biases),
-          plain(tf.gather(x, moments[:, 0]), ends, kernels, biases))
+  return (
+    plain(x, lengths, kernels, biases),
+    plain(tf.gather(x, moments[:, 0]), ends, kernels, biases),
+  )
 
 
 class Case:
@@ -63,29 +66,34 @@ class Case:
     # A weighted sum, so that no two entries of the result may swap.
     self.weights = normal(len(lengths), 2 * layers * CELLS)
     self.moments = _all_moments(lengths, steps)
-    self.moment_weights = normal(
-        len(self.moments), self.weights.shape[1])
+    self.moment_weights = normal(len(self.moments), self.weights.shape[1])
     if lengths:
       self.expected, self.expected_moments = (
-          [tf.cast(value, tf.float32) for value in self.gradients(
-              function, tf.cast(self.x, tf.float64), lengths, tf.float64)]
-          for function in (plain, functools.partial(
-              plain_moments, moments=self.moments)))
+        [
+          tf.cast(value, tf.float32)
+          for value in self.gradients(
+            function, tf.cast(self.x, tf.float64), lengths, tf.float64
+          )
+        ]
+        for function in (plain, functools.partial(plain_moments, moments=self.moments))
+      )
 
   def gradients(self, function, x, lengths, dtype=tf.float32):
     """Value, or values, and gradients of x, kernels and biases."""
     kernels, biases, weights = tf.nest.map_structure(
-        lambda value: tf.cast(value, dtype),
-        (self.kernels, self.biases, (self.weights, self.moment_weights)))
+      lambda value: tf.cast(value, dtype),
+      (self.kernels, self.biases, (self.weights, self.moment_weights)),
+    )
     sources = [x, *kernels, *biases]
     with tf.GradientTape() as tape:
       tape.watch(sources)
       values = function(x, lengths, kernels, biases)
       values = values if isinstance(values, tuple) else [values]
-      loss = tf.add_n([
-          tf.reduce_sum(w * v) for w, v in zip(weights, values)])
-    return [*values, *tape.gradient(
-        loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)]
+      loss = tf.add_n([tf.reduce_sum(w * v) for w, v in zip(weights, values)])
+    return [
+      *values,
+      *tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO),
+    ]
 
   def check(self, actual, tolerance=2e-6):
     """With the states at all moments where there is one more value."""
@@ -95,4 +103,5 @@ class Case:
     for ours, theirs in zip(actual, expected, strict=True):
       assert ours.shape == theirs.shape
       np.testing.assert_allclose(
-          ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+        ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max()
+      )

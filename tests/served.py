@@ -9,8 +9,7 @@ from yt8m_distill.modeling import distiller
 
 STEP = 7
 # One frame, around the student's stride, full, and cut.
-LENGTHS = (1, tiny.EVERY_N, tiny.EVERY_N + 1, tiny.MAX_FRAMES,
-           tiny.MAX_FRAMES + 4)
+LENGTHS = (1, tiny.EVERY_N, tiny.EVERY_N + 1, tiny.MAX_FRAMES, tiny.MAX_FRAMES + 4)
 
 
 def write_run(path, *overrides, scale=1.0):
@@ -28,12 +27,18 @@ def write_run(path, *overrides, scale=1.0):
   for variable in model.trainable_variables:
     variable.assign(scale * variable)
   names = ('teacher', 'student')
-  trained_network.write(str(path), model, params, STEP, {
-      'step': STEP, 'videos': 9,
-      'metrics': {f'{name}/gap': 0.5 + 0.25 * (name == 'student')
-                  for name in names},
-      'networks': {name: {'frames': 4, 'flops': 5, 'parameters': 6}
-                   for name in names}})
+  trained_network.write(
+    str(path),
+    model,
+    params,
+    STEP,
+    {
+      'step': STEP,
+      'videos': 9,
+      'metrics': {f'{name}/gap': 0.5 + 0.25 * (name == 'student') for name in names},
+      'networks': {name: {'frames': 4, 'flops': 5, 'parameters': 6} for name in names},
+    },
+  )
   return str(path)
 
 
@@ -59,10 +64,13 @@ def videos(features, lengths=LENGTHS, seed=0):
     record.context.feature['labels'].int64_list.value.append(0)
     start = 0
     for feature in features:
-      for frame in video[:length, start:start + feature.size]:
-        record.feature_lists.feature_list[feature.name].feature.add(
-            ).bytes_list.value.append(frame.tobytes())
+      for frame in video[:length, start : start + feature.size]:
+        record.feature_lists.feature_list[
+          feature.name
+        ].feature.add().bytes_list.value.append(frame.tobytes())
       start += feature.size
     records.append(record.SerializeToString())
-  return {'frames': tf.constant(frames),
-          'num_frames': tf.constant(lengths, tf.int32)}, tf.constant(records)
+  return {
+    'frames': tf.constant(frames),
+    'num_frames': tf.constant(lengths, tf.int32),
+  }, tf.constant(records)

@@ -21,14 +21,21 @@ def parse(path):
   videos = []
   for serialized in tf.data.TFRecordDataset(str(path)):
     context, frames = tf.io.parse_single_sequence_example(
-        serialized,
-        {'id': tf.io.FixedLenFeature([], tf.string),
-         'labels': tf.io.VarLenFeature(tf.int64)},
-        {'rgb': feature, 'audio': feature})
-    videos.append((
-        context['id'].numpy(), context['labels'].values.numpy(),
+      serialized,
+      {
+        'id': tf.io.FixedLenFeature([], tf.string),
+        'labels': tf.io.VarLenFeature(tf.int64),
+      },
+      {'rgb': feature, 'audio': feature},
+    )
+    videos.append(
+      (
+        context['id'].numpy(),
+        context['labels'].values.numpy(),
         tf.io.decode_raw(frames['rgb'], tf.uint8).numpy(),
-        tf.io.decode_raw(frames['audio'], tf.uint8).numpy()))
+        tf.io.decode_raw(frames['audio'], tf.uint8).numpy(),
+      )
+    )
   return videos
 
 

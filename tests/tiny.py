@@ -10,12 +10,12 @@ import sys
 
 from absl import flags
 from absl.testing import flagsaver
-import gin
 import numpy as np
-import tensorflow as tf
-
 from official.common import flags as tfm_flags
 from official.core import exp_factory
+import tensorflow as tf
+
+import gin
 from yt8m_distill import train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -33,32 +33,44 @@ def script_environment():
 
 
 def _network(chunks):
-  return {'backbone': {'hierarchical_lstm': {
-      'chunks': chunks, 'num_cells': 4, 'num_layers': 1}}}
+  return {
+    'backbone': {
+      'hierarchical_lstm': {'chunks': chunks, 'num_cells': 4, 'num_layers': 1}
+    }
+  }
 
 
 # Overrides for tests to which the networks do not matter: without recurrence,
 # a step that runs eagerly takes a tenth of the time.
-AVERAGES = {'task': {'model': {
-    who: {'backbone': {'type': 'yt8m_average'}, 'head': {'type': 'logistic'}}
-    for who in ('teacher', 'student')}}}
+AVERAGES = {
+  'task': {
+    'model': {
+      who: {'backbone': {'type': 'yt8m_average'}, 'head': {'type': 'logistic'}}
+      for who in ('teacher', 'student')
+    }
+  }
+}
 
 
 def sizes(experiment='yt8m_distill'):
   """Overrides that make an experiment tiny; one network is the student."""
   student = {**_network(2), 'frames': {'uniform': {'every_n': EVERY_N}}}
-  networks = ({'teacher': _network(5), 'student': student}
-              if experiment == 'yt8m_distill' else {'network': student})
-  return {'task': {
+  networks = (
+    {'teacher': _network(5), 'student': student}
+    if experiment == 'yt8m_distill'
+    else {'network': student}
+  )
+  return {
+    'task': {
       'model': {
-          'features': [{'name': 'rgb', 'size': _RGB},
-                       {'name': 'audio', 'size': _AUDIO}],
-          'max_frames': MAX_FRAMES,
-          'num_classes': CLASSES,
-          **networks,
+        'features': [{'name': 'rgb', 'size': _RGB}, {'name': 'audio', 'size': _AUDIO}],
+        'max_frames': MAX_FRAMES,
+        'num_classes': CLASSES,
+        **networks,
       },
       'evaluation': {'top_k': 5},
-  }}
+    }
+  }
 
 
 def experiment(*overrides, experiment='yt8m_distill'):
@@ -85,8 +97,9 @@ def write_records(path, count, seed=0):
       length = rng.integers(1, MAX_FRAMES + 5)
       for name, size in (('rgb', _RGB), ('audio', _AUDIO)):
         for _ in range(length):
-          video.feature_lists.feature_list[name].feature.add(
-              ).bytes_list.value.append(rng.bytes(size))
+          video.feature_lists.feature_list[name].feature.add().bytes_list.value.append(
+            rng.bytes(size)
+          )
       writer.write(video.SerializeToString())
   return labels
 
@@ -94,18 +107,23 @@ def write_records(path, count, seed=0):
 def batch(rows, seed=0):
   """A random batch as the task's input pipeline delivers it."""
   rng = np.random.default_rng(seed)
-  return ({
-      'frames': tf.constant(rng.integers(
-          0, 256, [rows, MAX_FRAMES, _RGB + _AUDIO], np.uint8)),
-      'num_frames': tf.constant(
-          rng.integers(1, MAX_FRAMES + 1, rows, np.int32)),
-  }, tf.constant(rng.random([rows, CLASSES]) < 0.2))
+  return (
+    {
+      'frames': tf.constant(
+        rng.integers(0, 256, [rows, MAX_FRAMES, _RGB + _AUDIO], np.uint8)
+      ),
+      'num_frames': tf.constant(rng.integers(1, MAX_FRAMES + 1, rows, np.int32)),
+    },
+    tf.constant(rng.random([rows, CLASSES]) < 0.2),
+  )
 
 
 def students(inputs):
   """Of the frames in a `batch`, those that the student sees."""
-  return {'frames': inputs['frames'][:, ::EVERY_N],
-          'num_frames': -(-inputs['num_frames'] // EVERY_N)}
+  return {
+    'frames': inputs['frames'][:, ::EVERY_N],
+    'num_frames': -(-inputs['num_frames'] // EVERY_N),
+  }
 
 
 def scatter_weights(model, seed=0):
@@ -126,8 +144,7 @@ class Recorder:
     self.iterations = tf.constant(step, tf.int64)
 
   def apply_gradients(self, pairs):
-    self.gradients = {variable.ref(): gradient.numpy()
-                      for gradient, variable in pairs}
+    self.gradients = {variable.ref(): gradient.numpy() for gradient, variable in pairs}
 
 
 @contextlib.contextmanager
@@ -140,8 +157,7 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
-def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill',
-               sized=True):
+def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill', sized=True):
   """Runs `yt8m_distill.train` in this process, as a command line would.
 
   Args:
@@ -156,8 +172,12 @@ def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill',
   """
   if 'experiment' not in flags.FLAGS:
     tfm_flags.define_flags()
-  line = ['train', f'--experiment={experiment}', f'--mode={mode}',
-          f'--model_dir={model_dir}']
+  line = [
+    'train',
+    f'--experiment={experiment}',
+    f'--mode={mode}',
+    f'--model_dir={model_dir}',
+  ]
   if sized:
     path = sizes_file(pathlib.Path(model_dir).parent, experiment)
     line.append(f'--config_file={path}')
@@ -184,14 +204,23 @@ def drive(mode, run, records, experiment='yt8m_distill', **values):
     **values: as of override().
   """
   with eagerly():
-    run_driver(mode, run, override(**{
-        'task__train_data__input_path': records,
-        'task__train_data__global_batch_size': 4,
-        'task__validation_data__input_path': records,
-        'task__validation_data__global_batch_size': 4,
-        'trainer__train_steps': 3,
-        'trainer__validation_interval': 3,
-        'trainer__steps_per_loop': 1, **values}), experiment=experiment)
+    run_driver(
+      mode,
+      run,
+      override(
+        **{
+          'task__train_data__input_path': records,
+          'task__train_data__global_batch_size': 4,
+          'task__validation_data__input_path': records,
+          'task__validation_data__global_batch_size': 4,
+          'trainer__train_steps': 3,
+          'trainer__validation_interval': 3,
+          'trainer__steps_per_loop': 1,
+          **values,
+        }
+      ),
+      experiment=experiment,
+    )
 
 
 def sizes_file(folder, experiment='yt8m_distill'):
@@ -205,16 +234,26 @@ def sizes_file(folder, experiment='yt8m_distill'):
 def override(**values):
   """--params_override of values by their path, with '__' for the dots."""
   return '--params_override=' + ','.join(
-      f'{name.replace("__", ".")}={value}' for name, value in values.items())
+    f'{name.replace("__", ".")}={value}' for name, value in values.items()
+  )
 
 
 def python(*arguments, check=True):
   """Runs another Python in the repository's root; returns the process."""
-  environment = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}',
-                 'CUDA_VISIBLE_DEVICES': '-1', 'TF_CPP_MIN_LOG_LEVEL': '2'}
-  done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT,
-                        env=environment, capture_output=True, text=True,
-                        check=False)
+  environment = {
+    **os.environ,
+    'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}',
+    'CUDA_VISIBLE_DEVICES': '-1',
+    'TF_CPP_MIN_LOG_LEVEL': '2',
+  }
+  done = subprocess.run(
+    [sys.executable, *map(str, arguments)],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert not check or done.returncode == 0, done.stderr[-4000:]
   return done
 
@@ -247,7 +286,8 @@ runpy.run_module('yt8m_distill.train', run_name='__main__')
 def checkpoint_values(path):
   """All tensors of a checkpoint but its own counter of saves."""
   reader = tf.train.load_checkpoint(str(path))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()
-          if name != '_CHECKPOINTABLE_OBJECT_GRAPH' and
-          not name.startswith('save_counter')}
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if name != '_CHECKPOINTABLE_OBJECT_GRAPH' and not name.startswith('save_counter')
+  }

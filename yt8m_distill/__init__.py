@@ -6,11 +6,11 @@ TensorFlow Model Garden, and lets gin find the package's gin files by name.
 
 import pathlib
 
-import gin
-
 # gin locks once its files are parsed, and a Garden module with configurables
 # of its own that is imported later raises: all of them come in here.
 from official.core import train_lib as _train_lib
+
+import gin
 from yt8m_distill import tasks
 from yt8m_distill.configs import distillation as _distillation
 from yt8m_distill.modeling import backbones

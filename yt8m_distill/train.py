@@ -17,20 +17,20 @@ import sys
 from absl import app
 from absl import flags
 from absl import logging
-import gin
-import tensorflow as tf
-
 from official.common import flags as tfm_flags
 from official.core import task_factory
 from official.core import train_utils
 from official.modeling import performance
+import tensorflow as tf
+
+import gin
 import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill.evaluation import results
 from yt8m_distill.trainer import cluster
+from yt8m_distill.trainer import epochs
+from yt8m_distill.trainer import progress
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
-from yt8m_distill.trainer import progress
-from yt8m_distill.trainer import epochs
-from yt8m_distill.evaluation import results
 
 FLAGS = flags.FLAGS
 
@@ -43,8 +43,9 @@ def _check_writable(model_dir):
     files.write_text(probe, '')
     tf.io.gfile.remove(probe)
   except (tf.errors.OpError, OSError) as error:
-    raise ValueError(f'--model_dir={model_dir} cannot be written: {error}. '
-                     'Choose a folder that can.') from error
+    raise ValueError(
+      f'--model_dir={model_dir} cannot be written: {error}. Choose a folder that can.'
+    ) from error
 
 
 def _fix_shapes(params):
@@ -66,8 +67,7 @@ def _catch_up(runner, model_dir):
   trainer, controller = runner.params.trainer, runner.controller
   interval = trainer.validation_interval or trainer.train_steps
   due = -(-runner.trainer.global_step.numpy() // interval) * interval
-  controller.train(min(due, trainer.train_steps),
-                   checkpoint_at_completion=False)
+  controller.train(min(due, trainer.train_steps), checkpoint_at_completion=False)
   last = results.read(model_dir)
   if not last or last['step'] != runner.trainer.global_step.numpy():
     controller.evaluate(trainer.validation_steps)
@@ -84,15 +84,17 @@ def _evaluate_continuously(runner):
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
   for checkpoint in tf.train.checkpoints_iterator(
-      runner.model_dir, timeout=trainer.continuous_eval_timeout):
+    runner.model_dir, timeout=trainer.continuous_eval_timeout
+  ):
     runner.controller.restore_checkpoint(checkpoint)
     runner.controller.evaluate(trainer.validation_steps)
     if step.numpy() >= trainer.train_steps:
       return
   raise TimeoutError(
-      f'No checkpoint behind step {step.numpy()} of {trainer.train_steps} came '
-      f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
-      ' Train in this folder, or set trainer.continuous_eval_timeout higher.')
+    f'No checkpoint behind step {step.numpy()} of {trainer.train_steps} came '
+    f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
+    ' Train in this folder, or set trainer.continuous_eval_timeout higher.'
+  )
 
 
 def run(flags_obj) -> dict:
@@ -102,27 +104,33 @@ def run(flags_obj) -> dict:
     params = train_utils.parse_configuration(flags_obj, lock_return=False)
   except LookupError as error:
     raise ValueError(
-        f'{error.args[0]} Correct the name in --experiment, --config_file or '
-        '--params_override.') from error
+      f'{error.args[0]} Correct the name in --experiment, --config_file or '
+      '--params_override.'
+    ) from error
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   strategy = cluster.create_strategy(params.runtime, mode)
   chief = strategy.extended.should_checkpoint
   epochs.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
-  if flags_obj.experiment == 'yt8m_distill_finetune' and 'train' in mode and (
-      not params.task.init_checkpoint
-      and not tf.train.latest_checkpoint(model_dir)):
+  if (
+    flags_obj.experiment == 'yt8m_distill_finetune'
+    and 'train' in mode
+    and (not params.task.init_checkpoint and not tf.train.latest_checkpoint(model_dir))
+  ):
     raise ValueError(
-        'task.init_checkpoint is empty: fine-tuning needs a network to start '
-        'from. Set INIT_CHECKPOINT with --gin_params; or, behind a '
-        "--config_file that says '' as a run's params.yaml does, set "
-        '--params_override=task.init_checkpoint=RUN.')
-  if mode == 'eval' and not (params.task.init_checkpoint or
-                             tf.train.latest_checkpoint(model_dir)):
+      'task.init_checkpoint is empty: fine-tuning needs a network to start '
+      'from. Set INIT_CHECKPOINT with --gin_params; or, behind a '
+      "--config_file that says '' as a run's params.yaml does, set "
+      '--params_override=task.init_checkpoint=RUN.'
+    )
+  if mode == 'eval' and not (
+    params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
+  ):
     raise ValueError(
-        f'There is no checkpoint in {model_dir} to evaluate. Train first, or '
-        'name a run that was trained in --model_dir.')
+      f'There is no checkpoint in {model_dir} to evaluate. Train first, or '
+      'name a run that was trained in --model_dir.'
+    )
   if chief:
     _check_writable(model_dir)
   precision = params.runtime.mixed_precision_dtype
@@ -130,17 +138,21 @@ def run(flags_obj) -> dict:
     performance.set_mixed_precision_policy(precision)
   with strategy.scope():
     task = task_factory.get_task(params.task, logging_dir=model_dir)
-  show = progress.Progress(params.task.train_data.global_batch_size,
-                           params.trainer.train_steps, model_dir)
+  show = progress.Progress(
+    params.task.train_data.global_batch_size, params.trainer.train_steps, model_dir
+  )
   runner = cluster.build_runner(
-      model_dir, strategy, {'train_actions': [show],
-                            'eval_actions': [show.after_evaluation]},
-      task=task, mode=mode, params=params)
+    model_dir,
+    strategy,
+    {'train_actions': [show], 'eval_actions': [show.after_evaluation]},
+    task=task,
+    mode=mode,
+    params=params,
+  )
   # Not before: the model must fit the run whose params.yaml this replaces.
   if chief and 'train' in mode:
     train_utils.serialize_config(params, model_dir)
-    files.write_text(os.path.join(model_dir, 'config.gin'),
-                          gin.config_str())
+    files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
   logs = {}
   with strategy.scope():
     if mode == 'continuous_eval':

@@ -24,25 +24,40 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import classification as config
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
 
-_FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof',
-             'yt8m_average')
+_FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof', 'yt8m_average')
 _BACKBONES = flags.DEFINE_multi_enum(
-    'backbone', _FAMILIES, _FAMILIES, 'Families; give the flag once for each.')
+  'backbone', _FAMILIES, _FAMILIES, 'Families; give the flag once for each.'
+)
 _KS = flags.DEFINE_multi_integer(
-    'k', [6, 10, 15, 20, 30], 'Frames of the students, likewise.',
-    lower_bound=1, upper_bound=300)
+  'k',
+  [6, 10, 15, 20, 30],
+  'Frames of the students, likewise.',
+  lower_bound=1,
+  upper_bound=300,
+)
 _CELLS = flags.DEFINE_integer(
-    'cells', 1024, 'Cells of every LSTM layer.', lower_bound=1)
+  'cells', 1024, 'Cells of every LSTM layer.', lower_bound=1
+)
 _BATCH = flags.DEFINE_integer('batch', 32, 'Videos at once.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
 _TOP_K = 20
-_HEADER = ('network', 'frames', 'GFLOPs', 'saved', 'parameters',
-           'ms, network', 'saved', 'ms, from record', 'saved', 'p99')
+_HEADER = (
+  'network',
+  'frames',
+  'GFLOPs',
+  'saved',
+  'parameters',
+  'ms, network',
+  'saved',
+  'ms, from record',
+  'saved',
+  'p99',
+)
 
 
 def _record(rng, features, frames: int) -> bytes:
@@ -61,28 +76,35 @@ class _Network:
   def __init__(self, backbone: str, k: int, records: tf.Tensor):
     """Builds it; k = 0 is the teacher."""
     model = config.yt8m_distill_single(
-        frames='uniform' if k else 'all', k=k, backbone=backbone,
-        chunks=next(c for c in (5, 3, 2, 1) if k % c == 0) if k else 20,
-        num_cells=_CELLS.value).task.model
+      frames='uniform' if k else 'all',
+      k=k,
+      backbone=backbone,
+      chunks=next(c for c in (5, 3, 2, 1) if k % c == 0) if k else 20,
+      num_cells=_CELLS.value,
+    ).task.model
     self.name = f'k = {k}' if k else 'teacher'
     self.frames = frame_selection.max_selected(model.network.frames, model.max_frames)
     network = video_classifier.build(model, model.network, 'network')
     self.flops, self.parameters = network.flops(), network.count_params()
     size = sum(feature.size for feature in model.features)
     videos = {
-        'frames': tf.cast(tf.random.stateless_uniform(
-            [_BATCH.value, self.frames, size], [0, 1], 0, 256, tf.int32),
-                          tf.uint8),
-        'num_frames': tf.fill([_BATCH.value], self.frames),
+      'frames': tf.cast(
+        tf.random.stateless_uniform(
+          [_BATCH.value, self.frames, size], [0, 1], 0, 256, tf.int32
+        ),
+        tf.uint8,
+      ),
+      'num_frames': tf.fill([_BATCH.value], self.frames),
     }
     # Concrete: TensorFlow takes the same code of several networks for one
     # function that is traced again and again, and warns.
-    forward = tf.function(lambda: network(videos, training=False)[
-        'predictions'], autograph=False).get_concrete_function()
+    forward = tf.function(
+      lambda: network(videos, training=False)['predictions'], autograph=False
+    ).get_concrete_function()
     serve = signatures.ServingModule(
-        network, model, _TOP_K).records.get_concrete_function()
-    where = (tf.fill([_BATCH.value], 'some'),
-             tf.range(_BATCH.value, dtype=tf.int64))
+      network, model, _TOP_K
+    ).records.get_concrete_function()
+    where = (tf.fill([_BATCH.value], 'some'), tf.range(_BATCH.value, dtype=tf.int64))
     self._ways = (forward, lambda: serve(*where, records)['probabilities'])
     self.times = tuple([] for _ in self._ways)
     for run in self._ways:
@@ -96,8 +118,13 @@ class _Network:
 
   def cells(self, teacher: '_Network'):
     """A row of the table."""
-    row = [self.name, str(self.frames), f'{self.flops / 1e9:.3f}',
-           _saved(self.flops, teacher.flops), f'{self.parameters:,}']
+    row = [
+      self.name,
+      str(self.frames),
+      f'{self.flops / 1e9:.3f}',
+      _saved(self.flops, teacher.flops),
+      f'{self.parameters:,}',
+    ]
     for own, its in zip(self.times, teacher.times):
       own, its = statistics.median(own), statistics.median(its)
       row += [f'{own * 1e3:.2f}', _saved(own, its)]
@@ -113,8 +140,7 @@ def main(_):
   rng = np.random.default_rng(0)
   records = tf.constant([_record(rng, features, 300)] * _BATCH.value)
   for backbone in _BACKBONES.value:
-    networks = [_Network(backbone, k, records)
-                for k in (0, *_KS.value)]
+    networks = [_Network(backbone, k, records) for k in (0, *_KS.value)]
     for _ in tqdm.trange(_ROUNDS.value, desc=backbone):
       for network in networks:
         network.run()

@@ -23,23 +23,25 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
+from yt8m_distill.configs import classification as config
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import video_metrics
-from yt8m_distill.configs import classification as config
 from yt8m_distill.modeling import video_classifier
 
 _VIDEOS = flags.DEFINE_integer(
-    'videos', 100000, 'Videos for GlobalMetrics.', lower_bound=1)
+  'videos', 100000, 'Videos for GlobalMetrics.', lower_bound=1
+)
 _PLAIN_VIDEOS = flags.DEFINE_integer(
-    'plain_videos', 20000, 'Videos for the heaps.', lower_bound=1)
-_CLASSES = flags.DEFINE_integer(
-    'classes', 3862, 'Number of classes.', lower_bound=1)
-_TOP_K = flags.DEFINE_integer(
-    'top_k', 20, 'Scores listed per video.', lower_bound=1)
+  'plain_videos', 20000, 'Videos for the heaps.', lower_bound=1
+)
+_CLASSES = flags.DEFINE_integer('classes', 3862, 'Number of classes.', lower_bound=1)
+_TOP_K = flags.DEFINE_integer('top_k', 20, 'Scores listed per video.', lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
-    'batch_size', 512, 'Videos per update.', lower_bound=1)
+  'batch_size', 512, 'Videos per update.', lower_bound=1
+)
 _CELLS = flags.DEFINE_integer(
-    'cells', 1024, 'Cells of every LSTM layer of the student.', lower_bound=1)
+  'cells', 1024, 'Cells of every LSTM layer of the student.', lower_bound=1
+)
 
 
 class _HeapPrecision:
@@ -89,10 +91,10 @@ def _batch(rng, batch_size):
   """A made-up batch for `update`: a few classes are common, as in real data."""
   num_classes = _CLASSES.value
   shape = [batch_size, _TOP_K.value]
-  scores = -np.sort(-rng.random(shape, np.float32)**4, axis=-1)
-  classes = (rng.random(shape)**3 * num_classes).astype(np.int32)
+  scores = -np.sort(-(rng.random(shape, np.float32) ** 4), axis=-1)
+  classes = (rng.random(shape) ** 3 * num_classes).astype(np.int32)
   hits = rng.random(shape) < 0.6 * scores
-  missed = rng.random(batch_size // 2)**3 * num_classes
+  missed = rng.random(batch_size // 2) ** 3 * num_classes
   labels = np.concatenate([classes[hits], missed.astype(np.int32)])
   positives = np.bincount(labels, minlength=num_classes)
   hit_at_one = hits[:, 0].astype(np.float32)
@@ -118,23 +120,30 @@ def _device_seconds(rounds=3):
   """Fastest seconds per video of the student's forward pass and its metrics."""
   batch = _BATCH_SIZE.value
   model = config.yt8m_distill_single(
-      num_cells=_CELLS.value, num_classes=_CLASSES.value).task.model
+    num_cells=_CELLS.value, num_classes=_CLASSES.value
+  ).task.model
   network = video_classifier.build(model, model.network, 'network')
   steps, size = 30, sum(feature.size for feature in model.features)
   videos = {
-      'frames': tf.cast(tf.random.stateless_uniform(
-          [batch, steps, size], [0, 1], 0, 256, tf.int32), tf.uint8),
-      'num_frames': tf.fill([batch], steps),
+    'frames': tf.cast(
+      tf.random.stateless_uniform([batch, steps, size], [0, 1], 0, 256, tf.int32),
+      tf.uint8,
+    ),
+    'num_frames': tf.fill([batch], steps),
   }
   scores = tf.random.stateless_uniform([batch, _CLASSES.value], [0, 2])
   labels = scores < 3 / _CLASSES.value
   cases = [
-      tf.function(lambda: network(videos, training=False)['predictions'],
-                  autograph=False).get_concrete_function(),
-      tf.function(lambda: (
-          video_metrics.compute(scores, labels, _TOP_K.value),
-          tf.math.count_nonzero(labels, axis=0, dtype=tf.int32)),
-                  autograph=False).get_concrete_function(),
+    tf.function(
+      lambda: network(videos, training=False)['predictions'], autograph=False
+    ).get_concrete_function(),
+    tf.function(
+      lambda: (
+        video_metrics.compute(scores, labels, _TOP_K.value),
+        tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),
+      ),
+      autograph=False,
+    ).get_concrete_function(),
   ]
   seconds = [[] for _ in cases]
   for _ in range(rounds + 1):  # The first is slower, and never the fastest.
@@ -160,16 +169,20 @@ def main(_):
   _, exact = _measure(metrics.GlobalMetrics(num_classes), num_plain)
   for name, value in plain.items():
     np.testing.assert_allclose(exact[name], value, rtol=1e-3, err_msg=name)
-  print(f'{_VIDEOS.value} videos, {num_classes} classes, '
-        f'top {_TOP_K.value}; {num_plain} videos for the heaps')
+  print(
+    f'{_VIDEOS.value} videos, {num_classes} classes, '
+    f'top {_TOP_K.value}; {num_plain} videos for the heaps'
+  )
   print(f'GlobalMetrics {rate:12,.0f} videos/s')
   print(f'Python heaps  {plain_rate:12,.0f} videos/s')
   print(f'ratio         {rate / plain_rate:12,.1f}')
   forward, device = _device_seconds()
   spent = device + 1 / rate
-  print(f'evaluation    {forward * 1e6:12,.0f} microseconds/video of forward '
-        f'pass, {spent * 1e6:,.1f} of metrics, {device * 1e6:,.1f} of them on '
-        f'the device: {spent / (forward + spent):.2%}')
+  print(
+    f'evaluation    {forward * 1e6:12,.0f} microseconds/video of forward '
+    f'pass, {spent * 1e6:,.1f} of metrics, {device * 1e6:,.1f} of them on '
+    f'the device: {spent / (forward + spent):.2%}'
+  )
   print(f'peak RSS      {peak:12,.0f} MiB, {idle:,.0f} of them at the start')
 
 

@@ -26,47 +26,60 @@ import time
 from absl import app
 from absl import flags
 import numpy as np
+from official.modeling import performance
 import tensorflow as tf
 
 from experiments.benchmarks import plain as plain_lib
-from official.modeling import performance
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.modeling import lstm_stack
 from yt8m_distill.tasks import distillation
 
 _CELLS = flags.DEFINE_integer(
-    'cells', 256, 'Cells of every LSTM layer; the paper has 1024.',
-    lower_bound=1)
+  'cells', 256, 'Cells of every LSTM layer; the paper has 1024.', lower_bound=1
+)
 _BATCH = flags.DEFINE_integer('batch', 64, 'Videos per step.', lower_bound=1)
 _PRECISION = flags.DEFINE_enum(
-    'precision', 'float32', ['float32', 'bfloat16', 'float16'],
-    'Of matrix products; float16 scales the loss.')
-_CLASSES = flags.DEFINE_integer(
-    'classes', 4716, 'Number of classes.', lower_bound=1)
+  'precision',
+  'float32',
+  ['float32', 'bfloat16', 'float16'],
+  'Of matrix products; float16 scales the loss.',
+)
+_CLASSES = flags.DEFINE_integer('classes', 4716, 'Number of classes.', lower_bound=1)
 _EVERY_N = flags.DEFINE_integer(
-    'every_n', 10, 'The student sees every N-th frame.', lower_bound=1)
+  'every_n', 10, 'The student sees every N-th frame.', lower_bound=1
+)
 _STUDENT_CHUNKS = flags.DEFINE_integer(
-    'student_chunks', 5, 'Divides the number of frames that the student sees.',
-    lower_bound=1)
+  'student_chunks',
+  5,
+  'Divides the number of frames that the student sees.',
+  lower_bound=1,
+)
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.', lower_bound=1)
 _NUM_FRAMES = flags.DEFINE_enum(
-    'num_frames', 'full', ['full', 'real'],
-    'Lengths of the videos: all 300 frames, or 120 to 300, uniformly. Chunks '
-    'that no frame fills count as no work.')
+  'num_frames',
+  'full',
+  ['full', 'real'],
+  'Lengths of the videos: all 300 frames, or 120 to 300, uniformly. Chunks '
+  'that no frame fills count as no work.',
+)
 _MATMUL_SIZE = flags.DEFINE_integer(
-    'matmul_size', 4096, 'Rows and columns of the large matrices.',
-    lower_bound=1)
+  'matmul_size', 4096, 'Rows and columns of the large matrices.', lower_bound=1
+)
 _TILE = flags.DEFINE_integer(
-    'tile', lstm_stack.CPU_TILE, 'Chunks that run at once on a CPU.',
-    lower_bound=1)
+  'tile', lstm_stack.CPU_TILE, 'Chunks that run at once on a CPU.', lower_bound=1
+)
 _CUDNN = flags.DEFINE_bool(
-    'cudnn', True, 'Run the LSTM layers on cuDNN where there is a GPU.')
+  'cudnn', True, 'Run the LSTM layers on cuDNN where there is a GPU.'
+)
 _RECOMPUTE = flags.DEFINE_bool(
-    'recompute', False, 'Compute steps again in the backward pass.')
+  'recompute', False, 'Compute steps again in the backward pass.'
+)
 _COMPARE = flags.DEFINE_bool(
-    'compare', False, 'Time the plain graph in the same rounds.')
+  'compare', False, 'Time the plain graph in the same rounds.'
+)
 _PROFILE = flags.DEFINE_string(
-    'profile', '', 'Folder for a trace of one more train step (TensorBoard).')
+  'profile', '', 'Folder for a trace of one more train step (TensorBoard).'
+)
 
 
 def _work(network, num_frames):
@@ -83,19 +96,20 @@ def _work(network, num_frames):
   length = steps // settings['chunks']
   filled = -(-num_frames // length)
   forward = int(
-      filled.sum() * backbone.lower.flops(length) +
-      sum(backbone.upper.flops(int(n)) for n in filled) +
-      len(num_frames) * network.head.flops())
+    filled.sum() * backbone.lower.flops(length)
+    + sum(backbone.upper.flops(int(n)) for n in filled)
+    + len(num_frames) * network.head.flops()
+  )
   frames_gradient = int(
-      2 * filled.sum() * length * features * 4 * backbone.lower.num_cells)
+    2 * filled.sum() * length * features * 4 * backbone.lower.num_cells
+  )
   return forward, 3 * forward - frames_gradient
 
 
 def _matmul(dtype):
   """A case: the large product, of which one number leaves TensorFlow."""
   size = [_MATMUL_SIZE.value] * 2
-  a, b = (tf.cast(tf.random.stateless_uniform(size, [0, k]), dtype)
-          for k in range(2))
+  a, b = (tf.cast(tf.random.stateless_uniform(size, [0, k]), dtype) for k in range(2))
   product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0], autograph=False)
   return lambda: product(a, b), 2 * _MATMUL_SIZE.value**3
 
@@ -129,34 +143,39 @@ def _cases():
   if dtype != 'float32':
     performance.set_mixed_precision_policy(dtype)
   params = config.yt8m_distill(
-      every_n=_EVERY_N.value, student_chunks=_STUDENT_CHUNKS.value,
-      num_cells=_CELLS.value, num_classes=_CLASSES.value,
-      batch_size=_BATCH.value)
+    every_n=_EVERY_N.value,
+    student_chunks=_STUDENT_CHUNKS.value,
+    num_cells=_CELLS.value,
+    num_classes=_CLASSES.value,
+    batch_size=_BATCH.value,
+  )
   for network in (params.task.model.teacher, params.task.model.student):
-    network.backbone.hierarchical_lstm.override({
-        'use_cudnn': _CUDNN.value, 'recompute': _RECOMPUTE.value})
+    network.backbone.hierarchical_lstm.override(
+      {'use_cudnn': _CUDNN.value, 'recompute': _RECOMPUTE.value}
+    )
   if dtype == 'float16':
-    params.override({'runtime': {
-        'mixed_precision_dtype': dtype, 'loss_scale': 'dynamic'}})
+    params.override(
+      {'runtime': {'mixed_precision_dtype': dtype, 'loss_scale': 'dynamic'}}
+    )
   model_params = params.task.model
   rng = np.random.default_rng(0)
   size = sum(feature.size for feature in model_params.features)
   frames = rng.integers(
-      256, size=[_BATCH.value, model_params.max_frames, size], dtype=np.uint8)
+    256, size=[_BATCH.value, model_params.max_frames, size], dtype=np.uint8
+  )
   num_frames = np.full([_BATCH.value], model_params.max_frames, np.int32)
   if _NUM_FRAMES.value == 'real':
     num_frames = rng.integers(120, 301, _BATCH.value, np.int32)
   seen = -(-num_frames // _EVERY_N.value)
   inputs, student_inputs = (
-      {'frames': tf.constant(f), 'num_frames': tf.constant(n)}
-      for f, n in ((frames, num_frames), (frames[:, ::_EVERY_N.value], seen)))
-  labels = tf.constant(
-      rng.random([_BATCH.value, _CLASSES.value]) < 3 / _CLASSES.value)
+    {'frames': tf.constant(f), 'num_frames': tf.constant(n)}
+    for f, n in ((frames, num_frames), (frames[:, :: _EVERY_N.value], seen))
+  )
+  labels = tf.constant(rng.random([_BATCH.value, _CLASSES.value]) < 3 / _CLASSES.value)
 
   task = distillation.DistillationTask(params.task)
   model = task.build_model()
-  optimizer = task.create_optimizer(
-      params.trainer.optimizer_config, params.runtime)
+  optimizer = task.create_optimizer(params.trainer.optimizer_config, params.runtime)
   teacher, teacher_training = _work(model.teacher, num_frames)
   student, student_training = _work(model.student, seen)
 
@@ -164,33 +183,39 @@ def _cases():
     """Predictions are summed, so that all of them are computed."""
     if training is None:
       return _graph(lambda: tf.reduce_sum(run()['predictions']))
-    return _graph(lambda: task.train_step(
-        (inputs, labels), training, optimizer)[task.loss])
+    return _graph(
+      lambda: task.train_step((inputs, labels), training, optimizer)[task.loss]
+    )
 
   cases = {
-      'teacher forward': (
-          case(lambda: model.teacher(inputs, training=False)), teacher),
-      'student forward': (
-          case(lambda: model.student(student_inputs, training=False)), student),
-      'train step': (
-          case(None, model), teacher_training + student_training),
+    'teacher forward': (case(lambda: model.teacher(inputs, training=False)), teacher),
+    'student forward': (
+      case(lambda: model.student(student_inputs, training=False)),
+      student,
+    ),
+    'train step': (case(None, model), teacher_training + student_training),
   }
   plain = plain_lib.PlainDistiller(
-      model.teacher, model.student, model_params.teacher.frames,
-      model_params.student.frames)
+    model.teacher,
+    model.student,
+    model_params.teacher.frames,
+    model_params.student.frames,
+  )
   if _COMPARE.value:
-    cases.update({
+    cases.update(
+      {
         'teacher forward, plain': (
-            case(lambda: plain_lib.plain_network(model.teacher, inputs)),
-            teacher),
+          case(lambda: plain_lib.plain_network(model.teacher, inputs)),
+          teacher,
+        ),
         'student forward, plain': (
-            case(lambda: plain_lib.plain_network(
-                model.student, student_inputs)), student),
-        'train step, plain': (
-            case(None, plain), teacher_training + student_training),
-    })
-  way = ('on cuDNN' if model.teacher.backbone.lower.runs_on_cudnn()
-         else 'in a time loop')
+          case(lambda: plain_lib.plain_network(model.student, student_inputs)),
+          student,
+        ),
+        'train step, plain': (case(None, plain), teacher_training + student_training),
+      }
+    )
+  way = 'on cuDNN' if model.teacher.backbone.lower.runs_on_cudnn() else 'in a time loop'
   if _RECOMPUTE.value:
     way += ', steps computed again'
   return cases, lambda: _check_same(model, plain, inputs), way
@@ -204,8 +229,10 @@ def _check_same(model, plain, inputs):
   tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
   tf.config.experimental.enable_tensor_float_32_execution(False)
   tf.nest.map_structure(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance),
-      _graph(model)(few), _graph(plain)(few))
+    lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance),
+    _graph(model)(few),
+    _graph(plain)(few),
+  )
   tf.config.experimental.enable_tensor_float_32_execution(tf32)
 
 
@@ -235,32 +262,40 @@ def main(_):
     with tf.profiler.experimental.Profile(_PROFILE.value):
       _seconds(cases['train step'][0])
 
-  print(f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
-        f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
-        f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds, '
-        f'LSTM layers {way}')
-  print(f'{"case":<23}{"best s":>9}{"median s":>10}{"videos/s":>10}'
-        f'{"GFLOP":>9}{"GFLOP/s":>9}{"of matmul":>10}{"median":>8}'
-        f'{"peak MiB":>10}')
+  print(
+    f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
+    f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
+    f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds, '
+    f'LSTM layers {way}'
+  )
+  print(
+    f'{"case":<23}{"best s":>9}{"median s":>10}{"videos/s":>10}'
+    f'{"GFLOP":>9}{"GFLOP/s":>9}{"of matmul":>10}{"median":>8}'
+    f'{"peak MiB":>10}'
+  )
   print(f'{"before any of them":<79}{memory["start"]:>19.0f}')
   base, base_flops = seconds['matmul float32'], cases['matmul float32'][1]
   for name, (_, flops) in cases.items():
     best, median = min(seconds[name]), statistics.median(seconds[name])
-    shares = [flops / s / (base_flops / b)
-              for s, b in zip(seconds[name], base)]
+    shares = [flops / s / (base_flops / b) for s, b in zip(seconds[name], base)]
     videos = peak = ''
     if name in memory:
       videos, peak = f'{_BATCH.value / best:.1f}', f'{memory[name]:.0f}'
-    print(f'{name:<23}{best:>9.4f}{median:>10.4f}{videos:>10}'
-          f'{flops / 1e9:>9.1f}{flops / best / 1e9:>9.1f}'
-          f'{flops / best / (base_flops / min(base)):>10.2f}'
-          f'{statistics.median(shares):>8.2f}{peak:>10}')
+    print(
+      f'{name:<23}{best:>9.4f}{median:>10.4f}{videos:>10}'
+      f'{flops / 1e9:>9.1f}{flops / best / 1e9:>9.1f}'
+      f'{flops / best / (base_flops / min(base)):>10.2f}'
+      f'{statistics.median(shares):>8.2f}{peak:>10}'
+    )
   if _COMPARE.value:
     for name in ('teacher forward', 'student forward', 'train step'):
-      ratios = [plain / ours for plain, ours in zip(
-          seconds[f'{name}, plain'], seconds[name])]
-      print(f'{name}: {statistics.median(ratios):.2f} times as fast as the '
-            f'plain graph (best {max(ratios):.2f}, worst {min(ratios):.2f})')
+      ratios = [
+        plain / ours for plain, ours in zip(seconds[f'{name}, plain'], seconds[name])
+      ]
+      print(
+        f'{name}: {statistics.median(ratios):.2f} times as fast as the '
+        f'plain graph (best {max(ratios):.2f}, worst {min(ratios):.2f})'
+      )
 
 
 if __name__ == '__main__':

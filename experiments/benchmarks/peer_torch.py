@@ -39,13 +39,13 @@ class _Network(nn.Module):
 
   def forward(self, frames):
     """Representation [B, R] and predictions [B, V] of uint8 [B, T, D]."""
-    x = frames[:, ::self.every_n].float() * (4 / 255) + (4 / 512 - 2)
+    x = frames[:, :: self.every_n].float() * (4 / 255) + (4 / 512 - 2)
     batch = len(x)
     states = _last(self.lower, x.reshape(batch * self.chunks, -1, _FEATURES))
     states = _last(self.upper, states.reshape(batch, self.chunks, -1))
     gates = self.gates(states).reshape(batch, -1, self.mixtures + 1)
     experts = self.experts(states).reshape(batch, -1, self.mixtures)
-    gates = gates.float().softmax(-1)[..., :self.mixtures]
+    gates = gates.float().softmax(-1)[..., : self.mixtures]
     return states.float(), (gates * experts.float().sigmoid()).sum(-1)
 
 
@@ -56,8 +56,9 @@ def _last(stack, x):
 
 
 def _cross_entropy(labels, p):
-  return -(labels * (p + _EPSILON).log() +
-           (1 - labels) * (1 - p + _EPSILON).log()).sum(-1)
+  return -(labels * (p + _EPSILON).log() + (1 - labels) * (1 - p + _EPSILON).log()).sum(
+    -1
+  )
 
 
 def _loss(labels, teacher, student):
@@ -65,9 +66,12 @@ def _loss(labels, teacher, student):
   (rep_t, p_t), (rep_s, p_s) = teacher, student
   rep_t, q_t = rep_t.detach(), p_t.detach() / p_t.detach().sum(-1, True)
   q_s = p_s / p_s.sum(-1, True)
-  return (_cross_entropy(labels, p_t) + _cross_entropy(labels, p_s) +
-          1e-3 * (rep_t - rep_s).square().sum(-1) +
-          (q_t * (q_t.log() - q_s.log())).sum(-1)).mean()
+  return (
+    _cross_entropy(labels, p_t)
+    + _cross_entropy(labels, p_s)
+    + 1e-3 * (rep_t - rep_s).square().sum(-1)
+    + (q_t * (q_t.log() - q_s.log())).sum(-1)
+  ).mean()
 
 
 class _Cases:
@@ -79,17 +83,17 @@ class _Cases:
     make = lambda *shape: _Network(args.cells, args.classes, *shape).to(device)
     self._teacher, self._student = make(20, 1), make(5, 10)
     self._frames = torch.randint(
-        256, [args.batch, _FRAMES, _FEATURES], dtype=torch.uint8).to(device)
-    self._labels = (torch.rand(args.batch, args.classes) <
-                    3 / args.classes).float().to(device)
-    self._parameters = [*self._teacher.parameters(),
-                        *self._student.parameters()]
+      256, [args.batch, _FRAMES, _FEATURES], dtype=torch.uint8
+    ).to(device)
+    self._labels = (
+      (torch.rand(args.batch, args.classes) < 3 / args.classes).float().to(device)
+    )
+    self._parameters = [*self._teacher.parameters(), *self._student.parameters()]
     self._adam = torch.optim.Adam(
-        self._parameters, 1e-3, eps=1e-7, fused=device == 'cuda')
-    self._scaler = torch.amp.GradScaler(
-        device, enabled=precision == 'float16')
-    self.times = {'teacher forward': [], 'student forward': [],
-                  'train step': []}
+      self._parameters, 1e-3, eps=1e-7, fused=device == 'cuda'
+    )
+    self._scaler = torch.amp.GradScaler(device, enabled=precision == 'float16')
+    self.times = {'teacher forward': [], 'student forward': [], 'train step': []}
 
   def _cast(self):
     if self._precision in ('float32', 'tf32'):
@@ -103,15 +107,15 @@ class _Cases:
   def _train_step(self):
     self._adam.zero_grad()
     with self._cast():
-      teacher, student = self._teacher(self._frames), self._student(
-          self._frames)
+      teacher, student = self._teacher(self._frames), self._student(self._frames)
     loss = _loss(self._labels, teacher, student)
     self._scaler.scale(loss).backward()
     self._scaler.unscale_(self._adam)
     gradients = [p.grad for p in self._parameters]
     norms = torch._foreach_norm(gradients)
-    torch._foreach_mul_(gradients, [
-        torch.clamp(1 / (norm + 1e-12), max=1) for norm in norms])
+    torch._foreach_mul_(
+      gradients, [torch.clamp(1 / (norm + 1e-12), max=1) for norm in norms]
+    )
     self._scaler.step(self._adam)
     self._scaler.update()
     return loss.detach()
@@ -119,9 +123,14 @@ class _Cases:
   def run(self):
     torch.backends.cuda.matmul.allow_tf32 = self._precision == 'tf32'
     torch.backends.cudnn.allow_tf32 = self._precision == 'tf32'
-    for run, times in zip((lambda: self._forward(self._teacher),
-                           lambda: self._forward(self._student),
-                           self._train_step), self.times.values()):
+    for run, times in zip(
+      (
+        lambda: self._forward(self._teacher),
+        lambda: self._forward(self._student),
+        self._train_step,
+      ),
+      self.times.values(),
+    ):
       start = time.perf_counter()
       float(run())  # The number on the host: a GPU has then finished.
       times.append(time.perf_counter() - start)
@@ -133,26 +142,31 @@ def main():
   parser.add_argument('--batch', type=int, default=256)
   parser.add_argument('--classes', type=int, default=4716)
   parser.add_argument('--repeats', type=int, default=20)
-  parser.add_argument('--precision', action='append', choices=[
-      'float32', 'tf32', 'bfloat16', 'float16'])
+  parser.add_argument(
+    '--precision', action='append', choices=['float32', 'tf32', 'bfloat16', 'float16']
+  )
   args = parser.parse_args()
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   if device == 'cpu' and 'float16' in (args.precision or []):
-    parser.error('--precision=float16 needs a GPU, and PyTorch finds none: '
-                 'leave it out.')
-  print(f'PyTorch {torch.__version__}, {device}, {args.cells} cells, '
-        f'{args.classes} classes, batch {args.batch}, {args.repeats} rounds')
-  print(f'{"precision":<11}{"case":<17}{"best s":>9}{"median s":>10}'
-        f'{"videos/s":>10}')
+    parser.error(
+      '--precision=float16 needs a GPU, and PyTorch finds none: leave it out.'
+    )
+  print(
+    f'PyTorch {torch.__version__}, {device}, {args.cells} cells, '
+    f'{args.classes} classes, batch {args.batch}, {args.repeats} rounds'
+  )
+  print(f'{"precision":<11}{"case":<17}{"best s":>9}{"median s":>10}{"videos/s":>10}')
   for precision in args.precision or ['float32']:
     cases = _Cases(args, device, precision)
     for _ in range(args.repeats + 2):
       cases.run()
     for name, times in cases.times.items():
       times = times[2:]  # The first are slower: kernels are chosen.
-      print(f'{precision:<11}{name:<17}{min(times):>9.4f}'
-            f'{statistics.median(times):>10.4f}'
-            f'{args.batch / min(times):>10.1f}')
+      print(
+        f'{precision:<11}{name:<17}{min(times):>9.4f}'
+        f'{statistics.median(times):>10.4f}'
+        f'{args.batch / min(times):>10.1f}'
+      )
     del cases
 
 

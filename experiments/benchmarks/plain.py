@@ -15,9 +15,8 @@ class PlainDistiller(distiller.Distiller):
 
   def call(self, inputs, training=False):
     return {
-        name: plain_network(network, self._select(inputs, self._frames[name]))
-        for name, network in (('teacher', self.teacher),
-                              ('student', self.student))
+      name: plain_network(network, self._select(inputs, self._frames[name]))
+      for name, network in (('teacher', self.teacher), ('student', self.student))
     }
 
 
@@ -29,30 +28,31 @@ def plain_network(network, inputs):
   chunks = backbone.get_config()['chunks']
   length = steps // chunks
   num_frames = inputs['num_frames']
-  lengths = tf.clip_by_value(
-      num_frames[:, None] - length * tf.range(chunks), 0, length)
+  lengths = tf.clip_by_value(num_frames[:, None] - length * tf.range(chunks), 0, length)
   states = _plain_stack(
-      backbone.lower, tf.reshape(frames, [batch * chunks, length, features]),
-      tf.reshape(lengths, [-1]))
+    backbone.lower,
+    tf.reshape(frames, [batch * chunks, length, features]),
+    tf.reshape(lengths, [-1]),
+  )
   states = tf.reshape(states, [batch, chunks, backbone.lower.state_size])
-  representation = _plain_stack(
-      backbone.upper, states, -(-num_frames // length))
-  return {'representation': representation, 'states': states,
-          'predictions': network.head(representation)}
+  representation = _plain_stack(backbone.upper, states, -(-num_frames // length))
+  return {
+    'representation': representation,
+    'states': states,
+    'predictions': network.head(representation),
+  }
 
 
 def _plain_stack(stack, x, lengths):
   """Final states of all sequences, step by step, all layers in one loop."""
   steps, dtype = x.shape[1], stack.compute_dtype
-  inputs = tf.TensorArray(tf.float32, steps).unstack(
-      tf.transpose(x, [1, 0, 2]))
+  inputs = tf.TensorArray(tf.float32, steps).unstack(tf.transpose(x, [1, 0, 2]))
   kernels = [tf.cast(kernel, dtype) for kernel in stack.kernels]
 
   def step(t, state):
     real = (t < lengths)[:, None]
     output, after = inputs.read(t), []
-    for kernel, bias, c, h in zip(
-        kernels, stack.biases, state[::2], state[1::2]):
+    for kernel, bias, c, h in zip(kernels, stack.biases, state[::2], state[1::2]):
       product = tf.cast(tf.concat([output, h], 1), dtype) @ kernel
       i, f, g, o = tf.split(tf.cast(product, tf.float32) + bias, 4, 1)
       next_c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
@@ -60,8 +60,10 @@ def _plain_stack(stack, x, lengths):
       after += [tf.where(real, next_c, c), tf.where(real, output, h)]
     return t + 1, after
 
-  zeros = [tf.zeros([tf.shape(x)[0], stack.num_cells])
-           for _ in range(2 * stack.num_layers)]
+  zeros = [
+    tf.zeros([tf.shape(x)[0], stack.num_cells]) for _ in range(2 * stack.num_layers)
+  ]
   _, state = tf.while_loop(
-      lambda t, _: t < steps, step, (0, zeros), maximum_iterations=steps)
+    lambda t, _: t < steps, step, (0, zeros), maximum_iterations=steps
+  )
   return tf.concat(state, 1)

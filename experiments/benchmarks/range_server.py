@@ -65,10 +65,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def main():
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
   parser.add_argument('folder')
-  parser.add_argument('--latency', type=float, default=0.0,
-                      help='seconds before an answer, as over a network')
+  parser.add_argument(
+    '--latency',
+    type=float,
+    default=0.0,
+    help='seconds before an answer, as over a network',
+  )
   args = parser.parse_args()
   with _Server(args.folder, args.latency) as server:
     print(f'http://127.0.0.1:{server.server_port}', flush=True)

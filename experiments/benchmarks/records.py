@@ -9,7 +9,10 @@ import itertools
 import os
 import tempfile
 import time
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Dict
+from typing import Iterator
+from typing import Optional
+from typing import Sequence
 
 import numpy as np
 import psutil
@@ -25,9 +28,10 @@ MAX_FRAMES = model.VideoModel().max_frames
 CLASSES = model.VideoModel().num_classes
 EVERY_N = 10
 SELECTIONS = {
-    'teacher': model.FrameSelection(),
-    'student': model.FrameSelection(
-        type='uniform', uniform=model.UniformFrames(every_n=EVERY_N)),
+  'teacher': model.FrameSelection(),
+  'student': model.FrameSelection(
+    type='uniform', uniform=model.UniformFrames(every_n=EVERY_N)
+  ),
 }
 _DISTINCT = 64  # records; making one takes longer than reading 20
 
@@ -42,6 +46,7 @@ class Cost:
     thread: those of its busiest thread alone.
     helpers: those of other processes that help.
   """
+
   rate: float
   cpu: float
   thread: float
@@ -78,8 +83,9 @@ def _record(rng: np.random.Generator) -> bytes:
 
 
 @contextlib.contextmanager
-def folder_and_path(input_path: str, videos: int,
-                    num_shards: int) -> Iterator[Sequence[str]]:
+def folder_and_path(
+  input_path: str, videos: int, num_shards: int
+) -> Iterator[Sequence[str]]:
   """Yields a temporary folder, and `input_path` or random records in it."""
   with tempfile.TemporaryDirectory() as folder:
     if not input_path:
@@ -90,20 +96,25 @@ def folder_and_path(input_path: str, videos: int,
 
 def training_set(batch_size: int, **fields) -> data.VideoData:
   """Returns records to train on; other fields than `fields` by default."""
-  return data.VideoData(is_training=True, global_batch_size=batch_size,
-                        **fields)
+  return data.VideoData(is_training=True, global_batch_size=batch_size, **fields)
 
 
 def batches(train_data: data.VideoData, network: str) -> tf.data.Dataset:
   """Returns what a network of SELECTIONS trains on."""
   return pipeline.build(
-      train_data, reader_lib.FrameReader(FEATURES, MAX_FRAMES, CLASSES,
-                                         SELECTIONS[network]),
-      tf.distribute.InputContext())
+    train_data,
+    reader_lib.FrameReader(FEATURES, MAX_FRAMES, CLASSES, SELECTIONS[network]),
+    tf.distribute.InputContext(),
+  )
 
 
-def measure(dataset: tf.data.Dataset, batch_size: int, videos: int,
-            helpers: Sequence[int] = (), warm_up: int = 4) -> Cost:
+def measure(
+  dataset: tf.data.Dataset,
+  batch_size: int,
+  videos: int,
+  helpers: Sequence[int] = (),
+  warm_up: int = 4,
+) -> Cost:
   """Reads at least so many videos, behind batches that do not count.
 
   Args:
@@ -123,12 +134,14 @@ def measure(dataset: tf.data.Dataset, batch_size: int, videos: int,
   for _ in range(steps):
     next(iterator)
   seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-  busiest = max(spent - threads.get(thread, 0)
-                for thread, spent in _thread_seconds().items())
+  busiest = max(
+    spent - threads.get(thread, 0) for thread, spent in _thread_seconds().items()
+  )
   helped = sum(map(_seconds, others)) - helped
   read = steps * batch_size
-  return Cost(read / seconds, *(
-      1000 * spent / read for spent in (cpu, busiest, helped)))
+  return Cost(
+    read / seconds, *(1000 * spent / read for spent in (cpu, busiest, helped))
+  )
 
 
 def _seconds(process: psutil.Process) -> float:
@@ -137,8 +150,10 @@ def _seconds(process: psutil.Process) -> float:
 
 
 def _thread_seconds() -> Dict[int, float]:
-  return {thread.id: thread.user_time + thread.system_time
-          for thread in psutil.Process().threads()}
+  return {
+    thread.id: thread.user_time + thread.system_time
+    for thread in psutil.Process().threads()
+  }
 
 
 def peak_mib(pid: Optional[int] = None) -> float:
@@ -147,5 +162,6 @@ def peak_mib(pid: Optional[int] = None) -> float:
   Not as getrusage, which counts what the parent held at the start.
   """
   with open(f'/proc/{pid or "self"}/status', encoding='utf-8') as status:
-    return next(int(line.split()[1]) for line in status
-                if line.startswith('VmHWM')) / 1024
+    return (
+      next(int(line.split()[1]) for line in status if line.startswith('VmHWM')) / 1024
+    )

@@ -21,7 +21,12 @@ import os
 import statistics
 import subprocess
 import sys
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict
+from typing import Iterator
+from typing import List
+from typing import NamedTuple
+from typing import Sequence
+from typing import Tuple
 
 from absl import app
 from absl import flags
@@ -32,18 +37,23 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import shards
 
 _VIDEOS = flags.DEFINE_integer(
-    'videos', 8000, 'Videos per case and round.', lower_bound=1)
+  'videos', 8000, 'Videos per case and round.', lower_bound=1
+)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 256, 'Videos per batch.', lower_bound=1)
 _RECORDS = flags.DEFINE_integer(
-    'records', 4800, 'Records to write, 0.24 MB each.', lower_bound=1)
-_FILES = flags.DEFINE_integer(
-    'files', 32, 'Files to write them to.', lower_bound=1)
+  'records', 4800, 'Records to write, 0.24 MB each.', lower_bound=1
+)
+_FILES = flags.DEFINE_integer('files', 32, 'Files to write them to.', lower_bound=1)
 _CYCLE_LENGTH = flags.DEFINE_integer(
-    'cycle_length', data.VideoData().cycle_length, 'Files read side by side.',
-    lower_bound=1)
+  'cycle_length',
+  data.VideoData().cycle_length,
+  'Files read side by side.',
+  lower_bound=1,
+)
 _LATENCY = flags.DEFINE_float(
-    'latency', 0.0, 'Seconds before the HTTP server answers.', lower_bound=0.0)
+  'latency', 0.0, 'Seconds before the HTTP server answers.', lower_bound=0.0
+)
 
 _SOURCES = ('disk', 'http', 'service')
 _WORKERS = 2
@@ -59,8 +69,9 @@ class _Result(NamedTuple):
 @contextlib.contextmanager
 def _process(module: str, *args: str) -> Iterator[Tuple[int, str]]:
   """Starts a module; yields its id and the last word of its first line."""
-  with subprocess.Popen([sys.executable, '-m', module, *args], text=True,
-                        stdout=subprocess.PIPE) as process:
+  with subprocess.Popen(
+    [sys.executable, '-m', module, *args], text=True, stdout=subprocess.PIPE
+  ) as process:
     try:
       line = process.stdout.readline()
       if not line:
@@ -71,40 +82,53 @@ def _process(module: str, *args: str) -> Iterator[Tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def _serving(source: str, paths: Sequence[str]) -> Iterator[
-    Tuple[List[int], Dict]]:
+def _serving(source: str, paths: Sequence[str]) -> Iterator[Tuple[List[int], Dict]]:
   """Yields ids of the servers, and the input's fields that read from them."""
   with contextlib.ExitStack() as stack:
     start = lambda *args: stack.enter_context(_process(*args))
     if source == 'disk':
       yield [], {'input_path': paths}
     elif source == 'http':
-      server, url = start('experiments.benchmarks.range_server',
-                          os.path.dirname(paths[0]),
-                          f'--latency={_LATENCY.value}')
-      yield [server], {'input_path': [
-          f'{url}/{os.path.basename(path)}' for path in paths]}
+      server, url = start(
+        'experiments.benchmarks.range_server',
+        os.path.dirname(paths[0]),
+        f'--latency={_LATENCY.value}',
+      )
+      yield (
+        [server],
+        {'input_path': [f'{url}/{os.path.basename(path)}' for path in paths]},
+      )
     else:
       module = 'experiments.cluster.data_service'
       dispatcher, address = start(module)
       target = address.split('://')[-1]
-      workers = [start(module, f'--dispatcher={target}')[0]
-                 for _ in range(_WORKERS)]
-      yield [dispatcher, *workers], {
-          'input_path': paths, 'enable_tf_data_service': True,
-          'tf_data_service_address': address}
+      workers = [start(module, f'--dispatcher={target}')[0] for _ in range(_WORKERS)]
+      yield (
+        [dispatcher, *workers],
+        {
+          'input_path': paths,
+          'enable_tf_data_service': True,
+          'tf_data_service_address': address,
+        },
+      )
 
 
-def _measure(network: str, servers: Sequence[int], videos: int, batch: int,
-             fields: Dict) -> _Result:
+def _measure(
+  network: str, servers: Sequence[int], videos: int, batch: int, fields: Dict
+) -> _Result:
   tf.config.set_visible_devices([], 'GPU')
   tf.zeros([]).numpy()  # All of TensorFlow is then there.
   before = records.peak_mib()
   cost = records.measure(
-      records.batches(records.training_set(batch, **fields), network), batch,
-      videos, servers, _WARM_UP)
-  return _Result(cost, records.peak_mib() - before,
-                 max(map(records.peak_mib, servers), default=0.0))
+    records.batches(records.training_set(batch, **fields), network),
+    batch,
+    videos,
+    servers,
+    _WARM_UP,
+  )
+  return _Result(
+    cost, records.peak_mib() - before, max(map(records.peak_mib, servers), default=0.0)
+  )
 
 
 def main(_):
@@ -118,27 +142,36 @@ def main(_):
         with _serving(source, paths) as (servers, fields):
           fields['cycle_length'] = _CYCLE_LENGTH.value
           with context.Pool(1) as pool:
-            results[network, source].append(pool.apply(
-                _measure, (network, servers, _VIDEOS.value, _BATCH.value,
-                           fields)))
+            results[network, source].append(
+              pool.apply(
+                _measure, (network, servers, _VIDEOS.value, _BATCH.value, fields)
+              )
+            )
 
-  print(f'batch {_BATCH.value}, {_FILES.value} files, {_CYCLE_LENGTH.value} of '
-        f'them side by side, {_LATENCY.value} s of latency over HTTP, '
-        f'{_ROUNDS.value} rounds')
-  print(f'{"":<17}{"videos/s":>9}{"least":>7}{"most":>7}{"of disk":>8}  '
-        f'{"CPU ms":>6}{"servers":>8}  {"MiB":>6}{"servers":>8}')
+  print(
+    f'batch {_BATCH.value}, {_FILES.value} files, {_CYCLE_LENGTH.value} of '
+    f'them side by side, {_LATENCY.value} s of latency over HTTP, '
+    f'{_ROUNDS.value} rounds'
+  )
+  print(
+    f'{"":<17}{"videos/s":>9}{"least":>7}{"most":>7}{"of disk":>8}  '
+    f'{"CPU ms":>6}{"servers":>8}  {"MiB":>6}{"servers":>8}'
+  )
   for (network, source), taken in results.items():
     costs = [result.cost for result in taken]
     rates = [cost.rate for cost in costs]
-    shares = [rate / disk.cost.rate for rate, disk in zip(
-        rates, results[network, 'disk'])]
-    print(f'{network}, {source:<8} {statistics.median(rates):>8.0f}'
-          f'{min(rates):>7.0f}{max(rates):>7.0f}'
-          f'{statistics.median(shares):>8.2f}  '
-          f'{statistics.median(c.cpu for c in costs):>6.2f}'
-          f'{statistics.median(c.helpers for c in costs):>8.2f}  '
-          f'{max(r.memory for r in taken):>6.0f}'
-          f'{max(r.servers for r in taken):>8.0f}')
+    shares = [
+      rate / disk.cost.rate for rate, disk in zip(rates, results[network, 'disk'])
+    ]
+    print(
+      f'{network}, {source:<8} {statistics.median(rates):>8.0f}'
+      f'{min(rates):>7.0f}{max(rates):>7.0f}'
+      f'{statistics.median(shares):>8.2f}  '
+      f'{statistics.median(c.cpu for c in costs):>6.2f}'
+      f'{statistics.median(c.helpers for c in costs):>8.2f}  '
+      f'{max(r.memory for r in taken):>6.0f}'
+      f'{max(r.servers for r in taken):>8.0f}'
+    )
 
 
 if __name__ == '__main__':

@@ -34,23 +34,31 @@ def start(port: int, dispatcher: str):
   with socket.socket(type=socket.SOCK_DGRAM) as probe:
     probe.connect((host, int(dispatcher_port)))  # Sends nothing.
     own = probe.getsockname()[0]
-  return _service.WorkerServer(_service.WorkerConfig(
-      dispatcher_address=dispatcher, port=port,
-      worker_address=f'{own}:%port%'))
+  return _service.WorkerServer(
+    _service.WorkerConfig(
+      dispatcher_address=dispatcher, port=port, worker_address=f'{own}:%port%'
+    )
+  )
 
 
 def main():
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
   parser.add_argument('--port', type=int, default=0, help='default: a free one')
-  parser.add_argument('--dispatcher', default='',
-                      help='HOST:PORT; makes this process a worker')
+  parser.add_argument(
+    '--dispatcher', default='', help='HOST:PORT; makes this process a worker'
+  )
   args = parser.parse_args()
   if args.dispatcher and not re.fullmatch(r'[^:/]+:\d+', args.dispatcher):
     parser.error(f'--dispatcher is {args.dispatcher}: give HOST:PORT.')
   server = start(args.port, args.dispatcher)
-  print(f'Worker of {args.dispatcher}' if args.dispatcher else
-        f'Dispatcher at {server.target}', flush=True)
+  print(
+    f'Worker of {args.dispatcher}'
+    if args.dispatcher
+    else f'Dispatcher at {server.target}',
+    flush=True,
+  )
   server.join()
 
 

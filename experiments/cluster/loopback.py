@@ -39,14 +39,20 @@ def _reserve(count, stack):
 
 def _start(index, addresses, log, flags):
   environment = {
-      **os.environ, 'CUDA_VISIBLE_DEVICES': '-1', 'TF_GRPC_REUSE_PORT': '1',
-      'TF_CONFIG': json.dumps({'cluster': {'worker': addresses},
-                               'task': {'type': 'worker', 'index': index}})}
+    **os.environ,
+    'CUDA_VISIBLE_DEVICES': '-1',
+    'TF_GRPC_REUSE_PORT': '1',
+    'TF_CONFIG': json.dumps(
+      {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
+    ),
+  }
   with log.open('w') as file:
     return subprocess.Popen(
-        [sys.executable, '-m', 'yt8m_distill.train', f'--config_file={_CONFIG}',
-         *flags],
-        env=environment, stdout=file if index else None, stderr=file)
+      [sys.executable, '-m', 'yt8m_distill.train', f'--config_file={_CONFIG}', *flags],
+      env=environment,
+      stdout=file if index else None,
+      stderr=file,
+    )
 
 
 def _wait(workers):
@@ -80,11 +86,12 @@ def _interrupt(number, _):
 def main():
   """Returns the exit status: of the worker that failed, 0 if none did."""
   parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter,
-      allow_abbrev=False)
+    description=__doc__,
+    formatter_class=argparse.RawTextHelpFormatter,
+    allow_abbrev=False,
+  )
   parser.add_argument('--workers', type=int, required=True)
-  parser.add_argument('--logs', type=pathlib.Path, required=True,
-                      help='folder')
+  parser.add_argument('--logs', type=pathlib.Path, required=True, help='folder')
   args, flags = parser.parse_known_args()
   if args.workers < 1:
     parser.error(f'--workers is {args.workers}: give 1 or more.')
@@ -105,8 +112,11 @@ def main():
   log, status = logs[workers.index(failed)], failed.returncode
   how = f'status {status}' if status > 0 else signal.Signals(-status).name
   *_, last = ['', *log.read_text(errors='replace').splitlines()]
-  print(f'Worker {workers.index(failed)} ended with {how}; the others were '
-        f'stopped. The last line of {log}: {last}', file=sys.stderr)
+  print(
+    f'Worker {workers.index(failed)} ended with {how}; the others were '
+    f'stopped. The last line of {log}: {last}',
+    file=sys.stderr,
+  )
   return status if status > 0 else 128 - status
 
 

@@ -16,8 +16,6 @@ import sys
 from absl import flags
 from absl import logging
 
-from yt8m_distill.utils import cli
-from yt8m_distill.utils import files
 from experiments.study import claims
 from experiments.study import config
 from experiments.study import experiments
@@ -25,17 +23,20 @@ from experiments.study import plots
 from experiments.study import report
 from experiments.study import results
 from experiments.study import runner
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 
 def _define_flags():
   # Not on import: other commands share names.
   flags.DEFINE_string('config', None, 'YAML file of the study.', required=True)
   flags.DEFINE_string(
-      'output_dir', None, 'Folder of the runs and of the report.',
-      required=True)
+    'output_dir', None, 'Folder of the runs and of the report.', required=True
+  )
   flags.DEFINE_integer('workers', 1, 'Runs at once; they share the cores.')
   flags.DEFINE_multi_string(
-      'gin_params', [], 'Gin bindings for all runs, behind their own.')
+    'gin_params', [], 'Gin bindings for all runs, behind their own.'
+  )
 
 
 def write_report(study: config.Study, output_dir: str, failed=()) -> str:
@@ -46,13 +47,15 @@ def write_report(study: config.Study, output_dir: str, failed=()) -> str:
   """
   runs = results.collect(study, output_dir)
   if runs.empty:
-    raise ValueError(f'No run of the study in {output_dir} is finished: the '
-                     'file log in its folder says why.')
+    raise ValueError(
+      f'No run of the study in {output_dir} is finished: the '
+      'file log in its folder says why.'
+    )
   results.write({'runs': runs, 'summary': results.summarize(runs)}, output_dir)
-  checked = claims.check(study, results.learners(runs),
-                         results.reference(study))
-  text = report.text(study, output_dir, runs, checked,
-                     plots.draw(study, runs, output_dir), failed)
+  checked = claims.check(study, results.learners(runs), results.reference(study))
+  text = report.text(
+    study, output_dir, runs, checked, plots.draw(study, runs, output_dir), failed
+  )
   files.write_text(os.path.join(output_dir, 'report.md'), text)
   return text
 
@@ -60,8 +63,9 @@ def write_report(study: config.Study, output_dir: str, failed=()) -> str:
 def main(_):
   values = flags.FLAGS
   if '://' in values.output_dir:
-    raise ValueError(f'--output_dir is {values.output_dir}: the runs need a '
-                     'folder of this machine.')
+    raise ValueError(
+      f'--output_dir is {values.output_dir}: the runs need a folder of this machine.'
+    )
   output_dir = os.path.abspath(values.output_dir)
   study = config.read(values.config, values.gin_params)
   # What is wrong is told before the runs.

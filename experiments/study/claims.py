@@ -7,7 +7,9 @@ above 0, does not where one finds it below 0, and is undecided else, or where
 there are fewer than two seeds.
 """
 
-from typing import Iterator, Sequence, Tuple
+from typing import Iterator
+from typing import Sequence
+from typing import Tuple
 
 import numpy as np
 import pandas as pd
@@ -35,16 +37,17 @@ def verdict(differences: Sequence[float]) -> str:
 _Place = Tuple[str, str]
 
 
-def pairs(study: config.Study,
-          runs: pd.DataFrame) -> Iterator[Tuple[str, _Place, _Place]]:
+def pairs(
+  study: config.Study, runs: pd.DataFrame
+) -> Iterator[Tuple[str, _Place, _Place]]:
   """Yields what is compared, once: the claim, the higher place, the lower."""
-  columns = {label: results.columns(rows)
-             for label, rows in runs.groupby('label')}
+  columns = {label: results.columns(rows) for label, rows in runs.groupby('label')}
 
   def place(label, column):
     own = columns.get(label, [])
-    return next(((label, where) for where in (column, results.NO_COLUMN)
-                 if where in own), None)
+    return next(
+      ((label, where) for where in (column, results.NO_COLUMN) if where in own), None
+    )
 
   seen = set()
   for chain in study.claims:
@@ -52,20 +55,23 @@ def pairs(study: config.Study,
     for high, low in zip(labels, labels[1:]):
       for column in results.columns(runs):
         pair = place(high, column), place(low, column)
-        if all(pair) and column in (
-            pair[0][1], pair[1][1]) and pair not in seen:
+        if all(pair) and column in (pair[0][1], pair[1][1]) and pair not in seen:
           seen.add(pair)
           where = f', {study.columns}={column}' if column else ''
           yield (f'{high} > {low}{where}', *pair)
   for label in dict.fromkeys(study.rises):
     values = columns.get(label, [])
     for less, more in zip(values, values[1:]):
-      yield (f'{label}: {study.columns}={more} > {study.columns}={less}',
-             (label, more), (label, less))
+      yield (
+        f'{label}: {study.columns}={more} > {study.columns}={less}',
+        (label, more),
+        (label, less),
+      )
 
 
-def check(study: config.Study, runs: pd.DataFrame,
-          reference: pd.DataFrame) -> pd.DataFrame:
+def check(
+  study: config.Study, runs: pd.DataFrame, reference: pd.DataFrame
+) -> pd.DataFrame:
   """Returns a row per claim and score (gap, map).
 
   Args:
@@ -77,8 +83,7 @@ def check(study: config.Study, runs: pd.DataFrame,
     Columns claim, score, difference (mean over seeds), std, n, verdict, and
     published: the difference in the reference, NaN where it lacks one.
   """
-  scores = runs.set_index(
-      ['label', 'column', 'seed'])[['gap', 'map']].sort_index()
+  scores = runs.set_index(['label', 'column', 'seed'])[['gap', 'map']].sort_index()
   rows = []
   for claim, high, low in pairs(study, runs):
     # Seeds that only one of them has are left out.
@@ -89,9 +94,15 @@ def check(study: config.Study, runs: pd.DataFrame,
       published = np.nan
       if high in reference.index and low in reference.index:
         published = reference.loc[high, score] - reference.loc[low, score]
-      rows.append({
-          'claim': claim, 'score': score,
+      rows.append(
+        {
+          'claim': claim,
+          'score': score,
           'difference': differences[score].mean(),
-          'std': differences[score].std(), 'n': len(differences),
-          'verdict': verdict(differences[score]), 'published': published})
+          'std': differences[score].std(),
+          'n': len(differences),
+          'verdict': verdict(differences[score]),
+          'published': published,
+        }
+      )
   return pd.DataFrame(rows)

@@ -40,13 +40,16 @@ Runs start in the order of the file: put those that take long first.
 import dataclasses
 import itertools
 import os
-from typing import Any, Dict, List, Sequence
-
-import tensorflow as tf
-import yaml
+from typing import Any
+from typing import Dict
+from typing import List
+from typing import Sequence
 
 # It also teaches yaml.FullLoader that 1e-3 is a number.
 from official.modeling import hyperparams  # pylint: disable=unused-import
+import tensorflow as tf
+import yaml
+
 from experiments.study import expansion
 
 
@@ -63,6 +66,7 @@ class Study:
       for none.
     reference: path of a CSV of published scores: label, the column, gap, map.
   """
+
   runs: List[expansion.Run]
   columns: str = ''
   order: List[str] = dataclasses.field(default_factory=list)
@@ -78,15 +82,16 @@ class Study:
 
 # By key: the type of its value, of the elements (None: any), and both in words.
 _TYPES = {
-    **dict.fromkeys(
-        ('name', 'experiment', 'needs', 'label', 'columns', 'per_class',
-         'reference'), ((str,), None, 'a text')),
-    **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of texts')),
-    **dict.fromkeys(('set', 'grid'), ((dict,), None, 'a mapping')),
-    'axes': ((dict,), (dict,), 'a mapping of mappings'),
-    'gin_file': ((str, list), (str,), 'a text, or a list of them'),
-    'groups': ((list,), (dict,), 'a list of mappings'),
-    'seeds': ((list,), (int,), 'a list of whole numbers'),
+  **dict.fromkeys(
+    ('name', 'experiment', 'needs', 'label', 'columns', 'per_class', 'reference'),
+    ((str,), None, 'a text'),
+  ),
+  **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of texts')),
+  **dict.fromkeys(('set', 'grid'), ((dict,), None, 'a mapping')),
+  'axes': ((dict,), (dict,), 'a mapping of mappings'),
+  'gin_file': ((str, list), (str,), 'a text, or a list of them'),
+  'groups': ((list,), (dict,), 'a list of mappings'),
+  'seeds': ((list,), (int,), 'a list of whole numbers'),
 }
 
 
@@ -94,9 +99,14 @@ def _check_type(key: str, value: Any, where: str):
   """Raises ValueError where a value or an element is not of its key's type."""
   types, elements, words = _TYPES[key]
   # Not isinstance: True is no whole number.
-  if type(value) not in types or elements and any(
-      type(element) not in elements for element in (
-          value.values() if isinstance(value, dict) else value)):
+  if (
+    type(value) not in types
+    or elements
+    and any(
+      type(element) not in elements
+      for element in (value.values() if isinstance(value, dict) else value)
+    )
+  ):
     raise ValueError(f'{where}: {key} is {value!r}: it must be {words}.')
 
 
@@ -107,33 +117,37 @@ def _check_keys(values: Any, required: str, optional: str, where: str):
   known = [*required.split(), *optional.split()]
   for key, value in values.items():
     if key not in known:
-      raise ValueError(f'{where} has the unknown key {key!r}: choose of '
-                       f'{", ".join(known)}.')
+      raise ValueError(
+        f'{where} has the unknown key {key!r}: choose of {", ".join(known)}.'
+      )
     _check_type(key, value, where)
   for key in required.split():
     if not values.get(key):
       raise ValueError(f'{where} has no {key}: give it.')
 
 
-def _resolve_needs(
-    groups: Dict[str, List[expansion.Run]]) -> List[expansion.Run]:
+def _resolve_needs(groups: Dict[str, List[expansion.Run]]) -> List[expansion.Run]:
   """Puts the name of a run in the place of a group's in every `needs`."""
   for name, runs in groups.items():
     for index, run in enumerate(runs):
       if not run.needs:
         continue
       if run.needs not in groups or run.needs == name:
-        raise ValueError(f'groups: {name} needs {run.needs!r}, which names no '
-                         f'other group: choose of {", ".join(groups)}.')
-      found = [other.name for other in groups[run.needs]
-               if other.seed == run.seed]
+        raise ValueError(
+          f'groups: {name} needs {run.needs!r}, which names no '
+          f'other group: choose of {", ".join(groups)}.'
+        )
+      found = [other.name for other in groups[run.needs] if other.seed == run.seed]
       if len(found) > 1:
         raise ValueError(
-            f'groups: {name} needs {run.needs}, which has {len(found)} runs of '
-            'a seed: choose a group without a grid.')
+          f'groups: {name} needs {run.needs}, which has {len(found)} runs of '
+          'a seed: choose a group without a grid.'
+        )
       if groups[run.needs][0].needs:
-        raise ValueError(f'groups: {name} needs {run.needs}, which needs a '
-                         'teacher itself: choose a group that does not.')
+        raise ValueError(
+          f'groups: {name} needs {run.needs}, which needs a '
+          'teacher itself: choose a group that does not.'
+        )
       runs[index] = dataclasses.replace(run, needs=found[0])
   return list(itertools.chain.from_iterable(groups.values()))
 
@@ -144,16 +158,19 @@ def _check_claims(study: Study):
   for claim in [*study.claims, *study.rises]:
     for label in claim.split(' > '):
       if label not in labels:
-        raise ValueError(f'{claim!r} names {label!r}, but the runs are called '
-                         f'{", ".join(sorted(labels))}.')
+        raise ValueError(
+          f'{claim!r} names {label!r}, but the runs are called '
+          f'{", ".join(sorted(labels))}.'
+        )
   if study.per_class.count(' > ') > 1 or any(
-      ' > ' not in claim for claim in study.claims):
-    raise ValueError('order lists claims "A > B" or "A > B > C", and per_class '
-                     'is one "A > B".')
+    ' > ' not in claim for claim in study.claims
+  ):
+    raise ValueError(
+      'order lists claims "A > B" or "A > B > C", and per_class is one "A > B".'
+    )
 
 
-def parse(values: Any, gin_params: Sequence[str] = (),
-          folder: str = '') -> Study:
+def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Study:
   """Expands a study.
 
   Args:
@@ -164,14 +181,22 @@ def parse(values: Any, gin_params: Sequence[str] = (),
   Raises:
     ValueError: something in it is not right.
   """
-  _check_keys(values, 'seeds groups', 'gin_file set axes columns order rises '
-              'per_class reference', 'The study')
+  _check_keys(
+    values,
+    'seeds groups',
+    'gin_file set axes columns order rises per_class reference',
+    'The study',
+  )
   if len(set(values['seeds'])) < len(values['seeds']):
     raise ValueError(f'seeds is {values["seeds"]}: list each once.')
   groups = {}
   for group in values['groups']:
-    _check_keys(group, 'name experiment', 'gin_file set grid needs label',
-                f'A group ({group!r:.60})')
+    _check_keys(
+      group,
+      'name experiment',
+      'gin_file set grid needs label',
+      f'A group ({group!r:.60})',
+    )
     if group['name'] in groups:
       raise ValueError(f'groups: two are called {group["name"]!r}: rename one.')
     groups[group['name']] = expansion.expand(group, values, gin_params)
@@ -183,14 +208,21 @@ def parse(values: Any, gin_params: Sequence[str] = (),
   for run in runs:
     key = run.label, run.axes.get(columns), run.seed
     if key in seen:
-      raise ValueError(f'Runs {seen[key]} and {run.name} are both called '
-                       f'{run.label!r}: give their groups labels that tell '
-                       'them apart.')
+      raise ValueError(
+        f'Runs {seen[key]} and {run.name} are both called '
+        f'{run.label!r}: give their groups labels that tell '
+        'them apart.'
+      )
     seen[key] = run.name
   reference = values.get('reference', '')
-  study = Study(runs, columns, values.get('order', []),
-                values.get('rises', []), values.get('per_class', ''),
-                reference and os.path.join(folder, reference))
+  study = Study(
+    runs,
+    columns,
+    values.get('order', []),
+    values.get('rises', []),
+    values.get('per_class', ''),
+    reference and os.path.join(folder, reference),
+  )
   _check_claims(study)
   return study
 

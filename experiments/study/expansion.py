@@ -3,12 +3,30 @@
 import dataclasses
 import itertools
 import re
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
+from typing import Dict
+from typing import List
+from typing import Optional
+from typing import Sequence
 
 # Of results.collect(), beside the axes.
-COLUMNS = ('name', 'group', 'label', 'column', 'seed', 'network', 'gap', 'map',
-           'hit_at_one', 'perr', 'flops', 'parameters', 'frames', 'seconds',
-           'steps')
+COLUMNS = (
+  'name',
+  'group',
+  'label',
+  'column',
+  'seed',
+  'network',
+  'gap',
+  'map',
+  'hit_at_one',
+  'perr',
+  'flops',
+  'parameters',
+  'frames',
+  'seconds',
+  'steps',
+)
 _FIELD = re.compile(r'(task|trainer|runtime)\.')
 _GIN_NAME = re.compile(r'[A-Z][A-Z0-9_]*|[a-z]\w*(\.\w+)+')
 
@@ -30,6 +48,7 @@ class Run:
     needs: name of the run whose network is the teacher, or, in a run that is
       not serial, what the teacher starts from; None for none.
   """
+
   name: str
   group: str
   label: str
@@ -49,9 +68,10 @@ def _settings(values: Any, where: str) -> Dict[str, Any]:
   for name in values:
     if not _is_setting(name):
       raise ValueError(
-          f'{where} sets {name!r}: give a gin macro in capitals, an argument '
-          'such as yt8m_distill.every_n, or a field below task., trainer. or '
-          'runtime.')
+        f'{where} sets {name!r}: give a gin macro in capitals, an argument '
+        'such as yt8m_distill.every_n, or a field below task., trainer. or '
+        'runtime.'
+      )
   return values
 
 
@@ -59,28 +79,36 @@ def _is_setting(name: Any) -> bool:
   return isinstance(name, str) and bool(_GIN_NAME.fullmatch(name))
 
 
-def _axis(name: str, chosen: Any, axes: Dict[str, Any],
-          where: str) -> Dict[str, Dict[str, Any]]:
+def _axis(
+  name: str, chosen: Any, axes: Dict[str, Any], where: str
+) -> Dict[str, Dict[str, Any]]:
   """Returns what each chosen value of an axis sets."""
   if name in COLUMNS:
-    raise ValueError(f'{where}: the axis {name!r} is called as a column of '
-                     f'runs.csv: give it a name other than '
-                     f'{", ".join(COLUMNS)}.')
+    raise ValueError(
+      f'{where}: the axis {name!r} is called as a column of '
+      f'runs.csv: give it a name other than '
+      f'{", ".join(COLUMNS)}.'
+    )
   if not isinstance(chosen, list) or not chosen:
     raise ValueError(f'{where}: {name} is {chosen!r}: list at least one value.')
   if name not in axes:
     if not _is_setting(name):
-      raise ValueError(f'{where} names the unknown axis {name!r}: choose of '
-                       f'{", ".join(map(str, axes))}, or a gin macro in '
-                       'capitals.')
+      raise ValueError(
+        f'{where} names the unknown axis {name!r}: choose of '
+        f'{", ".join(map(str, axes))}, or a gin macro in '
+        'capitals.'
+      )
     return {str(value): {name: value} for value in chosen}
   known = {str(value): settings for value, settings in axes[name].items()}
   for value in map(str, chosen):
     if value not in known:
-      raise ValueError(f'{where}: {name} has no value {value!r}: choose of '
-                       f'{", ".join(known)}.')
-  return {value: _settings(known[value], f'axes: {name}: {value}')
-          for value in map(str, chosen)}
+      raise ValueError(
+        f'{where}: {name} has no value {value!r}: choose of {", ".join(known)}.'
+      )
+  return {
+    value: _settings(known[value], f'axes: {name}: {value}')
+    for value in map(str, chosen)
+  }
 
 
 def _nested(fields: Dict[str, Any]) -> Dict[str, Any]:
@@ -89,8 +117,9 @@ def _nested(fields: Dict[str, Any]) -> Dict[str, Any]:
   for name, value in fields.items():
     for other in fields:
       if other.startswith(f'{name}.'):
-        raise ValueError(f'Both {name} (as {value!r}) and {other} are set: set '
-                         'fields of one depth.')
+        raise ValueError(
+          f'Both {name} (as {value!r}) and {other} are set: set fields of one depth.'
+        )
     *path, leaf = name.split('.')
     node = tree
     for part in path:
@@ -106,18 +135,21 @@ def _files(value: Any) -> List[str]:
 def _label(group: Dict[str, Any], axes: Dict[str, str], columns: str) -> str:
   """What the runs of all seeds, and of all columns, are called."""
   if 'label' not in group:
-    return ' '.join([group['name'], *(
-        f'{k}={v}' for k, v in axes.items() if k != columns)])
+    return ' '.join(
+      [group['name'], *(f'{k}={v}' for k, v in axes.items() if k != columns)]
+    )
   try:
     return group['label'].format(**axes)
   except (LookupError, ValueError, AttributeError, TypeError) as error:
     raise ValueError(
-        f'groups: {group["name"]}: label is {group["label"]!r}: it may name '
-        f'the axes of the grid, {", ".join(axes) or "none"}.') from error
+      f'groups: {group["name"]}: label is {group["label"]!r}: it may name '
+      f'the axes of the grid, {", ".join(axes) or "none"}.'
+    ) from error
 
 
-def expand(group: Dict[str, Any], study: Dict[str, Any],
-           gin_params: Sequence[str]) -> List[Run]:
+def expand(
+  group: Dict[str, Any], study: Dict[str, Any], gin_params: Sequence[str]
+) -> List[Run]:
   """Returns the runs of a group.
 
   Args:
@@ -133,30 +165,49 @@ def expand(group: Dict[str, Any], study: Dict[str, Any],
   """
   where = f'groups: {group["name"]}'
   if group.get('needs') and group['experiment'] != 'yt8m_distill':
-    raise ValueError(f'{where} needs {group["needs"]!r}, but is of '
-                     f'{group["experiment"]}: only yt8m_distill has a teacher.')
-  grid = {name: _axis(name, chosen, study.get('axes', {}), f'{where}: grid')
-          for name, chosen in group.get('grid', {}).items()}
+    raise ValueError(
+      f'{where} needs {group["needs"]!r}, but is of '
+      f'{group["experiment"]}: only yt8m_distill has a teacher.'
+    )
+  grid = {
+    name: _axis(name, chosen, study.get('axes', {}), f'{where}: grid')
+    for name, chosen in group.get('grid', {}).items()
+  }
   runs = []
   for values in itertools.product(*grid.values()):
     axes = dict(zip(grid, values))
     for seed in study['seeds']:
-      settings = {**_settings(study.get('set', {}), 'set'),
-                  **_settings(group.get('set', {}), f'{where}: set')}
+      settings = {
+        **_settings(study.get('set', {}), 'set'),
+        **_settings(group.get('set', {}), f'{where}: set'),
+      }
       for name, value in axes.items():
         settings.update(grid[name][value])
       settings['SEED'] = seed
-      fields = {name: value for name, value in settings.items()
-                if _FIELD.match(name)}
-      runs.append(Run(
-          name='-'.join([group['name'], *(
-              f'{k}={v}'.replace('/', '_') for k, v in axes.items()),
-                         f'seed={seed}']),
+      fields = {name: value for name, value in settings.items() if _FIELD.match(name)}
+      runs.append(
+        Run(
+          name='-'.join(
+            [
+              group['name'],
+              *(f'{k}={v}'.replace('/', '_') for k, v in axes.items()),
+              f'seed={seed}',
+            ]
+          ),
           group=group['name'],
           label=_label(group, axes, study.get('columns', '')),
-          axes=axes, seed=seed, experiment=group['experiment'],
+          axes=axes,
+          seed=seed,
+          experiment=group['experiment'],
           gin_file=_files(group.get('gin_file', study.get('gin_file'))),
-          gin_params=[f'{name}={value!r}' for name, value in settings.items()
-                      if name not in fields] + list(gin_params),
-          overrides=_nested(fields), needs=group.get('needs')))
+          gin_params=[
+            f'{name}={value!r}'
+            for name, value in settings.items()
+            if name not in fields
+          ]
+          + list(gin_params),
+          overrides=_nested(fields),
+          needs=group.get('needs'),
+        )
+      )
   return runs

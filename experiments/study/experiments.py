@@ -9,11 +9,11 @@ import re
 import tokenize
 from typing import Sequence
 
-import gin
-
 from official.core import config_definitions as cfg
 from official.core import exp_factory
+
 from experiments.study import expansion
+import gin
 
 _MACRO = re.compile(r'^\s*([A-Z][A-Z0-9_]*)\s*=', re.MULTILINE)
 
@@ -24,9 +24,11 @@ def _check_macros(run: expansion.Run):
   for name in _MACRO.findall('\n'.join(run.gin_params)):
     if name not in known:
       raise ValueError(
-          f'it sets {name}, which its gin files ({", ".join(run.gin_file)}) do '
-          f'not define: they define {", ".join(known)}.' if run.gin_file else
-          f'it sets {name}, but it has no gin_file: give one, train.gin say.')
+        f'it sets {name}, which its gin files ({", ".join(run.gin_file)}) do '
+        f'not define: they define {", ".join(known)}.'
+        if run.gin_file
+        else f'it sets {name}, but it has no gin_file: give one, train.gin say.'
+      )
 
 
 def configuration(run: expansion.Run) -> cfg.ExperimentConfig:
@@ -40,20 +42,23 @@ def configuration(run: expansion.Run) -> cfg.ExperimentConfig:
   with gin.unlock_config():
     gin.clear_config()
     try:
-      gin.parse_config_files_and_bindings(run.gin_file, [],
-                                          finalize_config=False)
+      gin.parse_config_files_and_bindings(run.gin_file, [], finalize_config=False)
       _check_macros(run)
       gin.parse_config(run.gin_params)
       params = exp_factory.get_exp_config(run.experiment)
       params.override(run.overrides, is_strict=True)
     # SyntaxError and TokenError are of gin's grammar, LookupError of unknown
     # experiments and fields, TypeError of an experiment's arithmetic.
-    except (ValueError, LookupError, SyntaxError, tokenize.TokenError,
-            TypeError) as error:
+    except (
+      ValueError,
+      LookupError,
+      SyntaxError,
+      tokenize.TokenError,
+      TypeError,
+    ) as error:
       # A KeyError as text is in quotes.
       reason = error.args[0] if isinstance(error, LookupError) else error
-      raise ValueError(
-          f'Run {run.name} of {run.experiment}: {reason}') from error
+      raise ValueError(f'Run {run.name} of {run.experiment}: {reason}') from error
     finally:
       gin.clear_config()
   return params

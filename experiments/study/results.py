@@ -1,16 +1,17 @@
 """Scores of the finished runs of a study, and their spread over seeds."""
 
 import os
-from typing import Dict, Sequence
+from typing import Dict
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from yt8m_distill.utils import files
 from experiments.study import config
 from experiments.study import runner
 from yt8m_distill.evaluation import results as results_lib
+from yt8m_distill.utils import files
 
 # Where `columns` names no axis of a run.
 NO_COLUMN = ''
@@ -32,14 +33,23 @@ def collect(study: config.Study, output_dir: str) -> pd.DataFrame:
       continue
     results = results_lib.read(place)
     for network, values in results_lib.networks(results).items():
-      rows.append({
-          'name': run.name, 'group': run.group, 'label': run.label,
+      rows.append(
+        {
+          'name': run.name,
+          'group': run.group,
+          'label': run.label,
           'column': run.axes.get(study.columns, NO_COLUMN),
           **{axis: run.axes.get(axis, '') for axis in axes},
-          'seed': run.seed, 'network': network,
-          **{key: values[key] for key in (
-              *results_lib.SCORES, 'flops', 'parameters', 'frames')},
-          'seconds': end['seconds'], 'steps': results['step']})
+          'seed': run.seed,
+          'network': network,
+          **{
+            key: values[key]
+            for key in (*results_lib.SCORES, 'flops', 'parameters', 'frames')
+          },
+          'seconds': end['seconds'],
+          'steps': results['step'],
+        }
+      )
   return pd.DataFrame(rows)
 
 
@@ -55,20 +65,32 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
   number of seeds, and of each score KEY_mean, KEY_std (with n - 1; NaN of one
   seed), KEY_min and KEY_max; and seconds, their mean.
   """
-  spread = {f'{key}_{kind}': (key, kind) for key in results_lib.SCORES
-            for kind in ('mean', 'std', 'min', 'max')}
-  return runs.groupby(
-      ['group', 'label', 'column', 'network'], sort=False).agg(
-          flops=('flops', 'first'), parameters=('parameters', 'first'),
-          frames=('frames', 'first'), n=('seed', 'count'), **spread,
-          seconds=('seconds', 'mean')).reset_index()
+  spread = {
+    f'{key}_{kind}': (key, kind)
+    for key in results_lib.SCORES
+    for kind in ('mean', 'std', 'min', 'max')
+  }
+  return (
+    runs.groupby(['group', 'label', 'column', 'network'], sort=False)
+    .agg(
+      flops=('flops', 'first'),
+      parameters=('parameters', 'first'),
+      frames=('frames', 'first'),
+      n=('seed', 'count'),
+      **spread,
+      seconds=('seconds', 'mean'),
+    )
+    .reset_index()
+  )
 
 
 def columns(runs: pd.DataFrame) -> Sequence[str]:
   """Values of the column axis: numbers in order, the rest; NO_COLUMN last."""
+
   def order(value):
     number = pd.to_numeric(value, errors='coerce')
     return value == NO_COLUMN, np.nan_to_num(number, nan=np.inf)
+
   return sorted(runs['column'].unique(), key=order)
 
 
@@ -84,10 +106,16 @@ def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:
     path = os.path.join(runner.folder(output_dir, row.name), 'per_class.csv')
     with tf.io.gfile.GFile(path) as file:
       table = pd.read_csv(file, keep_default_na=False)
-    tables.append(pd.DataFrame({
-        'positives': table['positives'],
-        'average_precision': table[
-            f'{results_lib.key_prefix(row.network)}average_precision']}))
+    tables.append(
+      pd.DataFrame(
+        {
+          'positives': table['positives'],
+          'average_precision': table[
+            f'{results_lib.key_prefix(row.network)}average_precision'
+          ],
+        }
+      )
+    )
   return pd.concat(tables).groupby(level=0).mean()
 
 
@@ -105,16 +133,23 @@ def reference(study: config.Study) -> pd.DataFrame:
     table = pd.DataFrame(columns=names)
   else:
     with tf.io.gfile.GFile(study.reference) as file:
-      table = pd.read_csv(file, comment='#', keep_default_na=False, dtype={
-          'label': str, study.columns: str})
+      table = pd.read_csv(
+        file,
+        comment='#',
+        keep_default_na=False,
+        dtype={'label': str, study.columns: str},
+      )
     if not set(names) <= set(table.columns):
-      raise ValueError(f'{study.reference} has the columns '
-                       f'{list(table.columns)}: it needs {", ".join(names)}.')
+      raise ValueError(
+        f'{study.reference} has the columns '
+        f'{list(table.columns)}: it needs {", ".join(names)}.'
+      )
   for key in ('gap', 'map'):
     numbers = pd.to_numeric(table[key], errors='coerce')
     for row in table[numbers.isna()].to_dict('records'):
-      raise ValueError(f'{study.reference}: {key} of {row["label"]!r} is '
-                       f'{row[key]!r}: give a number.')
+      raise ValueError(
+        f'{study.reference}: {key} of {row["label"]!r} is {row[key]!r}: give a number.'
+      )
     table[key] = numbers
   if study.columns:
     table = table.rename(columns={study.columns: 'column'})
@@ -122,8 +157,9 @@ def reference(study: config.Study) -> pd.DataFrame:
     table['column'] = NO_COLUMN
   table = table.set_index(['label', 'column'])[['gap', 'map']]
   for place in table.index[table.index.duplicated()]:
-    raise ValueError(f'{study.reference} has two lines of '
-                     f'{" ".join(filter(None, place))!r}: keep one.')
+    raise ValueError(
+      f'{study.reference} has two lines of {" ".join(filter(None, place))!r}: keep one.'
+    )
   return table
 
 
@@ -134,5 +170,4 @@ def write(tables: Dict[str, pd.DataFrame], output_dir: str):
     files.write_text(f'{path}.csv', table.to_csv(index=False))
     with tf.io.gfile.GFile(f'{path}.parquet.partial', 'wb') as file:
       file.write(table.to_parquet(index=False))
-    tf.io.gfile.rename(f'{path}.parquet.partial', f'{path}.parquet',
-                       overwrite=True)
+    tf.io.gfile.rename(f'{path}.parquet.partial', f'{path}.parquet', overwrite=True)

@@ -15,19 +15,23 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
+from typing import Dict
+from typing import List
+from typing import Optional
+from typing import Sequence
 
 from absl import flags
 from absl import logging
+from official.common import flags as tfm_flags
 import tensorflow as tf
 import tqdm
 
-from official.common import flags as tfm_flags
+from experiments.study import expansion
+from yt8m_distill import train
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
-from yt8m_distill import train
 from yt8m_distill.utils import parallel
-from experiments.study import expansion
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
 # per process; a fork server imports it once and never runs it.
@@ -75,14 +79,20 @@ def prepare(runs: Sequence[expansion.Run], output_dir: str):
     if kept is None:
       new[path] = wanted
     elif kept != wanted:
-      changed.append(f'{run.name}: ' + ', '.join(
+      changed.append(
+        f'{run.name}: '
+        + ', '.join(
           f'{key} from {kept.get(key)} to {wanted[key]}'
-          for key in wanted if kept.get(key) != wanted[key]))
+          for key in wanted
+          if kept.get(key) != wanted[key]
+        )
+      )
   if changed:
     raise ValueError(
-        f'{len(changed)} runs in {output_dir} were begun with other settings. '
-        'Name another --output_dir, or delete their folders. Changed are\n' +
-        '\n'.join(changed))
+      f'{len(changed)} runs in {output_dir} were begun with other settings. '
+      'Name another --output_dir, or delete their folders. Changed are\n'
+      + '\n'.join(changed)
+    )
   for path, wanted in new.items():
     tf.io.gfile.makedirs(os.path.dirname(path))
     files.write_text(path, json.dumps(wanted, indent=2) + '\n')
@@ -93,12 +103,16 @@ def arguments(run: expansion.Run, output_dir: str) -> List[str]:
   gin_params = list(run.gin_params)
   if run.needs:
     gin_params.append(
-        f'yt8m_distill.teacher_checkpoint={folder(output_dir, run.needs)!r}')
-  return [f'--experiment={run.experiment}', '--mode=train_and_eval',
-          f'--model_dir={folder(output_dir, run.name)}',
-          *(f'--gin_file={path}' for path in run.gin_file),
-          *(f'--gin_params={binding}' for binding in gin_params),
-          f'--params_override={json.dumps(run.overrides)}']
+      f'yt8m_distill.teacher_checkpoint={folder(output_dir, run.needs)!r}'
+    )
+  return [
+    f'--experiment={run.experiment}',
+    '--mode=train_and_eval',
+    f'--model_dir={folder(output_dir, run.name)}',
+    *(f'--gin_file={path}' for path in run.gin_file),
+    *(f'--gin_params={binding}' for binding in gin_params),
+    f'--params_override={json.dumps(run.overrides)}',
+  ]
 
 
 def _train(driver_arguments: Sequence[str]):
@@ -132,12 +146,14 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
     _train(arguments(run, output_dir))
   except Exception as error:  # pylint: disable=broad-exception-caught
     traceback.print_exc()
-    print(f'{type(error).__name__}: '
-          f'{" ".join(cli.message(error).split())}', file=sys.stderr)
+    print(
+      f'{type(error).__name__}: {" ".join(cli.message(error).split())}', file=sys.stderr
+    )
     sys.exit(1)
   files.write_text(
-      os.path.join(place, 'finished.json'),
-      json.dumps({'seconds': time.monotonic() - start}) + '\n')
+    os.path.join(place, 'finished.json'),
+    json.dumps({'seconds': time.monotonic() - start}) + '\n',
+  )
 
 
 def _reason(place: str, exit_code: int) -> str:
@@ -146,14 +162,14 @@ def _reason(place: str, exit_code: int) -> str:
     return f'ended by signal {-exit_code}'
   if not os.path.exists(os.path.join(place, 'log')):  # It did not even start.
     return f'ended with status {exit_code}'
-  with open(os.path.join(place, 'log'), encoding='utf-8',
-            errors='replace') as log:
+  with open(os.path.join(place, 'log'), encoding='utf-8', errors='replace') as log:
     lines = [line.strip() for line in log if line.strip()]
   return lines[-1] if lines else f'ended with status {exit_code}'
 
 
-def execute(runs: Sequence[expansion.Run], output_dir: str,
-            workers: int) -> Dict[str, str]:
+def execute(
+  runs: Sequence[expansion.Run], output_dir: str, workers: int
+) -> Dict[str, str]:
   """Runs what is not finished yet, in the order given.
 
   Args:
@@ -177,14 +193,12 @@ def execute(runs: Sequence[expansion.Run], output_dir: str,
   left.sort(key=lambda run: run.name not in needed)
   threads = max(1, parallel.cores() // workers)
   failed, running = {}, {}
-  with tqdm.tqdm(total=len(runs), initial=len(done), unit='run',
-                 smoothing=0) as bar:
+  with tqdm.tqdm(total=len(runs), initial=len(done), unit='run', smoothing=0) as bar:
     try:
       while left or running:
         ready = [run for run in left if not run.needs or run.needs in done]
-        for run in ready[:workers - len(running)]:
-          process = _context.Process(target=_work,
-                                     args=(run, output_dir, threads))
+        for run in ready[: workers - len(running)]:
+          process = _context.Process(target=_work, args=(run, output_dir, threads))
           process.start()
           running[process.sentinel] = run, process
           left.remove(run)

@@ -4,15 +4,15 @@ import pathlib
 import shutil
 
 import numpy as np
+from official.core import task_factory
+from official.core import train_utils
 import pytest
 import tensorflow as tf
 import tiny
 
-from official.core import task_factory
-from official.core import train_utils
 from yt8m_distill.checkpoints import extract_student
-from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.evaluation import results as results_lib
 
 _FINETUNE = 'yt8m_distill_finetune'
 
@@ -42,13 +42,11 @@ def _converted(run, tmp_path_factory):
 def _load(run):
   """The model of a run, rebuilt from its params.yaml."""
   params = run_dir.read_params(str(run / 'params.yaml'))
-  return task_factory.get_task(
-      params.task, logging_dir=str(run)).build_model()
+  return task_factory.get_task(params.task, logging_dir=str(run)).build_model()
 
 
 def _assert_same_weights(actual, expected):
-  for value, other in zip(actual.get_weights(), expected.get_weights(),
-                          strict=True):
+  for value, other in zip(actual.get_weights(), expected.get_weights(), strict=True):
     np.testing.assert_array_equal(value, other)
 
 
@@ -87,11 +85,9 @@ def test_evaluates_as_the_student_in_the_run(run, converted, records, tmp_path):
   tiny.drive('eval', out, records, experiment=_FINETUNE)
   expected = results_lib.read(str(run))['metrics']
   results = results_lib.read(str(out))
-  assert {'gap', 'map', 'hit_at_one', 'perr', 'label_loss'} <= set(
-      results['metrics'])
+  assert {'gap', 'map', 'hit_at_one', 'perr', 'label_loss'} <= set(results['metrics'])
   for name, value in results['metrics'].items():
-    assert value == expected[f'student/{name}'] == carried['metrics'][name], (
-        name)
+    assert value == expected[f'student/{name}'] == carried['metrics'][name], name
   assert results['networks'] == carried['networks']
   assert results['step'] == carried['step'] == 3
 
@@ -109,8 +105,7 @@ def test_evaluation_of_another_step_is_not_carried(run, tmp_path):
 def test_source_may_be_the_best_or_a_prefix(run, converted, tmp_path, source):
   extract_student.extract(str(run / source), str(tmp_path / 'out'))
   _assert_same_weights(_load(tmp_path / 'out'), _load(converted))
-  assert results_lib.read(str(tmp_path / 'out')) == results_lib.read(
-      str(converted))
+  assert results_lib.read(str(tmp_path / 'out')) == results_lib.read(str(converted))
 
 
 def test_evaluation_of_the_best_itself_is_carried(run, tmp_path):
@@ -128,8 +123,10 @@ def test_converted_student_converts_into_itself(converted, tmp_path):
 def test_training_in_its_folder_is_refused(converted, records, tmp_path):
   out = pathlib.Path(shutil.copytree(converted, tmp_path / 'out'))
   before = (out / 'params.yaml').read_text()
-  with pytest.raises(ValueError, match='without the state of an optimizer.*Set '
-                     'task.init_checkpoint to it'):
+  with pytest.raises(
+    ValueError,
+    match='without the state of an optimizer.*Set task.init_checkpoint to it',
+  ):
     tiny.drive('train', out, records, experiment=_FINETUNE)
   assert (out / 'params.yaml').read_text() == before
   assert run_dir.checkpoint(str(out)).endswith('ckpt-3')
@@ -164,15 +161,17 @@ def _torn_params(run):
   (run / 'params.yaml').write_text('{task: {model')
 
 
-@pytest.mark.parametrize('spoil, message', [
+@pytest.mark.parametrize(
+  'spoil, message',
+  [
     (shutil.rmtree, 'There is no checkpoint .*run'),
     (lambda run: (run / 'checkpoint').unlink(), 'folder without a checkpoint'),
     (_no_params, 'There is no params.yaml beside .*ckpt-3'),
     (_other_program, 'params.yaml is not the configuration of a run'),
     (_torn_params, 'params.yaml is not the configuration of a run'),
-    (_other_cells,
-     r'\[16, 16\] in the checkpoint, \[18, 24\] in the model'),
-])
+    (_other_cells, r'\[16, 16\] in the checkpoint, \[18, 24\] in the model'),
+  ],
+)
 def test_source_that_does_not_fit_is_named(run, tmp_path, spoil, message):
   copy = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
   spoil(copy)
@@ -182,7 +181,8 @@ def test_source_that_does_not_fit_is_named(run, tmp_path, spoil, message):
 
 
 def test_interrupted_conversion_leaves_nothing_that_looks_whole(
-    run, tmp_path, monkeypatch):
+  run, tmp_path, monkeypatch
+):
   out = tmp_path / 'out'
 
   def interrupt(*_):

@@ -9,24 +9,29 @@ import shutil
 
 import golden_cases
 import numpy as np
+from official.core import task_factory
 import pytest
 import tensorflow as tf
 import tiny
 
-from official.core import task_factory
-from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.checkpoints import import_tf1
+from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
-from yt8m_distill.evaluation import results as results_lib
-from yt8m_distill.checkpoints import run_dir
 
 pytestmark = golden_cases.needs_shared
 
 _CHECKPOINTS = golden_cases.GOLDEN / 'tf1_checkpoint'
 _KINDS = ('teacher_student', 'student')
-_SETTINGS = dict(every_n=10, student_chunks=3, teacher_chunks=4, max_frames=60,
-                 features=['rgb:12', 'audio:4'])
+_SETTINGS = dict(
+  every_n=10,
+  student_chunks=3,
+  teacher_chunks=4,
+  max_frames=60,
+  features=['rgb:12', 'audio:4'],
+)
 _GATES = 'model_student/classifier/gates/weights'
 
 
@@ -39,8 +44,7 @@ def _case():
 def _imported(tmp_path_factory):
   """The folders of both kinds, imported by prefix and by folder."""
   folder = tmp_path_factory.mktemp('imported')
-  sources = (_CHECKPOINTS / 'teacher_student/model.ckpt-6',
-             _CHECKPOINTS / 'student')
+  sources = (_CHECKPOINTS / 'teacher_student/model.ckpt-6', _CHECKPOINTS / 'student')
   for kind, source in zip(_KINDS, sources):
     import_tf1.convert(str(source), str(folder / kind), **_SETTINGS)
   return folder
@@ -49,42 +53,51 @@ def _imported(tmp_path_factory):
 def _raw(kind):
   """All values of an original checkpoint."""
   reader = tf.train.load_checkpoint(str(_CHECKPOINTS / kind))
-  return {name: reader.get_tensor(name)
-          for name in reader.get_variable_to_shape_map()}
+  return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def _convert(source, out, **settings):
   import_tf1.convert(str(source), str(out), **{**_SETTINGS, **settings})
 
 
-@pytest.mark.parametrize('kind, name, inputs', [
+@pytest.mark.parametrize(
+  'kind, name, inputs',
+  [
     ('teacher_student', 'teacher', 'inputs'),
     ('teacher_student', 'student', 'student_inputs'),
-    ('student', 'student', 'student_inputs')])
+    ('student', 'student', 'student_inputs'),
+  ],
+)
 def test_imported_network_computes_the_same(case, imported, kind, name, inputs):
   network = trained_network.Network(str(imported / kind), name).network
   outputs = network(getattr(case, inputs)())
-  for ours, theirs in (('predictions', 'predictions'),
-                       ('representation', 'state')):
-    assert golden_cases.error(
-        outputs[ours], case[f'after3/{name}_{theirs}']) < 2e-6
+  for ours, theirs in (('predictions', 'predictions'), ('representation', 'state')):
+    assert golden_cases.error(outputs[ours], case[f'after3/{name}_{theirs}']) < 2e-6
 
 
 def test_imported_pair_computes_the_same_from_all_frames(case, imported):
   params = run_dir.read_params(str(imported / 'teacher_student/params.yaml'))
   task = task_factory.get_task(
-      params.task, logging_dir=str(imported / 'teacher_student'))
+    params.task, logging_dir=str(imported / 'teacher_student')
+  )
   outputs = task.build_model()(case.inputs())
   for who in ('teacher', 'student'):
-    assert golden_cases.error(outputs[who]['predictions'],
-                        case[f'after3/{who}_predictions']) < 2e-6
+    assert (
+      golden_cases.error(outputs[who]['predictions'], case[f'after3/{who}_predictions'])
+      < 2e-6
+    )
 
 
-@pytest.mark.parametrize('kind, gin_file, experiment', [
+@pytest.mark.parametrize(
+  'kind, gin_file, experiment',
+  [
     ('teacher_student', 'original.gin', 'yt8m_distill'),
-    ('student', 'original_finetune.gin', 'yt8m_distill_finetune')])
+    ('student', 'original_finetune.gin', 'yt8m_distill_finetune'),
+  ],
+)
 def test_configuration_is_that_of_the_gin_file(
-    case, imported, kind, gin_file, experiment):
+  case, imported, kind, gin_file, experiment
+):
   expected = case.experiment(gin_file, experiment, ['BATCH_SIZE = 256'])
   actual = run_dir.read_params(str(imported / kind / 'params.yaml'))
   assert actual.as_dict() == expected.as_dict()
@@ -97,23 +110,34 @@ def test_step_of_a_pair_is_half_the_global_step(imported, kind, step):
   assert run_dir.checkpoint(str(imported / kind)).endswith(f'/ckpt-{step}')
 
 
-@pytest.mark.parametrize('kind, experiment, metric', [
+@pytest.mark.parametrize(
+  'kind, experiment, metric',
+  [
     ('teacher_student', 'yt8m_distill', 'teacher/gap'),
-    ('student', 'yt8m_distill_finetune', 'gap')])
+    ('student', 'yt8m_distill_finetune', 'gap'),
+  ],
+)
 def test_driver_evaluates_and_will_not_train_it(
-    imported, tmp_path, kind, experiment, metric):
+  imported, tmp_path, kind, experiment, metric
+):
   run = shutil.copytree(imported / kind, tmp_path / 'run')
   records = tmp_path / 'validate.tfrecord'
-  _write_records(records, np.random.default_rng(0).integers(
-      256, size=[3, 25, 16], dtype=np.uint8))
-  arguments = [f'--config_file={run}/params.yaml', tiny.override(
+  _write_records(
+    records, np.random.default_rng(0).integers(256, size=[3, 25, 16], dtype=np.uint8)
+  )
+  arguments = [
+    f'--config_file={run}/params.yaml',
+    tiny.override(
       task__validation_data__input_path=records,
       task__validation_data__global_batch_size=2,
       task__train_data__input_path=records,
-      task__train_data__global_batch_size=2)]
+      task__train_data__global_batch_size=2,
+    ),
+  ]
   with tiny.eagerly():
     drive = lambda mode: tiny.run_driver(
-        mode, run, *arguments, experiment=experiment, sized=False)
+      mode, run, *arguments, experiment=experiment, sized=False
+    )
     drive('eval')
     results = results_lib.read(str(run))
     assert results['step'] == (3 if kind == 'teacher_student' else 6)
@@ -131,8 +155,9 @@ def _write_records(path, videos):
       video.context.feature['labels'].int64_list.value.append(label)
       for name, values in (('rgb', frames[:, :12]), ('audio', frames[:, 12:])):
         for frame in values:
-          video.feature_lists.feature_list[name].feature.add(
-              ).bytes_list.value.append(frame.tobytes())
+          video.feature_lists.feature_list[name].feature.add().bytes_list.value.append(
+            frame.tobytes()
+          )
       writer.write(video.SerializeToString())
 
 
@@ -145,8 +170,13 @@ def test_exported_it_predicts_the_same(case, imported, tmp_path):
   assert golden_cases.error(served['predictions'], expected) < 2e-6
 
   records = tmp_path / 'some.tfrecord'
-  _write_records(records, [frames[:count] for frames, count in zip(
-      inputs['frames'].numpy(), inputs['num_frames'])])
+  _write_records(
+    records,
+    [
+      frames[:count]
+      for frames, count in zip(inputs['frames'].numpy(), inputs['num_frames'])
+    ],
+  )
   predict.predict([str(out)], str(records), str(tmp_path / 'predicted'))
   with open(tmp_path / 'predicted' / 'some.csv', encoding='utf-8') as file:
     rows = list(csv.reader(file))[1:]
@@ -154,7 +184,8 @@ def test_exported_it_predicts_the_same(case, imported, tmp_path):
   for (_, pairs), row in zip(rows, expected):
     values = pairs.split()
     np.testing.assert_allclose(
-        np.float64(values[1::2]), row[np.int32(values[::2])], atol=2e-6)
+      np.float64(values[1::2]), row[np.int32(values[::2])], atol=2e-6
+    )
 
 
 @pytest.mark.parametrize('kind', _KINDS)
@@ -164,23 +195,26 @@ def test_fine_tuning_starts_from_it(case, imported, kind):
   task = task_factory.get_task(params.task)
   model = task.build_model()
   task.initialize(model)
-  for variable, value in case.network_variables(
-      model, 'step3/w/model_student/'):
+  for variable, value in case.network_variables(model, 'step3/w/model_student/'):
     np.testing.assert_array_equal(variable, value, variable.name)
 
 
 def test_one_layer_and_other_mixtures_are_inferred(tmp_path):
   rng = np.random.default_rng(0)
   cells, features, classes, mixtures = 3, 7, 5, 4
-  shapes = {'classifier/gates/weights': [2 * cells, classes * (mixtures + 1)],
-            'classifier/experts/weights': [2 * cells, classes * mixtures],
-            'classifier/experts/biases': [classes * mixtures]}
+  shapes = {
+    'classifier/gates/weights': [2 * cells, classes * (mixtures + 1)],
+    'classifier/experts/weights': [2 * cells, classes * mixtures],
+    'classifier/experts/biases': [classes * mixtures],
+  }
   for level, size in (('L1', features), ('L2', 2 * cells)):
     cell = f'RNN_{level}/rnn/multi_rnn_cell/cell_0/basic_lstm_cell'
     shapes[f'{cell}/kernel'] = [size + cells, 4 * cells]
     shapes[f'{cell}/bias'] = [4 * cells]
-  values = {f'model_student/{name}': rng.normal(size=shape).astype(np.float32)
-            for name, shape in shapes.items()}
+  values = {
+    f'model_student/{name}': rng.normal(size=shape).astype(np.float32)
+    for name, shape in shapes.items()
+  }
   source = golden_cases.save_tf1(tmp_path, {**values, 'global_step': np.int32(9)})
   _convert(source, tmp_path / 'out', features=['audio:7'])
   network = trained_network.Network(str(tmp_path / 'out'))
@@ -188,8 +222,7 @@ def test_one_layer_and_other_mixtures_are_inferred(tmp_path):
   assert (lstm.num_cells, lstm.num_layers) == (cells, 1)
   assert network.model.num_classes == classes
   assert network.model.network.head.moe.num_mixtures == mixtures
-  np.testing.assert_array_equal(
-      network.network.head.gates.kernel, values[_GATES])
+  np.testing.assert_array_equal(network.network.head.gates.kernel, values[_GATES])
 
 
 def _without(name):
@@ -201,18 +234,29 @@ def _without(name):
 _BIAS = 'model/classifier/experts/biases'
 
 
-@pytest.mark.parametrize('values, message', [
+@pytest.mark.parametrize(
+  'values, message',
+  [
     (lambda: _without(_GATES), f'{_GATES}: absent'),
-    (lambda: _without('model_student/classifier/experts/biases'),
-     'experts/biases: absent in the checkpoint, [22] there'),
+    (
+      lambda: _without('model_student/classifier/experts/biases'),
+      'experts/biases: absent in the checkpoint, [22] there',
+    ),
     (lambda: _without('global_step'), 'global_step: absent'),
-    (lambda: {**_raw('student'), 'model_student/attention': np.zeros(3)},
-     'model_student/attention: [3] in the checkpoint, absent there'),
-    (lambda: {**_raw('student'), _BIAS: np.zeros(22, np.float32)},
-     'model/RNN_L1/rnn/multi_rnn_cell/cell_0/basic_lstm_cell/bias: absent'),
-    (lambda: {**_raw('teacher_student'), _BIAS: np.zeros(33, np.float32)},
-     f'{_BIAS}: [33] in the checkpoint, [22] there'),
-])
+    (
+      lambda: {**_raw('student'), 'model_student/attention': np.zeros(3)},
+      'model_student/attention: [3] in the checkpoint, absent there',
+    ),
+    (
+      lambda: {**_raw('student'), _BIAS: np.zeros(22, np.float32)},
+      'model/RNN_L1/rnn/multi_rnn_cell/cell_0/basic_lstm_cell/bias: absent',
+    ),
+    (
+      lambda: {**_raw('teacher_student'), _BIAS: np.zeros(33, np.float32)},
+      f'{_BIAS}: [33] in the checkpoint, [22] there',
+    ),
+  ],
+)
 def test_other_code_is_named(tmp_path, values, message):
   source = golden_cases.save_tf1(tmp_path, values())
   with pytest.raises(ValueError) as error:
@@ -227,14 +271,19 @@ def test_run_of_this_package_needs_no_import(imported, tmp_path):
     _convert(imported / 'student', tmp_path / 'out')
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(features=['rgb:12']),
-     '--features=rgb:12 are 12 values a frame, those of .*ckpt-6 were 16'),
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    (
+      dict(features=['rgb:12']),
+      '--features=rgb:12 are 12 values a frame, those of .*ckpt-6 were 16',
+    ),
     (dict(features=['rgb']), "Feature 'rgb' cannot be read"),
     (dict(student_chunks=4), 'chunks is 4, .* the 6 frames'),
     (dict(teacher_chunks=7), 'chunks is 7, .* the 60 frames'),
     (dict(every_n=61), 'every_n is 61'),
-])
+  ],
+)
 def test_settings_that_do_not_fit_are_named(tmp_path, settings, message):
   with pytest.raises(ValueError, match=message):
     _convert(_CHECKPOINTS / 'teacher_student', tmp_path / 'out', **settings)

@@ -1,28 +1,28 @@
 """Checkpoints: restored whole, or refused with both sides named."""
 
 import numpy as np
+from official.core import train_lib
+from official.core import train_utils
 import pytest
 import tensorflow as tf
 import tiny
 
-from official.core import train_lib
-from official.core import train_utils
-from yt8m_distill.tasks import distillation
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.tasks import distillation
 
 # Networks whose representations are never compared.
 _FREE_WIDTHS = {'task': {'losses': {'representation_weight': 0.0}}}
 
 
 def _student(**backbone):
-  return {'task': {'model': {'student': {'backbone': {
-      'hierarchical_lstm': backbone}}}}}
+  return {'task': {'model': {'student': {'backbone': {'hierarchical_lstm': backbone}}}}}
 
 
 def _task(*overrides, logging_dir=None):
   return distillation.DistillationTask(
-      tiny.experiment(*overrides).task, logging_dir=logging_dir)
+    tiny.experiment(*overrides).task, logging_dir=logging_dir
+  )
 
 
 def _save(folder, step=7):
@@ -32,8 +32,10 @@ def _save(folder, step=7):
   tiny.scatter_weights(model)
   params = tiny.experiment()
   checkpoint = tf.train.Checkpoint(
-      model=model, global_step=tf.Variable(step, dtype=tf.int64),
-      optimizer=task.create_optimizer(params.trainer.optimizer_config))
+    model=model,
+    global_step=tf.Variable(step, dtype=tf.int64),
+    optimizer=task.create_optimizer(params.trainer.optimizer_config),
+  )
   tf.train.CheckpointManager(checkpoint, str(folder), 5).save(step)
   return model
 
@@ -45,8 +47,7 @@ def _run(tmp_path_factory):
 
 
 def _assert_same_weights(model, expected):
-  for actual, value in zip(model.get_weights(), expected.get_weights(),
-                           strict=True):
+  for actual, value in zip(model.get_weights(), expected.get_weights(), strict=True):
     np.testing.assert_array_equal(actual, value)
 
 
@@ -76,7 +77,8 @@ def test_other_cells_name_both_shapes(run):
 def test_other_classes_name_both_shapes(run):
   model = _task({'task': {'model': {'num_classes': 13}}}).create_model()
   with pytest.raises(
-      ValueError, match=r'\[24\] in the checkpoint, \[26\] in the model'):
+    ValueError, match=r'\[24\] in the checkpoint, \[26\] in the model'
+  ):
     restore.restore_model(model, run_dir.checkpoint(run[0]))
 
 
@@ -94,8 +96,7 @@ def test_other_chunks_have_the_same_variables(run):
 
 
 def test_checkpoint_of_something_else_is_an_error(tmp_path):
-  other = tf.train.Checkpoint(net=tf.Variable([1.0, 2.0])).save(
-      str(tmp_path / 'ckpt'))
+  other = tf.train.Checkpoint(net=tf.Variable([1.0, 2.0])).save(str(tmp_path / 'ckpt'))
   with pytest.raises(ValueError, match='absent in the checkpoint'):
     restore.restore_model(_task().create_model(), other)
 
@@ -104,12 +105,16 @@ def test_how_networks_run_may_change(tmp_path):
   model = tiny.experiment().task.model
   train_utils.serialize_config(tiny.experiment(), str(tmp_path))
   checkpoint = str(tmp_path / 'ckpt-7')
-  restore.check_config(model.replace(**_student(
-      use_cudnn=False, recompute=True, static_shapes=True)['task']['model']),
-                       checkpoint)
+  restore.check_config(
+    model.replace(
+      **_student(use_cudnn=False, recompute=True, static_shapes=True)['task']['model']
+    ),
+    checkpoint,
+  )
   with pytest.raises(ValueError, match='hierarchical_lstm.chunks is'):
-    restore.check_config(model.replace(**_student(
-        chunks=1)['task']['model']), checkpoint)
+    restore.check_config(
+      model.replace(**_student(chunks=1)['task']['model']), checkpoint
+    )
 
 
 def test_missing_checkpoint_is_an_error(tmp_path):
@@ -125,12 +130,19 @@ def test_resume_with_another_architecture_fails_before_training(tmp_path):
   _save(folder)
   train_utils.serialize_config(tiny.experiment(), str(folder))
   before = (folder / 'params.yaml').read_text()
-  with pytest.raises(ValueError, match='num_cells is 4 in its params.yaml, 6 '
-                     'in this configuration'):
-    tiny.run_driver('train', folder, tiny.override(
-        task__train_data__input_path=records, trainer__train_steps=9,
+  with pytest.raises(
+    ValueError, match='num_cells is 4 in its params.yaml, 6 in this configuration'
+  ):
+    tiny.run_driver(
+      'train',
+      folder,
+      tiny.override(
+        task__train_data__input_path=records,
+        trainer__train_steps=9,
         task__train_data__global_batch_size=2,
-        task__model__student__backbone__hierarchical_lstm__num_cells=6))
+        task__model__student__backbone__hierarchical_lstm__num_cells=6,
+      ),
+    )
   assert run_dir.checkpoint(str(folder)).endswith('ckpt-7')
   # The message points at this file: it must still be the old run's.
   assert (folder / 'params.yaml').read_text() == before
@@ -148,8 +160,7 @@ def test_init_checkpoint_starts_a_run(run, form):
 
 def test_init_checkpoint_folder_without_checkpoint_is_an_error(tmp_path):
   task = _task({'task': {'init_checkpoint': str(tmp_path)}})
-  with pytest.raises(ValueError, match=f'{tmp_path} is a '
-                     'folder without a checkpoint'):
+  with pytest.raises(ValueError, match=f'{tmp_path} is a folder without a checkpoint'):
     task.initialize(task.build_model())
 
 
@@ -157,8 +168,10 @@ def _evaluate(folder, *overrides):
   """Evaluates by the Garden's own function, as its driver does."""
   records = folder / 'validate.tfrecord'
   tiny.write_records(records, 3)
-  params = tiny.experiment({'task': {'validation_data': {
-      'input_path': str(records), 'global_batch_size': 2}}}, *overrides)
+  params = tiny.experiment(
+    {'task': {'validation_data': {'input_path': str(records), 'global_batch_size': 2}}},
+    *overrides,
+  )
   strategy = tf.distribute.OneDeviceStrategy('cpu:0')
   with strategy.scope():
     task = distillation.DistillationTask(params.task, logging_dir=str(folder))

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.evaluation import baseline
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib
+from yt8m_distill.evaluation import baseline
 
 _COUNTS = (2, 3, 1, 2, 4)  # videos of each file
 _SEED = 3
@@ -37,27 +37,40 @@ def _path(tmp_path_factory):
 
 
 def _params(path, training=True, **kwargs):
-  return data.VideoData(**{
-      'input_path': path, 'is_training': training, 'global_batch_size': 1,
-      'drop_remainder': training, 'shuffle_buffer_size': 3,
-      'bagging_seed': _SEED, **kwargs})
+  return data.VideoData(
+    **{
+      'input_path': path,
+      'is_training': training,
+      'global_batch_size': 1,
+      'drop_remainder': training,
+      'shuffle_buffer_size': 3,
+      'bagging_seed': _SEED,
+      **kwargs,
+    }
+  )
 
 
 def _ids(params, count, context=None, start_step=0):
   model = _model()
-  reader = reader_lib.FrameReader(model.features, model.max_frames,
-                                  model.num_classes, model.network.frames,
-                                  with_ids=True)
+  reader = reader_lib.FrameReader(
+    model.features,
+    model.max_frames,
+    model.num_classes,
+    model.network.frames,
+    with_ids=True,
+  )
   dataset = pipeline.build(params, reader, context, start_step).take(count)
-  return [name.decode() for inputs, _ in dataset.as_numpy_iterator()
-          for name in inputs['id']]
+  return [
+    name.decode() for inputs, _ in dataset.as_numpy_iterator() for name in inputs['id']
+  ]
 
 
 def _bag(seed, counts=_COUNTS):
   """How often each video is in a bag."""
   drawn = np.random.default_rng(seed).integers(len(counts), size=len(counts))
   return collections.Counter(
-      f'{file}.tfrecord:{i}' for file in drawn for i in range(counts[file]))
+    f'{file}.tfrecord:{i}' for file in drawn for i in range(counts[file])
+  )
 
 
 def test_each_epoch_holds_the_drawn_files_as_often_as_drawn(path):
@@ -70,13 +83,21 @@ def test_each_epoch_holds_the_drawn_files_as_often_as_drawn(path):
   assert first != second
   other = _bag(_SEED + 1)
   assert other != bag
-  assert collections.Counter(_ids(
-      _params(path, bagging_seed=_SEED + 1), sum(other.values()))) == other
+  assert (
+    collections.Counter(
+      _ids(_params(path, bagging_seed=_SEED + 1), sum(other.values()))
+    )
+    == other
+  )
 
 
 def test_all_workers_share_one_bag(path):
-  both = [set(_ids(_params(path, global_batch_size=2), 60,
-                   tf.distribute.InputContext(2, i, 2))) for i in range(2)]
+  both = [
+    set(
+      _ids(_params(path, global_batch_size=2), 60, tf.distribute.InputContext(2, i, 2))
+    )
+    for i in range(2)
+  ]
   assert both[0] == both[1] == set(_bag(_SEED))
 
 
@@ -95,25 +116,36 @@ def test_resumed_training_goes_on_where_it_stopped(path, num_examples):
 
 def test_log_says_how_much_of_the_set_is_in_the_bag(path, monkeypatch):
   lines = []
-  monkeypatch.setattr(logging, 'info',
-                      lambda text, *values: lines.append(text % values))
+  monkeypatch.setattr(
+    logging, 'info', lambda text, *values: lines.append(text % values)
+  )
   _ids(_params(path), 1)
   files = {name.split(':')[0] for name in _bag(_SEED)}
-  assert (f'Bag {_SEED}: 5 files, {len(files)} of the 5 there are '
-          f'({len(files) * 20}.0 %).') in lines
+  assert (
+    f'Bag {_SEED}: 5 files, {len(files)} of the 5 there are ({len(files) * 20}.0 %).'
+  ) in lines
 
 
-@pytest.mark.parametrize('training, seed, message', [
+@pytest.mark.parametrize(
+  'training, seed, message',
+  [
     (False, 3, 'bagging_seed is 3.*set it to -1 in validation_data'),
     (False, 0, 'bagging_seed is 0.*set it to -1 in validation_data'),
-    (True, -2, 'bagging_seed is -2: it must be -1 or more')])
+    (True, -2, 'bagging_seed is -2: it must be -1 or more'),
+  ],
+)
 def test_seeds_that_are_refused(path, training, seed, message):
   with pytest.raises(ValueError, match=message):
     _ids(_params(path, training, bagging_seed=seed), 1)
 
 
 def test_baseline_counts_the_whole_set(path):
-  task = tiny.experiment({'task': {
-      'train_data': {'input_path': path, 'bagging_seed': _SEED},
-      'validation_data': {'input_path': path}}}).task
+  task = tiny.experiment(
+    {
+      'task': {
+        'train_data': {'input_path': path, 'bagging_seed': _SEED},
+        'validation_data': {'input_path': path},
+      }
+    }
+  ).task
   assert baseline.class_frequency(task)['train_videos'] == sum(_COUNTS)

@@ -18,8 +18,9 @@ def _lists(record, swap=False, entry=b''):
   entries = []
   for name in names:
     frames = record.feature_lists.feature_list[name].SerializeToString()
-    entries.append(_field(0x0A, _field(0x0A, name.encode()) + _field(
-        0x12, frames) + entry))
+    entries.append(
+      _field(0x0A, _field(0x0A, name.encode()) + _field(0x12, frames) + entry)
+    )
   return _field(0x12, b''.join(entries))
 
 
@@ -33,45 +34,65 @@ def _serialize(record, how):
       rgb[i].bytes_list.value[0] = bytes(size)
     return context + _lists(record)
   return {
-      'as written': context + lists,
-      'map reversed': context + swapped,
-      'context behind': lists + context,
-      'context twice': context + context + lists,
-      'no context': lists,
-      'unknown field before': unknown + context + lists,
-      'unknown field between': context + unknown + lists,
-      'unknown field behind': context + lists + unknown,
-      'unknown field in the map': context + _lists(record, entry=unknown),
-      'one list after the other': context + b''.join(
-          _lists(reading.record(4, features={name: size}))
-          for name, size in reading.FEATURES.items()),
-      'truncated': (context + lists)[:-1],
-      'garbage': bytes(range(255, 0, -1)),
-      'garbage in the context': _field(0x0A, b'\xff' * 9) + lists,
-      'length without end': b'\x0a\xff\xff\xff\xff\xff' + lists,
-      'length beyond the end': b'\x0a\xff\x7f' + lists,
-      'nothing': b'',
-      'no frames': context,
-      'empty frames': reading.record(
-          4, features={'rgb': 0, 'audio': 0}).SerializeToString(),
-      'more frames than the layout knows': reading.record(
-          600).SerializeToString(),
+    'as written': context + lists,
+    'map reversed': context + swapped,
+    'context behind': lists + context,
+    'context twice': context + context + lists,
+    'no context': lists,
+    'unknown field before': unknown + context + lists,
+    'unknown field between': context + unknown + lists,
+    'unknown field behind': context + lists + unknown,
+    'unknown field in the map': context + _lists(record, entry=unknown),
+    'one list after the other': context
+    + b''.join(
+      _lists(reading.record(4, features={name: size}))
+      for name, size in reading.FEATURES.items()
+    ),
+    'truncated': (context + lists)[:-1],
+    'garbage': bytes(range(255, 0, -1)),
+    'garbage in the context': _field(0x0A, b'\xff' * 9) + lists,
+    'length without end': b'\x0a\xff\xff\xff\xff\xff' + lists,
+    'length beyond the end': b'\x0a\xff\x7f' + lists,
+    'nothing': b'',
+    'no frames': context,
+    'empty frames': reading.record(
+      4, features={'rgb': 0, 'audio': 0}
+    ).SerializeToString(),
+    'more frames than the layout knows': reading.record(600).SerializeToString(),
   }[how]
 
 
 _REGULAR = ('as written', 'map reversed', 'garbage in the context')
 
 
-@pytest.mark.parametrize('how', [
-    *_REGULAR, 'context behind', 'context twice', 'no context',
-    'unknown field before', 'unknown field between', 'unknown field behind',
-    'unknown field in the map', 'one list after the other',
-    'frames of other lengths', 'truncated', 'garbage', 'length without end',
-    'length beyond the end', 'nothing', 'no frames', 'empty frames',
-    'more frames than the layout knows'])
+@pytest.mark.parametrize(
+  'how',
+  [
+    *_REGULAR,
+    'context behind',
+    'context twice',
+    'no context',
+    'unknown field before',
+    'unknown field between',
+    'unknown field behind',
+    'unknown field in the map',
+    'one list after the other',
+    'frames of other lengths',
+    'truncated',
+    'garbage',
+    'length without end',
+    'length beyond the end',
+    'nothing',
+    'no frames',
+    'empty frames',
+    'more frames than the layout knows',
+  ],
+)
 def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
-  records = [reading.record(7),
-             _serialize(reading.record(4, context={'id': b'a'}), how)]
+  records = [
+    reading.record(7),
+    _serialize(reading.record(4, context={'id': b'a'}), how),
+  ]
 
   def outcome():
     reader = reading.reader(max_frames=9, with_ids=True, with_labels=False)
@@ -79,15 +100,17 @@ def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
       inputs, labels = reading.read(reader, *records)
     except tf.errors.InvalidArgumentError as e:
       message = str(e)
-      return message[message.index('/data/'):].splitlines()[0]
+      return message[message.index('/data/') :].splitlines()[0]
     return [*(inputs[key].tolist() for key in sorted(inputs)), labels.tolist()]
 
   regular, *_ = fast_parser.Layout(list(reading.FEATURES.items())).read(
-      tf.constant([records[0].SerializeToString(), records[1]]), 1)
+    tf.constant([records[0].SerializeToString(), records[1]]), 1
+  )
   assert bool(regular) == (how in _REGULAR)
   got = outcome()
-  monkeypatch.setattr(reader_lib.FrameReader, '_read_regular',
-                      reader_lib.FrameReader._read_any)
+  monkeypatch.setattr(
+    reader_lib.FrameReader, '_read_regular', reader_lib.FrameReader._read_any
+  )
   assert got == outcome()
 
 
@@ -96,13 +119,14 @@ def test_the_layout_of_the_releases_is_regular():
   # An id so long that the context's length takes two bytes.
   record = reading.record(300, features=features, context={'id': b'i' * 200})
   regular, contexts, num_frames, frames = fast_parser.Layout(
-      list(features.items())).read(
-          tf.constant([record.SerializeToString()]), 301)
+    list(features.items())
+  ).read(tf.constant([record.SerializeToString()]), 301)
   assert regular and num_frames.numpy() == [300]
   context = tf.train.SequenceExample.FromString(contexts[0].numpy())
   assert context == tf.train.SequenceExample(context=record.context)
   for values, name in zip(frames, features):
     steps = record.feature_lists.feature_list[name].feature
     assert values[0, :300].numpy().tobytes() == b''.join(
-        step.bytes_list.value[0] for step in steps)
+      step.bytes_list.value[0] for step in steps
+    )
     assert not values[0, 300:].numpy().any()

@@ -6,9 +6,15 @@ from yt8m_distill.dataloaders import file_patterns
 from yt8m_distill.dataloaders import shards
 
 
-@pytest.mark.parametrize('item, count, first, last', [
-    ('/d/train{0000..3843}.tfrecord', 3844, '/d/train0000.tfrecord',
-     '/d/train3843.tfrecord'),
+@pytest.mark.parametrize(
+  'item, count, first, last',
+  [
+    (
+      '/d/train{0000..3843}.tfrecord',
+      3844,
+      '/d/train0000.tfrecord',
+      '/d/train3843.tfrecord',
+    ),
     ('x{00..zz}', 3844, 'x00', 'xzz'),
     ('{a..z}', 26, 'a', 'z'),
     ('{A..z}', 52, 'A', 'z'),
@@ -16,7 +22,9 @@ from yt8m_distill.dataloaders import shards
     ('{8..11}', 4, '8', '11'),
     ('{0..0}', 1, '0', '0'),
     ('{a..b}/{01..03}.x', 6, 'a/01.x', 'b/03.x'),
-    ('{a}.{b..}x', 1, None, None)])
+    ('{a}.{b..}x', 1, None, None),
+  ],
+)
 def test_ranges(item, count, first, last):
   if first is None:
     with pytest.raises(ValueError, match='b\\.\\.'):
@@ -37,7 +45,9 @@ def test_order_of_characters():
   assert file_patterns.expand('{98..a1}')[:3] == ['98', '99', '9A']
 
 
-@pytest.mark.parametrize('item, problem', [
+@pytest.mark.parametrize(
+  'item, problem',
+  [
     ('{00..100}', 'equally many characters'),
     ('{a..zz}', 'equally many characters'),
     ('{3..1}', 'first end is behind'),
@@ -45,7 +55,9 @@ def test_order_of_characters():
     ('{a..Z}', 'first end is behind'),
     ('{..3}', 'digits and letters'),
     ('{-1..3}', 'digits and letters'),
-    ('{é..ü}', 'digits and letters')])
+    ('{é..ü}', 'digits and letters'),
+  ],
+)
 def test_bad_ranges_are_named(item, problem):
   with pytest.raises(ValueError, match=rf"'/d/x\{item}': .*{problem}"):
     file_patterns.expand(f'/d/x{item}')

@@ -12,10 +12,12 @@ _FLOATS = {'RGB/feature/floats': 12, 'AUDIO/feature/floats': 4}
 
 
 def _float_reader(form, **kwargs):
-  features = [data.Feature(name=name, size=size, format=form)
-              for name, size in _FLOATS.items()]
-  return reader_lib.FrameReader(features, 9, 50, **{
-      'selection': reading.ALL, 'with_labels': False, **kwargs})
+  features = [
+    data.Feature(name=name, size=size, format=form) for name, size in _FLOATS.items()
+  ]
+  return reader_lib.FrameReader(
+    features, 9, 50, **{'selection': reading.ALL, 'with_labels': False, **kwargs}
+  )
 
 
 def _float_record(values, sizes=None, context=None):
@@ -27,7 +29,7 @@ def _float_record(values, sizes=None, context=None):
   for name, size in (sizes or _FLOATS).items():
     steps = record.feature_lists.feature_list[name].feature
     for frame in values:
-      steps.add().float_list.value.extend(frame[start:start + size])
+      steps.add().float_list.value.extend(frame[start : start + size])
     start += size
   return record
 
@@ -44,7 +46,8 @@ def test_float_features_are_kept_as_they_are():
     np.testing.assert_array_equal(row[:count], video[:count])
     assert not row[count:].any()
   chosen, _ = reading.read(
-      _float_reader('floats', selection=reading.every(4)), *records)
+    _float_reader('floats', selection=reading.every(4)), *records
+  )
   assert chosen['num_frames'].tolist() == [1, 3, 1]
   np.testing.assert_array_equal(chosen['frames'][1], videos[1][[0, 4, 8]])
   assert not chosen['frames'][0, 1:].any()
@@ -57,22 +60,25 @@ def test_floats_are_quantised_as_the_releases_are():
   values = (stored * (4 / 255) + (4 / 512 - 2)).astype(np.float32)
   values[0, :2] = 3.7, -9.0
   stored[0, :2] = 255, 0
-  inputs, _ = reading.read(
-      _float_reader('quantized_floats'), _float_record(values))
+  inputs, _ = reading.read(_float_reader('quantized_floats'), _float_record(values))
   assert inputs['frames'].dtype == np.uint8
   np.testing.assert_array_equal(inputs['frames'][0, :5], stored)
 
 
 def test_stored_bytes_and_quantised_floats_join():
-  features = [data.Feature(name='rgb', size=12), data.Feature(
-      name='AUDIO/feature/floats', size=4, format='quantized_floats')]
+  features = [
+    data.Feature(name='rgb', size=12),
+    data.Feature(name='AUDIO/feature/floats', size=4, format='quantized_floats'),
+  ]
   record = reading.record(3, features={'rgb': 12})
-  record.MergeFrom(_float_record(
-      np.zeros([3, 4], np.float32), {'AUDIO/feature/floats': 4}))
-  inputs, _ = reading.read(
-      reader_lib.FrameReader(features, 9, 50, reading.ALL), record)
-  rgb = [frame.bytes_list.value[0]
-         for frame in record.feature_lists.feature_list['rgb'].feature]
+  record.MergeFrom(
+    _float_record(np.zeros([3, 4], np.float32), {'AUDIO/feature/floats': 4})
+  )
+  inputs, _ = reading.read(reader_lib.FrameReader(features, 9, 50, reading.ALL), record)
+  rgb = [
+    frame.bytes_list.value[0]
+    for frame in record.feature_lists.feature_list['rgb'].feature
+  ]
   assert inputs['frames'][0, :3, :12].tobytes() == b''.join(rgb)
   assert (inputs['frames'][0, :3, 12:] == 127).all()
 
@@ -81,36 +87,51 @@ def test_path_of_mediapipe_is_an_id():
   values = np.zeros([2, 16], np.float32)
   reader = _float_reader('floats', with_ids=True)
   inputs, _ = reading.read(
-      reader, _float_record(values, context={'clip/data_path': b'/my/dog.mp4'}),
-      _float_record(values))
+    reader,
+    _float_record(values, context={'clip/data_path': b'/my/dog.mp4'}),
+    _float_record(values),
+  )
   assert inputs['id'].tolist() == [b'/my/dog.mp4', b'train07.tfrecord:1']
 
 
-@pytest.mark.parametrize('values,words', [
-    (np.full([2, 16], np.nan), 'RGB/feature/floats holds NaN or infinity: '
-     'AUDIO/feature/floats holds NaN'),
+@pytest.mark.parametrize(
+  'values,words',
+  [
+    (
+      np.full([2, 16], np.nan),
+      'RGB/feature/floats holds NaN or infinity: AUDIO/feature/floats holds NaN',
+    ),
     (np.zeros([2, 14]), '(?s)record 0.*as task.model.features,.*values'),
-])
+  ],
+)
 def test_bad_floats_are_named(values, words):
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match=words.replace(': AUDIO', '.*AUDIO')):
-    reading.read(_float_reader('floats'),
-                 _float_record(values.astype(np.float32)))
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match=words.replace(': AUDIO', '.*AUDIO')
+  ):
+    reading.read(_float_reader('floats'), _float_record(values.astype(np.float32)))
 
 
-@pytest.mark.parametrize('forms,words', [
+@pytest.mark.parametrize(
+  'forms,words',
+  [
     (('floats', 'bytes'), 'cannot be joined; make it quantized_floats'),
     (('text', 'bytes'), "formats of features are .*'text'.*choose of bytes"),
-])
+  ],
+)
 def test_bad_formats_are_an_error(forms, words):
-  features = [data.Feature(name=name, size=size, format=form)
-              for (name, size), form in zip(_FLOATS.items(), forms)]
+  features = [
+    data.Feature(name=name, size=size, format=form)
+    for (name, size), form in zip(_FLOATS.items(), forms)
+  ]
   with pytest.raises(ValueError, match=words):
     reader_lib.FrameReader(features, 9, 50, reading.ALL)
 
 
 def test_bytes_where_floats_are_expected_are_explained():
   record = reading.record(2, features=_FLOATS)
-  with pytest.raises(ValueError, match='is a bytes_list, but its format '
-                     "'floats' is a float_list. Set its format .* to bytes"):
+  with pytest.raises(
+    ValueError,
+    match='is a bytes_list, but its format '
+    "'floats' is a float_list. Set its format .* to bytes",
+  ):
     _float_reader('floats').check_format('a', 0, record.SerializeToString())

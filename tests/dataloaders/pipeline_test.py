@@ -43,15 +43,22 @@ def _path(tmp_path_factory):
 
 
 def _params(path, training, batch=4, **kwargs):
-  kwargs = {'drop_remainder': training, 'shuffle_buffer_size': 5, 'seed': 1,
-            'cycle_length': 3, **kwargs}
-  return data.VideoData(input_path=path, is_training=training,
-                        global_batch_size=batch, **kwargs)
+  kwargs = {
+    'drop_remainder': training,
+    'shuffle_buffer_size': 5,
+    'seed': 1,
+    'cycle_length': 3,
+    **kwargs,
+  }
+  return data.VideoData(
+    input_path=path, is_training=training, global_batch_size=batch, **kwargs
+  )
 
 
 def _reader(size=2):
-  return reader_lib.FrameReader([data.Feature(name='rgb', size=size)], 3, 4,
-                                model.FrameSelection(), with_ids=True)
+  return reader_lib.FrameReader(
+    [data.Feature(name='rgb', size=size)], 3, 4, model.FrameSelection(), with_ids=True
+  )
 
 
 def _context(pipelines=1, number=0, replicas=None):
@@ -89,8 +96,10 @@ def test_evaluation_is_in_order_and_complete(path, batch, cache):
 
 @pytest.mark.parametrize('pipelines, batch', [(2, 6), (2, 40), (5, 10)])
 def test_pipelines_share_the_evaluation(path, pipelines, batch):
-  parts = [_batches(_params(path, False, batch), None, _context(pipelines, i))
-           for i in range(pipelines)]
+  parts = [
+    _batches(_params(path, False, batch), None, _context(pipelines, i))
+    for i in range(pipelines)
+  ]
   assert sorted(_flat(map(_flat, parts))) == list(range(_TOTAL))
   for part in parts:
     assert _flat(part) == sorted(_flat(part))
@@ -112,7 +121,7 @@ def test_replicas_share_a_batch(path):
 def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
   def epochs(seed):
     order = _flat(_batches(_params(path, True, seed=seed, cache=cache), 12))
-    return [order[i * _TOTAL:(i + 1) * _TOTAL] for i in range(3)]
+    return [order[i * _TOTAL : (i + 1) * _TOTAL] for i in range(3)]
 
   first = epochs(1)
   for epoch in first:
@@ -136,25 +145,33 @@ def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
 def test_pipelines_share_each_training_epoch(path, pipelines):
   params = _params(path, True, pipelines, shuffle_buffer_size=3)
   # Batches of 1: as many as the pipelines' shares of one epoch, at least.
-  parts = [_flat(_batches(params, 3 * _TOTAL, _context(pipelines, i)))
-           for i in range(pipelines)]
+  parts = [
+    _flat(_batches(params, 3 * _TOTAL, _context(pipelines, i)))
+    for i in range(pipelines)
+  ]
   if pipelines > len(_COUNTS):  # Records are dealt: shares are known.
-    parts = [part[:len(range(i, _TOTAL, pipelines))]
-             for i, part in enumerate(parts)]
+    parts = [part[: len(range(i, _TOTAL, pipelines))] for i, part in enumerate(parts)]
     assert sorted(_flat(parts)) == list(range(_TOTAL))
   else:  # Files are dealt, anew in each epoch.
     for part in parts:
       assert set(part) == set(range(_TOTAL))
 
 
-@pytest.mark.parametrize('batch, known, cache', [
+@pytest.mark.parametrize(
+  'batch, known, cache',
+  [
     (4, _TOTAL, False),  # 4 divides an epoch, 7 does not.
-    (7, _TOTAL, False), (7, 0, False), (4, 0, True), (7, _TOTAL, True)])
+    (7, _TOTAL, False),
+    (7, 0, False),
+    (4, 0, True),
+    (7, _TOTAL, True),
+  ],
+)
 def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
   params = _params(path, True, batch, num_examples=known, cache=cache)
   whole = _batches(params, 14)  # More than three epochs.
   for start in (3, 9):  # Within the first epoch, and in a later one.
-    assert _batches(params, 4, None, start) == whole[start:start + 4]
+    assert _batches(params, 4, None, start) == whole[start : start + 4]
 
 
 @pytest.mark.parametrize('pipelines, known', [(2, _TOTAL), (5, 0), (5, _TOTAL)])
@@ -181,10 +198,12 @@ def test_known_length_spares_whole_epochs(path):
 def test_tf_data_service_delivers_every_record(path):
   service = tf.data.experimental.service
   dispatcher = service.DispatchServer()
-  worker = service.WorkerServer(service.WorkerConfig(
-      dispatcher_address=dispatcher.target.split('://')[1]))
-  params = _params(path, True, enable_tf_data_service=True,
-                   tf_data_service_address=dispatcher.target)
+  worker = service.WorkerServer(
+    service.WorkerConfig(dispatcher_address=dispatcher.target.split('://')[1])
+  )
+  params = _params(
+    path, True, enable_tf_data_service=True, tf_data_service_address=dispatcher.target
+  )
   ids = _flat(_batches(params, 8))
   assert sorted(ids[:_TOTAL]) == list(range(_TOTAL))
   assert sorted(ids[_TOTAL:]) == list(range(_TOTAL))
@@ -194,9 +213,15 @@ def test_tf_data_service_delivers_every_record(path):
 
 @pytest.mark.parametrize('training', [False, True])
 def test_garden_fields_are_handed_on(path, training):
-  params = _params(path, training, deterministic=False, ram_budget=1,
-                   prefetch_buffer_size=2, autotune_algorithm='HILL_CLIMB',
-                   block_length=2)
+  params = _params(
+    path,
+    training,
+    deterministic=False,
+    ram_budget=1,
+    prefetch_buffer_size=2,
+    autotune_algorithm='HILL_CLIMB',
+    block_length=2,
+  )
   assert set(_flat(_batches(params, 8))) == set(range(_TOTAL))
 
 
@@ -209,17 +234,20 @@ def test_corrupt_shard(tmp_path, how):
   content[offset + {'length': 1, 'payload': 20}[how]] ^= 0xFF
   broken.write_bytes(bytes(content))
   for training in (False, True):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=
-                       f'{broken}: unreadable from byte {offset} of'):
+    with pytest.raises(
+      tf.errors.InvalidArgumentError,
+      match=f'{broken}: unreadable from byte {offset} of',
+    ):
       _batches(_params(path, training, 1), 8)
   left = {'length': [0, 1, 4, 5, 6, 7], 'payload': [0, 1, 3, 4, 5, 6, 7]}[how]
   before = shards.skipped()
   lenient = _params(path, False, 1, skip_corrupt_records=True)
   assert _flat(_batches(lenient)) == left
   after = shards.skipped()
-  assert (after.records - before.records,
-          after.shard_tails - before.shard_tails) == {
-              'length': (0, 1), 'payload': (1, 0)}[how]
+  assert (after.records - before.records, after.shard_tails - before.shard_tails) == {
+    'length': (0, 1),
+    'payload': (1, 0),
+  }[how]
   lenient = _params(path, True, 1, skip_corrupt_records=True)
   epochs = _flat(_batches(lenient, 2 * len(left)))
   assert sorted(epochs) == sorted(2 * left)
@@ -234,8 +262,7 @@ def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
   broken.write_bytes(bytes(content))
   before = shards.skipped()
   params = _params(path, False, 6, skip_corrupt_records=True)
-  parts = [_batches(params, None, _context(pipelines, i))
-           for i in range(pipelines)]
+  parts = [_batches(params, None, _context(pipelines, i)) for i in range(pipelines)]
   assert sorted(_flat(map(_flat, parts))) == list(range(1, 8))
   assert before + shards.Skipped(records=1) == shards.skipped()
 
@@ -260,22 +287,29 @@ def test_bad_record_is_named(tmp_path):
   with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
     writer.write(_record(0))
     writer.write(_record(1, label=9))
-  with pytest.raises(tf.errors.InvalidArgumentError, match=
-                     r'a.tfrecord, record 1 \(id 1\): labels are 9'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match=r'a.tfrecord, record 1 \(id 1\): labels are 9'
+  ):
     _batches(_params(str(tmp_path / '*'), False))
 
 
 @golden_cases.needs_shared
-@pytest.mark.parametrize('name, message', [
+@pytest.mark.parametrize(
+  'name, message',
+  [
     ('malformed/float_features', "'rgb' is a float_list"),
-    ('2/video/validate/validate0000', 'video-level')])
+    ('2/video/validate/validate0000', 'video-level'),
+  ],
+)
 def test_other_formats_are_told_at_once(name, message):
   path = golden_cases.SHARED / 'data/yt8m' / f'{name}.tfrecord'
   with pytest.raises(ValueError, match=message):
     pipeline.build(_params(str(path), True), _reader())
 
 
-@pytest.mark.parametrize('training, fields, message', [
+@pytest.mark.parametrize(
+  'training, fields, message',
+  [
     (True, dict(global_batch_size=0), 'global_batch_size is 0'),
     (True, dict(cycle_length=0), 'cycle_length is 0'),
     (True, dict(shuffle_buffer_size=0), 'shuffle_buffer_size is 0'),
@@ -285,11 +319,22 @@ def test_other_formats_are_told_at_once(name, message):
     (False, dict(input_path='/absent/x*'), 'no file matches'),
     (False, dict(tfds_split='train'), "tfds_split is 'train'.*input_path"),
     (True, dict(enable_tf_data_service=True), 'tf_data_service_address'),
-    (True, dict(enable_tf_data_service=True, skip_corrupt_records=True,
-                tf_data_service_address='grpc://a:1'), 'skip_corrupt_records'),
-    (False, dict(enable_tf_data_service=True,
-                 tf_data_service_address='grpc://a:1'), 'is for training'),
-])
+    (
+      True,
+      dict(
+        enable_tf_data_service=True,
+        skip_corrupt_records=True,
+        tf_data_service_address='grpc://a:1',
+      ),
+      'skip_corrupt_records',
+    ),
+    (
+      False,
+      dict(enable_tf_data_service=True, tf_data_service_address='grpc://a:1'),
+      'is for training',
+    ),
+  ],
+)
 def test_fields_that_cannot_be_honoured(path, training, fields, message):
   params = _params(path, training).replace(**fields)
   with pytest.raises(ValueError, match=message):
@@ -300,8 +345,7 @@ def test_contexts_that_cannot_be_honoured(path):
   with pytest.raises(ValueError, match='which 3 replicas cannot share'):
     pipeline.build(_params(path, True), _reader(), _context(1, 0, 3))
   with pytest.raises(ValueError, match='sharding is False'):
-    pipeline.build(_params(path, False, sharding=False), _reader(),
-                   _context(2))
+    pipeline.build(_params(path, False, sharding=False), _reader(), _context(2))
   with pytest.raises(ValueError, match='start_step is 2'):
     pipeline.build(_params(path, False), _reader(), start_step=2)
   with pytest.raises(ValueError, match='start_step is -1'):
@@ -310,6 +354,7 @@ def test_contexts_that_cannot_be_honoured(path):
 
 def test_padding_is_zero(path):
   [(inputs, _)] = pipeline.build(
-      _params(path, False, 100), _reader()).as_numpy_iterator()
+    _params(path, False, 100), _reader()
+  ).as_numpy_iterator()
   padding = np.arange(3) >= inputs['num_frames'][:, np.newaxis]
   assert padding.any() and not inputs['frames'][padding].any()

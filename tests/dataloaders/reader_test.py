@@ -6,8 +6,8 @@ import pytest
 import reading
 import tensorflow as tf
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model
+from yt8m_distill.modeling import frame_selection
 
 _KINDS = ('uniform', 'random', 'first', 'middle', 'last', 'first_middle_last')
 
@@ -31,47 +31,59 @@ def _dequantise(frames, num_frames):
 
 
 @golden_cases.needs_shared
-@pytest.mark.parametrize('name, features, num_classes', [
+@pytest.mark.parametrize(
+  'name, features, num_classes',
+  [
     ('reader_small', reading.FEATURES, 50),
-    ('reader_full', {'rgb': 1024, 'audio': 128}, 4716)])
+    ('reader_full', {'rgb': 1024, 'audio': 128}, 4716),
+  ],
+)
 def test_golden(name, features, num_classes):
   expected = np.load(golden_cases.GOLDEN / 'reader_golden.npz')
   inputs, labels = reading.read(
-      reading.reader(features, num_classes=num_classes, with_ids=True),
-      *_file(golden_cases.GOLDEN / f'{name}.tfrecord'))
+    reading.reader(features, num_classes=num_classes, with_ids=True),
+    *_file(golden_cases.GOLDEN / f'{name}.tfrecord'),
+  )
   assert list(inputs['id']) == list(expected[f'{name}/video_id'])
-  np.testing.assert_array_equal(inputs['num_frames'],
-                                expected[f'{name}/num_frames'])
+  np.testing.assert_array_equal(inputs['num_frames'], expected[f'{name}/num_frames'])
   np.testing.assert_array_equal(labels, expected[f'{name}/labels'])
   # The golden is float32: half a unit in the last place of 2.
   np.testing.assert_allclose(
-      _dequantise(inputs['frames'], inputs['num_frames']),
-      expected[f'{name}/matrix'], rtol=0, atol=3e-7)
+    _dequantise(inputs['frames'], inputs['num_frames']),
+    expected[f'{name}/matrix'],
+    rtol=0,
+    atol=3e-7,
+  )
 
 
 @golden_cases.needs_shared
-@pytest.mark.parametrize('name, message', [
+@pytest.mark.parametrize(
+  'name, message',
+  [
     ('mismatch', 'rgb, audio have 10, 8 frames'),
     ('mismatch300', 'rgb, audio have 8, 10 frames'),
     ('zero', 'rgb, audio have 0, 0 frames'),
     ('noaudio', 'rgb, audio have [0-9]+, 0 frames'),
     ('label', 'labels are 50, but must lie between 0 and 49'),
     ('neglabel', 'labels are -1, 2, but must lie between 0 and 49'),
-    ('size', 'rgb has frames of 13 bytes, not 12')])
+    ('size', 'rgb has frames of 13 bytes, not 12'),
+  ],
+)
 def test_odd_records_are_named(name, message):
   records = _file(golden_cases.GOLDEN / f'reader_odd_{name}.tfrecord')
   with pytest.raises(
-      tf.errors.InvalidArgumentError,
-      match=rf'/data/train07.tfrecord, record 1 \(id [a-z0-9]+\): {message}'):
+    tf.errors.InvalidArgumentError,
+    match=rf'/data/train07.tfrecord, record 1 \(id [a-z0-9]+\): {message}',
+  ):
     reading.read(reading.reader(), reading.record(), *records)
 
 
 @golden_cases.needs_shared
 def test_real_record():
   inputs, labels = reading.read(
-      reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862,
-                     with_ids=True),
-      *_file(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'))
+    reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862, with_ids=True),
+    *_file(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'),
+  )
   assert inputs['frames'].shape == (1, 300, 1152)
   assert inputs['frames'].dtype == np.uint8
   assert inputs['num_frames'] == [170] and inputs['id'] == [b'SjJ3']
@@ -85,36 +97,49 @@ def test_real_record():
 def test_real_record_with_float_features():
   path = golden_cases.SHARED / 'data/yt8m/malformed/float_features.tfrecord'
   reader = reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862)
-  with pytest.raises(ValueError, match='float_features.tfrecord, record 0: '
-                     "feature 'rgb' is a float_list, but its format 'bytes'.*"
-                     'quantized_floats'):
+  with pytest.raises(
+    ValueError,
+    match='float_features.tfrecord, record 0: '
+    "feature 'rgb' is a float_list, but its format 'bytes'.*"
+    'quantized_floats',
+  ):
     reader.check_format(str(path), 0, _file(path)[0])
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match='(?s)train07.tfrecord, record 0.*as task.model.'
-                     'features,.*Feature list: (rgb|audio)'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match='(?s)train07.tfrecord, record 0.*as task.model.'
+    'features,.*Feature list: (rgb|audio)',
+  ):
     reading.read(reader, _file(path)[0])
 
 
 @golden_cases.needs_shared
 def test_video_level_record_is_explained():
   path = golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
-  with pytest.raises(ValueError, match="no frame-level feature 'rgb'.*mean_rgb"
-                     '.*video-level'):
+  with pytest.raises(
+    ValueError, match="no frame-level feature 'rgb'.*mean_rgb.*video-level"
+  ):
     reading.reader().check_format(str(path), 0, _file(path)[0])
 
 
-@pytest.mark.parametrize('selection', [
-    reading.ALL, reading.every(1), reading.every(3), reading.every(10),
+@pytest.mark.parametrize(
+  'selection',
+  [
+    reading.ALL,
+    reading.every(1),
+    reading.every(3),
+    reading.every(10),
     reading.every(1, 'original'),
-    reading.every(10, 'original'), *map(_some, _KINDS)])
+    reading.every(10, 'original'),
+    *map(_some, _KINDS),
+  ],
+)
 def test_choosing_before_decoding_equals_choosing_after(selection):
   records = [reading.record(n, seed=n) for n in (1, 2, 9, 10, 19, 20, 27)]
-  every = reading.read(
-      reading.reader(max_frames=20, with_seeds=True), *records)[0]
-  chosen = reading.read(
-      reading.reader(max_frames=20, selection=selection), *records)[0]
+  every = reading.read(reading.reader(max_frames=20, with_seeds=True), *records)[0]
+  chosen = reading.read(reading.reader(max_frames=20, selection=selection), *records)[0]
   indices, count = frame_selection.frame_indices(
-      tf.constant(every['num_frames']), selection, 20, every['seed'])
+    tf.constant(every['num_frames']), selection, 20, every['seed']
+  )
   np.testing.assert_array_equal(chosen['num_frames'], count)
   expected = tf.gather(every['frames'], indices, batch_dims=1).numpy()
   real = np.arange(expected.shape[1]) < count.numpy()[:, np.newaxis]
@@ -128,8 +153,10 @@ def test_frames_are_joined_in_the_order_of_the_features():
   record = reading.record(2)
   lists = record.feature_lists.feature_list
   inputs, _ = reading.read(reading.reader({'audio': 4, 'rgb': 12}), record)
-  joined = (lists['audio'].feature[1].bytes_list.value[0] +
-            lists['rgb'].feature[1].bytes_list.value[0])
+  joined = (
+    lists['audio'].feature[1].bytes_list.value[0]
+    + lists['rgb'].feature[1].bytes_list.value[0]
+  )
   assert inputs['frames'][0, 1].tobytes() == joined
 
 
@@ -147,17 +174,20 @@ def test_other_features_and_lengths():
 
 def test_ids():
   inputs, _ = reading.read(
-      reading.reader(with_ids=True), reading.record(context={'id': b'new'}),
-      reading.record(context={'video_id': b'old'}), reading.record(),
-      reading.record(context={'id': b'new', 'video_id': b'old'}))
+    reading.reader(with_ids=True),
+    reading.record(context={'id': b'new'}),
+    reading.record(context={'video_id': b'old'}),
+    reading.record(),
+    reading.record(context={'id': b'new', 'video_id': b'old'}),
+  )
   assert list(inputs['id']) == [b'new', b'old', b'train07.tfrecord:2', b'new']
   assert 'id' not in reading.read(reading.reader(), reading.record())[0]
 
 
 def test_labels():
   _, labels = reading.read(
-      reading.reader(), reading.record(labels=(3, 3, 49)),
-      reading.record(labels=()))
+    reading.reader(), reading.record(labels=(3, 3, 49)), reading.record(labels=())
+  )
   assert labels.dtype == bool and labels.shape == (2, 50)
   assert list(np.flatnonzero(labels[0])) == [3, 49] and not labels[1].any()
 
@@ -165,27 +195,33 @@ def test_labels():
 @pytest.mark.parametrize('context', [{'id': b'a'}, {}])
 def test_record_without_labels(context):
   records = [reading.record(), reading.record(labels=None, context=context)]
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match='record 1 .*: no `labels`'):
+  with pytest.raises(tf.errors.InvalidArgumentError, match='record 1 .*: no `labels`'):
     reading.read(reading.reader(), *records)
   # Nor is it read whether they are in range.
-  _, labels = reading.read(reading.reader(with_labels=False), *records,
-                           reading.record(labels=(99,)))
+  _, labels = reading.read(
+    reading.reader(with_labels=False), *records, reading.record(labels=(99,))
+  )
   assert labels.shape == (3, 50) and not labels.any()
 
 
 def test_all_faults_of_a_record_are_told():
   record = reading.record(2, labels=(99,), features={'rgb': 11, 'audio': 5})
-  with pytest.raises(tf.errors.InvalidArgumentError, match='labels are 99.*rgb '
-                     'has frames of 11 bytes.*audio has frames of 5 bytes'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match='labels are 99.*rgb has frames of 11 bytes.*audio has frames of 5 bytes',
+  ):
     reading.read(reading.reader(), record)
 
 
 def test_missing_feature_is_listed_with_those_there():
-  with pytest.raises(ValueError, match=r"x, record 4: no frame-level feature "
-                     r"'audio', but \['rgb'\].*task.model.features"):
+  with pytest.raises(
+    ValueError,
+    match=r'x, record 4: no frame-level feature '
+    r"'audio', but \['rgb'\].*task.model.features",
+  ):
     reading.reader().check_format(
-        'x', 4, reading.record(features={'rgb': 12}).SerializeToString())
+      'x', 4, reading.record(features={'rgb': 12}).SerializeToString()
+    )
 
 
 def test_no_example_at_all():
@@ -193,12 +229,16 @@ def test_no_example_at_all():
     reading.reader().check_format('x', 0, b'\xff\xff nonsense')
 
 
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     (dict(features={'rgb': 0}), r"\('rgb', 0\)"),
     (dict(features={'': 4}), r"\('', 4\)"),
     (dict(max_frames=0), 'max_frames is 0'),
     (dict(num_classes=0), 'num_classes is 0'),
-    (dict(selection=reading.every(301)), 'every_n is 301')])
+    (dict(selection=reading.every(301)), 'every_n is 301'),
+  ],
+)
 def test_bad_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):
     reading.reader(**arguments)

@@ -4,8 +4,8 @@ import http_files
 import pytest
 import reading
 import tensorflow as tf
-
 from tensorflow.python.lib.io import file_io
+
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import remote
@@ -25,7 +25,8 @@ def _has_http():
 
 
 needs_http = pytest.mark.skipif(
-    not _has_http(), reason='tensorflow-io has no http for this TensorFlow')
+  not _has_http(), reason='tensorflow-io has no http for this TensorFlow'
+)
 
 
 @pytest.fixture(name='server')
@@ -42,8 +43,9 @@ def _server(tmp_path, monkeypatch):
 
 def _records(path, skip_corrupt=False):
   [size] = shards.sizes(shards.find(path))
-  return shards.read(tf.constant(path), tf.constant(size, tf.int64),
-                     skip_corrupt, retry=True)
+  return shards.read(
+    tf.constant(path), tf.constant(size, tf.int64), skip_corrupt, retry=True
+  )
 
 
 def _read(path, skip_corrupt=False):
@@ -76,8 +78,7 @@ def test_reads_in_large_pieces(server, monkeypatch, skip_corrupt):
 @needs_http
 @pytest.mark.parametrize('failure', [503, 'cut'])
 @pytest.mark.parametrize('skip_corrupt', [False, True])
-def test_a_server_that_fails_is_asked_again(server, caplog, failure,
-                                            skip_corrupt):
+def test_a_server_that_fails_is_asked_again(server, caplog, failure, skip_corrupt):
   path, server.failure = f'{server.url}/a.tfrecord', failure
   before = shards.skipped()
   records = _records(path, skip_corrupt).as_numpy_iterator()
@@ -100,8 +101,10 @@ def test_reading_gives_up_with_one_message(server, skip_corrupt):
   records = _records(path, skip_corrupt).as_numpy_iterator()
   next(records)
   server.failures = 100
-  with pytest.raises(tf.errors.InvalidArgumentError, match=(
-      rf'{path}: not readable in {remote.ATTEMPTS} attempts: .*503')):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=(rf'{path}: not readable in {remote.ATTEMPTS} attempts: .*503'),
+  ):
     list(records)
 
 
@@ -142,29 +145,38 @@ def test_one_missing_file_of_a_range_is_named(server):
 def test_a_server_without_ranges_is_told_so(server):
   path = f'{server.url}/a.tfrecord'
   server.honours_range = False
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match=f'{path}: its server ignores Range requests'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match=f'{path}: its server ignores Range requests'
+  ):
     _read(path)
 
 
 @needs_http
-@pytest.mark.parametrize('where, left, lost', [
+@pytest.mark.parametrize(
+  'where, left, lost',
+  [
     (9 * _RECORD + 20, [*range(9), *range(10, 20)], (1, 0)),
-    (9 * _RECORD, range(9), (0, 1))])
+    (9 * _RECORD, range(9), (0, 1)),
+  ],
+)
 def test_corrupt_remote_files_are_as_local_ones(server, where, left, lost):
   file = server.folder / 'a.tfrecord'
   content = bytearray(file.read_bytes())
   content[where] ^= 0xFF
   file.write_bytes(content)
   path = f'{server.url}/a.tfrecord'
-  with pytest.raises(tf.errors.InvalidArgumentError, match=(
-      f'{path}: unreadable from byte {9 * _RECORD} of {20 * _RECORD}')):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=(f'{path}: unreadable from byte {9 * _RECORD} of {20 * _RECORD}'),
+  ):
     _read(path)
   before = shards.skipped()
   assert _read(path, skip_corrupt=True) == _numbered(left)
   after = shards.skipped()
-  assert (after.records - before.records,
-          after.shard_tails - before.shard_tails) == lost
+  assert (
+    after.records - before.records,
+    after.shard_tails - before.shard_tails,
+  ) == lost
 
 
 @needs_http
@@ -177,20 +189,25 @@ def test_lists_may_be_remote_and_name_signed_urls(server):
 @needs_http
 @pytest.mark.parametrize('pattern', ['*.tfrecord', 'a.tfrecord?signature=x'])
 def test_patterns_cannot_be_listed_over_http(server, pattern):
-  with pytest.raises(ValueError, match='cannot be listed over http.*{0000..384'
-                     '3}.*@FILE'):
+  with pytest.raises(
+    ValueError, match='cannot be listed over http.*{0000..3843}.*@FILE'
+  ):
     shards.find(f'{server.url}/{pattern}')
 
 
 def test_names():
-  for path in ('https://host/a/b.tfrecord?key=/x#y', '/a/b.tfrecord',
-               's3://a/b.tfrecord'):
+  for path in (
+    'https://host/a/b.tfrecord?key=/x#y',
+    '/a/b.tfrecord',
+    's3://a/b.tfrecord',
+  ):
     assert remote.name(path) == 'b.tfrecord'
   assert remote.name('/a/b?.tfrecord') == 'b?.tfrecord'
 
 
-@pytest.mark.parametrize('error', [
-    tf.errors.UnavailableError, tf.errors.PermissionDeniedError])
+@pytest.mark.parametrize(
+  'error', [tf.errors.UnavailableError, tf.errors.PermissionDeniedError]
+)
 def test_listing_is_tried_again_or_named(monkeypatch, error):
   answers = [error(None, None, 'busy'), ['s3://a/b0.tfrecord']]
 
@@ -213,26 +230,38 @@ def test_listing_is_tried_again_or_named(monkeypatch, error):
 @needs_http
 def test_a_tf_data_service_cannot_read_them(server):
   params = data.VideoData(
-      input_path=f'{server.url}/a.tfrecord', is_training=True,
-      global_batch_size=1, enable_tf_data_service=True,
-      tf_data_service_address='grpc://host:1')
-  with pytest.raises(ValueError, match='enable_tf_data_service is True.*'
-                     'tensorflow-io, as http://.*a.tfrecord'):
+    input_path=f'{server.url}/a.tfrecord',
+    is_training=True,
+    global_batch_size=1,
+    enable_tf_data_service=True,
+    tf_data_service_address='grpc://host:1',
+  )
+  with pytest.raises(
+    ValueError,
+    match='enable_tf_data_service is True.*tensorflow-io, as http://.*a.tfrecord',
+  ):
     pipeline.build(params, reading.reader())
 
 
-@pytest.mark.parametrize('path', [
-    'http://host/x{0..1}', '@http://host/list', 's3://bucket/*.tfrecord'])
+@pytest.mark.parametrize(
+  'path', ['http://host/x{0..1}', '@http://host/list', 's3://bucket/*.tfrecord']
+)
 def test_without_its_file_system_the_versions_are_told(monkeypatch, path):
   monkeypatch.setattr(file_io, 'get_registered_schemes', lambda: ['', 'gs'])
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       'no file system (http|s3)://.*tensorflow 2.16 with tensorflow-io 0.37.1.*'
-      f'Here are tensorflow {tf.__version__}')):
+      f'Here are tensorflow {tf.__version__}'
+    ),
+  ):
     shards.find(path)
 
 
 @pytest.mark.skipif(_has_http(), reason='tensorflow-io has http here')
 def test_newer_tensorflow_names_the_versions():
-  with pytest.raises(ValueError, match='no file system https://.*tensorflow 2.'
-                     '16 with tensorflow-io 0.37.1'):
+  with pytest.raises(
+    ValueError,
+    match='no file system https://.*tensorflow 2.16 with tensorflow-io 0.37.1',
+  ):
     shards.find('https://host/train{0000..3843}.tfrecord')

@@ -43,26 +43,39 @@ def _path(tmp_path_factory):
 
 
 def _params(path, **kwargs):
-  return data.VideoData(**{
-      'input_path': path, 'is_training': True, 'global_batch_size': 6,
-      'drop_remainder': True, 'shuffle_buffer_size': 5, 'cycle_length': 2,
-      'seed': 1, **kwargs})
+  return data.VideoData(
+    **{
+      'input_path': path,
+      'is_training': True,
+      'global_batch_size': 6,
+      'drop_remainder': True,
+      'shuffle_buffer_size': 5,
+      'cycle_length': 2,
+      'seed': 1,
+      **kwargs,
+    }
+  )
 
 
 def _batches(params, count, pipelines=1, number=0, start_step=0):
   """[[(record, its draw) of each video] of each batch]; of a cache its path."""
   dataset = pipeline.build(
-      params, _Reader(not params.cache),
-      tf.distribute.InputContext(pipelines, number, pipelines), start_step)
-  return [list(zip(*batch))
-          for batch in dataset.take(count).as_numpy_iterator()]
+    params,
+    _Reader(not params.cache),
+    tf.distribute.InputContext(pipelines, number, pipelines),
+    start_step,
+  )
+  return [list(zip(*batch)) for batch in dataset.take(count).as_numpy_iterator()]
 
 
 def _begun(monkeypatch):
   """Returns a list that gets (epoch, consumed of it) as the log tells it."""
   told = []
-  monkeypatch.setattr(logging, 'info', lambda text, *values: (
-      told.append(values) if 'goes on in epoch' in text else None))
+  monkeypatch.setattr(
+    logging,
+    'info',
+    lambda text, *values: told.append(values) if 'goes on in epoch' in text else None,
+  )
   return told
 
 
@@ -70,7 +83,8 @@ def _begun(monkeypatch):
 @pytest.mark.parametrize('cache', [False, True])
 @pytest.mark.parametrize('known', [0, _TOTAL])
 def test_without_sharding_batches_are_together_those_of_one_pipeline(
-    path, pipelines, cache, known):
+  path, pipelines, cache, known
+):
   params = _params(path, sharding=False, cache=cache, num_examples=known)
   whole = _batches(params, 16)
   middle = 12  # 72 of 28 records: in epoch 2.
@@ -82,18 +96,25 @@ def test_without_sharding_batches_are_together_those_of_one_pipeline(
 
 
 @pytest.mark.parametrize('pipelines', [2, 3])
-@pytest.mark.parametrize('fields', [
-    {}, {'num_examples': _TOTAL}, {'bagging_seed': 3}, {'cache': True},
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    {'num_examples': _TOTAL},
+    {'bagging_seed': 3},
+    {'cache': True},
     {'bagging_seed': 3, 'cache': True},
-    {'bagging_seed': 3, 'sharding': False}], ids=str)
+    {'bagging_seed': 3, 'sharding': False},
+  ],
+  ids=str,
+)
 def test_pipelines_of_whole_files_go_on(path, monkeypatch, pipelines, fields):
   params = _params(path, global_batch_size=12, **fields)
   for number in range(pipelines):
     whole = _batches(params, 32, pipelines, number)
     begun = _begun(monkeypatch)
     for start in (1, 4, 14, 28):
-      assert _batches(params, 4, pipelines, number, start) == (
-          whole[start:start + 4])
+      assert _batches(params, 4, pipelines, number, start) == (whole[start : start + 4])
     epochs = [epoch for epoch, _ in begun]
     assert epochs[0] <= 1 and epochs == sorted(epochs) and epochs[-1] >= 4
 
@@ -101,12 +122,18 @@ def test_pipelines_of_whole_files_go_on(path, monkeypatch, pipelines, fields):
 def test_epochs_are_passed_over(tmp_path, monkeypatch):
   path = _write(tmp_path, (3,) * 4)
   begun = _begun(monkeypatch)
-  for fields, pipelines in (({}, 2), ({}, 1), ({'bagging_seed': 0}, 1),
-                            ({'sharding': False}, 2), ({'cache': True}, 2)):
+  for fields, pipelines in (
+    ({}, 2),
+    ({}, 1),
+    ({'bagging_seed': 0}, 1),
+    ({'sharding': False}, 2),
+    ({'cache': True}, 2),
+  ):
     _batches(_params(path, **fields), 1, pipelines, 0, 1001)
     deals = 'sharding' in fields
     assert begun.pop() == divmod(
-        6006 // (1 if deals else pipelines), 12 // (1 if deals else pipelines))
+      6006 // (1 if deals else pipelines), 12 // (1 if deals else pipelines)
+    )
 
 
 def test_only_what_must_be_known_is_counted(path, monkeypatch):
@@ -116,9 +143,12 @@ def test_only_what_must_be_known_is_counted(path, monkeypatch):
   monkeypatch.setattr(shards, 'count_by_file', count)
   known = {'num_examples': _TOTAL}
   for fields, pipelines, start in (
-      ({}, 2, 0), ({'bagging_seed': 3}, 1, 0), (known, 1, 9),
-      ({**known, 'sharding': False}, 2, 9),
-      ({'skip_corrupt_records': True}, 2, 2)):
+    ({}, 2, 0),
+    ({'bagging_seed': 3}, 1, 0),
+    (known, 1, 9),
+    ({**known, 'sharding': False}, 2, 9),
+    ({'skip_corrupt_records': True}, 2, 2),
+  ):
     assert _batches(_params(path, **fields), 1, pipelines, 0, start)
   with pytest.raises(AssertionError, match='counted'):
     _batches(_params(path, **known), 1, 2, 0, 9)
@@ -126,8 +156,7 @@ def test_only_what_must_be_known_is_counted(path, monkeypatch):
 
 @pytest.mark.parametrize('pipelines', [1, 2])
 @pytest.mark.parametrize('bag', [-1, 3])
-def test_what_is_corrupt_is_left_out_before_and_behind(
-    tmp_path, pipelines, bag):
+def test_what_is_corrupt_is_left_out_before_and_behind(tmp_path, pipelines, bag):
   path = _write(tmp_path, _COUNTS)
   for shard in (0, 3, 6):
     file = tmp_path / f'{shard}.tfrecord'
@@ -137,15 +166,18 @@ def test_what_is_corrupt_is_left_out_before_and_behind(
   params = _params(path, skip_corrupt_records=True, bagging_seed=bag)
   whole = _batches(params, 20, pipelines)
   for start in (1, 16):
-    assert _batches(params, 4, pipelines, 0, start) == whole[start:start + 4]
+    assert _batches(params, 4, pipelines, 0, start) == whole[start : start + 4]
 
 
 def test_no_more_is_counted_than_was_consumed(tmp_path, monkeypatch):
   path = _write(tmp_path, (3,) * 8)
   counted, count = [], shards.count_by_file
   monkeypatch.setattr(pipeline, '_COUNTED', 1)
-  monkeypatch.setattr(shards, 'count_by_file', lambda paths: (
-      counted.extend(paths), list(count(paths)))[1])
+  monkeypatch.setattr(
+    shards,
+    'count_by_file',
+    lambda paths: (counted.extend(paths), list(count(paths)))[1],
+  )
   # A pipeline has 4 files an epoch, and has consumed 3 of 12 records.
   _batches(_params(path), 1, 2, 0, 1)
   assert len(set(counted)) == len(counted) == 2
@@ -156,8 +188,10 @@ def test_no_more_is_counted_than_was_consumed(tmp_path, monkeypatch):
 
 def test_dealing_needs_an_order(path):
   fields = dict(sharding=False, deterministic=False)
-  with pytest.raises(ValueError, match='deterministic is False, but records of '
-                     '7 files are dealt out to 2'):
+  with pytest.raises(
+    ValueError,
+    match='deterministic is False, but records of 7 files are dealt out to 2',
+  ):
     _batches(_params(path, **fields), 1, 2)
   assert _batches(_params(path, **fields), 1)
 

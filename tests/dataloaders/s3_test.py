@@ -28,17 +28,17 @@ _OUTPUT = 'x' * 1_000_000
 
 def _read(path):
   [size] = shards.sizes([path])
-  records = shards.read(tf.constant(path), tf.constant(size, tf.int64),
-                        retry=remote.among([path]))
-  return [(index, serialized)
-          for _, index, serialized in records.as_numpy_iterator()]
+  records = shards.read(
+    tf.constant(path), tf.constant(size, tf.int64), retry=remote.among([path])
+  )
+  return [(index, serialized) for _, index, serialized in records.as_numpy_iterator()]
 
 
 def _reads(folder):
   with http_files.serving(folder, s3_files.Handler) as server:
     os.environ.update(s3_files.environment(server.url))
     paths = [f's3://bucket/videos/{i:04}.tfrecord' for i in range(4)]
-    files = [str(folder / path[len('s3://'):]) for path in paths]
+    files = [str(folder / path[len('s3://') :]) for path in paths]
     assert shards.find(_SHARDS) == paths
     assert shards.find('s3://bucket/videos/*.tfrecord') == paths
     assert shards.find('s3://bucket/videos/000?.tfrecord') == paths
@@ -68,19 +68,18 @@ def _encrypts(folder):
   http_files.certify(certificate)
   file = str(folder / 'bucket' / 'videos' / '0000.tfrecord')
   for handler, trusts, prefix in (
-      (s3_files.Handler, 'S3_CA_FILE', 's3:/'),
-      (http_files.Handler, 'CURL_CA_BUNDLE', None)):
+    (s3_files.Handler, 'S3_CA_FILE', 's3:/'),
+    (http_files.Handler, 'CURL_CA_BUNDLE', None),
+  ):
     with http_files.serving(folder, handler) as server:
       server.encrypt(certificate)
-      os.environ.update({**s3_files.environment(server.url),
-                         trusts: certificate})
+      os.environ.update({**s3_files.environment(server.url), trusts: certificate})
       path = f'{prefix or server.url}/bucket/videos/0000.tfrecord'
       assert _read(path) == _read(file) and server.requests
 
 
 def _trains(folder):
-  tiny.drive('train_and_eval', folder / 'run', f"'{_SHARDS}'",
-             'yt8m_distill_single')
+  tiny.drive('train_and_eval', folder / 'run', f"'{_SHARDS}'", 'yt8m_distill_single')
   results = json.loads((folder / 'run' / 'evaluation.json').read_text())
   assert results['input_path'] == _SHARDS and results['videos'] == 4 * 4
 
@@ -89,8 +88,7 @@ def _reads_on(folder):
   """Ends while a thread of tf.data is still reading."""
   del folder
   remote.ensure(_PATH)
-  contents = tf.data.Dataset.range(1_000_000).map(
-      lambda i: (i, tf.io.read_file(_PATH)))
+  contents = tf.data.Dataset.range(1_000_000).map(lambda i: (i, tf.io.read_file(_PATH)))
   global _iterator  # For the end of the process to delete.
   _iterator = iter(contents.filter(lambda i, _: i < 1).prefetch(1))
   next(_iterator)
@@ -108,8 +106,10 @@ def _raises(folder):
   raise RuntimeError('so it is')
 
 
-_CASES = {case.__name__: case
-          for case in (_reads, _encrypts, _trains, _reads_on, _exits, _raises)}
+_CASES = {
+  case.__name__: case
+  for case in (_reads, _encrypts, _trains, _reads_on, _exits, _raises)
+}
 
 
 def _run_cases(folder):
@@ -128,8 +128,7 @@ def _run_cases(folder):
     names[process] = name
   for process, name in names.items():
     _, status = os.waitpid(process, 0)
-    (folder / f'{name}.status').write_text(
-        str(os.waitstatus_to_exitcode(status)))
+    (folder / f'{name}.status').write_text(str(os.waitstatus_to_exitcode(status)))
 
 
 class _End(NamedTuple):
@@ -154,20 +153,37 @@ def _ends(tmp_path_factory):
   (videos / 'deeper' / '0000.tfrecord').write_bytes(b'')
   for i in range(101):
     (many / f'{i:03}').write_bytes(b'')
-  with pytest.MonkeyPatch.context() as patch, http_files.serving(
-      folder, s3_files.Handler) as server:
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    http_files.serving(folder, s3_files.Handler) as server,
+  ):
     for name, value in s3_files.environment(server.url).items():
       patch.setenv(name, value)
     tiny.python(__file__, folder)
-  return {name: _End(int((folder / f'{name}.status').read_text()),
-                     (folder / f'{name}.out').read_text(),
-                     (folder / f'{name}.err').read_text()) for name in _CASES}
+  return {
+    name: _End(
+      int((folder / f'{name}.status').read_text()),
+      (folder / f'{name}.out').read_text(),
+      (folder / f'{name}.err').read_text(),
+    )
+    for name in _CASES
+  }
 
 
-@pytest.mark.parametrize('case', [
-    _reads, _trains, _reads_on,
-    pytest.param(_encrypts, marks=pytest.mark.skipif(
-        not shutil.which('openssl'), reason='no openssl command'))])
+@pytest.mark.parametrize(
+  'case',
+  [
+    _reads,
+    _trains,
+    _reads_on,
+    pytest.param(
+      _encrypts,
+      marks=pytest.mark.skipif(
+        not shutil.which('openssl'), reason='no openssl command'
+      ),
+    ),
+  ],
+)
 def test_reads_and_ends_with_status_0(ends, case):
   end = ends[case.__name__]
   assert end.status == 0, end.errors[-4000:]
@@ -177,8 +193,9 @@ def test_all_output_arrives(ends):
   assert ends['_reads'].output == _OUTPUT
 
 
-@pytest.mark.parametrize('case, last', [
-    (_exits, 'Error: so it is.'), (_raises, 'RuntimeError: so it is')])
+@pytest.mark.parametrize(
+  'case, last', [(_exits, 'Error: so it is.'), (_raises, 'RuntimeError: so it is')]
+)
 def test_an_error_stays_one(ends, case, last):
   end = ends[case.__name__]
   assert end.status == 1 and end.errors.splitlines()[-1] == last

@@ -21,7 +21,8 @@ _T, _K = 30, 4
 _FEATURES = [data.Feature(name='rgb', size=2)]
 _ALL = model_config.FrameSelection()
 _RANDOM = model_config.FrameSelection(
-    type='random', random=model_config.SomeFrames(k=_K))
+  type='random', random=model_config.SomeFrames(k=_K)
+)
 
 
 def _record(number):
@@ -46,36 +47,49 @@ def _path(tmp_path_factory):
 
 
 def _params(path, training, **kwargs):
-  return data.VideoData(**{
-      'input_path': path, 'is_training': training, 'seed': 1,
-      'global_batch_size': 4, 'drop_remainder': training,
-      'shuffle_buffer_size': 5, 'cycle_length': 2, **kwargs})
+  return data.VideoData(
+    **{
+      'input_path': path,
+      'is_training': training,
+      'seed': 1,
+      'global_batch_size': 4,
+      'drop_remainder': training,
+      'shuffle_buffer_size': 5,
+      'cycle_length': 2,
+      **kwargs,
+    }
+  )
 
 
 def _reader(frames=_RANDOM, **kwargs):
-  return reader_lib.FrameReader(_FEATURES, _T, 3, frames, with_ids=True,
-                                **kwargs)
+  return reader_lib.FrameReader(_FEATURES, _T, 3, frames, with_ids=True, **kwargs)
 
 
 def _batches(params, count=-1, start_step=0, reader=None):
-  return list(pipeline.build(
-      params, reader or _reader(), start_step=start_step).take(
-          count).as_numpy_iterator())
+  return list(
+    pipeline.build(params, reader or _reader(), start_step=start_step)
+    .take(count)
+    .as_numpy_iterator()
+  )
 
 
 def _read(reader, numbers, draws=None):
   """One batch of the videos of these numbers, without a pipeline."""
-  return reader(tf.fill([len(numbers)], 'other'),
-                tf.range(len(numbers), dtype=tf.int64),
-                tf.constant([_record(i) for i in numbers]), draws)
+  return reader(
+    tf.fill([len(numbers)], 'other'),
+    tf.range(len(numbers), dtype=tf.int64),
+    tf.constant([_record(i) for i in numbers]),
+    draws,
+  )
 
 
 def _seen(batches):
   """[(id, its chosen frames)] in the order of the videos."""
   videos = []
   for inputs, _ in batches:
-    for name, frames, count in zip(*(
-        np.asarray(inputs[key]) for key in ('id', 'frames', 'num_frames'))):
+    for name, frames, count in zip(
+      *(np.asarray(inputs[key]) for key in ('id', 'frames', 'num_frames'))
+    ):
       assert not frames[count:].any()
       videos.append((int(name), tuple(frames[:count, 0].tolist())))
   return videos
@@ -93,8 +107,10 @@ def test_evaluation_draws_by_the_id_alone(path, evaluated):
     assert len(frames) == (2 if number == 3 else _K)
     assert sorted(set(frames)) == list(frames) and max(frames) < 20 + number
   assert len({frames for _, frames in seen}) == _TOTAL
-  assert _seen(_batches(_params(path, False, global_batch_size=3, seed=7,
-                                cache=True))) == seen
+  assert (
+    _seen(_batches(_params(path, False, global_batch_size=3, seed=7, cache=True)))
+    == seen
+  )
   # Nor does the place of a record count.
   order = np.random.default_rng(0).permutation(_TOTAL)
   assert _seen([_read(_reader(), order)]) == [seen[i] for i in order]
@@ -107,7 +123,7 @@ def _whole(path):
 
 
 def test_training_draws_anew_each_epoch(evaluated, whole):
-  epochs = [dict(whole[i * _TOTAL:(i + 1) * _TOTAL]) for i in range(3)]
+  epochs = [dict(whole[i * _TOTAL : (i + 1) * _TOTAL]) for i in range(3)]
   for number in range(_TOTAL):
     draws = {epoch[number] for epoch in (*epochs, dict(evaluated))}
     assert len(draws) == (1 if number == 3 else 4)
@@ -117,8 +133,9 @@ def test_training_repeats_and_follows_the_seed(path, whole):
   # Other batches, and the first epoch read with other neighbours.
   again = _seen(_batches(_params(path, True, global_batch_size=_TOTAL), 1))
   assert again == whole[:_TOTAL]
-  other = dict(_seen(_batches(
-      _params(path, True, global_batch_size=_TOTAL, seed=2), 1)))
+  other = dict(
+    _seen(_batches(_params(path, True, global_batch_size=_TOTAL, seed=2), 1))
+  )
   assert all(frames != other[number] for number, frames in again if number != 3)
 
 
@@ -126,23 +143,32 @@ def test_training_repeats_and_follows_the_seed(path, whole):
 def test_resumed_training_draws_as_if_never_stopped(path, whole, num_examples):
   params = _params(path, True, num_examples=num_examples)
   for start in (2, 7):  # In the first epoch and in the third.
-    assert _seen(_batches(params, 2, start)) == whole[4 * start:4 * start + 8]
+    assert _seen(_batches(params, 2, start)) == whole[4 * start : 4 * start + 8]
 
 
-_FEWER = model_config.FrameSelection(
-    type='random', random=model_config.SomeFrames(k=2))
+_FEWER = model_config.FrameSelection(type='random', random=model_config.SomeFrames(k=2))
 
 
 @pytest.fixture(name='pair', scope='module')
 def _pair():
   """A teacher that sees some frames, and a student fewer of them."""
   network = lambda frames: model_config.Network(
-      frames=frames, backbone=model_config.Backbone(
-          hierarchical_lstm=model_config.HierarchicalLstm(
-              chunks=2, num_cells=2, num_layers=1)))
-  pair = distiller.build(model_config.DistillerModel(
-      features=_FEATURES, max_frames=_T, num_classes=3,
-      teacher=network(_RANDOM), student=network(_FEWER)))
+    frames=frames,
+    backbone=model_config.Backbone(
+      hierarchical_lstm=model_config.HierarchicalLstm(
+        chunks=2, num_cells=2, num_layers=1
+      )
+    ),
+  )
+  pair = distiller.build(
+    model_config.DistillerModel(
+      features=_FEATURES,
+      max_frames=_T,
+      num_classes=3,
+      teacher=network(_RANDOM),
+      student=network(_FEWER),
+    )
+  )
   tiny.scatter_weights(pair)
   return pair
 
@@ -150,26 +176,24 @@ def _pair():
 @pytest.mark.parametrize('draws', [None, ['1', '2', '1', '2']])
 def test_distiller_chooses_the_frames_that_the_reader_does(pair, draws):
   every, teachers, students = (
-      _read(reader, (0, 5, 6, 9), draws)[0]
-      for reader in (_reader(_ALL, with_seeds=True), _reader(),
-                     _reader(_FEWER)))
+    _read(reader, (0, 5, 6, 9), draws)[0]
+    for reader in (_reader(_ALL, with_seeds=True), _reader(), _reader(_FEWER))
+  )
   np.testing.assert_array_equal(every['seed'], teachers['seed'])
   every.pop('id')
   outputs = pair(every)
   for network, chosen in ((pair.teacher, teachers), (pair.student, students)):
     expected = network({k: chosen[k] for k in ('frames', 'num_frames')})
     actual = outputs[network.name]
-    np.testing.assert_array_equal(actual['predictions'],
-                                  expected['predictions'])
+    np.testing.assert_array_equal(actual['predictions'], expected['predictions'])
     assert len(np.unique(actual['predictions'], axis=0)) == 4
   for many, few in zip(_seen([(teachers, 0)]), _seen([(students, 0)])):
     assert set(few[1]) <= set(many[1])
 
 
 def test_distiller_without_seeds_says_so(pair):
-  with pytest.raises(ValueError, match="no video has a seed: give inputs"):
-    pair({'frames': tf.zeros([1, _T, 2], tf.uint8),
-          'num_frames': tf.constant([9])})
+  with pytest.raises(ValueError, match='no video has a seed: give inputs'):
+    pair({'frames': tf.zeros([1, _T, 2], tf.uint8), 'num_frames': tf.constant([9])})
 
 
 def test_seeds_come_only_where_asked_for():
@@ -184,8 +208,9 @@ def test_seeds_come_only_where_asked_for():
 
 def test_a_file_that_is_twice_in_the_bag_is_drawn_from_twice(path):
   """Seed 0 draws the files 2, 1, 1."""
-  params = _params(path, True, bagging_seed=0, global_batch_size=8,
-                   shuffle_buffer_size=1)
+  params = _params(
+    path, True, bagging_seed=0, global_batch_size=8, shuffle_buffer_size=1
+  )
   seen = _seen(_batches(params, 1))
   twice = [frames for number, frames in seen if number == 4]
   assert len(seen) == 8 and len(twice) == 2 and twice[0] != twice[1]
@@ -200,11 +225,21 @@ def test_training_refuses_to_cache_what_is_drawn(path):
 def test_tf_data_service_draws_anew_each_epoch(path):
   service = tf.data.experimental.service
   dispatcher = service.DispatchServer()
-  worker = service.WorkerServer(service.WorkerConfig(
-      dispatcher_address=dispatcher.target.split('://')[1]))
-  seen = _seen(_batches(_params(
-      path, True, enable_tf_data_service=True, global_batch_size=_TOTAL,
-      tf_data_service_address=dispatcher.target), 2))
+  worker = service.WorkerServer(
+    service.WorkerConfig(dispatcher_address=dispatcher.target.split('://')[1])
+  )
+  seen = _seen(
+    _batches(
+      _params(
+        path,
+        True,
+        enable_tf_data_service=True,
+        global_batch_size=_TOTAL,
+        tf_data_service_address=dispatcher.target,
+      ),
+      2,
+    )
+  )
   first, second = dict(seen[:_TOTAL]), dict(seen[_TOTAL:])
   assert len(first) == len(second) == _TOTAL
   # In which order the worker sees the videos, and so their draws, is by chance.

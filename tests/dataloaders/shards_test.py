@@ -31,10 +31,12 @@ def _flip(path, position):
 
 def _read(path, skip_corrupt=False):
   [size] = shards.sizes([path])
-  records = shards.read(tf.constant(path), tf.constant(size, tf.int64),
-                        skip_corrupt)
-  return [(index, serialized) for name, index, serialized
-          in records.as_numpy_iterator() if name.decode() == path]
+  records = shards.read(tf.constant(path), tf.constant(size, tf.int64), skip_corrupt)
+  return [
+    (index, serialized)
+    for name, index, serialized in records.as_numpy_iterator()
+    if name.decode() == path
+  ]
 
 
 def _numbered(indices):
@@ -108,15 +110,23 @@ def _break(path, how):
   if how == 'length':
     _flip(path, _offset(9) + 1)
     return range(9), (0, 1)
-  keep = {'in a payload': _offset(9) + 14, 'in a header': _offset(9) + 4,
-          'empty': 0}[how]
+  keep = {'in a payload': _offset(9) + 14, 'in a header': _offset(9) + 4, 'empty': 0}[
+    how
+  ]
   with open(path, 'r+b') as f:
     f.truncate(keep)
   return range(9 if keep else 0), (0, 1)
 
 
-_BREAKS = ['payload', 'two payloads and a length', 'last payload', 'length',
-           'in a payload', 'in a header', 'empty']
+_BREAKS = [
+  'payload',
+  'two payloads and a length',
+  'last payload',
+  'length',
+  'in a payload',
+  'in a header',
+  'empty',
+]
 
 
 @pytest.mark.parametrize('how', _BREAKS)
@@ -141,9 +151,11 @@ def test_strict_reading_names_file_and_byte(tmp_path, how):
   path = _write(tmp_path / 'broken')
   left, _ = _break(path, how)
   lost = min(set(range(20)) - set(left))
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match=f'{path}: unreadable from byte {_offset(lost)} of '
-                     '.*skip_corrupt_records=True'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=f'{path}: unreadable from byte {_offset(lost)} of '
+    '.*skip_corrupt_records=True',
+  ):
     _read(path)
 
 

@@ -20,8 +20,10 @@ _LENGTHS = (1, 2, 9, 10, 11, 20, 57, 299, 300, 301, 350)
 
 
 def _videos(lengths=_LENGTHS):
-  return [reading.record(n, labels=(n % 50, 3), seed=n,
-                         context={'id': b'video %d' % n}) for n in lengths]
+  return [
+    reading.record(n, labels=(n % 50, 3), seed=n, context={'id': b'video %d' % n})
+    for n in lengths
+  ]
 
 
 def _thinned(video, every_n=10, max_frames=300):
@@ -31,8 +33,7 @@ def _thinned(video, every_n=10, max_frames=300):
 def _write(path, records):
   with tf.io.TFRecordWriter(str(path)) as writer:
     for record in records:
-      writer.write(record if isinstance(record, bytes) else
-                   record.SerializeToString())
+      writer.write(record if isinstance(record, bytes) else record.SerializeToString())
   return str(path)
 
 
@@ -43,9 +44,16 @@ def _assert_equal(one, other):
     np.testing.assert_array_equal(values, other[key])
 
 
-@pytest.mark.parametrize('selection', [
-    reading.every(10), reading.every(10, 'original'), reading.every(30),
-    reading.every(20, 'original'), reading.every(300)])
+@pytest.mark.parametrize(
+  'selection',
+  [
+    reading.every(10),
+    reading.every(10, 'original'),
+    reading.every(30),
+    reading.every(20, 'original'),
+    reading.every(300),
+  ],
+)
 def test_a_student_finds_the_same_in_thinned_records(selection):
   reader = reading.reader(selection=selection, with_ids=True, with_seeds=True)
   full = _videos()
@@ -61,36 +69,42 @@ def test_a_student_finds_the_same_in_thinned_records(selection):
 def test_a_shorter_student_reads_records_of_a_longer_one():
   reader = reading.reader(max_frames=60, selection=reading.every(10))
   full = _videos()
-  _assert_equal(reading.read(reader, *full)[0],
-                reading.read(reader, *map(_thinned, full))[0])
+  _assert_equal(
+    reading.read(reader, *full)[0], reading.read(reader, *map(_thinned, full))[0]
+  )
 
 
 def test_features_of_floats_are_thinned_likewise():
   features = [data.Feature(name='rgb', size=3, format='floats')]
   video = tf.train.SequenceExample()
   for n in range(25):
-    video.feature_lists.feature_list['rgb'].feature.add(
-        ).float_list.value.extend([n, n + 0.5, -n])
-  reader = reader_lib.FrameReader(features, 300, 50, reading.every(10),
-                                  with_labels=False)
+    video.feature_lists.feature_list['rgb'].feature.add().float_list.value.extend(
+      [n, n + 0.5, -n]
+    )
+  reader = reader_lib.FrameReader(
+    features, 300, 50, reading.every(10), with_labels=False
+  )
   inputs, _ = reading.read(reader, video)
   assert list(inputs['num_frames']) == [3]
   _assert_equal(inputs, reading.read(reader, _thinned(video))[0])
 
 
 def test_all_else_stays():
-  video = reading.record(57, labels=(7, 300, 7), context={
-      'id': b'abcd', 'other': bytes(range(256))})
+  video = reading.record(
+    57, labels=(7, 300, 7), context={'id': b'abcd', 'other': bytes(range(256))}
+  )
   thinned = tf.train.SequenceExample.FromString(_thinned(video))
   context = thinned.context.feature
   assert list(context['every_n'].int64_list.value) == [10]
   assert list(context['every_n/num_frames'].int64_list.value) == [57]
   for name in reading.FEATURES:
     assert list(thinned.feature_lists.feature_list[name].feature) == list(
-        video.feature_lists.feature_list[name].feature[::10])
+      video.feature_lists.feature_list[name].feature[::10]
+    )
   del context['every_n'], context['every_n/num_frames']
   assert thinned.context.SerializeToString(
-      deterministic=True) == video.context.SerializeToString(deterministic=True)
+    deterministic=True
+  ) == video.context.SerializeToString(deterministic=True)
 
 
 def _first(kind, k):
@@ -100,30 +114,48 @@ def _first(kind, k):
   return frames
 
 
-@pytest.mark.parametrize('selection, wanted', [
-    (reading.ALL, 'type all'), (reading.every(1), 'every_n=1'),
-    (reading.every(5), 'every_n=5. Set input_path to the full records, or to '
-     'some thinned with --every_n=5'),
+@pytest.mark.parametrize(
+  'selection, wanted',
+  [
+    (reading.ALL, 'type all'),
+    (reading.every(1), 'every_n=1'),
+    (
+      reading.every(5),
+      'every_n=5. Set input_path to the full records, or to '
+      'some thinned with --every_n=5',
+    ),
     (reading.every(15), 'every_n=15'),
     (_first('uniform', 30), 'type uniform with k=30'),
     (_first('random', 5), 'type random with k=5'),
-    (_first('first', 1), 'type first with k=1')])
+    (_first('first', 1), 'type first with k=1'),
+  ],
+)
 def test_any_other_selection_is_refused(selection, wanted):
-  with pytest.raises(tf.errors.InvalidArgumentError, match=(
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=(
       r'/data/train07.tfrecord, record 1 \(id video 57\): thinned with '
-      f'every_n=10, but .*{wanted}')):
-    reading.read(reading.reader(selection=selection), reading.record(20),
-                 _thinned(_videos([57])[0]))
+      f'every_n=10, but .*{wanted}'
+    ),
+  ):
+    reading.read(
+      reading.reader(selection=selection),
+      reading.record(20),
+      _thinned(_videos([57])[0]),
+    )
 
 
 def test_records_cut_too_early_are_refused():
   reader = reading.reader(selection=reading.every(10))
-  short, long = (_thinned(video, max_frames=200)
-                 for video in _videos([90, 250]))
+  short, long = (_thinned(video, max_frames=200) for video in _videos([90, 250]))
   assert reading.read(reader, short)[0]['num_frames'] == [9]
-  with pytest.raises(tf.errors.InvalidArgumentError, match=(
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=(
       'id video 250.: thinned with every_n=10 to 20 frames of 250, too few for '
-      'max_frames=300. Thin .* --max_frames=300')):
+      'max_frames=300. Thin .* --max_frames=300'
+    ),
+  ):
     reading.read(reader, long)
 
 
@@ -132,8 +164,9 @@ def _source(tmp_path):
   """Three shards; returns their pattern."""
   (tmp_path / 'full').mkdir()
   for shard in range(3):
-    _write(tmp_path / 'full' / f'train{shard}.tfrecord',
-           _videos(range(20 + shard, 60, 3)))
+    _write(
+      tmp_path / 'full' / f'train{shard}.tfrecord', _videos(range(20 + shard, 60, 3))
+    )
   return f'{tmp_path}/full/train*.tfrecord'
 
 
@@ -142,24 +175,36 @@ def _contents(folder):
 
 
 def _batches(path):
-  params = data.VideoData(input_path=path, is_training=False,
-                          global_batch_size=16, drop_remainder=False)
-  return list(pipeline.build(params, reading.reader(
-      selection=reading.every(10), with_ids=True)).as_numpy_iterator())
+  params = data.VideoData(
+    input_path=path, is_training=False, global_batch_size=16, drop_remainder=False
+  )
+  return list(
+    pipeline.build(
+      params, reading.reader(selection=reading.every(10), with_ids=True)
+    ).as_numpy_iterator()
+  )
 
 
 def test_the_command_and_the_batches(source, tmp_path):
   out = tmp_path / 'out'
   done = subprocess.run(
-      [sys.executable, '-m', 'yt8m_distill.dataloaders.thin',
-       f'--input_path={source}', f'--output_dir={out}'], cwd=golden_cases.ROOT,
-      capture_output=True, text=True, check=True)
+    [
+      sys.executable,
+      '-m',
+      'yt8m_distill.dataloaders.thin',
+      f'--input_path={source}',
+      f'--output_dir={out}',
+    ],
+    cwd=golden_cases.ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
   names = [f'train{shard}.tfrecord' for shard in range(3)]
   assert sorted(os.listdir(out)) == ['thin.json', *names]
   assert '3 shards' in done.stdout and 'Thinning: 100%' in done.stderr
   size = sum(os.path.getsize(out / name) for name in names)
-  assert size < 0.3 * sum(os.path.getsize(f'{tmp_path}/full/{name}')
-                          for name in names)
+  assert size < 0.3 * sum(os.path.getsize(f'{tmp_path}/full/{name}') for name in names)
   # The same whatever the number of processes.
   alone = tmp_path / 'alone'
   thin.thin(source, str(alone), processes=1)
@@ -180,8 +225,11 @@ def test_goes_on_where_it_stopped_and_refuses_other_settings(source, tmp_path):
   (out / 'train1.tfrecord.unfinished').write_bytes(b'cut off')
   assert thin.thin(source, str(out), processes=1) == paths
   assert _contents(out) == {**whole, 'train0.tfrecord': b'kept'}
-  for change in (dict(every_n=5), dict(max_frames=200),
-                 dict(skip_corrupt_records=True)):
+  for change in (
+    dict(every_n=5),
+    dict(max_frames=200),
+    dict(skip_corrupt_records=True),
+  ):
     [name] = change
     with pytest.raises(ValueError, match=f'of another job: {name} is '):
       thin.thin(source, str(out), **change)
@@ -196,13 +244,16 @@ def test_corrupt_shards(source, tmp_path):
   content[20] ^= 0xFF
   path.write_bytes(content)
   out = tmp_path / 'out'
-  with pytest.raises(ValueError, match='train1.tfrecord: unreadable from byte '
-                     '0 of .*skip_corrupt_records') as error:
+  with pytest.raises(
+    ValueError,
+    match='train1.tfrecord: unreadable from byte 0 of .*skip_corrupt_records',
+  ) as error:
     thin.thin(source, str(out), processes=2)
   assert '\n' not in str(error.value)
   assert not (out / 'train1.tfrecord').exists()
-  paths = thin.thin(source, str(tmp_path / 'left'), skip_corrupt_records=True,
-                    processes=1)
+  paths = thin.thin(
+    source, str(tmp_path / 'left'), skip_corrupt_records=True, processes=1
+  )
   counts = [sum(1 for _ in tf.data.TFRecordDataset(p)) for p in paths]
   assert counts == [14, 12, 13]
 
@@ -213,14 +264,19 @@ def _uneven():
   return video
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda: _thinned(reading.record(30)), 'every_n, so it was '
-     'thinned before'),
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (lambda: _thinned(reading.record(30)), 'every_n, so it was thinned before'),
     (_uneven, "{'audio': 5, 'rgb': 4} frames"),
     (lambda: reading.record(0), 'frames, but each must have'),
-    (lambda: tf.train.SequenceExample(context=reading.record().context),
-     'no frame-level features'),
-    (lambda: b'\xff\xff nonsense', 'no tf.train.SequenceExample')])
+    (
+      lambda: tf.train.SequenceExample(context=reading.record().context),
+      'no frame-level features',
+    ),
+    (lambda: b'\xff\xff nonsense', 'no tf.train.SequenceExample'),
+  ],
+)
 def test_records_that_cannot_be_thinned_are_named(tmp_path, make, message):
   path = _write(tmp_path / 'x.tfrecord', [reading.record(), make()])
   with pytest.raises(ValueError, match=f'{path}, record 1: .*{message}'):
@@ -230,9 +286,10 @@ def test_records_that_cannot_be_thinned_are_named(tmp_path, make, message):
 
 @golden_cases.needs_shared
 def test_real_video_level_records_are_refused(tmp_path):
-  path = (golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord')
-  with pytest.raises(ValueError, match='validate0000.tfrecord, record 0: no fra'
-                     'me-level features'):
+  path = golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
+  with pytest.raises(
+    ValueError, match='validate0000.tfrecord, record 0: no frame-level features'
+  ):
     thin.thin(str(path), str(tmp_path / 'out'))
 
 
@@ -241,23 +298,32 @@ def test_real_record(tmp_path):
   path = str(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord')
   [thinned] = thin.thin(path, str(tmp_path / 'out'))
   assert 9 < os.path.getsize(path) / os.path.getsize(thinned) < 11
-  reader = reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862,
-                          selection=reading.every(10, 'original'))
+  reader = reading.reader(
+    {'rgb': 1024, 'audio': 128},
+    num_classes=3862,
+    selection=reading.every(10, 'original'),
+  )
   (full, _), (again, _) = (
-      reading.read(reader, *tf.data.TFRecordDataset(p).as_numpy_iterator())
-      for p in (path, thinned))
+    reading.read(reader, *tf.data.TFRecordDataset(p).as_numpy_iterator())
+    for p in (path, thinned)
+  )
   assert full['num_frames'] == [17]
   _assert_equal(full, again)
 
 
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     (dict(every_n=1), 'every_n is 1: it must lie between 2 and max_frames'),
     (dict(every_n=11, max_frames=10), 'every_n is 11'),
-    (dict(input_path='/absent*'), 'no file matches')])
+    (dict(input_path='/absent*'), 'no file matches'),
+  ],
+)
 def test_bad_arguments(source, tmp_path, arguments, message):
   with pytest.raises(ValueError, match=message):
-    thin.thin(**{'input_path': source, 'output_dir': str(tmp_path / 'out'),
-                 **arguments})
+    thin.thin(
+      **{'input_path': source, 'output_dir': str(tmp_path / 'out'), **arguments}
+    )
   assert not (tmp_path / 'out').exists()
 
 

@@ -15,15 +15,20 @@ _RECORDS = golden_cases.SHARED / 'data' / 'yt8m'
 
 
 def _reader(features=None, num_classes=9, max_frames=1, form='video', **kwargs):
-  features = [data.Feature(name=name, size=size, format=form)
-              for name, size in (features or _FEATURES).items()]
+  features = [
+    data.Feature(name=name, size=size, format=form)
+    for name, size in (features or _FEATURES).items()
+  ]
   return reader_lib.FrameReader(
-      features, max_frames, num_classes, model.FrameSelection(), **kwargs)
+    features, max_frames, num_classes, model.FrameSelection(), **kwargs
+  )
 
 
 def _record(labels=(1,), seed=0, **features):
-  values = {name: np.random.default_rng(seed).normal(size=size)
-            for name, size in _FEATURES.items()}
+  values = {
+    name: np.random.default_rng(seed).normal(size=size)
+    for name, size in _FEATURES.items()
+  }
   record = tf.train.Example()
   for name, value in {**values, **features}.items():
     if value is not None:
@@ -35,19 +40,26 @@ def _record(labels=(1,), seed=0, **features):
 
 
 def _read(reader, *serialized):
-  serialized = [getattr(r, 'SerializeToString', lambda r=r: r)()
-                for r in serialized]
+  serialized = [getattr(r, 'SerializeToString', lambda r=r: r)() for r in serialized]
   inputs, labels = reader(
-      tf.fill([len(serialized)], 'train7.tfrecord'),
-      tf.range(len(serialized), dtype=tf.int64), tf.constant(serialized))
+    tf.fill([len(serialized)], 'train7.tfrecord'),
+    tf.range(len(serialized), dtype=tf.int64),
+    tf.constant(serialized),
+  )
   return {key: value.numpy() for key, value in inputs.items()}, labels.numpy()
 
 
 def test_a_video_is_one_frame_of_its_features():
   records = [_record((1, 8), 0), _record((3,), 1)]
   inputs, labels = _read(_reader(with_ids=True), *records)
-  expected = [[np.concatenate([record.features.feature[name].float_list.value
-                               for name in _FEATURES])] for record in records]
+  expected = [
+    [
+      np.concatenate(
+        [record.features.feature[name].float_list.value for name in _FEATURES]
+      )
+    ]
+    for record in records
+  ]
   assert inputs['frames'].dtype == np.float32
   np.testing.assert_array_equal(inputs['frames'], np.float32(expected))
   assert inputs['num_frames'].tolist() == [1, 1]
@@ -56,10 +68,14 @@ def test_a_video_is_one_frame_of_its_features():
 
 
 @golden_cases.needs_shared
-@pytest.mark.parametrize('path,classes,labels', [
+@pytest.mark.parametrize(
+  'path,classes,labels',
+  [
     ('2/video/validate/validate0000', 3862, True),
     ('1/video_level/validatea0', 4716, True),
-    ('1/video_level/testa0', 4716, False)])
+    ('1/video_level/testa0', 4716, False),
+  ],
+)
 def test_real_records(path, classes, labels):
   path = str(_RECORDS / f'{path}.tfrecord')
   records = [r.numpy() for r in tf.data.TFRecordDataset(path).take(3)]
@@ -70,21 +86,30 @@ def test_real_records(path, classes, labels):
   assert all(inputs['id']) and b'train7' not in b''.join(inputs['id'])
   assert (hot.sum(1) > 0).all() == labels
   example = tf.train.Example.FromString(records[2]).features.feature
-  np.testing.assert_array_equal(inputs['frames'][2, 0], np.concatenate(
-      [example[name].float_list.value for name in _REAL]).astype('f'))
+  np.testing.assert_array_equal(
+    inputs['frames'][2, 0],
+    np.concatenate([example[name].float_list.value for name in _REAL]).astype('f'),
+  )
 
 
-@pytest.mark.parametrize('record,message', [
+@pytest.mark.parametrize(
+  'record,message',
+  [
     (_record(mean_audio=None), r': mean_audio has 0 values, not 2 \(0: it is'),
     (_record(mean_rgb=[1.0]), ': mean_rgb has 1 values, not 5'),
     (_record(mean_rgb=[1.0] * 6), ': mean_rgb has 6 values, not 5'),
-    (_record(mean_rgb=[1.0, np.nan, 0, 0, 0]),
-     r'\(id v0\): mean_rgb holds NaN or infinity; leave the record out'),
+    (
+      _record(mean_rgb=[1.0, np.nan, 0, 0, 0]),
+      r'\(id v0\): mean_rgb holds NaN or infinity; leave the record out',
+    ),
     (_record(None), r'\(id v0\): .*labels'),
-    (_record((9,)), r'\(id v0\): labels are 9, but must lie between 0 and 8')])
+    (_record((9,)), r'\(id v0\): labels are 9, but must lie between 0 and 8'),
+  ],
+)
 def test_odd_records_are_named(record, message):
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match='(?s)train7.tfrecord, record 1.*' + message):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match='(?s)train7.tfrecord, record 1.*' + message
+  ):
     _read(_reader(), _record(), record)
 
 
@@ -95,25 +120,34 @@ def test_labels_are_not_needed_to_predict():
 
 def test_another_format_is_told_of_the_first_record():
   frames = tf.train.SequenceExample()
-  frames.feature_lists.feature_list['rgb'].feature.add(
-      ).bytes_list.value.append(b'abc')
+  frames.feature_lists.feature_list['rgb'].feature.add().bytes_list.value.append(b'abc')
   stored = _record()
   del stored.features.feature['mean_rgb']
   stored.features.feature['mean_rgb'].bytes_list.value.append(b'abc')
   empty = _record()
   empty.features.feature['mean_rgb'].Clear()
   for record, message in (
-      (frames, r"no video-level feature 'mean_rgb', but none at all; frame-"
-               r"level \['rgb'\].*where these are frame-level records"),
-      (_record(mean_audio=None), r"'mean_audio', but \['id', 'labels', 'mean_"),
-      (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5; set its "),
-      (stored, "'mean_rgb' is a bytes_list, but its format 'video' is a "
-       'float_list. Leave the record out.$'),
-      (empty, "'mean_rgb' is empty, but its .*. Leave the record out.$")):
+    (
+      frames,
+      r"no video-level feature 'mean_rgb', but none at all; frame-"
+      r"level \['rgb'\].*where these are frame-level records",
+    ),
+    (_record(mean_audio=None), r"'mean_audio', but \['id', 'labels', 'mean_"),
+    (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5; set its "),
+    (
+      stored,
+      "'mean_rgb' is a bytes_list, but its format 'video' is a "
+      'float_list. Leave the record out.$',
+    ),
+    (empty, "'mean_rgb' is empty, but its .*. Leave the record out.$"),
+  ):
     with pytest.raises(ValueError, match=f'x, record 4: .*{message}'):
       _reader().check_format('x', 4, record.SerializeToString())
-  with pytest.raises(ValueError, match="no frame-level feature 'mean_rgb'.*"
-                     'format video.*where these are video-level records'):
+  with pytest.raises(
+    ValueError,
+    match="no frame-level feature 'mean_rgb'.*"
+    'format video.*where these are video-level records',
+  ):
     _reader(form='floats').check_format('x', 4, _record().SerializeToString())
 
 
@@ -122,6 +156,11 @@ def test_configuration_errors():
     _reader(max_frames=300)
   with pytest.raises(ValueError, match=r"'floats', 'video'\].*cannot be join"):
     reader_lib.FrameReader(
-        [data.Feature(name='a', size=1, format='video'),
-         data.Feature(name='b', size=1, format='floats')], 1, 9,
-        model.FrameSelection())
+      [
+        data.Feature(name='a', size=1, format='video'),
+        data.Feature(name='b', size=1, format='floats'),
+      ],
+      1,
+      9,
+      model.FrameSelection(),
+    )

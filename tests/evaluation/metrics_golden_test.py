@@ -30,7 +30,8 @@ def _tie_bounds(predictions, labels, top_k, hits_first):
   scores = np.take_along_axis(predictions, order, axis=1)
   hits = np.take_along_axis(labels, order, axis=1)
   gap = _ordered_precision_sum(
-      scores[:, :top_k].ravel(), hits[:, :top_k].ravel(), hits_first)
+    scores[:, :top_k].ravel(), hits[:, :top_k].ravel(), hits_first
+  )
 
   num_labels = labels.sum(axis=1, keepdims=True)
   counted = hits & (scores > 0) & (np.arange(labels.shape[1]) < num_labels)
@@ -38,12 +39,14 @@ def _tie_bounds(predictions, labels, top_k, hits_first):
 
   aps = np.zeros(labels.shape[1])
   for c in np.flatnonzero(counts):
-    score = predictions[:, c:c + 1]
+    score = predictions[:, c : c + 1]
     above = (predictions > score).sum(axis=1)
     tied = (predictions == score).sum(axis=1) - 1
     listed = above + np.where(preferred[:, c], 0, tied) < top_k
-    aps[c] = _ordered_precision_sum(
-        predictions[listed, c], labels[listed, c], hits_first) / counts[c]
+    aps[c] = (
+      _ordered_precision_sum(predictions[listed, c], labels[listed, c], hits_first)
+      / counts[c]
+    )
   gap /= counts.sum()
   return {'gap': gap, 'perr': perr, 'aps': aps, 'map': aps.mean()}
 
@@ -68,24 +71,20 @@ class GoldenTest(tf.test.TestCase, parameterized.TestCase):
     for python, tolerance in (('py27', 1e-12), ('py3', 5e-6)):
       want = f'{python}/distinct/top{top_k}/'
       for name in ('gap', 'map', 'aps'):
-        self.assertAllClose(
-            ours[name], golden[want + name], rtol=0, atol=tolerance)
+        self.assertAllClose(ours[name], golden[want + name], rtol=0, atol=tolerance)
       for name in ('hit_at_one', 'perr'):  # float32 per video on both sides.
-        self.assertAllClose(
-            ours[name], golden[want + 'avg_' + name], rtol=0, atol=1e-7)
+        self.assertAllClose(ours[name], golden[want + 'avg_' + name], rtol=0, atol=1e-7)
 
   def test_distinct_scores_whole_and_per_batch(self):
     golden, predictions, labels, ours = self._case('distinct', 20, False)
     want = 'py27/distinct/'
     for name in ('hit_at_one', 'perr', 'gap'):
-      self.assertAllClose(
-          ours[name], golden[f'{want}whole_{name}'], rtol=0, atol=1e-7)
+      self.assertAllClose(ours[name], golden[f'{want}whole_{name}'], rtol=0, atol=1e-7)
     ends = np.cumsum(golden['in/batch_sizes'])[:-1]
     batches = zip(np.split(predictions, ends), np.split(labels, ends))
     for i, (scores, truth) in enumerate(batches):
       values = video_metrics.compute(scores, truth, 20)
-      gap = video_metrics.batch_gap(
-          values['scores'], values['hits'], truth.sum())
+      gap = video_metrics.batch_gap(values['scores'], values['hits'], truth.sum())
       self.assertAllClose(gap, golden[want + 'batch_gap'][i], rtol=0, atol=1e-6)
       for name in ('hit_at_one', 'perr'):
         mean = np.mean(values[name], dtype=np.float64)
@@ -108,10 +107,12 @@ class GoldenTest(tf.test.TestCase, parameterized.TestCase):
       for name, key in (('gap', 'gap'), ('aps', 'aps'), ('perr', 'avg_perr')):
         self.assertAllGreaterEqual(golden[want + key] - low[name], -1e-6)
         self.assertAllGreaterEqual(high[name] - golden[want + key], -1e-6)
-      for name, key, tolerance in (('gap', 'gap', 2e-3), ('map', 'map', 5e-3),
-                                   ('hit_at_one', 'avg_hit_at_one', 1e-7)):
-        self.assertAllClose(
-            ours[name], golden[want + key], rtol=0, atol=tolerance)
+      for name, key, tolerance in (
+        ('gap', 'gap', 2e-3),
+        ('map', 'map', 5e-3),
+        ('hit_at_one', 'avg_hit_at_one', 1e-7),
+      ):
+        self.assertAllClose(ours[name], golden[want + key], rtol=0, atol=tolerance)
 
 
 if __name__ == '__main__':

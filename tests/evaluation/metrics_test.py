@@ -19,7 +19,7 @@ def _update_pairs(evaluation, scores, hits, classes=None, positives=None):
   if positives is None:
     num_classes = len(evaluation.positives)
     positives = np.bincount(classes[hits], minlength=num_classes)
-  evaluation.update([0.], [0.], scores, classes, hits, positives)
+  evaluation.update([0.0], [0.0], scores, classes, hits, positives)
 
 
 # Plain statements of the definitions, sharing no code with the module.
@@ -59,21 +59,24 @@ def _plain_metrics(predictions, labels, top_k):
     total = _plain_precision_sum([p[1:] for p in pairs if p[0] == c])
     aps.append(total / count if count else 0.0)
   gap = _plain_precision_sum([p[1:] for p in pairs]) / labels.sum()
-  result = {'gap': gap, 'map': np.mean(aps),
-            'hit_at_one': hit_at_one / num_videos, 'perr': perr / num_videos}
+  result = {
+    'gap': gap,
+    'map': np.mean(aps),
+    'hit_at_one': hit_at_one / num_videos,
+    'perr': perr / num_videos,
+  }
   return result, aps
 
 
 class TieTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.parameters(
-      ([.5] * 6, [1, 0, 0, 1, 1, 0]),
-      ([.5] * 5, [0, 0, 0, 0, 1]),
-      ([.5] * 4, [1, 1, 1, 1]),
-      ([.9, .7, .7, .7, .4, .4, .1], [0, 1, 0, 1, 1, 0, 1]),
-      ([.9, .8, .7, .6, .5], [1, 0, 1, 1, 0]),
-      ([.2, .2, -.1, -.1, -.1], [1, 0, 0, 1, 0]),
-      ([.0, -.0, .0], [0, 1, 0]),
+    ([0.5] * 6, [1, 0, 0, 1, 1, 0]),
+    ([0.5] * 5, [0, 0, 0, 0, 1]),
+    ([0.5] * 4, [1, 1, 1, 1]),
+    ([0.9, 0.7, 0.7, 0.7, 0.4, 0.4, 0.1], [0, 1, 0, 1, 1, 0, 1]),
+    ([0.9, 0.8, 0.7, 0.6, 0.5], [1, 0, 1, 1, 0]),
+    ([0.2, 0.2, -0.1, -0.1, -0.1], [1, 0, 0, 1, 0]),
+    ([0.0, -0.0, 0.0], [0, 1, 0]),
   )
   def test_equals_the_mean_over_all_orders(self, scores, hits):
     values = []
@@ -91,14 +94,12 @@ class TieTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
-
   @parameterized.product(levels=[None, 4], top_k=[1, 5, 12])
   def test_equals_the_plain_statement(self, levels, top_k):
     predictions, labels = scoring.random_case(top_k, levels=levels)
     want, want_aps = _plain_metrics(predictions, labels, top_k)
     evaluation = scoring.evaluate(predictions, labels, top_k)
-    self.assertAllClose(
-        evaluation.average_precisions(), want_aps, rtol=0, atol=1e-13)
+    self.assertAllClose(evaluation.average_precisions(), want_aps, rtol=0, atol=1e-13)
     result = evaluation.result()
     self.assertEqual(set(result), set(want))
     for name in result:
@@ -115,8 +116,7 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
     want = scoring.evaluate(predictions, labels, 5).result()
     for sizes in ([60], [1] * 60, [7, 0, 50, 3, 0]):
       order = np.random.default_rng(len(sizes)).permutation(60)
-      evaluation = scoring.evaluate(
-          predictions[order], labels[order], 5, sizes)
+      evaluation = scoring.evaluate(predictions[order], labels[order], 5, sizes)
       self.assertEqual(evaluation.result(), want)
 
   def test_a_result_does_not_end_the_accumulation(self):
@@ -130,8 +130,9 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
   def test_merged_shares_are_the_whole(self):
     predictions, labels = scoring.random_case(2)
     whole, empty, *others = (
-        scoring.evaluate(predictions[rows], labels[rows], 5)
-        for rows in (slice(60), slice(0), slice(7), slice(7, 60)))
+      scoring.evaluate(predictions[rows], labels[rows], 5)
+      for rows in (slice(60), slice(0), slice(7), slice(7, 60))
+    )
     for other in others:
       empty.merge(other)
     self.assertEqual(empty.result(), whole.result())
@@ -139,48 +140,50 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_keeps_no_reference_to_what_it_was_given(self):
     evaluation = metrics.GlobalMetrics(2)
-    scores = np.float32([[.9, .1]])
+    scores = np.float32([[0.9, 0.1]])
     hits = np.array([[True, False]])
-    evaluation.update([1.], [1.], scores, [[0, 1]], hits, [1, 0])
-    scores[:], hits[:] = [[.1, .9]], [[False, True]]
+    evaluation.update([1.0], [1.0], scores, [[0, 1]], hits, [1, 0])
+    scores[:], hits[:] = [[0.1, 0.9]], [[False, True]]
     evaluation.positives[:] = 9
-    self.assertEqual(evaluation.result(),
-                     {'hit_at_one': 1., 'perr': 1., 'gap': 1., 'map': .5})
+    self.assertEqual(
+      evaluation.result(), {'hit_at_one': 1.0, 'perr': 1.0, 'gap': 1.0, 'map': 0.5}
+    )
 
   def test_positives_outside_the_top_k_count(self):
     evaluation = metrics.GlobalMetrics(2)
-    _update_pairs(evaluation, [.9, .8], [True, False], [0, 1], positives=[2, 2])
-    self.assertAllEqual(evaluation.average_precisions(), [.5, 0])
-    self.assertEqual(evaluation.result()['gap'], .25)
+    _update_pairs(evaluation, [0.9, 0.8], [True, False], [0, 1], positives=[2, 2])
+    self.assertAllEqual(evaluation.average_precisions(), [0.5, 0])
+    self.assertEqual(evaluation.result()['gap'], 0.25)
 
   def test_videos_without_labels_are_false_positives(self):
-    predictions = np.float32([[.8, .1, .2], [.9, .3, .4]])
+    predictions = np.float32([[0.8, 0.1, 0.2], [0.9, 0.3, 0.4]])
     labels = np.array([[1, 0, 0], [0, 0, 0]])
     result = scoring.evaluate(predictions, labels, 1).result()
     # The wrong guess at .9 stands before the hit at .8.
-    self.assertEqual(result, {
-        'hit_at_one': .5, 'perr': .5, 'gap': .5, 'map': .5 / 3})
+    self.assertEqual(
+      result, {'hit_at_one': 0.5, 'perr': 0.5, 'gap': 0.5, 'map': 0.5 / 3}
+    )
 
   def test_classes_without_positives(self):
-    predictions, labels = np.float32([[.9, .8, .1]]), np.array([[1, 0, 0]])
+    predictions, labels = np.float32([[0.9, 0.8, 0.1]]), np.array([[1, 0, 0]])
     counted = scoring.evaluate(predictions, labels)
     self.assertEqual(counted.result()['map'], 1 / 3)
     left_out = scoring.evaluate(predictions, labels, empty_classes='skip')
-    self.assertEqual(left_out.result()['map'], 1.)
+    self.assertEqual(left_out.result()['map'], 1.0)
     self.assertAllEqual(left_out.average_precisions(), [1, 0, 0])
 
   @parameterized.parameters('zero', 'skip')
   def test_no_positives_at_all(self, empty_classes):
     predictions = scoring.random_case(3)[0]
     labels = np.zeros_like(predictions, bool)
-    evaluation = scoring.evaluate(
-        predictions, labels, empty_classes=empty_classes)
-    self.assertEqual(evaluation.result(),
-                     {'hit_at_one': 0., 'perr': 0., 'gap': 0., 'map': 0.})
+    evaluation = scoring.evaluate(predictions, labels, empty_classes=empty_classes)
+    self.assertEqual(
+      evaluation.result(), {'hit_at_one': 0.0, 'perr': 0.0, 'gap': 0.0, 'map': 0.0}
+    )
     self.assertAllEqual(evaluation.average_precisions(), np.zeros(12))
 
   def test_negative_scores_rank_below_zero(self):
-    scores = [-3e38, -2., -1e-40, 0., 1e-40, 1., 3e38]
+    scores = [-3e38, -2.0, -1e-40, 0.0, 1e-40, 1.0, 3e38]
     for place, i in enumerate(reversed(range(7)), 1):
       evaluation = metrics.GlobalMetrics(1)
       _update_pairs(evaluation, scores, np.arange(7) == i)
@@ -189,55 +192,58 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
   def test_many_classes(self):
     evaluation = metrics.GlobalMetrics(70000)  # Not to be kept in 16 bits.
     classes = [69999, 3, 65536 + 3, 69999, 3]
-    _update_pairs(evaluation, [.9, .8, .7, .6, .5], [0, 1, 1, 1, 0], classes)
+    _update_pairs(evaluation, [0.9, 0.8, 0.7, 0.6, 0.5], [0, 1, 1, 1, 0], classes)
     precisions = evaluation.average_precisions()
     self.assertAllEqual(np.flatnonzero(precisions), [3, 65536 + 3, 69999])
-    self.assertAllEqual(precisions[[3, 65536 + 3, 69999]], [1, 1, .5])
+    self.assertAllEqual(precisions[[3, 65536 + 3, 69999]], [1, 1, 0.5])
 
   def test_nothing_evaluated(self):
     evaluation = metrics.GlobalMetrics(3)
     with self.assertRaisesRegex(ValueError, 'no videos were evaluated: check'):
       evaluation.result()
     self.assertAllEqual(evaluation.average_precisions(), np.zeros(3))
-    scoring.add(
-        evaluation, np.zeros([0, 3], np.float32), np.zeros([0, 3], bool), 2)
+    scoring.add(evaluation, np.zeros([0, 3], np.float32), np.zeros([0, 3], bool), 2)
     with self.assertRaisesRegex(ValueError, 'no videos were evaluated'):
       evaluation.result()
 
   @parameterized.parameters(np.nan, np.inf, -np.inf)
   def test_scores_that_are_not_finite(self, value):
     evaluation = metrics.GlobalMetrics(4)
-    predictions = np.float32([[.1, .2, .3, .4], [value] * 4])
+    predictions = np.float32([[0.1, 0.2, 0.3, 0.4], [value] * 4])
     with self.assertRaisesRegex(ValueError, 'scores must be finite'):
-      scoring.add(evaluation, predictions, predictions == np.float32(.4), 2)
+      scoring.add(evaluation, predictions, predictions == np.float32(0.4), 2)
     self.assertEqual(evaluation.num_videos, 0)
 
   def test_one_nan_is_seen_wherever_it_stands(self):
     for place in range(4):
-      predictions = np.float32([[.1, .2, .3, .4]])
+      predictions = np.float32([[0.1, 0.2, 0.3, 0.4]])
       predictions[0, place] = np.nan
       with self.assertRaisesRegex(ValueError, 'scores must be finite'):
-        scoring.add(
-            metrics.GlobalMetrics(4), predictions, np.zeros([1, 4]), 1)
+        scoring.add(metrics.GlobalMetrics(4), predictions, np.zeros([1, 4]), 1)
 
   @parameterized.named_parameters(
-      ('class_too_many', {'positives': [1, 0, 0, 0]}, r'positives \[3\]'),
-      ('video_too_many', {'perr': [1., 1.]}, 'expected hit_at_one'),
-      ('hit_missing', {'hits': [[True]]}, 'expected hit_at_one'),
-      ('flat', {'scores': [.9, .8]}, 'expected hit_at_one'),
-      ('class_above', {'classes': [[0, 3]]}, 'from 0 to 2, not 0 to 3'),
-      ('class_below', {'classes': [[-1, 0]]}, 'from 0 to 2, not -1 to 0'),
-      ('positives', {'positives': [0, 0, 0]}, '1 hits, but only 0 positive'),
+    ('class_too_many', {'positives': [1, 0, 0, 0]}, r'positives \[3\]'),
+    ('video_too_many', {'perr': [1.0, 1.0]}, 'expected hit_at_one'),
+    ('hit_missing', {'hits': [[True]]}, 'expected hit_at_one'),
+    ('flat', {'scores': [0.9, 0.8]}, 'expected hit_at_one'),
+    ('class_above', {'classes': [[0, 3]]}, 'from 0 to 2, not 0 to 3'),
+    ('class_below', {'classes': [[-1, 0]]}, 'from 0 to 2, not -1 to 0'),
+    ('positives', {'positives': [0, 0, 0]}, '1 hits, but only 0 positive'),
   )
   def test_a_bad_batch_is_refused(self, change, message):
-    good = {'hit_at_one': [1.], 'perr': [1.], 'scores': [[.9, .8]],
-            'classes': [[0, 1]], 'hits': [[True, False]],
-            'positives': [1, 0, 0]}
+    good = {
+      'hit_at_one': [1.0],
+      'perr': [1.0],
+      'scores': [[0.9, 0.8]],
+      'classes': [[0, 1]],
+      'hits': [[True, False]],
+      'positives': [1, 0, 0],
+    }
     evaluation = metrics.GlobalMetrics(3)
     with self.assertRaisesRegex(ValueError, message):
       evaluation.update(**{**good, **change})
     evaluation.update(**good)
-    self.assertEqual(evaluation.result()['gap'], 1.)
+    self.assertEqual(evaluation.result()['gap'], 1.0)
 
   def test_unknown_option(self):
     with self.assertRaisesRegex(ValueError, "'zero' or 'skip', not 'drop'"):

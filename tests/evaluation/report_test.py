@@ -3,14 +3,14 @@
 import json
 
 import numpy as np
+from official.modeling import hyperparams
 import pytest
 import tensorflow as tf
 import tiny
 
-from official.modeling import hyperparams
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
-from yt8m_distill.checkpoints import run_dir
 
 
 @pytest.fixture(name='run')
@@ -18,21 +18,46 @@ def _run(tmp_path):
   """A folder as a finished run leaves it."""
   train = tiny.write_records(tmp_path / 'train.tfrecord', 30, seed=1)
   validation = tiny.write_records(tmp_path / 'validate.tfrecord', 20, seed=2)
-  params = tiny.experiment({'task': {
-      'train_data': {'input_path': str(tmp_path / 'train.tfrecord'),
-                     'global_batch_size': 8},
-      'validation_data': {'input_path': str(tmp_path / 'validate.tfrecord'),
-                          'global_batch_size': 8}}})
+  params = tiny.experiment(
+    {
+      'task': {
+        'train_data': {
+          'input_path': str(tmp_path / 'train.tfrecord'),
+          'global_batch_size': 8,
+        },
+        'validation_data': {
+          'input_path': str(tmp_path / 'validate.tfrecord'),
+          'global_batch_size': 8,
+        },
+      }
+    }
+  )
   hyperparams.save_params_dict_to_yaml(params, str(tmp_path / 'params.yaml'))
-  networks = {name: {'frames': frames, 'flops': 1500000, 'parameters': 1234}
-              for name, frames in (('teacher', 20), ('student', 4))}
-  scores = {f'{name}/{key}': value for name in networks for key, value in zip(
-      ('gap', 'map', 'hit_at_one', 'perr'), (0.5, 0.25, 0.75, 0.625))}
-  (tmp_path / 'evaluation.json').write_text(json.dumps(
-      {'step': 7, 'input_path': str(tmp_path / 'validate.tfrecord'),
-       'metrics': scores, 'networks': networks}))
-  for folder, tags in (('train', ['teacher/label_loss', 'student/gap']),
-                       ('validation', ['student/gap', 'teacher/gap'])):
+  networks = {
+    name: {'frames': frames, 'flops': 1500000, 'parameters': 1234}
+    for name, frames in (('teacher', 20), ('student', 4))
+  }
+  scores = {
+    f'{name}/{key}': value
+    for name in networks
+    for key, value in zip(
+      ('gap', 'map', 'hit_at_one', 'perr'), (0.5, 0.25, 0.75, 0.625)
+    )
+  }
+  (tmp_path / 'evaluation.json').write_text(
+    json.dumps(
+      {
+        'step': 7,
+        'input_path': str(tmp_path / 'validate.tfrecord'),
+        'metrics': scores,
+        'networks': networks,
+      }
+    )
+  )
+  for folder, tags in (
+    ('train', ['teacher/label_loss', 'student/gap']),
+    ('validation', ['student/gap', 'teacher/gap']),
+  ):
     with tf.summary.create_file_writer(str(tmp_path / folder)).as_default():
       for step in (2, 4):
         for tag in tags:
@@ -50,7 +75,7 @@ def test_baseline_is_the_ranking_by_training_frequency(run):
   scores = baseline.class_frequency(task)
   # Plainly: all pairs of the top 5 classes, equal for every video.
   frequencies = train.mean(axis=0, dtype=np.float64)
-  top = np.argsort(-frequencies, kind='stable')[:task.evaluation.top_k]
+  top = np.argsort(-frequencies, kind='stable')[: task.evaluation.top_k]
   assert scores['hit_at_one'] == pytest.approx(validation[:, top[0]].mean())
   seen = hits = total = 0.0
   for frequency in sorted(set(frequencies[top]), reverse=True):
@@ -63,8 +88,7 @@ def test_baseline_is_the_ranking_by_training_frequency(run):
   assert scores['gap'] == pytest.approx(total / validation.sum())
 
 
-def test_baseline_counts_a_bounded_share_of_the_training_set(
-    run, monkeypatch):
+def test_baseline_counts_a_bounded_share_of_the_training_set(run, monkeypatch):
   folder, train, validation = run
   monkeypatch.setattr(baseline, '_BATCH', 5)
   monkeypatch.setattr(baseline, 'MAX_TRAIN_VIDEOS', 10)
@@ -80,10 +104,14 @@ def test_baseline_is_kept_while_the_data_stay_the_same(run, monkeypatch):
   first = report.table([str(folder)])
   assert 'training videos' not in first
   calls = []
-  monkeypatch.setattr(baseline, 'class_frequency', lambda task: calls.append(
-      task.validation_data.input_path) or {
-          'gap': 0.5, 'map': 0.5, 'hit_at_one': 0.5, 'perr': 0.5,
-          'train_videos': 30})
+  monkeypatch.setattr(
+    baseline,
+    'class_frequency',
+    lambda task: (
+      calls.append(task.validation_data.input_path)
+      or {'gap': 0.5, 'map': 0.5, 'hit_at_one': 0.5, 'perr': 0.5, 'train_videos': 30}
+    ),
+  )
   assert report.table([str(folder)]) == first and not calls
   # Other data under the same name.
   tiny.write_records(folder / 'validate.tfrecord', 21, seed=3)
@@ -98,11 +126,20 @@ def test_baseline_is_kept_while_the_data_stay_the_same(run, monkeypatch):
 
 def test_table_names_networks_costs_scores_and_baseline(run):
   text = report.table([str(run[0])])
-  rows = [[cell.strip() for cell in line.split('|')[1:-1]]
-          for line in text.splitlines()]
+  rows = [
+    [cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()
+  ]
   assert rows[0][0] == 'network'
-  assert rows[2] == ['teacher', '20', '0.002', '1,234', '0.5000', '0.2500',
-                     '0.7500', '0.6250']
+  assert rows[2] == [
+    'teacher',
+    '20',
+    '0.002',
+    '1,234',
+    '0.5000',
+    '0.2500',
+    '0.7500',
+    '0.6250',
+  ]
   assert rows[3][:2] == ['student', '4']
   assert rows[4][0] == 'class frequency'
   assert 0 < float(rows[4][4]) < 1
@@ -122,10 +159,16 @@ def test_curves_and_plot(run):
 def _single(folder, records):
   """A run of one network."""
   folder.mkdir()
-  (folder / 'evaluation.json').write_text(json.dumps({
-      'step': 9, 'input_path': records,
-      'metrics': {'gap': 0.1, 'map': 0.2, 'hit_at_one': 0.3, 'perr': 0.4},
-      'networks': {'network': {'frames': 4, 'flops': 0, 'parameters': 5}}}))
+  (folder / 'evaluation.json').write_text(
+    json.dumps(
+      {
+        'step': 9,
+        'input_path': records,
+        'metrics': {'gap': 0.1, 'map': 0.2, 'hit_at_one': 0.3, 'perr': 0.4},
+        'networks': {'network': {'frames': 4, 'flops': 0, 'parameters': 5}},
+      }
+    )
+  )
   return str(folder)
 
 
@@ -133,8 +176,12 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
   records = str(run[0] / 'validate.tfrecord')
   text = report.table([str(run[0]), _single(tmp_path / 'alone', records)])
   labels = [line.split('|')[1].strip() for line in text.splitlines()]
-  assert labels[2:] == [f'{run[0].name}: teacher', f'{run[0].name}: student',
-                        'alone', 'class frequency']
+  assert labels[2:] == [
+    f'{run[0].name}: teacher',
+    f'{run[0].name}: student',
+    'alone',
+    'class frequency',
+  ]
   assert '0.1000 | 0.2000 | 0.3000 | 0.4000' in text
   text = report.table([str(run[0]), _single(tmp_path / 'other', 'elsewhere')])
   assert f'{tmp_path / "other"} on elsewhere' in text

@@ -15,15 +15,23 @@ import tiny
 from yt8m_distill.checkpoints import extract_student
 
 _SIZES = {
-    'task': {'model': {'features': [{'name': 'rgb', 'size': 8},
-                                    {'name': 'audio', 'size': 4}]}},
-    'trainer': {'steps_per_loop': 2, 'summary_interval': 2,
-                'checkpoint_interval': 2},
-    'runtime': {'run_eagerly': True},  # Spares the tracing of graphs.
+  'task': {
+    'model': {'features': [{'name': 'rgb', 'size': 8}, {'name': 'audio', 'size': 4}]}
+  },
+  'trainer': {'steps_per_loop': 2, 'summary_interval': 2, 'checkpoint_interval': 2},
+  'runtime': {'run_eagerly': True},  # Spares the tracing of graphs.
 }
-_MACROS = dict(EVERY_N=5, STUDENT_CHUNKS=2, TEACHER_CHUNKS=5, NUM_CELLS=4,
-               NUM_LAYERS=1, MAX_FRAMES=20, NUM_CLASSES=12, BATCH_SIZE=5,
-               TRAIN_STEPS=6)
+_MACROS = dict(
+  EVERY_N=5,
+  STUDENT_CHUNKS=2,
+  TEACHER_CHUNKS=5,
+  NUM_CELLS=4,
+  NUM_LAYERS=1,
+  MAX_FRAMES=20,
+  NUM_CLASSES=12,
+  BATCH_SIZE=5,
+  TRAIN_STEPS=6,
+)
 
 
 def _run(folder, *flags, **environment):
@@ -31,13 +39,21 @@ def _run(folder, *flags, **environment):
   sizes = folder / 'sizes.yaml'
   sizes.write_text(json.dumps(_SIZES))
   return subprocess.run(
-      ['bash', tiny.ROOT / 'experiments' / 'reproduce.sh', folder / 'out',
-       f'--config_file={sizes}',
-       *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
-       *flags],
-      env={**tiny.script_environment(), 'DATA': str(folder), **environment},
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-      start_new_session=True)
+    [
+      'bash',
+      tiny.ROOT / 'experiments' / 'reproduce.sh',
+      folder / 'out',
+      f'--config_file={sizes}',
+      *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
+      *flags,
+    ],
+    env={**tiny.script_environment(), 'DATA': str(folder), **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    check=False,
+    start_new_session=True,
+  )
 
 
 def _killing_environment(folder, checkpoint):
@@ -65,14 +81,16 @@ exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
 def _starts(folder):
   """Steps at which the driver began to train, per stage that trained."""
   log = (folder / 'out' / 'log').read_text()
-  return [int(step) for step in re.findall(
-      r'train \| step: +(\d+) \| training until', log)]
+  return [
+    int(step) for step in re.findall(r'train \| step: +(\d+) \| training until', log)
+  ]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not (pathlib.Path(sys.prefix) / '.complete').exists(),
-    reason='not in an environment of experiments/environment.sh')
+  not (pathlib.Path(sys.prefix) / '.complete').exists(),
+  reason='not in an environment of experiments/environment.sh',
+)
 def test_killed_stage_goes_on_where_it_was(tmp_path):
   tiny.write_records(tmp_path / 'train.tfrecord', 20)
   tiny.write_records(tmp_path / 'validate.tfrecord', 9, seed=1)
@@ -82,8 +100,9 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
   extract_student.extract(str(out / 'distilled'), str(out / 'student'))
   for stage in ('train', 'validate', 'convert'):
     (out / f'{stage}.complete').touch()
-  first = _run(tmp_path, VENV=_killing_environment(
-      tmp_path / 'venv', out / 'finetuned' / 'ckpt-2'))
+  first = _run(
+    tmp_path, VENV=_killing_environment(tmp_path / 'venv', out / 'finetuned' / 'ckpt-2')
+  )
   assert first.returncode == -signal.SIGKILL, first.stdout
   assert not (out / 'finetune.complete').exists()
   assert _starts(tmp_path) == [0]
@@ -91,14 +110,22 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
   second = _run(tmp_path)
   assert second.returncode == 0, second.stdout
   lines = second.stdout.splitlines()
-  for line in ('1/5 Training teacher and student: complete',
-               '2/5 Validating both: complete',
-               '3/5 Taking the student out: complete'):
+  for line in (
+    '1/5 Training teacher and student: complete',
+    '2/5 Validating both: complete',
+    '3/5 Taking the student out: complete',
+  ):
     assert line in lines
   assert _starts(tmp_path) == [0, 2, 0]  # The last is the network alone.
   rows = [line.split('|')[1].strip() for line in lines if line.startswith('| ')]
-  assert rows == ['network', 'distilled: teacher', 'distilled: student',
-                  'finetuned', 'alone', 'class frequency']
+  assert rows == [
+    'network',
+    'distilled: teacher',
+    'distilled: student',
+    'finetuned',
+    'alone',
+    'class frequency',
+  ]
 
   other = _run(tmp_path, '--gin_params=LEARNING_RATE=1')
   assert 'name another OUT' in other.stdout

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_distill.utils import per_video_random
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model
-
+from yt8m_distill.modeling import frame_selection
+from yt8m_distill.utils import per_video_random
 
 _SOME = ('random', 'first', 'middle', 'last', 'first_middle_last')
 _ALL = model.FrameSelection()
@@ -16,8 +15,8 @@ _ALL = model.FrameSelection()
 
 def _uniform(every_n, length='ceil', k=0):
   return model.FrameSelection(
-      type='uniform',
-      uniform=model.UniformFrames(every_n=every_n, k=k, length=length))
+    type='uniform', uniform=model.UniformFrames(every_n=every_n, k=k, length=length)
+  )
 
 
 def _some(kind, k):
@@ -28,7 +27,9 @@ def _some(kind, k):
 
 
 # max_frames, selection, num_frames, indices, count
-@pytest.mark.parametrize('max_frames, frames, num_frames, indices, count', [
+@pytest.mark.parametrize(
+  'max_frames, frames, num_frames, indices, count',
+  [
     # Every frame, whatever the length.
     (4, _ALL, 0, [0, 1, 2, 3], 0),
     (4, _ALL, 3, [0, 1, 2, 3], 3),
@@ -55,7 +56,8 @@ def _some(kind, k):
     # The longest step keeps one frame.
     (5, _uniform(5), 5, [0], 1),
     (5, _uniform(5), 1, [0], 1),
-])
+  ],
+)
 def test_by_hand(max_frames, frames, num_frames, indices, count):
   actual = frame_selection.frame_indices(tf.constant(num_frames), frames, max_frames)
   assert actual[0].dtype == actual[1].dtype == tf.int32
@@ -65,7 +67,9 @@ def test_by_hand(max_frames, frames, num_frames, indices, count):
 
 
 # selection, k, num_frames, frames that the network sees
-@pytest.mark.parametrize('kind, k, num_frames, expected', [
+@pytest.mark.parametrize(
+  'kind, k, num_frames, expected',
+  [
     ('uniform', 4, 0, []),
     ('uniform', 4, 3, [0, 1, 2]),
     ('uniform', 4, 4, [0, 1, 2, 3]),
@@ -104,18 +108,21 @@ def test_by_hand(max_frames, frames, num_frames, indices, count):
     ('first_middle_last', 5, 300, [0, 1, 149, 150, 299]),
     ('first_middle_last', 1, 300, [0]),
     ('first_middle_last', 2, 300, [0, 149]),
-])
+  ],
+)
 def test_some_frames_by_hand(kind, k, num_frames, expected):
   indices, count = frame_selection.frame_indices(
-      tf.constant(num_frames), _some(kind, k), 300)
+    tf.constant(num_frames), _some(kind, k), 300
+  )
   assert indices.dtype == count.dtype == tf.int32 and indices.shape == [k]
-  assert indices[:int(count)].numpy().tolist() == expected
+  assert indices[: int(count)].numpy().tolist() == expected
 
 
 def test_30_frames_of_300_are_every_tenth():
   for ours, theirs in zip(
-      frame_selection.frame_indices(tf.constant([300]), _some('uniform', 30), 300),
-      frame_selection.frame_indices(tf.constant([300]), _uniform(10), 300)):
+    frame_selection.frame_indices(tf.constant([300]), _some('uniform', 30), 300),
+    frame_selection.frame_indices(tf.constant([300]), _uniform(10), 300),
+  ):
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -124,15 +131,15 @@ def test_30_frames_of_300_are_every_tenth():
 def test_some_frames_are_in_order_distinct_and_there(kind, k):
   num_frames = np.arange(301, dtype=np.int32)
   indices, count = frame_selection.frame_indices(
-      tf.constant(num_frames), _some(kind, k), 300, num_frames)
+    tf.constant(num_frames), _some(kind, k), 300, num_frames
+  )
   assert frame_selection.max_selected(_some(kind, k), 300) == k
   np.testing.assert_array_equal(count, np.minimum(num_frames, k))
   indices = indices.numpy()
   assert indices.shape == (301, k) and indices.max() < 300
   assert (np.diff(indices) > 0).all() and (indices >= 0).all()
   assert (indices[num_frames >= k].max(1) < num_frames[num_frames >= k]).all()
-  np.testing.assert_array_equal(
-      indices[:k + 1], np.tile(np.arange(k), [k + 1, 1]))
+  np.testing.assert_array_equal(indices[: k + 1], np.tile(np.arange(k), [k + 1, 1]))
 
 
 def test_middle_is_as_far_from_both_ends():
@@ -146,24 +153,30 @@ def test_random_frames_by_the_plain_formula():
   num_frames = np.array([0, 3, 4, 9, 20, 20], np.int32)
   seeds = np.array([5, 5, 6, 7, 8, 9], np.int32)
   indices, count = frame_selection.frame_indices(
-      tf.constant(num_frames), _some('random', 4), 20, seeds)
+    tf.constant(num_frames), _some('random', 4), 20, seeds
+  )
   numbers = per_video_random.uniform(seeds, 20, salt=2).numpy()
   for row, length in enumerate(num_frames):
     smallest = sorted(range(length), key=lambda i, r=row: numbers[r, i])[:4]
-    assert indices[row, :int(count[row])].numpy().tolist() == sorted(smallest)
+    assert indices[row, : int(count[row])].numpy().tolist() == sorted(smallest)
 
 
 def test_random_frames_follow_the_seed_alone():
-  draw = lambda seeds, k=5: frame_selection.frame_indices(
-      tf.fill([len(seeds)], 300), _some('random', k), 300,
-      tf.constant(seeds, tf.int32))[0].numpy().tolist()
+  draw = lambda seeds, k=5: (
+    frame_selection.frame_indices(
+      tf.fill([len(seeds)], 300), _some('random', k), 300, tf.constant(seeds, tf.int32)
+    )[0]
+    .numpy()
+    .tolist()
+  )
   one, two, three = draw([1, 2, 3])
   assert one != two != three != one
   assert draw([3, 1]) == [three, one] and draw([2]) == [two]
   assert set(one) < set(draw([1], k=20)[0])
   # One seed may stand for all videos.
   same = frame_selection.frame_indices(
-      tf.constant([300, 300]), _some('random', 5), 300, (1,))[0]
+    tf.constant([300, 300]), _some('random', 5), 300, (1,)
+  )[0]
   assert same.numpy().tolist() == [one, one]
 
 
@@ -171,25 +184,25 @@ def test_random_frames_are_uniform():
   """Each of 10 frames is 3 times in 10 among 3: of 20,000 draws, 6,000."""
   videos = 20_000
   indices, _ = frame_selection.frame_indices(
-      tf.fill([videos], 10), _some('random', 3), 12, tf.range(videos))
+    tf.fill([videos], 10), _some('random', 3), 12, tf.range(videos)
+  )
   seen = np.bincount(indices.numpy().ravel(), minlength=12)
   assert not seen[10:].any()
   # 5 standard deviations of a binomial distribution.
   np.testing.assert_allclose(
-      seen[:10], 0.3 * videos, rtol=0, atol=5 * (videos * 0.3 * 0.7)**0.5)
+    seen[:10], 0.3 * videos, rtol=0, atol=5 * (videos * 0.3 * 0.7) ** 0.5
+  )
   # So is each of the 120 sets of three.
   _, sets = np.unique(indices, axis=0, return_counts=True)
   assert len(sets) == 120
-  np.testing.assert_allclose(sets, videos / 120, rtol=0,
-                             atol=5 * (videos / 120)**0.5)
+  np.testing.assert_allclose(sets, videos / 120, rtol=0, atol=5 * (videos / 120) ** 0.5)
 
 
 @pytest.mark.parametrize('every_n', [1, 2, 7, 10, 300])
 def test_counts_the_chosen_frames_that_exist(every_n):
   num_frames = tf.range(301)
   indices, count = frame_selection.frame_indices(num_frames, _uniform(every_n), 300)
-  np.testing.assert_array_equal(
-      count, np.sum(indices < num_frames[:, None], axis=1))
+  np.testing.assert_array_equal(count, np.sum(indices < num_frames[:, None], axis=1))
   assert np.all(count[1:] >= 1)
   assert np.all(indices < 300)
 
@@ -201,22 +214,28 @@ def test_original_table():
   for name, expected in table.items():
     every_n = int(name.removeprefix('every_'))
     count = frame_selection.frame_indices(
-        tf.range(301), _uniform(every_n, 'original'), 300)[1]
+      tf.range(301), _uniform(every_n, 'original'), 300
+    )[1]
     np.testing.assert_array_equal(count, expected, name)
 
 
-@pytest.mark.parametrize('frames', [
+@pytest.mark.parametrize(
+  'frames',
+  [
     *(_uniform(7, length) for length in frame_selection.UNIFORM_LENGTHS),
-    *(_some(kind, 3) for kind in ('uniform', *_SOME) if kind != 'random')],
-                         ids=lambda frames: frames.type)
+    *(_some(kind, 3) for kind in ('uniform', *_SOME) if kind != 'random'),
+  ],
+  ids=lambda frames: frames.type,
+)
 def test_shapes_agree(frames):
   """One video at a time, a batch, and a batch of no known size."""
   num_frames = np.array([[0, 1, 6], [7, 8, 20]], np.int32)
   choose = lambda n: frame_selection.frame_indices(n, frames, 20)
   indices, count = choose(tf.constant(num_frames))
   assert indices.shape == [2, 3, 3] and count.shape == [2, 3]
-  graph = tf.function(choose, autograph=False, input_signature=[
-      tf.TensorSpec([None, None], tf.int32)])
+  graph = tf.function(
+    choose, autograph=False, input_signature=[tf.TensorSpec([None, None], tf.int32)]
+  )
   for ours, theirs in zip((indices, count), graph(num_frames)):
     np.testing.assert_array_equal(ours, theirs)
   for at in np.ndindex(*num_frames.shape):
@@ -227,43 +246,55 @@ def test_shapes_agree(frames):
 
 
 def test_every_selection_compiles_under_xla():
-  selections = [_ALL, *(_uniform(7, length)
-                        for length in frame_selection.UNIFORM_LENGTHS),
-                *(_some(kind, 5) for kind in ('uniform', *_SOME))]
+  selections = [
+    _ALL,
+    *(_uniform(7, length) for length in frame_selection.UNIFORM_LENGTHS),
+    *(_some(kind, 5) for kind in ('uniform', *_SOME)),
+  ]
   choose = lambda n, seeds: [
-      frame_selection.frame_indices(n, s, 20, seeds) for s in selections]
+    frame_selection.frame_indices(n, s, 20, seeds) for s in selections
+  ]
   num_frames = tf.range(21)
   compiled = tf.function(choose, jit_compile=True, autograph=False)
-  tf.nest.map_structure(np.testing.assert_array_equal,
-                        compiled(num_frames, num_frames),
-                        choose(num_frames, num_frames))
+  tf.nest.map_structure(
+    np.testing.assert_array_equal,
+    compiled(num_frames, num_frames),
+    choose(num_frames, num_frames),
+  )
 
 
 def _of_type(name):
   # The one-of config cannot hold it, so that only the check can refuse it.
   class Selection:
     type = name
+
   return Selection()
 
 
-@pytest.mark.parametrize('frames, parts', [
+@pytest.mark.parametrize(
+  'frames, parts',
+  [
     (_uniform(0), ('every_n is 0 and k is 0', 'one of them must be 0')),
     (_uniform(10, k=30), ('every_n is 10 and k is 30', 'must be 0')),
     (_uniform(0, k=-1), ('frames.uniform.k is -1', 'between 1 and max_frames')),
     (_uniform(0, 'original', 30), ("length is 'original'", 'leave it at ceil')),
-    *((_some(kind, k), (f'frames.{kind}.k is {k}', 'between 1 and max_frames '
-                        '(300)')) for kind in ('uniform', *_SOME)
-      for k in (0, 301) if kind != 'uniform' or k),
+    *(
+      (_some(kind, k), (f'frames.{kind}.k is {k}', 'between 1 and max_frames (300)'))
+      for kind in ('uniform', *_SOME)
+      for k in (0, 301)
+      if kind != 'uniform' or k
+    ),
     (_uniform(-3), ('every_n is -3', 'between 1')),
     (_uniform(301), ('every_n is 301', 'max_frames (300)')),
     (_of_type('centre'), ("frames.type is 'centre'", 'middle, last')),
-    (_uniform(10, 'floor'),
-     ("frames.uniform.length is 'floor'", 'ceil', 'original')),
-])
+    (_uniform(10, 'floor'), ("frames.uniform.length is 'floor'", 'ceil', 'original')),
+  ],
+)
 def test_errors_name_value_and_remedy(frames, parts):
-  for function in (lambda: frame_selection.max_selected(frames, 300),
-                   lambda: frame_selection.frame_indices(tf.range(3), frames, 300,
-                                                   tf.range(3))):
+  for function in (
+    lambda: frame_selection.max_selected(frames, 300),
+    lambda: frame_selection.frame_indices(tf.range(3), frames, 300, tf.range(3)),
+  ):
     with pytest.raises(ValueError) as error:
       function()
     for part in parts:

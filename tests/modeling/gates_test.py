@@ -11,8 +11,11 @@ _VIDEOS, _SIZE = 5, 6
 
 
 def _gate(kind, **options):
-  gate = (gates.ContextGate(**options) if kind == 'context' else
-          gates.SqueezeExcitationGate(reduction=2, **options))
+  gate = (
+    gates.ContextGate(**options)
+    if kind == 'context'
+    else gates.SqueezeExcitationGate(reduction=2, **options)
+  )
   gate.build([None, _SIZE])
   rng = np.random.default_rng(0)
   gate.set_weights([rng.normal(size=w.shape) for w in gate.weights])
@@ -21,24 +24,27 @@ def _gate(kind, **options):
 
 
 def _x(scale=1.0):
-  return (scale * np.random.default_rng(1).normal(size=[_VIDEOS, _SIZE])
-          ).astype('f')
+  return (scale * np.random.default_rng(1).normal(size=[_VIDEOS, _SIZE])).astype('f')
 
 
 def _plain(gate, x, training):
   def norm(x):
     norm = gate.norm
     mean, variance = (
-        (x.mean(0), x.var(0)) if training else
-        (norm.moving_mean.numpy(), norm.moving_variance.numpy()))
-    return (norm.gamma.numpy() * (x - mean) / np.sqrt(variance + 1e-3) +
-            norm.beta.numpy())
+      (x.mean(0), x.var(0))
+      if training
+      else (norm.moving_mean.numpy(), norm.moving_variance.numpy())
+    )
+    return (
+      norm.gamma.numpy() * (x - mean) / np.sqrt(variance + 1e-3) + norm.beta.numpy()
+    )
 
   if isinstance(gate, gates.ContextGate):
     logits = norm(x @ gate.dense.kernel.numpy())
   else:
     logits = np.maximum(norm(x @ gate.squeeze.kernel.numpy()), 0) @ (
-        gate.excite.kernel.numpy())
+      gate.excite.kernel.numpy()
+    )
   return x / (1 + np.exp(-logits))
 
 
@@ -48,7 +54,8 @@ def test_equals_its_formula(kind, training):
   gate = _gate(kind)
   expected = _plain(gate, _x(), training)
   np.testing.assert_allclose(
-      gate(_x(), training=training), expected, rtol=1e-4, atol=1e-6)
+    gate(_x(), training=training), expected, rtol=1e-4, atol=1e-6
+  )
 
 
 def test_sizes():
@@ -66,7 +73,8 @@ def test_videos_do_not_matter_to_each_other_in_evaluation(kind):
   together = gate(_x())
   for video in range(_VIDEOS):
     np.testing.assert_allclose(
-        gate(_x()[video:video + 1])[0], together[video], rtol=1e-5, atol=1e-7)
+      gate(_x()[video : video + 1])[0], together[video], rtol=1e-5, atol=1e-7
+    )
   assert gate(tf.zeros([0, _SIZE])).shape == [0, _SIZE]
 
 
@@ -106,6 +114,7 @@ def test_round_trip(kind):
 @pytest.mark.parametrize('reduction', [0, -1, _SIZE + 1])
 def test_reduction_errors(reduction):
   gate = gates.SqueezeExcitationGate(reduction)
-  with pytest.raises(ValueError,
-                     match=f'se_reduction is {reduction}.*between 1 and.*6'):
+  with pytest.raises(
+    ValueError, match=f'se_reduction is {reduction}.*between 1 and.*6'
+  ):
     gate.build([None, _SIZE])

@@ -8,9 +8,9 @@ import golden_cases
 import numpy as np
 import pytest
 
-from yt8m_distill.modeling import losses
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import frames
+from yt8m_distill.modeling import losses
 
 pytestmark = golden_cases.needs_shared
 
@@ -34,8 +34,11 @@ def test_frames(case):
 @pytest.mark.parametrize('who', ['teacher', 'student'])
 def test_states_and_predictions(case, who):
   outputs = case.outputs[who]
-  for ours, name in (('states', 'L1_states'), ('representation', 'state'),
-                     ('predictions', 'predictions')):
+  for ours, name in (
+    ('states', 'L1_states'),
+    ('representation', 'state'),
+    ('predictions', 'predictions'),
+  ):
     expected = case[f'fwd/{who}_{name}']
     assert outputs[ours].shape == expected.shape
     assert golden_cases.error(outputs[ours], expected) < 5e-6
@@ -46,29 +49,34 @@ def test_losses(case):
   labels, params = case.labels(), case.params.task.losses
 
   def cross_entropy(network):
-    return np.mean(losses.cross_entropy(labels, network['predictions'],
-                                        params.label_epsilon))
+    return np.mean(
+      losses.cross_entropy(labels, network['predictions'], params.label_epsilon)
+    )
 
   def regularization(network):
     return params.regularization_penalty * sum(network.losses)
 
-  representation = losses.representation_loss(teacher['representation'],
-                                              student['representation'])
-  prediction = losses.prediction_loss(teacher['predictions'],
-                                      student['predictions'])
+  representation = losses.representation_loss(
+    teacher['representation'], student['representation']
+  )
+  prediction = losses.prediction_loss(teacher['predictions'], student['predictions'])
   model = case.model
   actual = {
-      'teacher_label_loss': cross_entropy(teacher),
-      'student_label_loss': cross_entropy(student),
-      'student_loss_state_per_video': representation,
-      'student_loss_state': np.mean(representation),
-      'pred_loss_per_video': prediction,
-      'pred_loss': np.sum(prediction),
+    'teacher_label_loss': cross_entropy(teacher),
+    'student_label_loss': cross_entropy(student),
+    'student_loss_state_per_video': representation,
+    'student_loss_state': np.mean(representation),
+    'pred_loss_per_video': prediction,
+    'pred_loss': np.sum(prediction),
   }
   for name, value in actual.items():
     assert golden_cases.error(value, case[f'loss/{name}']) < 5e-6, name
   # The golden ones stand before the penalty.
   penalty = params.regularization_penalty
   for who, network in (('teacher', model.teacher), ('student', model.student)):
-    assert golden_cases.error(regularization(network),
-                        penalty * case[f'loss/{who}_reg_loss']) < 5e-6
+    assert (
+      golden_cases.error(
+        regularization(network), penalty * case[f'loss/{who}_reg_loss']
+      )
+      < 5e-6
+    )

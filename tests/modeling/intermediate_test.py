@@ -6,23 +6,29 @@ B videos, T frames, D features, K frames of the student, R states.
 import json
 
 import numpy as np
+from official.vision.modeling.backbones import factory
 import pytest
 import tensorflow as tf
 import tf_keras
 import tiny
 
-from official.vision.modeling.backbones import factory
-from yt8m_distill.modeling import losses
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
+from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import distillation
 
 
 def _task(losses_override=None, **model):
-  return distillation.DistillationTask(tiny.experiment({'task': {
-      'model': model,
-      'losses': {'intermediate_weight': 1.0, **(losses_override or {})},
-  }}).task)
+  return distillation.DistillationTask(
+    tiny.experiment(
+      {
+        'task': {
+          'model': model,
+          'losses': {'intermediate_weight': 1.0, **(losses_override or {})},
+        }
+      }
+    ).task
+  )
 
 
 def _model(task):
@@ -33,11 +39,14 @@ def _model(task):
 
 def _backbone(**options):
   """One without a head, and its random weights."""
-  config = model_config.Backbone(hierarchical_lstm=dict(
-      chunks=5, num_cells=3, num_layers=2, **options))
+  config = model_config.Backbone(
+    hierarchical_lstm=dict(chunks=5, num_cells=3, num_layers=2, **options)
+  )
   backbone = factory.build_backbone(
-      {'frames': tf_keras.layers.InputSpec(shape=[None, tiny.MAX_FRAMES, 12])},
-      config, norm_activation_config=None)
+    {'frames': tf_keras.layers.InputSpec(shape=[None, tiny.MAX_FRAMES, 12])},
+    config,
+    norm_activation_config=None,
+  )
   tiny.scatter_weights(backbone)
   return backbone
 
@@ -59,8 +68,11 @@ def test_states_are_those_of_chunks_that_end_there(static_shapes):
     assert 'moment_states' not in cut
     real = (frame < inputs['num_frames'].numpy())[:, None]
     np.testing.assert_allclose(
-        outputs['moment_states'][:, frame],
-        np.where(real, cut['states'][:, frame // 4], 0), rtol=1e-5, atol=1e-6)
+      outputs['moment_states'][:, frame],
+      np.where(real, cut['states'][:, frame // 4], 0),
+      rtol=1e-5,
+      atol=1e-6,
+    )
   alone = backbone(inputs)
   for name, value in alone.items():
     np.testing.assert_array_equal(outputs[name], value)
@@ -74,22 +86,27 @@ def test_both_states_are_of_the_students_frames(length):
   outputs = model(inputs)
   every = model.teacher.backbone({**inputs, 'moments': _every(4, 20)})
   np.testing.assert_array_equal(
-      outputs['teacher']['moment_states'],
-      every['moment_states'][:, ::tiny.EVERY_N])
+    outputs['teacher']['moment_states'], every['moment_states'][:, :: tiny.EVERY_N]
+  )
   counts = [4, 1, 0, 3] if length == 'ceil' else [4, 0, 0, 2]
   np.testing.assert_array_equal(outputs['student']['num_moments'], counts)
-  seen = {'frames': inputs['frames'][:, ::tiny.EVERY_N],
-          'num_frames': tf.constant(counts)}
+  seen = {
+    'frames': inputs['frames'][:, :: tiny.EVERY_N],
+    'num_frames': tf.constant(counts),
+  }
   np.testing.assert_array_equal(
-      outputs['student']['moment_states'],
-      model.student.backbone({**seen, 'moments': _every(4, 4)})[
-          'moment_states'])
+    outputs['student']['moment_states'],
+    model.student.backbone({**seen, 'moments': _every(4, 4)})['moment_states'],
+  )
 
 
 def test_student_that_is_the_teacher_has_no_loss():
-  task = _task(student={
+  task = _task(
+    student={
       'frames': {'uniform': {'every_n': 1}},
-      'backbone': {'hierarchical_lstm': {'chunks': 5}}})
+      'backbone': {'hierarchical_lstm': {'chunks': 5}},
+    }
+  )
   model = _model(task)
   inputs, labels = tiny.batch(5)
   before = task.loss_terms(labels, model(inputs))
@@ -104,20 +121,31 @@ def test_padding_changes_nothing():
   model = _model(task)
   inputs, labels = tiny.batch(5)
   padding = np.arange(tiny.MAX_FRAMES) >= inputs['num_frames'].numpy()[:, None]
-  terms = [task.loss_terms(labels, model({**inputs, 'frames': tf.where(
-      padding[..., None], tf.cast(garbage, tf.uint8), inputs['frames'])}))
-           for garbage in (0, 255)]
-  np.testing.assert_array_equal(
-      *(term['student/intermediate_loss'] for term in terms))
+  terms = [
+    task.loss_terms(
+      labels,
+      model(
+        {
+          **inputs,
+          'frames': tf.where(
+            padding[..., None], tf.cast(garbage, tf.uint8), inputs['frames']
+          ),
+        }
+      ),
+    )
+    for garbage in (0, 255)
+  ]
+  np.testing.assert_array_equal(*(term['student/intermediate_loss'] for term in terms))
 
 
 def _gradients(task, model):
   """Logs of a training step, and what it takes from each variable."""
   before = model.get_weights()
-  logs = task.train_step(
-      tiny.batch(5), model, tf_keras.optimizers.legacy.SGD(1.0))
-  taken = {variable.ref(): old - variable.numpy()
-           for variable, old in zip(model.weights, before, strict=True)}
+  logs = task.train_step(tiny.batch(5), model, tf_keras.optimizers.legacy.SGD(1.0))
+  taken = {
+    variable.ref(): old - variable.numpy()
+    for variable, old in zip(model.weights, before, strict=True)
+  }
   model.set_weights(before)
   return logs, taken
 
@@ -138,38 +166,51 @@ def test_the_students_lower_lstm_alone_learns_from_it():
   inputs, _ = tiny.batch(5)
   with tf.GradientTape() as tape:
     outputs = model(inputs)
-    loss = 3.0 * tf.reduce_mean(losses.intermediate_loss(
+    loss = 3.0 * tf.reduce_mean(
+      losses.intermediate_loss(
         tf.stop_gradient(outputs['teacher']['moment_states']),
         outputs['student']['moment_states'],
-        outputs['student']['num_moments']))
+        outputs['student']['num_moments'],
+      )
+    )
   weights = model.student.backbone.lower.trainable_variables
   for weight, gradient in zip(weights, tape.gradient(loss, weights)):
     np.testing.assert_allclose(
-        with_it[weight.ref()] - without[weight.ref()], gradient, rtol=1e-4,
-        atol=1e-5)
+      with_it[weight.ref()] - without[weight.ref()], gradient, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_weight_schedule_and_metrics():
-  task = _task({'intermediate_weight': 3.0, 'schedule': {
-      'type': 'linear', 'start': 0.0, 'end': 1.0, 'steps': 4}})
+  task = _task(
+    {
+      'intermediate_weight': 3.0,
+      'schedule': {'type': 'linear', 'start': 0.0, 'end': 1.0, 'steps': 4},
+    }
+  )
   model = _model(task)
   inputs, labels = tiny.batch(5)
   terms = task.loss_terms(labels, model(inputs))
   regularization = task.regularization_terms(model)
   total = lambda terms, step: task.total_loss(
-      terms, regularization, tf.reduce_mean, tf.reduce_sum,
-      **task.factors(tf.constant(step)))
-  more = {**terms, 'student/intermediate_loss': tf.add(
-      terms['student/intermediate_loss'], 1.0)}
+    terms,
+    regularization,
+    tf.reduce_mean,
+    tf.reduce_sum,
+    **task.factors(tf.constant(step)),
+  )
+  more = {
+    **terms,
+    'student/intermediate_loss': tf.add(terms['student/intermediate_loss'], 1.0),
+  }
   for step, factor in ((0, 0.0), (2, 0.5), (9, 1.0)):
     np.testing.assert_allclose(
-        total(more, step) - total(terms, step), 3.0 * factor, rtol=1e-3)
-  assert 'student/intermediate_loss' in [
-      metric.name for metric in task.build_metrics()]
+      total(more, step) - total(terms, step), 3.0 * factor, rtol=1e-3
+    )
+  assert 'student/intermediate_loss' in [metric.name for metric in task.build_metrics()]
   evaluated = task.validation_step((inputs, labels), model)
   np.testing.assert_array_equal(
-      evaluated['student/intermediate_loss'],
-      terms['student/intermediate_loss'])
+    evaluated['student/intermediate_loss'], terms['student/intermediate_loss']
+  )
 
 
 def test_mixed_bfloat16():
@@ -207,24 +248,36 @@ def test_projection():
   inputs, _ = tiny.batch(5)
   outputs = model(inputs)
   np.testing.assert_allclose(
-      logs['student/intermediate_loss'],
-      losses.intermediate_loss(outputs['teacher']['moment_states'],
-                               outputs['student']['moment_states'] @ kernel,
-                               outputs['student']['num_moments']), rtol=1e-4)
+    logs['student/intermediate_loss'],
+    losses.intermediate_loss(
+      outputs['teacher']['moment_states'],
+      outputs['student']['moment_states'] @ kernel,
+      outputs['student']['num_moments'],
+    ),
+    rtol=1e-4,
+  )
 
 
 def test_other_width_is_an_error():
-  with pytest.raises(ValueError, match='moment_states has 12 values, the '
-                     "teacher's 8.*projection.*the weight"):
+  with pytest.raises(
+    ValueError,
+    match="moment_states has 12 values, the teacher's 8.*projection.*the weight",
+  ):
     _task({'representation_weight': 0.0}, student=_WIDER).create_model()
 
 
 def test_teacher_must_see_all_frames():
-  with pytest.raises(ValueError, match="needs a teacher that sees all frames, "
-                     "and .*frames.type is 'uniform': choose all"):
-    _task(teacher={'frames': {
-        'type': 'uniform', 'uniform': {'every_n': 2}},
-        'backbone': {'hierarchical_lstm': {'chunks': 5}}}).create_model()
+  with pytest.raises(
+    ValueError,
+    match='needs a teacher that sees all frames, '
+    "and .*frames.type is 'uniform': choose all",
+  ):
+    _task(
+      teacher={
+        'frames': {'type': 'uniform', 'uniform': {'every_n': 2}},
+        'backbone': {'hierarchical_lstm': {'chunks': 5}},
+      }
+    ).create_model()
 
 
 class _OtherBackbone(tf_keras.Model):
@@ -238,8 +291,11 @@ def test_other_backbone_is_an_error(monkeypatch):
 
   task = _task(teacher={'backbone': {'type': 'yt8m_average'}})
   monkeypatch.setattr(factory, 'build_backbone', build)
-  with pytest.raises(ValueError, match='needs hierarchical_lstm, and task.model'
-                     ".teacher.backbone.type is 'yt8m_average'"):
+  with pytest.raises(
+    ValueError,
+    match='needs hierarchical_lstm, and task.model'
+    ".teacher.backbone.type is 'yt8m_average'",
+  ):
     task.create_model()
 
 
@@ -250,5 +306,6 @@ def test_config_round_trip():
   assert json.dumps(again.get_config()) == json.dumps(config)
   again.set_weights(model.get_weights())
   inputs, _ = tiny.batch(3)
-  np.testing.assert_array_equal(again(inputs)['teacher']['moment_states'],
-                                model(inputs)['teacher']['moment_states'])
+  np.testing.assert_array_equal(
+    again(inputs)['teacher']['moment_states'], model(inputs)['teacher']['moment_states']
+  )

@@ -34,16 +34,23 @@ def _hinge(labels, predictions, epsilon):
 
 
 def _weighted(labels, predictions, epsilon):
-  return -np.sum(np.where(labels, _WEIGHTS * np.log(predictions + epsilon),
-                          np.log(1 - predictions + epsilon)), axis=1)
+  return -np.sum(
+    np.where(
+      labels,
+      _WEIGHTS * np.log(predictions + epsilon),
+      np.log(1 - predictions + epsilon),
+    ),
+    axis=1,
+  )
 
 
 _FORMULAS = {
-    'cross_entropy': lambda labels, predictions, epsilon: -np.sum(np.log(
-        np.where(labels, predictions, 1 - predictions) + epsilon), axis=1),
-    'softmax': _softmax,
-    'hinge': _hinge,
-    'weighted_cross_entropy': _weighted,
+  'cross_entropy': lambda labels, predictions, epsilon: (
+    -np.sum(np.log(np.where(labels, predictions, 1 - predictions) + epsilon), axis=1)
+  ),
+  'softmax': _softmax,
+  'hinge': _hinge,
+  'weighted_cross_entropy': _weighted,
 }
 
 
@@ -58,24 +65,29 @@ def test_formula(kind, epsilon):
   actual = losses.label_loss(labels, predictions, kind, epsilon, _WEIGHTS)
   assert actual.dtype == tf.float32
   np.testing.assert_allclose(
-      actual, _FORMULAS[kind](labels, predictions, epsilon), rtol=1e-5)
+    actual, _FORMULAS[kind](labels, predictions, epsilon), rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('weights', [1.0, np.ones(5, np.float32)])
 def test_weights_of_1_are_the_cross_entropy(weights):
   labels, predictions = _example()
   np.testing.assert_array_equal(
-      losses.label_loss(labels, predictions, 'weighted_cross_entropy',
-                        class_weights=weights),
-      losses.label_loss(labels, predictions))
+    losses.label_loss(
+      labels, predictions, 'weighted_cross_entropy', class_weights=weights
+    ),
+    losses.label_loss(labels, predictions),
+  )
 
 
 def test_hinge_is_0_where_all_is_sure_and_right():
   labels, _ = _example()
   np.testing.assert_array_equal(
-      losses.hinge(labels, labels.astype(np.float32)), np.zeros(4))
+    losses.hinge(labels, labels.astype(np.float32)), np.zeros(4)
+  )
   np.testing.assert_array_equal(
-      losses.hinge(labels, 1 - labels.astype(np.float32)), np.full(4, 10.0))
+    losses.hinge(labels, 1 - labels.astype(np.float32)), np.full(4, 10.0)
+  )
 
 
 def test_softmax_counts_proportions_alone_and_no_video_without_labels():
@@ -84,17 +96,24 @@ def test_softmax_counts_proportions_alone_and_no_video_without_labels():
   np.testing.assert_array_equal(actual > 0.0, labels.any(axis=1))
   assert not labels.any(axis=1).all()
   np.testing.assert_allclose(
-      losses.softmax_cross_entropy(labels, 0.1 * predictions, 0.0), actual,
-      rtol=1e-5)
+    losses.softmax_cross_entropy(labels, 0.1 * predictions, 0.0), actual, rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
 @pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16])
 def test_value_and_gradient_are_finite(kind, dtype):
-  rows = tf.constant([[0.0] * 5, [1.0] * 5, [0.0, 1.0, 0.0, 1.0, 0.5],
-                      [1e-42, 1e-38, 1e-20, 1e-7, 1.0], [1e-30] * 5], dtype)
-  for labels in (tf.zeros([5, 5], tf.bool), tf.ones([5, 5], tf.bool),
-                 tf.eye(5) > 0.0):
+  rows = tf.constant(
+    [
+      [0.0] * 5,
+      [1.0] * 5,
+      [0.0, 1.0, 0.0, 1.0, 0.5],
+      [1e-42, 1e-38, 1e-20, 1e-7, 1.0],
+      [1e-30] * 5,
+    ],
+    dtype,
+  )
+  for labels in (tf.zeros([5, 5], tf.bool), tf.ones([5, 5], tf.bool), tf.eye(5) > 0.0):
     with tf.GradientTape() as tape:
       tape.watch(rows)
       value = losses.label_loss(labels, rows, kind, class_weights=_WEIGHTS)
@@ -118,6 +137,9 @@ def test_descent_leads_to_the_labels(kind):
 
 
 def test_unknown_kind():
-  with pytest.raises(ValueError, match="label_kind is 'l1': choose one of "
-                     'cross_entropy, softmax, hinge, weighted_cross_entropy'):
+  with pytest.raises(
+    ValueError,
+    match="label_kind is 'l1': choose one of "
+    'cross_entropy, softmax, hinge, weighted_cross_entropy',
+  ):
     losses.label_loss(*_example(), 'l1')

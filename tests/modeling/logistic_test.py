@@ -17,8 +17,7 @@ def _head(**options):
   head = heads.LogisticHead(_CLASSES, se_reduction=2, **options)
   head.build([None, _SIZE])
   rng = np.random.default_rng(0)
-  head.classes.set_weights(
-      [rng.normal(size=w.shape) for w in head.classes.weights])
+  head.classes.set_weights([rng.normal(size=w.shape) for w in head.classes.weights])
   return head
 
 
@@ -34,8 +33,8 @@ def test_equals_its_formula(gate):
     x = head.input_gate(x).numpy()
   kernel, bias = (w.numpy() for w in head.classes.weights)
   np.testing.assert_allclose(
-      head(_representation()), 1 / (1 + np.exp(-(x @ kernel + bias))),
-      rtol=1e-5)
+    head(_representation()), 1 / (1 + np.exp(-(x @ kernel + bias))), rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('gate,flops', zip(_GATES, (0, 6 * 6, 2 * 6 * 3)))
@@ -48,7 +47,8 @@ def test_regularization():
   head = _head(l2_weight_decay=0.3, input_gate='context')
   assert len(head.losses) == 1
   np.testing.assert_allclose(
-      head.losses[0], 0.15 * np.sum(head.classes.kernel.numpy()**2), rtol=1e-6)
+    head.losses[0], 0.15 * np.sum(head.classes.kernel.numpy() ** 2), rtol=1e-6
+  )
 
 
 @pytest.mark.parametrize('gate', _GATES)
@@ -64,8 +64,7 @@ def test_bfloat16_and_extreme_logits(gate):
 
 def test_no_videos():
   for gate in _GATES:
-    assert _head(input_gate=gate)(
-        tf.zeros([0, _SIZE])).shape == [0, _CLASSES]
+    assert _head(input_gate=gate)(tf.zeros([0, _SIZE])).shape == [0, _CLASSES]
 
 
 @pytest.mark.parametrize('gate', _GATES)
@@ -76,20 +75,29 @@ def test_round_trip(gate):
   if not again.built:
     again.build([None, _SIZE])
   again.set_weights(head.get_weights())
-  np.testing.assert_array_equal(
-      again(_representation()), head(_representation()))
+  np.testing.assert_array_equal(again(_representation()), head(_representation()))
   np.testing.assert_array_equal(again.losses, head.losses)
 
 
 def test_a_configuration_is_built_as_it_says():
-  moe = heads.build(model_config.Head(moe=model_config.Moe(
-      num_mixtures=3, l2_weight_decay=0.5, output_gate=True)), _CLASSES)
+  moe = heads.build(
+    model_config.Head(
+      moe=model_config.Moe(num_mixtures=3, l2_weight_decay=0.5, output_gate=True)
+    ),
+    _CLASSES,
+  )
   assert isinstance(moe, heads.MoeHead)
   assert moe.num_mixtures == 3 and not moe.input_gate and moe.output_gate
   assert moe.get_config()['l2_weight_decay'] == 0.5
-  logistic = heads.build(model_config.Head(
-      type='logistic', logistic=model_config.Logistic(
-          l2_weight_decay=0.25, input_gate='se', se_reduction=3)), _CLASSES)
+  logistic = heads.build(
+    model_config.Head(
+      type='logistic',
+      logistic=model_config.Logistic(
+        l2_weight_decay=0.25, input_gate='se', se_reduction=3
+      ),
+    ),
+    _CLASSES,
+  )
   assert isinstance(logistic, heads.LogisticHead)
   assert isinstance(logistic.input_gate, gates.SqueezeExcitationGate)
   assert logistic.get_config()['se_reduction'] == 3

@@ -19,8 +19,11 @@ def _predictions(seed, shape=(3, 7)):
 
 
 def _cross_entropy(labels, predictions, epsilon):
-  return -np.sum(labels * np.log(predictions + epsilon) +
-                 (1 - labels) * np.log(1 - predictions + epsilon), axis=1)
+  return -np.sum(
+    labels * np.log(predictions + epsilon)
+    + (1 - labels) * np.log(1 - predictions + epsilon),
+    axis=1,
+  )
 
 
 def _kl(teacher, student):
@@ -44,22 +47,27 @@ def test_cross_entropy(epsilon):
   actual = losses.cross_entropy(labels, predictions, epsilon)
   assert actual.dtype == tf.float32
   np.testing.assert_allclose(
-      actual, _cross_entropy(labels, predictions, epsilon), rtol=2e-6)
+    actual, _cross_entropy(labels, predictions, epsilon), rtol=2e-6
+  )
 
 
 def test_cross_entropy_by_hand():
   """-log of the probability of what came true, the epsilon inside."""
-  actual = losses.cross_entropy(tf.constant([[True, False], [True, True]]),
-                                tf.constant([[0.5, 0.25], [0.0, 1.0]]))
+  actual = losses.cross_entropy(
+    tf.constant([[True, False], [True, True]]), tf.constant([[0.5, 0.25], [0.0, 1.0]])
+  )
   np.testing.assert_allclose(
-      actual, [np.log(2) - np.log(0.75), -np.log(1e-5)], rtol=1e-4)
+    actual, [np.log(2) - np.log(0.75), -np.log(1e-5)], rtol=1e-4
+  )
 
 
 def test_cross_entropy_is_the_starter_codes_by_default():
   labels, predictions = np.eye(3, dtype=bool), np.zeros((3, 3), np.float32)
   np.testing.assert_allclose(
-      losses.cross_entropy(labels, predictions),
-      _cross_entropy(labels, predictions, 1e-5), rtol=1e-5)
+    losses.cross_entropy(labels, predictions),
+    _cross_entropy(labels, predictions, 1e-5),
+    rtol=1e-5,
+  )
 
 
 def test_representation_loss():
@@ -68,7 +76,8 @@ def test_representation_loss():
   actual = losses.representation_loss(teacher, student)
   assert actual.dtype == tf.float32
   np.testing.assert_allclose(
-      actual, np.sum((teacher - student)**2, axis=1), rtol=2e-6)
+    actual, np.sum((teacher - student) ** 2, axis=1), rtol=2e-6
+  )
 
 
 def test_intermediate_loss():
@@ -76,26 +85,30 @@ def test_intermediate_loss():
   rng = np.random.default_rng(9)
   teacher, student = rng.normal(size=(2, 4, 3, 8)).astype(np.float32)
   num_frames = np.array([3, 1, 0, 2])
-  expected = [np.sum((t[:n] - s[:n])**2)
-              for t, s, n in zip(teacher, student, num_frames)]
+  expected = [
+    np.sum((t[:n] - s[:n]) ** 2) for t, s, n in zip(teacher, student, num_frames)
+  ]
   student[np.arange(3) >= num_frames[:, None]] = 1e15
   value, (_, gradient) = _gradients(
-      lambda t, s: losses.intermediate_loss(t, s, num_frames), teacher, student)
+    lambda t, s: losses.intermediate_loss(t, s, num_frames), teacher, student
+  )
   assert value.dtype == tf.float32
   np.testing.assert_allclose(value, expected, rtol=2e-6)
   real = np.arange(3) < num_frames[:, None]
   np.testing.assert_allclose(
-      gradient, np.where(real[..., None], 2 * (student - teacher), 0),
-      rtol=1e-6)
-  assert losses.intermediate_loss(
-      teacher[:0], student[:0], num_frames[:0]).shape == [0]
+    gradient, np.where(real[..., None], 2 * (student - teacher), 0), rtol=1e-6
+  )
+  assert losses.intermediate_loss(teacher[:0], student[:0], num_frames[:0]).shape == [0]
 
 
-@pytest.mark.parametrize('kind, formula', [
+@pytest.mark.parametrize(
+  'kind, formula',
+  [
     ('kl', _kl),
-    ('mse', lambda t, s: np.sum((t - s)**2, axis=1)),
+    ('mse', lambda t, s: np.sum((t - s) ** 2, axis=1)),
     ('bce', lambda t, s: _cross_entropy(t, s, 1e-3)),
-])
+  ],
+)
 def test_prediction_loss(kind, formula):
   teacher, student = _predictions(3), _predictions(4)
   actual = losses.prediction_loss(teacher, student, kind, epsilon=1e-3)
@@ -107,26 +120,31 @@ def test_prediction_loss(kind, formula):
 def test_kl_with_temperature(temperature):
   """T^2 times the divergence of predictions raised to 1/T."""
   teacher, student = _predictions(3), _predictions(4)
-  actual = losses.prediction_loss(
-      teacher, student, temperature=temperature)
+  actual = losses.prediction_loss(teacher, student, temperature=temperature)
   assert actual.dtype == tf.float32
-  np.testing.assert_allclose(actual, temperature**2 * _kl(
-      teacher**(1 / temperature), student**(1 / temperature)), rtol=1e-3)
+  np.testing.assert_allclose(
+    actual,
+    temperature**2 * _kl(teacher ** (1 / temperature), student ** (1 / temperature)),
+    rtol=1e-3,
+  )
 
 
 def test_temperature_of_1_changes_nothing():
   rows = np.array(list(_EXTREMES.values()), np.float32)
   without, with_it = (
-      _gradients(lambda t, s, more=more: losses.prediction_loss(t, s, **more),
-                 rows, rows[::-1]) for more in ({}, {'temperature': 1.0}))
+    _gradients(
+      lambda t, s, more=more: losses.prediction_loss(t, s, **more), rows, rows[::-1]
+    )
+    for more in ({}, {'temperature': 1.0})
+  )
   np.testing.assert_array_equal(without[0], with_it[0])
   for gradient, other in zip(without[1], with_it[1], strict=True):
     np.testing.assert_array_equal(gradient, other)
   # Another path, and the same in the limit.
-  near = losses.prediction_loss(
-      _predictions(3), _predictions(4), temperature=1.0001)
+  near = losses.prediction_loss(_predictions(3), _predictions(4), temperature=1.0001)
   np.testing.assert_allclose(
-      near, losses.prediction_loss(_predictions(3), _predictions(4)), rtol=1e-3)
+    near, losses.prediction_loss(_predictions(3), _predictions(4)), rtol=1e-3
+  )
 
 
 def test_kl_is_the_default_and_normalised():
@@ -134,23 +152,25 @@ def test_kl_is_the_default_and_normalised():
   teacher, student = _predictions(5), _predictions(6)
   expected = losses.prediction_loss(teacher, student)
   np.testing.assert_array_equal(
-      expected, losses.prediction_loss(teacher, student, 'kl'))
+    expected, losses.prediction_loss(teacher, student, 'kl')
+  )
   scale = np.array([[0.01], [0.5], [1.0]])
   np.testing.assert_allclose(
-      losses.prediction_loss(teacher * scale, student * scale[::-1]), expected,
-      rtol=1e-4)
+    losses.prediction_loss(teacher * scale, student * scale[::-1]), expected, rtol=1e-4
+  )
 
 
 @pytest.mark.parametrize('kind', ['kl', 'mse'])
 def test_distances_vanish_only_between_equals(kind):
   teacher = _predictions(7)
   np.testing.assert_array_equal(
-      losses.prediction_loss(teacher, teacher, kind), np.zeros(3))
+    losses.prediction_loss(teacher, teacher, kind), np.zeros(3)
+  )
   for seed in range(20):
-    assert np.all(losses.prediction_loss(
-        teacher, _predictions(8 + seed), kind) > 0)
+    assert np.all(losses.prediction_loss(teacher, _predictions(8 + seed), kind) > 0)
   np.testing.assert_array_equal(
-      losses.representation_loss(teacher, teacher), np.zeros(3))
+    losses.representation_loss(teacher, teacher), np.zeros(3)
+  )
 
 
 def test_cross_entropy_is_least_at_the_labels():
@@ -162,29 +182,35 @@ def test_cross_entropy_is_least_at_the_labels():
 
 
 _EXTREMES = {
-    'zero': [0.0, 0.0, 0.0, 0.0],
-    'one': [1.0, 1.0, 1.0, 1.0],
-    'one_hot': [0.0, 1.0, 0.0, 0.0],
-    'other_one_hot': [0.0, 0.0, 0.0, 1.0],
-    'denormal': [1e-42, 3e-41, 2e-40, 1e-45],
-    'below_tiny': [1e-20, 1e-15, 1e-30, 1e-13],
-    'unequal': [1.0, 1e-38, 1e-7, 1e-20],
-    'unequal_back': [1e-38, 1.0, 1e-20, 1e-7],
-    'usual': [0.3, 0.01, 0.9, 0.002],
+  'zero': [0.0, 0.0, 0.0, 0.0],
+  'one': [1.0, 1.0, 1.0, 1.0],
+  'one_hot': [0.0, 1.0, 0.0, 0.0],
+  'other_one_hot': [0.0, 0.0, 0.0, 1.0],
+  'denormal': [1e-42, 3e-41, 2e-40, 1e-45],
+  'below_tiny': [1e-20, 1e-15, 1e-30, 1e-13],
+  'unequal': [1.0, 1e-38, 1e-7, 1e-20],
+  'unequal_back': [1e-38, 1.0, 1e-20, 1e-7],
+  'usual': [0.3, 0.01, 0.9, 0.002],
 }
 
 
-@pytest.mark.parametrize('kind, temperature', [
+@pytest.mark.parametrize(
+  'kind, temperature',
+  [
     *((kind, 1.0) for kind in _KINDS),
-    *(('kl', t) for t in (1e-6, 0.01, 0.3, 0.999, 1.5, 10.0, 100.0))])
+    *(('kl', t) for t in (1e-6, 0.01, 0.3, 0.999, 1.5, 10.0, 100.0)),
+  ],
+)
 def test_prediction_loss_is_finite(kind, temperature):
   """Value and both gradients, of every pair of extremes."""
   rows = np.array(list(_EXTREMES.values()), np.float32)
   teacher = np.repeat(rows, len(rows), axis=0)
   student = np.tile(rows, [len(rows), 1])
   value, gradients = _gradients(
-      lambda t, s: losses.prediction_loss(t, s, kind, temperature=temperature),
-      teacher, student)
+    lambda t, s: losses.prediction_loss(t, s, kind, temperature=temperature),
+    teacher,
+    student,
+  )
   for array in (value, *gradients):
     bad = ~np.isfinite(array.numpy().reshape([len(teacher), -1])).all(axis=1)
     assert not bad.any(), (teacher[bad], student[bad])
@@ -193,8 +219,7 @@ def test_prediction_loss_is_finite(kind, temperature):
 def test_cross_entropy_is_finite():
   rows = np.array(list(_EXTREMES.values()), np.float32)
   for labels in (np.zeros(rows.shape, bool), np.ones(rows.shape, bool)):
-    value, gradients = _gradients(
-        functools.partial(losses.cross_entropy, labels), rows)
+    value, gradients = _gradients(functools.partial(losses.cross_entropy, labels), rows)
     assert np.isfinite(value).all() and np.isfinite(gradients[0]).all()
 
 
@@ -213,7 +238,8 @@ def test_half_precision_inputs_are_computed_in_float32(kind, dtype):
   value, gradients = _gradients(loss, teacher, student)
   assert value.dtype == tf.float32
   np.testing.assert_array_equal(
-      value, loss(tf.cast(teacher, tf.float32), tf.cast(student, tf.float32)))
+    value, loss(tf.cast(teacher, tf.float32), tf.cast(student, tf.float32))
+  )
   assert np.isfinite(value).all()
   # Beyond the largest number of float16 a gradient may be infinite.
   usual = tf.constant([_EXTREMES['usual']], dtype)
@@ -237,15 +263,16 @@ def test_kl_gradient_leads_to_the_teacher():
   assert closer[0] < value[0]
   # d KL / ds_j = 1 / sum(s) - t_j / (sum(t) s_j).
   np.testing.assert_allclose(
-      gradient, 1 / student.sum() - teacher / teacher.sum() / student,
-      rtol=1e-4)
+    gradient, 1 / student.sum() - teacher / teacher.sum() / student, rtol=1e-4
+  )
 
 
 @pytest.mark.parametrize('kind', _KINDS)
 def test_no_videos(kind):
   none = np.zeros((0, 5), np.float32)
   value, gradients = _gradients(
-      lambda t, s: losses.prediction_loss(t, s, kind), none, none)
+    lambda t, s: losses.prediction_loss(t, s, kind), none, none
+  )
   assert value.shape == [0] and gradients[1].shape == [0, 5]
   assert losses.cross_entropy(none, none).shape == [0]
   assert losses.representation_loss(none, none).shape == [0]
@@ -260,18 +287,20 @@ def test_videos_do_not_meet():
 
 
 def test_unknown_kind():
-  with pytest.raises(ValueError,
-                     match="prediction_kind is 'l1'.*kl, mse, bce"):
+  with pytest.raises(ValueError, match="prediction_kind is 'l1'.*kl, mse, bce"):
     losses.prediction_loss(np.ones((1, 2)), np.ones((1, 2)), 'l1')
 
 
-@pytest.mark.parametrize('kind, temperature, message', [
+@pytest.mark.parametrize(
+  'kind, temperature, message',
+  [
     ('kl', 0.0, 'temperature is 0.0: it must be finite, and above 0'),
     ('kl', -1.0, 'temperature is -1.0: it must be'),
     ('kl', float('nan'), 'temperature is nan: it must be'),
     ('kl', float('inf'), 'temperature is inf: it must be'),
     ('mse', 2.0, "temperature is 2.0, but has no meaning where .*'mse': set"),
-])
+  ],
+)
 def test_temperature_that_is_none(kind, temperature, message):
   with pytest.raises(ValueError, match=message):
     losses.check_prediction_loss(kind, temperature)

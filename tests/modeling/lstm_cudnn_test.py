@@ -35,8 +35,9 @@ def _fake(monkeypatch):
 def _gpu(monkeypatch):
   """Lets TensorFlow say that it has a GPU."""
   monkeypatch.setattr(tf.test, 'is_built_with_cuda', lambda: True)
-  monkeypatch.setattr(tf.config, 'list_logical_devices',
-                      lambda kind=None: [f'/device:{kind}:0'])
+  monkeypatch.setattr(
+    tf.config, 'list_logical_devices', lambda kind=None: [f'/device:{kind}:0']
+  )
 
 
 @pytest.fixture(name='case', scope='module')
@@ -48,18 +49,24 @@ def _case():
 def _run(case, x=None, **options):
   """Value and gradients."""
   return case.gradients(
-      lambda *args: lstm_cudnn.final_states(*args, **options),
-      case.x if x is None else x, tf.constant(case.lengths, tf.int32))
+    lambda *args: lstm_cudnn.final_states(*args, **options),
+    case.x if x is None else x,
+    tf.constant(case.lengths, tf.int32),
+  )
 
 
 def _graph(case, batch, **options):
   """A function of x and lengths, compiled for a batch of that size or any."""
   return tf.function(
-      lambda x, lengths: case.gradients(
-          lambda *args: lstm_cudnn.final_states(*args, **options), x, lengths),
-      autograph=False, input_signature=[
-          tf.TensorSpec([batch, *case.x.shape[1:]]),
-          tf.TensorSpec([batch], tf.int32)])
+    lambda x, lengths: case.gradients(
+      lambda *args: lstm_cudnn.final_states(*args, **options), x, lengths
+    ),
+    autograph=False,
+    input_signature=[
+      tf.TensorSpec([batch, *case.x.shape[1:]]),
+      tf.TensorSpec([batch], tf.int32),
+    ],
+  )
 
 
 @pytest.mark.usefixtures('fake')
@@ -88,8 +95,11 @@ def test_steps_and_layers(steps, layers):
 @pytest.mark.parametrize('training', [False, True])
 def test_nothing_to_run(lengths, training):
   case = sequences.Case(lengths, steps=2, layers=2)
-  shapes = [[len(lengths), 8], case.x.shape,
-            *(w.shape for w in case.kernels + case.biases)]
+  shapes = [
+    [len(lengths), 8],
+    case.x.shape,
+    *(w.shape for w in case.kernels + case.biases),
+  ]
   for value, shape in zip(_run(case, training=training), shapes, strict=True):
     np.testing.assert_array_equal(value, np.zeros(shape))
 
@@ -108,8 +118,8 @@ def test_keeps_for_gradients_in_training_alone(case, fake):
   for training in (False, True):
     fake.calls.clear()
     lstm_cudnn.final_states(
-        case.x, tf.constant(case.lengths), case.kernels, case.biases,
-        training=training)
+      case.x, tf.constant(case.lengths), case.kernels, case.biases, training=training
+    )
     assert [call['is_training'] for call in fake.calls] == [training] * 2
 
 
@@ -132,8 +142,10 @@ def test_what_is_behind_the_end_changes_nothing(case, training):
 
 
 # Mantissas of 11 bits; those of bfloat16 are no worse, for it runs in float32.
-@pytest.mark.parametrize('dtype, tolerance, core', [
-    ('float16', 0.02, 'float16'), ('bfloat16', 2e-6, 'float32')])
+@pytest.mark.parametrize(
+  'dtype, tolerance, core',
+  [('float16', 0.02, 'float16'), ('bfloat16', 2e-6, 'float32')],
+)
 def test_mixed_precision(case, fake, dtype, tolerance, core):
   actual = _run(case, training=True, dtype=dtype)
   case.check(actual, tolerance)
@@ -151,13 +163,19 @@ def test_other_types_are_refused(case):
 @pytest.mark.usefixtures('fake')
 @pytest.mark.parametrize('training', [False, True])
 def test_prepares_inputs(case, training):
-  x = tf.constant(np.random.default_rng(0).integers(
-      256, size=case.x.shape), tf.uint8)
+  x = tf.constant(np.random.default_rng(0).integers(256, size=case.x.shape), tf.uint8)
   run = lambda function, **options: case.gradients(
-      lambda *args: function(
-          *args, training=training, input_gradient=False, dtype=tf.float32,
-          prepare=frames_lib.normalize, **options),
-      x, tf.constant(case.lengths))
+    lambda *args: function(
+      *args,
+      training=training,
+      input_gradient=False,
+      dtype=tf.float32,
+      prepare=frames_lib.normalize,
+      **options,
+    ),
+    x,
+    tf.constant(case.lengths),
+  )
   ours, theirs = run(lstm_cudnn.final_states), run(lstm.final_states, tile=3)
   for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
     if k != 1:  # Of the integers.
@@ -170,15 +188,23 @@ def test_calls_what_keras_calls(case, fake, monkeypatch):
   monkeypatch.setattr(keras_lstm.tf.raw_ops, _OP, fake)
   lengths = tf.maximum(case.lengths, 1)
   kernel, bias = case.kernels[0], case.biases[0]
-  states = lstm_cudnn.final_states(
-      case.x, lengths, [kernel], [bias], training=True)
+  states = lstm_cudnn.final_states(case.x, lengths, [kernel], [bias], training=True)
   zeros = tf.zeros([len(lengths), sequences.CELLS])
   real = tf.sequence_mask(lengths, case.x.shape[1])
   inputs = tf.where(real[..., None], case.x, 0)
   _, _, h, c, _ = keras_lstm.gpu_lstm(
-      inputs, zeros, zeros, kernel[:sequences.FEATURES],
-      kernel[sequences.FEATURES:], bias, mask=None, time_major=False,
-      go_backwards=False, sequence_lengths=lengths, return_sequences=False)
+    inputs,
+    zeros,
+    zeros,
+    kernel[: sequences.FEATURES],
+    kernel[sequences.FEATURES :],
+    bias,
+    mask=None,
+    time_major=False,
+    go_backwards=False,
+    sequence_lengths=lengths,
+    return_sequences=False,
+  )
   ours, theirs = fake.calls
   assert ours.keys() == theirs.keys()
   for name, value in theirs.items():
@@ -202,7 +228,8 @@ def test_operation_accepts_its_arguments(case, batch, training, dtype):
   forward = [op for op in operations if op.type == _OP]
   # Without training a gradient runs the layers again.
   assert [op.get_attr('is_training') for op in forward] == (
-      [True] * 2 if training else [False] * 2 + [True] * 2)
+    [True] * 2 if training else [False] * 2 + [True] * 2
+  )
   for op in forward:
     assert op.outputs[0].shape.as_list() == [batch, 5, sequences.CELLS]
     assert op.get_attr('T') == ('float16' if dtype == 'float16' else 'float32')
@@ -216,15 +243,22 @@ def _stack(**options):
 
 
 @pytest.mark.usefixtures('gpu')
-@pytest.mark.parametrize('options, moments, layers', [
-    ({}, None, 2), ({'dtype': 'mixed_float16'}, None, 2),
-    ({'dtype': 'mixed_bfloat16'}, None, 2), ({'use_cudnn': False}, None, 0),
-    ({'static_shapes': True}, None, 0), ({'tile': 3}, None, 0),
-    ({}, [[0, 1]], 0)], ids=str)
+@pytest.mark.parametrize(
+  'options, moments, layers',
+  [
+    ({}, None, 2),
+    ({'dtype': 'mixed_float16'}, None, 2),
+    ({'dtype': 'mixed_bfloat16'}, None, 2),
+    ({'use_cudnn': False}, None, 0),
+    ({'static_shapes': True}, None, 0),
+    ({'tile': 3}, None, 0),
+    ({}, [[0, 1]], 0),
+  ],
+  ids=str,
+)
 def test_stack_chooses(case, fake, options, moments, layers):
   stack = _stack(**options)
-  stack(case.x, tf.constant(case.lengths), moments=moments and tf.constant(
-      moments))
+  stack(case.x, tf.constant(case.lengths), moments=moments and tf.constant(moments))
   assert len(fake.calls) == layers
   assert stack.runs_on_cudnn() == (layers > 0 or moments is not None)
 
@@ -249,17 +283,23 @@ def test_whole_network(fake, with_moments, training):
   """Frames as stored, videos of every length, states on the way or not."""
   rng = np.random.default_rng(0)
   inputs = {
-      'frames': tf.constant(rng.integers(256, size=[13, 12, 3]), tf.uint8),
-      'num_frames': tf.range(13)}
+    'frames': tf.constant(rng.integers(256, size=[13, 12, 3]), tf.uint8),
+    'num_frames': tf.range(13),
+  }
   if with_moments:
     inputs['moments'] = tf.tile(tf.constant([[0, 5, 11]]), [13, 1])
 
   def outputs_and_gradients(**options):
     network = hierarchical_lstm.HierarchicalLstm(
-        {'frames': tf_keras.layers.InputSpec(shape=[None, 12, 3])}, chunks=4,
-        num_cells=2, num_layers=2, **options)
-    network.set_weights([np.random.default_rng(1).normal(size=w.shape)
-                         for w in network.weights])
+      {'frames': tf_keras.layers.InputSpec(shape=[None, 12, 3])},
+      chunks=4,
+      num_cells=2,
+      num_layers=2,
+      **options,
+    )
+    network.set_weights(
+      [np.random.default_rng(1).normal(size=w.shape) for w in network.weights]
+    )
     with tf.GradientTape() as tape:
       outputs = network(inputs, training=training)
       loss = sum(tf.reduce_sum(tf.sin(v)) for v in outputs.values())
@@ -269,30 +309,37 @@ def test_whole_network(fake, with_moments, training):
   # Twice where the gradient computes them again.
   assert len(fake.calls) == (2 if with_moments else 4) * (1 if training else 2)
   tf.nest.map_structure(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6),
-      actual, outputs_and_gradients(tile=3))
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6),
+    actual,
+    outputs_and_gradients(tile=3),
+  )
 
 
-@pytest.mark.skipif(not tf.config.list_physical_devices('GPU'),
-                    reason='cuDNN needs a GPU')
+@pytest.mark.skipif(
+  not tf.config.list_physical_devices('GPU'), reason='cuDNN needs a GPU'
+)
 @pytest.mark.parametrize('training', [False, True])
-@pytest.mark.parametrize('dtype, tolerance', [
-    ('float32', 1e-4), ('bfloat16', 1e-4), ('float16', 0.02)])
+@pytest.mark.parametrize(
+  'dtype, tolerance', [('float32', 1e-4), ('bfloat16', 1e-4), ('float16', 0.02)]
+)
 def test_cudnn_itself(dtype, tolerance, training):
   """Differences are to the largest value; float32 without TF32."""
   tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
   tf.config.experimental.enable_tensor_float_32_execution(False)
   rng = np.random.default_rng(0)
-  normal = lambda *shape: tf.constant(
-      rng.normal(size=shape, scale=0.1), tf.float32)
-  weights = ([normal(96 + 64, 4 * 64), normal(2 * 64, 4 * 64)],
-             [normal(4 * 64), normal(4 * 64)])
+  normal = lambda *shape: tf.constant(rng.normal(size=shape, scale=0.1), tf.float32)
+  weights = (
+    [normal(96 + 64, 4 * 64), normal(2 * 64, 4 * 64)],
+    [normal(4 * 64), normal(4 * 64)],
+  )
 
   @tf.function(autograph=False)
   def both(x, lengths):
     results = []
-    for function, options in ((lstm_cudnn.final_states, {'dtype': dtype}),
-                              (lstm.final_states, {'tile': 100})):
+    for function, options in (
+      (lstm_cudnn.final_states, {'dtype': dtype}),
+      (lstm.final_states, {'tile': 100}),
+    ):
       with tf.GradientTape() as tape:
         sources = [x, *weights[0], *weights[1]]
         tape.watch(sources)
@@ -308,7 +355,7 @@ def test_cudnn_itself(dtype, tolerance, training):
       for ours, theirs in zip(*both(x, tf.constant(lengths, tf.int32))):
         assert ours.shape == theirs.shape and ours.dtype == tf.float32
         np.testing.assert_allclose(
-            ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(
-                initial=1e-9))
+          ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max(initial=1e-9)
+        )
   finally:
     tf.config.experimental.enable_tensor_float_32_execution(tf32)

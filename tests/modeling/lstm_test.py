@@ -20,8 +20,10 @@ class _Case(sequences.Case):
   def run(self, tile=None, x=None, **options):
     """The same by the function under test."""
     return self.gradients(
-        lambda *args: lstm.final_states(*args, tile=tile, **options),
-        self.x if x is None else x, tf.constant(self.lengths, tf.int32))
+      lambda *args: lstm.final_states(*args, tile=tile, **options),
+      self.x if x is None else x,
+      tf.constant(self.lengths, tf.int32),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +59,8 @@ def test_states_at_moments(case, tile, training):
 def test_gradients_of_moments_come_without_one_of_the_input(case):
   for tile in (2, None):
     states, at_moments, d_x, *d_weights = case.run(
-        tile, training=True, input_gradient=False, moments=case.moments)
+      tile, training=True, input_gradient=False, moments=case.moments
+    )
     case.check([states, at_moments, case.expected_moments[2], *d_weights])
     assert not np.any(d_x)
 
@@ -67,8 +70,13 @@ def test_few_moments_and_none(case):
   expected, everything, *_ = case.run(2, moments=case.moments)
   for count in (0, 1, 3):
     states, at_moments = lstm.final_states(
-        case.x, tf.constant(case.lengths), case.kernels, case.biases, tile=2,
-        moments=tf.constant(case.moments[:count]))
+      case.x,
+      tf.constant(case.lengths),
+      case.kernels,
+      case.biases,
+      tile=2,
+      moments=tf.constant(case.moments[:count]),
+    )
     np.testing.assert_array_equal(at_moments, everything[:count])
     np.testing.assert_array_equal(states, expected)
 
@@ -82,20 +90,37 @@ def test_moments_in_a_graph(case):
 def _graph(case, batch, jit_compile=False, **options):
   """Compiled for a batch of known or unknown (None) size."""
   return tf.function(
-      lambda x, lengths: case.gradients(
-          lambda *args: lstm.final_states(*args, **options), x, lengths),
-      autograph=False, jit_compile=jit_compile, input_signature=[
-          tf.TensorSpec([batch, *case.x.shape[1:]]),
-          tf.TensorSpec([batch], tf.int32)])
+    lambda x, lengths: case.gradients(
+      lambda *args: lstm.final_states(*args, **options), x, lengths
+    ),
+    autograph=False,
+    jit_compile=jit_compile,
+    input_signature=[
+      tf.TensorSpec([batch, *case.x.shape[1:]]),
+      tf.TensorSpec([batch], tf.int32),
+    ],
+  )
 
 
-@pytest.mark.parametrize('batch, training, jit_compile, moments', [
-    (None, False, False, False), (None, True, True, False),
-    (7, False, True, False), (7, True, True, False), (7, True, True, True)])
+@pytest.mark.parametrize(
+  'batch, training, jit_compile, moments',
+  [
+    (None, False, False, False),
+    (None, True, True, False),
+    (7, False, True, False),
+    (7, True, True, False),
+    (7, True, True, True),
+  ],
+)
 def test_static_graph(case, batch, training, jit_compile, moments):
   """No shape depends on the lengths, as XLA needs it."""
-  run = _graph(case, batch, jit_compile, training=training,
-               moments=case.moments if moments else None)
+  run = _graph(
+    case,
+    batch,
+    jit_compile,
+    training=training,
+    moments=case.moments if moments else None,
+  )
   case.check(run(case.x, tf.constant(case.lengths)))
 
 
@@ -116,8 +141,7 @@ def test_steps_and_layers(steps, layers, tile):
 @pytest.mark.parametrize('tile', [2, None])
 def test_one_step_in_a_graph(tile):
   case = _Case([1, 0, 1], steps=1, layers=2)
-  case.check(tf.function(
-      lambda: case.run(tile, training=True), autograph=False)())
+  case.check(tf.function(lambda: case.run(tile, training=True), autograph=False)())
 
 
 @pytest.mark.parametrize('lengths', [[0, 0, 0], [0], []])
@@ -126,8 +150,12 @@ def test_nothing_to_run(lengths, tile):
   case = _Case(lengths, steps=2, layers=2)
   for training in (False, True):
     actual = case.run(tile, training=training, moments=case.moments)
-    shapes = [[len(lengths), 8], [len(case.moments), 8], case.x.shape,
-              *(w.shape for w in case.kernels + case.biases)]
+    shapes = [
+      [len(lengths), 8],
+      [len(case.moments), 8],
+      case.x.shape,
+      *(w.shape for w in case.kernels + case.biases),
+    ]
     for value, shape in zip(actual, shapes, strict=True):
       np.testing.assert_array_equal(value, np.zeros(shape))
   assert case.run(tile)[0].shape == [len(lengths), 8]
@@ -154,8 +182,13 @@ def test_without_input_gradient(case, tile):
   with tf.GradientTape() as tape:
     tape.watch(case.x)
     value = lstm.final_states(
-        case.x, tf.constant(case.lengths), case.kernels, case.biases,
-        tile=tile, input_gradient=False)
+      case.x,
+      tf.constant(case.lengths),
+      case.kernels,
+      case.biases,
+      tile=tile,
+      input_gradient=False,
+    )
   assert tape.gradient(value, case.x) is None
 
 
@@ -163,7 +196,8 @@ def test_without_input_gradient(case, tile):
 def test_bfloat16(case, tile):
   """Products in 8 bits of mantissa: within 5 % of the largest value."""
   value, at_moments, d_x, *d_weights = case.run(
-      tile, x=tf.cast(case.x, tf.bfloat16), training=True, moments=case.moments)
+    tile, x=tf.cast(case.x, tf.bfloat16), training=True, moments=case.moments
+  )
   assert d_x.dtype == tf.bfloat16
   for tensor in (value, at_moments, *d_weights):
     assert tensor.dtype == tf.float32
@@ -191,34 +225,38 @@ def test_equals_keras():
   outputs, finals, features = case.x, [], sequences.FEATURES
   for kernel, bias in zip(case.kernels, case.biases):
     layer = tf_keras.layers.LSTM(
-        sequences.CELLS, return_sequences=True, return_state=True)
+      sequences.CELLS, return_sequences=True, return_state=True
+    )
     layer.build((None, 4, features))
     layer.set_weights([kernel[:features], kernel[features:], bias])
     outputs, h, c = layer(outputs)
     finals += [c, h]
     features = sequences.CELLS
   np.testing.assert_allclose(
-      case.run(tile=2)[0], tf.concat(finals, 1), rtol=1e-5, atol=1e-6)
+    case.run(tile=2)[0], tf.concat(finals, 1), rtol=1e-5, atol=1e-6
+  )
 
 
-@pytest.mark.parametrize('tile, jit_compile', [
-    (2, False), (None, False), (None, True)])
+@pytest.mark.parametrize('tile, jit_compile', [(2, False), (None, False), (None, True)])
 def test_gradient_outside_of_the_graph(case, tile, jit_compile):
   run = tf.function(
-      lambda *args: lstm.final_states(
-          *args, tile=tile, training=True, moments=case.moments),
-      autograph=False, jit_compile=jit_compile)
+    lambda *args: lstm.final_states(
+      *args, tile=tile, training=True, moments=case.moments
+    ),
+    autograph=False,
+    jit_compile=jit_compile,
+  )
   case.check(case.gradients(run, case.x, tf.constant(case.lengths)))
 
 
 @pytest.mark.parametrize('graph', [False, True])
 @pytest.mark.parametrize('training, passes', [(True, 1), (False, 2)])
-def test_keeps_what_a_gradient_needs(
-    case, monkeypatch, graph, training, passes):
+def test_keeps_what_a_gradient_needs(case, monkeypatch, graph, training, passes):
   calls = []
   forward_tile = lstm._forward_tile  # pylint: disable=protected-access
-  monkeypatch.setattr(lstm, '_forward_tile', lambda *args: (
-      calls.append(args), forward_tile(*args))[1])
+  monkeypatch.setattr(
+    lstm, '_forward_tile', lambda *args: (calls.append(args), forward_tile(*args))[1]
+  )
   run = lambda: case.run(None, training=training)
   case.check((tf.function(run, autograph=False) if graph else run)())
   assert len(calls) == passes
@@ -229,12 +267,15 @@ def test_saved_model_may_hold_a_training_graph(tmp_path):
   case = _Case([2, 1], steps=2, layers=1)
   module = tf.Module()
   module.run = tf.function(
-      lambda x, lengths: lstm.final_states(
-          x, lengths, case.kernels, case.biases, tile=2, training=True),
-      autograph=False, input_signature=[
-          tf.TensorSpec([None, 2, sequences.FEATURES]),
-          tf.TensorSpec([None], tf.int32)])
+    lambda x, lengths: lstm.final_states(
+      x, lengths, case.kernels, case.biases, tile=2, training=True
+    ),
+    autograph=False,
+    input_signature=[
+      tf.TensorSpec([None, 2, sequences.FEATURES]),
+      tf.TensorSpec([None], tf.int32),
+    ],
+  )
   tf.saved_model.save(module, str(tmp_path))
-  states = tf.saved_model.load(str(tmp_path)).run(
-      case.x, tf.constant(case.lengths))
+  states = tf.saved_model.load(str(tmp_path)).run(case.x, tf.constant(case.lengths))
   np.testing.assert_allclose(states, case.expected[0], rtol=2e-6, atol=2e-6)

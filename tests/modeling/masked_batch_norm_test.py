@@ -12,8 +12,7 @@ _REAL = np.array([[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]], bool)
 
 
 def _inputs():
-  return np.random.default_rng(0).normal(
-      3.0, 2.0, size=[*_REAL.shape, 5]).astype('f')
+  return np.random.default_rng(0).normal(3.0, 2.0, size=[*_REAL.shape, 5]).astype('f')
 
 
 def _layer(**options):
@@ -25,23 +24,24 @@ def _layer(**options):
 
 
 def _normalized(layer, mean, variance, inputs):
-  return (layer.gamma * (inputs - mean) / np.sqrt(variance + layer.epsilon) +
-          layer.beta)
+  return layer.gamma * (inputs - mean) / np.sqrt(variance + layer.epsilon) + layer.beta
 
 
 def test_training_counts_real_positions_only():
   layer = _layer(momentum=0.75)
-  old_mean, old_variance = (
-      layer.moving_mean.numpy(), layer.moving_variance.numpy())
+  old_mean, old_variance = (layer.moving_mean.numpy(), layer.moving_variance.numpy())
   inputs = _inputs()
   mean, variance = inputs[_REAL].mean(0), inputs[_REAL].var(0)
   outputs = layer(inputs, _REAL, training=True)
   np.testing.assert_allclose(
-      outputs, _normalized(layer, mean, variance, inputs), rtol=1e-4, atol=1e-5)
+    outputs, _normalized(layer, mean, variance, inputs), rtol=1e-4, atol=1e-5
+  )
   np.testing.assert_allclose(
-      layer.moving_mean, 0.75 * old_mean + 0.25 * mean, rtol=1e-5)
+    layer.moving_mean, 0.75 * old_mean + 0.25 * mean, rtol=1e-5
+  )
   np.testing.assert_allclose(
-      layer.moving_variance, 0.75 * old_variance + 0.25 * variance, rtol=1e-5)
+    layer.moving_variance, 0.75 * old_variance + 0.25 * variance, rtol=1e-5
+  )
 
 
 def test_all_real_equals_keras():
@@ -51,13 +51,14 @@ def test_all_real_equals_keras():
   inputs = tf.constant(_inputs())
   real = tf.ones(inputs.shape[:2], tf.bool)
   results = []
-  for run in (lambda: layer(inputs, real, training=True),
-              lambda: keras(inputs, training=True)):
+  for run in (
+    lambda: layer(inputs, real, training=True),
+    lambda: keras(inputs, training=True),
+  ):
     with tf.GradientTape() as tape:
       tape.watch(inputs)
       outputs = run()
-      loss = tf.reduce_sum(outputs * tf.cast(tf.range(5), tf.float32)**2 *
-                           inputs)
+      loss = tf.reduce_sum(outputs * tf.cast(tf.range(5), tf.float32) ** 2 * inputs)
     results.append((outputs, tape.gradient(loss, inputs)))
   for ours, theirs in zip(*results):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -70,11 +71,12 @@ def test_moving_averages_normalise_without_training(frozen):
   layer = _layer(trainable=not frozen)
   before = layer.get_weights()
   np.testing.assert_allclose(
-      layer(_inputs(), _REAL, training=frozen),
-      _normalized(layer, layer.moving_mean, layer.moving_variance, _inputs()),
-      rtol=1e-5, atol=1e-5)
-  tf.nest.map_structure(
-      np.testing.assert_array_equal, layer.get_weights(), before)
+    layer(_inputs(), _REAL, training=frozen),
+    _normalized(layer, layer.moving_mean, layer.moving_variance, _inputs()),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+  tf.nest.map_structure(np.testing.assert_array_equal, layer.get_weights(), before)
 
 
 @pytest.mark.parametrize('rows', [0, 4])
@@ -88,8 +90,7 @@ def test_nothing_real(rows):
     outputs = layer(inputs, tf.zeros([rows, 3], tf.bool), training=True)
   gradients = tape.gradient(outputs, [inputs, *layer.trainable_weights])
   assert all(np.isfinite(value).all() for value in (outputs, *gradients))
-  tf.nest.map_structure(
-      np.testing.assert_array_equal, layer.get_weights(), before)
+  tf.nest.map_structure(np.testing.assert_array_equal, layer.get_weights(), before)
 
 
 def test_float32_under_mixed_precision():
@@ -109,8 +110,9 @@ def test_float32_under_mixed_precision():
 def _check_replicas():
   """A replica of 3 videos, one of them empty, and one of a single video."""
   tf.config.set_logical_device_configuration(
-      tf.config.list_physical_devices('CPU')[0],
-      [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.list_physical_devices('CPU')[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+  )
   one = _layer()
   expected = one(_inputs(), _REAL, training=True)
   strategy = tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1'])
@@ -120,15 +122,16 @@ def _check_replicas():
 
   def share(values):
     return strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(
-            values[shares[context.replica_id_in_sync_group]]))
+      lambda context: tf.constant(values[shares[context.replica_id_in_sync_group]])
+    )
 
-  step = tf.function(lambda *values: strategy.run(
-      lambda inputs, real: layer(inputs, real, training=True), values))
-  outputs = strategy.experimental_local_results(
-      step(share(_inputs()), share(_REAL)))
-  np.testing.assert_allclose(
-      tf.concat(outputs, 0), expected, rtol=1e-5, atol=1e-5)
+  step = tf.function(
+    lambda *values: strategy.run(
+      lambda inputs, real: layer(inputs, real, training=True), values
+    )
+  )
+  outputs = strategy.experimental_local_results(step(share(_inputs()), share(_REAL)))
+  np.testing.assert_allclose(tf.concat(outputs, 0), expected, rtol=1e-5, atol=1e-5)
   for ours, theirs in zip(layer.weights, one.weights):
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5)
 

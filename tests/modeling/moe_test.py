@@ -27,14 +27,16 @@ def _representation():
 def _plain(head, representation):
   """Columns of a class lie together; the last gate is the dummy's."""
   gates, experts, bias = (
-      v.numpy().astype(np.float64)
-      for v in (head.gates.kernel, head.experts.kernel, head.experts.bias))
+    v.numpy().astype(np.float64)
+    for v in (head.gates.kernel, head.experts.kernel, head.experts.bias)
+  )
   mixtures = head.num_mixtures
   predictions = np.zeros([len(representation), _CLASSES])
   for b, video in enumerate(representation):
     for v in range(_CLASSES):
-      gate = np.exp([video @ gates[:, v * (mixtures + 1) + m]
-                     for m in range(mixtures + 1)])
+      gate = np.exp(
+        [video @ gates[:, v * (mixtures + 1) + m] for m in range(mixtures + 1)]
+      )
       gate /= gate.sum()
       for m in range(mixtures):
         column = v * mixtures + m
@@ -50,14 +52,16 @@ def test_equals_plain_loops(num_mixtures):
   assert predictions.shape == [_VIDEOS, _CLASSES]
   assert predictions.dtype == tf.float32
   np.testing.assert_allclose(
-      predictions, _plain(head, _representation()), rtol=2e-6, atol=1e-7)
+    predictions, _plain(head, _representation()), rtol=2e-6, atol=1e-7
+  )
 
 
 def test_the_dummy_keeps_predictions_below_the_gates():
   """With all logits 0 two of three experts say a half."""
   head = _head(scale=0.0)
   np.testing.assert_allclose(
-      head(_representation()), np.full([_VIDEOS, _CLASSES], 1 / 3), rtol=1e-6)
+    head(_representation()), np.full([_VIDEOS, _CLASSES], 1 / 3), rtol=1e-6
+  )
 
 
 def test_variables():
@@ -65,18 +69,26 @@ def test_variables():
   assert head.gates.bias is None
   variables = (head.gates.kernel, head.experts.kernel, head.experts.bias)
   assert [v.shape.as_list() for v in variables] == [
-      [_SIZE, 4 * _CLASSES], [_SIZE, 3 * _CLASSES], [3 * _CLASSES]]
-  assert ({v.ref() for v in variables} ==
-          {v.ref() for v in head.trainable_weights} ==
-          {v.ref() for v in head.weights})
+    [_SIZE, 4 * _CLASSES],
+    [_SIZE, 3 * _CLASSES],
+    [3 * _CLASSES],
+  ]
+  assert (
+    {v.ref() for v in variables}
+    == {v.ref() for v in head.trainable_weights}
+    == {v.ref() for v in head.weights}
+  )
   assert head.flops() == 2 * _SIZE * 7 * _CLASSES
 
 
 def test_regularization():
   """Of both kernels, not of the bias."""
   head = _head(l2_weight_decay=0.3)
-  expected = 0.3 / 2 * sum(
-      np.sum(layer.kernel.numpy()**2) for layer in (head.gates, head.experts))
+  expected = (
+    0.3
+    / 2
+    * sum(np.sum(layer.kernel.numpy() ** 2) for layer in (head.gates, head.experts))
+  )
   assert len(head.losses) == 2
   np.testing.assert_allclose(tf.add_n(head.losses), expected, rtol=1e-6)
 
@@ -97,8 +109,7 @@ def test_gates_weigh_what_goes_in_and_what_comes_out():
   head = _head(input_gate=True, output_gate=True)
   plain = moe.MoeHead(_CLASSES)
   plain.build([None, _SIZE])
-  plain.set_weights(
-      [v.numpy() for v in (*head.gates.weights, *head.experts.weights)])
+  plain.set_weights([v.numpy() for v in (*head.gates.weights, *head.experts.weights)])
   x = _representation()
   expected = head.output_gate(plain(head.input_gate(x)))
   np.testing.assert_allclose(head(x), expected, rtol=1e-6)
@@ -119,14 +130,12 @@ def test_a_gate_learns_and_predictions_stay_probabilities(gate, policy):
   assert len(gradients) == 3 and all(np.any(g) for g in gradients)
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'input_gate': True, 'output_gate': True}])
+@pytest.mark.parametrize('options', [{}, {'input_gate': True, 'output_gate': True}])
 def test_no_videos(options):
   assert _head(**options)(tf.zeros([0, _SIZE])).shape == [0, _CLASSES]
 
 
-@pytest.mark.parametrize('gates', [
-    {}, {'input_gate': True}, {'output_gate': True}])
+@pytest.mark.parametrize('gates', [{}, {'input_gate': True}, {'output_gate': True}])
 def test_round_trip(gates):
   head = _head(num_mixtures=3, l2_weight_decay=0.25, name='head', **gates)
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(head))
@@ -135,8 +144,7 @@ def test_round_trip(gates):
   if not again.built:
     again.build([None, _SIZE])
   again.set_weights(head.get_weights())
-  np.testing.assert_array_equal(
-      again(_representation()), head(_representation()))
+  np.testing.assert_array_equal(again(_representation()), head(_representation()))
   np.testing.assert_array_equal(again.losses, head.losses)
 
 

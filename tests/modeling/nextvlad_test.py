@@ -17,8 +17,8 @@ def test_empty_video_leaves_the_others_statistics_alone():
     outputs, _ = vlads.with_gradients(network, vlads.inputs_of(videos=videos))
     results.append((outputs[-3:], network.get_weights()))
   tf.nest.map_structure(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-      *results)
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results
+  )
 
 
 def test_flops_of_the_paper():
@@ -32,25 +32,23 @@ def test_flops_of_the_paper():
 def test_dropout_by_video():
   network = vlads.network_of('nextvlad', dropout=0.5)
   full = vlads.network_of('nextvlad')
-  np.testing.assert_array_equal(network(vlads.inputs_of())['representation'],
-                                full(vlads.inputs_of())['representation'])
+  np.testing.assert_array_equal(
+    network(vlads.inputs_of())['representation'],
+    full(vlads.inputs_of())['representation'],
+  )
   inputs = vlads.inputs_of()
   first = network(inputs, training=True)['representation']
-  np.testing.assert_array_equal(
-      first, network(inputs, training=True)['representation'])
-  assert not np.allclose(
-      first, full(inputs, training=True)['representation'])
+  np.testing.assert_array_equal(first, network(inputs, training=True)['representation'])
+  assert not np.allclose(first, full(inputs, training=True)['representation'])
   inputs['seed'] += 4
-  assert not np.allclose(
-      first, network(inputs, training=True)['representation'])
+  assert not np.allclose(first, network(inputs, training=True)['representation'])
 
 
 def test_whitening_is_undone(tmp_path):
   """As if frames had been unwhitened before they were normalised."""
   values = np.linspace(9.0, 1.0, 10)[:, None]
   np.save(tmp_path / 'eigenvals.npy', values)
-  backbone = vlads.build(
-      'nextvlad', eigenvalues=str(tmp_path / 'eigenvals.npy'))
+  backbone = vlads.build('nextvlad', eigenvalues=str(tmp_path / 'eigenvals.npy'))
   (tmp_path / 'eigenvals.npy').unlink()  # It is part of the model now.
   plain = vlads.build('nextvlad')
   plain.set_weights(backbone.get_weights())
@@ -58,19 +56,30 @@ def test_whitening_is_undone(tmp_path):
   scaled = raw.copy()
   scaled[..., :8] *= np.sqrt(values[:8, 0] + 1e-4)
   num_frames = tf.constant(vlads.NUM_FRAMES)
-  run = lambda network, frames: network({
+  run = lambda network, frames: network(
+    {
       'frames': frames_lib.preprocess(tf.constant(frames), num_frames),
-      'num_frames': num_frames})['representation']
-  np.testing.assert_allclose(run(backbone, raw), run(plain, scaled), rtol=1e-5,
-                             atol=1e-6)
+      'num_frames': num_frames,
+    }
+  )['representation']
+  np.testing.assert_allclose(
+    run(backbone, raw), run(plain, scaled), rtol=1e-5, atol=1e-6
+  )
   assert not np.allclose(run(backbone, raw), run(plain, raw))
 
 
-@pytest.mark.parametrize('values,message', [
-    (None, 'No such file'), ('text', 'no .npy file'),
+@pytest.mark.parametrize(
+  'values,message',
+  [
+    (None, 'No such file'),
+    ('text', 'no .npy file'),
     (np.ones([7, 1]), r'array \[7, 1\], where the first feature has 8'),
-    (np.ones([8, 8]), r'array \[8, 8\]'), (np.float32(1.0), r'array \[\]'),
-    (np.full([8], -1.0), 'negative'), (np.full([8], np.nan), 'NaN')])
+    (np.ones([8, 8]), r'array \[8, 8\]'),
+    (np.float32(1.0), r'array \[\]'),
+    (np.full([8], -1.0), 'negative'),
+    (np.full([8], np.nan), 'NaN'),
+  ],
+)
 def test_eigenvalue_errors(tmp_path, values, message):
   path = tmp_path / 'some.npy'
   if isinstance(values, str):

@@ -13,8 +13,10 @@ _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
 def _inputs():
   rng = np.random.default_rng(1)
   shape = (len(_NUM_FRAMES), _FRAMES, _FEATURES)
-  return {'frames': tf.constant(rng.integers(256, size=shape), tf.uint8),
-          'num_frames': tf.constant(_NUM_FRAMES, tf.int32)}
+  return {
+    'frames': tf.constant(rng.integers(256, size=shape), tf.uint8),
+    'num_frames': tf.constant(_NUM_FRAMES, tf.int32),
+  }
 
 
 def _check_equal(ours, theirs, tolerance=0.0):
@@ -32,14 +34,15 @@ def _normalized(frames, num_frames):
 def test_preprocess():
   inputs = _inputs()
   actual = frames_lib.preprocess(**inputs)
-  expected = _normalized(inputs['frames'].numpy().astype(np.float64),
-                         _NUM_FRAMES)
+  expected = _normalized(inputs['frames'].numpy().astype(np.float64), _NUM_FRAMES)
   assert actual.dtype == tf.float32
   np.testing.assert_allclose(actual, expected, atol=3e-7)
   # Over all features at once, not over each of rgb and audio.
   np.testing.assert_allclose(
-      np.linalg.norm(actual, axis=-1),
-      np.arange(_FRAMES) < _NUM_FRAMES[:, None], rtol=1e-6)
+    np.linalg.norm(actual, axis=-1),
+    np.arange(_FRAMES) < _NUM_FRAMES[:, None],
+    rtol=1e-6,
+  )
 
 
 def test_dequantize_by_hand():
@@ -52,8 +55,10 @@ def test_floats_count_as_dequantised(dtype):
   inputs = _inputs()
   floats = frames_lib.dequantize(inputs['frames'])
   _check_equal(
-      frames_lib.preprocess(tf.cast(floats, dtype), inputs['num_frames']),
-      frames_lib.preprocess(**inputs), 0.0 if dtype == tf.float32 else 1e-3)
+    frames_lib.preprocess(tf.cast(floats, dtype), inputs['num_frames']),
+    frames_lib.preprocess(**inputs),
+    0.0 if dtype == tf.float32 else 1e-3,
+  )
 
 
 @pytest.mark.parametrize('garbage', [np.inf, -np.inf, np.nan, 1e38])
@@ -61,8 +66,10 @@ def test_padding_is_zero_whatever_it_holds(garbage):
   inputs = _inputs()
   frames = frames_lib.dequantize(inputs['frames']).numpy()
   frames[np.arange(_FRAMES) >= _NUM_FRAMES[:, None]] = garbage
-  _check_equal(frames_lib.preprocess(tf.constant(frames), inputs['num_frames']),
-               frames_lib.preprocess(**inputs))
+  _check_equal(
+    frames_lib.preprocess(tf.constant(frames), inputs['num_frames']),
+    frames_lib.preprocess(**inputs),
+  )
 
 
 def test_a_frame_of_zeros_stays_zero():

@@ -22,34 +22,44 @@ def _network(every_n, chunks, **sizes):
   frames = model_config.FrameSelection()
   if every_n:
     frames = model_config.FrameSelection(
-        type='uniform', uniform=model_config.UniformFrames(every_n=every_n))
+      type='uniform', uniform=model_config.UniformFrames(every_n=every_n)
+    )
   return model_config.Network(
-      frames=frames,
-      backbone=model_config.Backbone(
-          hierarchical_lstm=model_config.HierarchicalLstm(
-              chunks=chunks, **{'num_cells': 3, **sizes})))
+    frames=frames,
+    backbone=model_config.Backbone(
+      hierarchical_lstm=model_config.HierarchicalLstm(
+        chunks=chunks, **{'num_cells': 3, **sizes}
+      )
+    ),
+  )
 
 
 def _config(every_n=3, student_chunks=2):
   return model_config.DistillerModel(
-      features=[data.Feature(name='rgb', size=_FEATURES - 2),
-                data.Feature(name='audio', size=2)],
-      max_frames=_FRAMES, num_classes=_CLASSES,
-      teacher=_network(None, 4), student=_network(every_n, student_chunks))
+    features=[
+      data.Feature(name='rgb', size=_FEATURES - 2),
+      data.Feature(name='audio', size=2),
+    ],
+    max_frames=_FRAMES,
+    num_classes=_CLASSES,
+    teacher=_network(None, 4),
+    student=_network(every_n, student_chunks),
+  )
 
 
 def _randomize(model, seed=0):
   rng = np.random.default_rng(seed)
-  model.set_weights(
-      [rng.normal(scale=0.5, size=w.shape) for w in model.weights])
+  model.set_weights([rng.normal(scale=0.5, size=w.shape) for w in model.weights])
   return model
 
 
 def _inputs(num_frames=_NUM_FRAMES):
   rng = np.random.default_rng(1)
   shape = (len(num_frames), _FRAMES, _FEATURES)
-  return {'frames': tf.constant(rng.integers(256, size=shape), tf.uint8),
-          'num_frames': tf.constant(num_frames, tf.int32)}
+  return {
+    'frames': tf.constant(rng.integers(256, size=shape), tf.uint8),
+    'num_frames': tf.constant(num_frames, tf.int32),
+  }
 
 
 def _text(config):
@@ -58,8 +68,10 @@ def _text(config):
 
 def _check_equal(ours, theirs, tolerance=0.0):
   tf.nest.map_structure(
-      lambda a, b: np.testing.assert_allclose(
-          a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+    ours,
+    theirs,
+  )
 
 
 @pytest.fixture(scope='module')
@@ -71,8 +83,11 @@ def test_outputs(pair):
   outputs = pair(_inputs())
   for name, chunks in (('teacher', 4), ('student', 2)):
     shapes = {k: v.shape.as_list() for k, v in outputs[name].items()}
-    assert shapes == {'predictions': [5, _CLASSES], 'representation': [5, 12],
-                      'states': [5, chunks, 12]}
+    assert shapes == {
+      'predictions': [5, _CLASSES],
+      'representation': [5, 12],
+      'states': [5, chunks, 12],
+    }
   assert not np.any(outputs['teacher']['representation'][3])  # has no frames
   together = pair.teacher.count_params() + pair.student.count_params()
   assert pair.count_params() == together
@@ -83,17 +98,21 @@ def test_student_sees_every_nth_frame(every_n, chunks):
   pair = _randomize(distiller.build(_config(every_n, chunks)))
   inputs = _inputs()
   outputs = pair(inputs)
-  alone = pair.student({
+  alone = pair.student(
+    {
       'frames': inputs['frames'][:, ::every_n],
-      'num_frames': tf.constant(np.ceil(_NUM_FRAMES / every_n), tf.int32)})
+      'num_frames': tf.constant(np.ceil(_NUM_FRAMES / every_n), tf.int32),
+    }
+  )
   _check_equal(outputs['student'], alone)
   _check_equal(outputs['teacher'], pair.teacher(inputs))
 
 
 def test_student_of_all_frames_with_the_teachers_weights_is_the_teacher():
   pair = _randomize(distiller.build(_config(every_n=1, student_chunks=4)))
-  assert not np.array_equal(*(pair(_inputs())[name]['predictions']
-                              for name in ('teacher', 'student')))
+  assert not np.array_equal(
+    *(pair(_inputs())[name]['predictions'] for name in ('teacher', 'student'))
+  )
   pair.student.set_weights(pair.teacher.get_weights())
   outputs = pair(_inputs())
   _check_equal(outputs['student'], outputs['teacher'])
@@ -114,8 +133,10 @@ def test_config_round_trip(pair, which):
   again.set_weights(model.get_weights())
   inputs = _inputs()
   if which == 'student':
-    inputs = {'frames': inputs['frames'][:, ::3],
-              'num_frames': -(-inputs['num_frames'] // 3)}
+    inputs = {
+      'frames': inputs['frames'][:, ::3],
+      'num_frames': -(-inputs['num_frames'] // 3),
+    }
   _check_equal(again(inputs), model(inputs))
 
 
@@ -123,9 +144,13 @@ def test_saved_model(pair, tmp_path):
   path = str(tmp_path / 'model')
   network = pair.teacher
 
-  @tf.function(autograph=False, input_signature=[
+  @tf.function(
+    autograph=False,
+    input_signature=[
       tf.TensorSpec([None, _FRAMES, _FEATURES], tf.uint8, name='frames'),
-      tf.TensorSpec([None], tf.int32, name='num_frames')])
+      tf.TensorSpec([None], tf.int32, name='num_frames'),
+    ],
+  )
   def serve(frames, num_frames):
     return network({'frames': frames, 'num_frames': num_frames})
 
@@ -162,23 +187,23 @@ def test_checkpoint(pair, tmp_path):
 def test_backbone_error():
   config = _config()
   config.student.backbone.type = 'transformer'
-  with pytest.raises(ValueError, match="backbone.type is 'transformer': choose "
-                     'one of hierarchical_lstm, netvlad'):
+  with pytest.raises(
+    ValueError,
+    match="backbone.type is 'transformer': choose one of hierarchical_lstm, netvlad",
+  ):
     distiller.build(config)
 
 
 def test_head_error():
   config = _config()
   config.student.head.type = 'linear'
-  with pytest.raises(ValueError,
-                     match="head.type is 'linear': choose one of moe"):
+  with pytest.raises(ValueError, match="head.type is 'linear': choose one of moe"):
     distiller.build(config)
 
 
 def _unrolled_flops(network, steps):
   """Float operations of all MatMul nodes of a plain graph of one video."""
-  lower, upper, head = (
-      network.backbone.lower, network.backbone.upper, network.head)
+  lower, upper, head = (network.backbone.lower, network.backbone.upper, network.head)
 
   def run(stack, sequence):
     state = []
@@ -187,8 +212,7 @@ def _unrolled_flops(network, steps):
       c = h = tf.zeros([1, cells])
       outputs = []
       for step in sequence:
-        i, f, g, o = tf.split(
-            tf.concat([step, h], 1) @ tf.zeros(kernel.shape), 4, 1)
+        i, f, g, o = tf.split(tf.concat([step, h], 1) @ tf.zeros(kernel.shape), 4, 1)
         c = f * c + i * g
         h = o * c
         outputs.append(h)
@@ -200,15 +224,16 @@ def _unrolled_flops(network, steps):
     frames = tf.compat.v1.placeholder(tf.float32, [steps, 1, _FEATURES])
     video = tf.unstack(frames)
     length = steps // network.backbone.get_config()['chunks']
-    state = run(upper, [run(lower, video[k:k + length])
-                        for k in range(0, steps, length)])
+    state = run(
+      upper, [run(lower, video[k : k + length]) for k in range(0, steps, length)]
+    )
     for layer in (head.gates, head.experts):
       state @ tf.zeros(layer.kernel.shape)  # pylint: disable=expression-not-assigned
   options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
   options['output'] = 'none'
   node = tf.compat.v1.profiler.profile(graph, cmd='op', options=options)
   while node.name != 'MatMul':
-    node, = node.children
+    (node,) = node.children
   return node.float_ops
 
 
@@ -245,9 +270,11 @@ def mixed_bfloat16():
 def _outputs_and_gradients(model):
   with tf.GradientTape() as tape:
     outputs = model(_inputs(), training=True)
-    loss = sum(tf.reduce_sum(tf.square(network[name]))
-               for network in outputs.values()
-               for name in ('predictions', 'representation'))
+    loss = sum(
+      tf.reduce_sum(tf.square(network[name]))
+      for network in outputs.values()
+      for name in ('predictions', 'representation')
+    )
   return outputs, tape.gradient(loss, model.trainable_weights)
 
 
@@ -272,5 +299,4 @@ def test_mixed_precision(pair, mixed_bfloat16):
   tf.nest.map_structure(lambda a, b: check(a, b, 0.02), outputs, expected)
   for ours, theirs in zip(gradients, expected_gradients):
     check(ours, theirs, 0.05)
-  assert not np.array_equal(outputs['teacher']['states'],
-                            expected['teacher']['states'])
+  assert not np.array_equal(outputs['teacher']['states'], expected['teacher']['states'])

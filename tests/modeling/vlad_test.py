@@ -23,9 +23,9 @@ def _array(weight):
 
 def _norm(layer, x):
   """Batch normalisation outside of training."""
-  return (_array(layer.gamma) * (x - _array(layer.moving_mean)) /
-          np.sqrt(_array(layer.moving_variance) + layer.epsilon) +
-          _array(layer.beta))
+  return _array(layer.gamma) * (x - _array(layer.moving_mean)) / np.sqrt(
+    _array(layer.moving_variance) + layer.epsilon
+  ) + _array(layer.beta)
 
 
 def _softmax(x):
@@ -47,8 +47,9 @@ def _plain_netvlad(network, video):
       for k, share in enumerate(shares):
         residuals[k] += share * (frame - centres[k])
     descriptors.append(_unit(np.concatenate([_unit(r) for r in residuals])))
-  return (np.concatenate(descriptors) @ _array(network.projection.kernel) +
-          _array(network.projection.bias))
+  return np.concatenate(descriptors) @ _array(network.projection.kernel) + _array(
+    network.projection.bias
+  )
 
 
 def _plain_nextvlad(network, video):
@@ -60,33 +61,37 @@ def _plain_nextvlad(network, video):
     residuals = np.zeros_like(centres)
     for frame in part:
       wide = frame @ _array(pool.expand.kernel) + _array(pool.expand.bias)
-      attention = 1 / (1 + np.exp(
-          -wide @ _array(pool.attend.kernel) - _array(pool.attend.bias)))
+      attention = 1 / (
+        1 + np.exp(-wide @ _array(pool.attend.kernel) - _array(pool.attend.bias))
+      )
       logits = _norm(pool.assign_norm, wide @ _array(pool.assign.kernel))
       for g, attends in enumerate(attention):
-        shares = _softmax(logits[g * clusters:(g + 1) * clusters])
+        shares = _softmax(logits[g * clusters : (g + 1) * clusters])
         for k, share in enumerate(shares):
-          residuals[k] += attends * share * (
-              wide[g * size:(g + 1) * size] - centres[k])
-    descriptors.append(
-        _norm(pool.norm, np.concatenate([_unit(r) for r in residuals])))
-  return _norm(network.norm, np.concatenate(descriptors) @ _array(
-      network.projection.kernel))
+          residuals[k] += (
+            attends * share * (wide[g * size : (g + 1) * size] - centres[k])
+          )
+    descriptors.append(_norm(pool.norm, np.concatenate([_unit(r) for r in residuals])))
+  return _norm(
+    network.norm, np.concatenate(descriptors) @ _array(network.projection.kernel)
+  )
 
 
 def _parts(video):
   return np.split(video, np.cumsum(vlads.SIZES)[:-1], axis=-1)
 
 
-@pytest.mark.parametrize('kind,plain', [
-    ('netvlad', _plain_netvlad), ('nextvlad', _plain_nextvlad)])
+@pytest.mark.parametrize(
+  'kind,plain', [('netvlad', _plain_netvlad), ('nextvlad', _plain_nextvlad)]
+)
 def test_equals_plain_loops(kind, plain):
   network, inputs = vlads.network_of(kind), vlads.inputs_of()
   outputs = network(inputs)['representation']
   assert outputs.dtype == tf.float32
   for video, end, ours in zip(inputs['frames'], vlads.NUM_FRAMES, outputs):
     np.testing.assert_allclose(
-        ours, plain(network, _array(video)[:end]), rtol=1e-4, atol=1e-5)
+      ours, plain(network, _array(video)[:end]), rtol=1e-4, atol=1e-5
+    )
 
 
 @_BOTH
@@ -95,11 +100,12 @@ def test_more_padding_changes_nothing(kind):
   results = []
   for frames in (vlads.FRAMES, 3 * vlads.FRAMES):
     network = vlads.network_of(kind, frames)
-    results.append((vlads.with_gradients(network, vlads.inputs_of(frames)),
-                    network.get_weights()))
+    results.append(
+      (vlads.with_gradients(network, vlads.inputs_of(frames)), network.get_weights())
+    )
   tf.nest.map_structure(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-      *results)
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results
+  )
 
 
 @_BOTH
@@ -108,7 +114,7 @@ def test_neighbours_change_nothing(kind):
   together = network(vlads.inputs_of())['representation']
   for k in range(len(vlads.NUM_FRAMES)):
     alone = network(vlads.inputs_of(videos=slice(k, k + 1)))['representation']
-    np.testing.assert_allclose(together[k:k + 1], alone, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(together[k : k + 1], alone, rtol=1e-5, atol=1e-6)
 
 
 @_BOTH
@@ -121,8 +127,7 @@ def test_no_videos_and_no_frames(kind, videos):
   outputs, gradients = vlads.with_gradients(network, inputs)
   assert outputs.shape == [len(vlads.NUM_FRAMES[videos]), 5]
   assert all(np.isfinite(value).all() for value in (outputs, *gradients))
-  tf.nest.map_structure(
-      np.testing.assert_array_equal, network.get_weights(), before)
+  tf.nest.map_structure(np.testing.assert_array_equal, network.get_weights(), before)
   assert np.isfinite(network(inputs)['representation']).all()
 
 
@@ -143,15 +148,23 @@ def test_flops_equal_the_graphs(kind):
   """
   with tf.Graph().as_default() as graph:
     network = vlads.CLASSES[kind](vlads.specs(), **vlads.OPTIONS[kind])
-    network({'frames': tf.zeros([1, vlads.FRAMES, sum(vlads.SIZES)]),
-             'num_frames': tf.constant([vlads.FRAMES])})
+    network(
+      {
+        'frames': tf.zeros([1, vlads.FRAMES, sum(vlads.SIZES)]),
+        'num_frames': tf.constant([vlads.FRAMES]),
+      }
+    )
   flops = 0
   for op in graph.get_operations():
     if 'MatMul' in op.type:
       transposed = op.get_attr(
-          'adj_x' if op.type.startswith('Batch') else 'transpose_a')
-      flops += (2 * op.outputs[0].shape.num_elements() *
-                op.inputs[0].shape[-2 if transposed else -1])
+        'adj_x' if op.type.startswith('Batch') else 'transpose_a'
+      )
+      flops += (
+        2
+        * op.outputs[0].shape.num_elements()
+        * op.inputs[0].shape[-2 if transposed else -1]
+      )
   assert network.flops() == flops
 
 
@@ -182,13 +195,15 @@ def test_config_round_trip(kind):
   if kind == 'nextvlad':
     more = {'dropout': 0.25, 'eigenvalues': [2.0] * 8}
   network = vlads.network_of(
-      kind, kernel_regularizer=tf_keras.regularizers.L2(0.5), name='some',
-      **more)
+    kind, kernel_regularizer=tf_keras.regularizers.L2(0.5), name='some', **more
+  )
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(network))
   assert again.get_config() == network.get_config()
   again.set_weights(network.get_weights())
-  np.testing.assert_array_equal(again(vlads.inputs_of())['representation'],
-                                network(vlads.inputs_of())['representation'])
+  np.testing.assert_array_equal(
+    again(vlads.inputs_of())['representation'],
+    network(vlads.inputs_of())['representation'],
+  )
   assert len(again.losses) == 1
 
 
@@ -197,18 +212,21 @@ def test_saved_model(kind, tmp_path):
   network = vlads.network_of(kind)
   inputs = vlads.inputs_of()
   function = tf.function(lambda **values: network(values, training=False))
-  signature = function.get_concrete_function(**{
+  signature = function.get_concrete_function(
+    **{
       name: tf.TensorSpec([None, *value.shape[1:]], value.dtype, name)
-      for name, value in inputs.items() if name != 'seed'})
+      for name, value in inputs.items()
+      if name != 'seed'
+    }
+  )
   module = tf.Module()
   module.variables_ = network.weights  # Without Keras' own traces.
   tf.saved_model.save(module, str(tmp_path), signatures=signature)
   del inputs['seed']
-  outputs = tf.saved_model.load(str(tmp_path)).signatures['serving_default'](
-      **inputs)
-  np.testing.assert_allclose(outputs['representation'],
-                             network(inputs)['representation'], rtol=1e-5,
-                             atol=1e-6)
+  outputs = tf.saved_model.load(str(tmp_path)).signatures['serving_default'](**inputs)
+  np.testing.assert_allclose(
+    outputs['representation'], network(inputs)['representation'], rtol=1e-5, atol=1e-6
+  )
 
 
 def test_one_feature_without_a_list():
@@ -224,19 +242,27 @@ def test_registered_with_the_garden(kind):
   assert isinstance(backbone, vlads.CLASSES[kind])
   assert backbone.representation_size == 5
   assert [pool.output_size for pool in backbone.pools] == {
-      'netvlad': [4 * 8, 2 * 4], 'nextvlad': [4 * 4, 2 * 4]}[kind]
+    'netvlad': [4 * 8, 2 * 4],
+    'nextvlad': [4 * 4, 2 * 4],
+  }[kind]
   np.testing.assert_allclose(
-      tf.add_n(backbone.losses),
-      0.5 * np.sum(backbone.projection.kernel.numpy()**2), rtol=1e-5)
+    tf.add_n(backbone.losses),
+    0.5 * np.sum(backbone.projection.kernel.numpy() ** 2),
+    rtol=1e-5,
+  )
 
 
-@pytest.mark.parametrize('kind,options,message', [
+@pytest.mark.parametrize(
+  'kind,options,message',
+  [
     ('netvlad', {'clusters': 1}, 'clusters is 1.*at least 2'),
     ('netvlad', {'hidden': 0}, 'hidden is 0.*at least 1'),
     ('nextvlad', {'groups': 1}, 'groups is 1.*at least 2'),
     ('nextvlad', {'groups': 6}, 'groups is 6 for a feature of 8 .*divide.*16'),
     ('nextvlad', {'expansion': 0}, 'expansion is 0.*at least 1'),
-    ('nextvlad', {'dropout': 1.0}, 'dropout is 1.0.*below 1')])
+    ('nextvlad', {'dropout': 1.0}, 'dropout is 1.0.*below 1'),
+  ],
+)
 def test_option_errors(kind, options, message):
   with pytest.raises(ValueError, match=message):
     vlads.network_of(kind, **options)
@@ -249,21 +275,24 @@ def test_teacher_and_student(kind):
   if 'dropout' in options:
     options['dropout'] = 0.5  # With seeds that the Distiller hands on.
   network = lambda frames: model_config.Network(
-      frames=frames, backbone=model_config.Backbone(
-          {'type': kind, kind: options}))
-  pair = distiller.build(model_config.DistillerModel(
-      features=[data.Feature(name='rgb', size=8),
-                data.Feature(name='audio', size=4)],
-      max_frames=vlads.FRAMES, num_classes=3,
+    frames=frames, backbone=model_config.Backbone({'type': kind, kind: options})
+  )
+  pair = distiller.build(
+    model_config.DistillerModel(
+      features=[data.Feature(name='rgb', size=8), data.Feature(name='audio', size=4)],
+      max_frames=vlads.FRAMES,
+      num_classes=3,
       teacher=network(model_config.FrameSelection()),
-      student=network(model_config.FrameSelection(
-          type='uniform', uniform=model_config.UniformFrames(every_n=2)))))
-  inputs = {**vlads.inputs_of(),
-            'frames': tf.ones([4, vlads.FRAMES, 12], tf.uint8)}
+      student=network(
+        model_config.FrameSelection(
+          type='uniform', uniform=model_config.UniformFrames(every_n=2)
+        )
+      ),
+    )
+  )
+  inputs = {**vlads.inputs_of(), 'frames': tf.ones([4, vlads.FRAMES, 12], tf.uint8)}
   with tf.GradientTape() as tape:
     outputs = pair(inputs, training=True)
-    loss = tf.add_n([tf.reduce_sum(value['predictions'])
-                     for value in outputs.values()])
-  assert all(np.isfinite(g).all()
-             for g in tape.gradient(loss, pair.trainable_weights))
+    loss = tf.add_n([tf.reduce_sum(value['predictions']) for value in outputs.values()])
+  assert all(np.isfinite(g).all() for g in tape.gradient(loss, pair.trainable_weights))
   assert pair.student.flops() < pair.teacher.flops()

@@ -10,11 +10,17 @@ import tiny
 def runs(tmp_path_factory):
   """Two runs; the students see different frames."""
   where = tmp_path_factory.mktemp('runs')
-  every_second = {'task': {'model': {'student': {
-      **tiny.sizes()['task']['model']['student'],
-      'frames': {'uniform': {'every_n': 2}}}}}}
-  return [served.write_run(where / 'a'),
-          served.write_run(where / 'b', every_second)]
+  every_second = {
+    'task': {
+      'model': {
+        'student': {
+          **tiny.sizes()['task']['model']['student'],
+          'frames': {'uniform': {'every_n': 2}},
+        }
+      }
+    }
+  }
+  return [served.write_run(where / 'a'), served.write_run(where / 'b', every_second)]
 
 
 @pytest.fixture(scope='module')
@@ -24,8 +30,12 @@ def data(tmp_path_factory):
   for number, count in enumerate(predict_jobs.COUNTS):
     plain = where / 'plain'
     tiny.write_records(plain, count, seed=number)
-    predict_jobs.edit(plain, where / f'test{number}.tfrecord', lambda i, video: video
-              .context.feature['id'].bytes_list.value.__setitem__(
-                  0, b'%d-%d' % (number, i)))
+    predict_jobs.edit(
+      plain,
+      where / f'test{number}.tfrecord',
+      lambda i, video: video.context.feature['id'].bytes_list.value.__setitem__(
+        0, b'%d-%d' % (number, i)
+      ),
+    )
     plain.unlink()
   return where

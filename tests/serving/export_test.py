@@ -11,6 +11,7 @@ import sys
 
 import golden_cases
 import numpy as np
+from official.core import task_factory
 import pandas as pd
 import pytest
 import served
@@ -18,11 +19,10 @@ import tensorflow as tf
 import tf_keras
 import tiny
 
-from official.core import task_factory
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.serving import export
 from yt8m_distill.serving import signatures
-from yt8m_distill.checkpoints import run_dir
 
 _TOP_K = 5
 _FOOD = golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'
@@ -36,8 +36,9 @@ def _run(tmp_path_factory):
 @pytest.fixture(name='vocabulary', scope='module')
 def _vocabulary(tmp_path_factory):
   path = tmp_path_factory.mktemp('names') / 'vocabulary.csv'
-  path.write_text('Index,Name\n' + ''.join(
-      f'{i},"class, {i}"\n' for i in range(tiny.CLASSES)))
+  path.write_text(
+    'Index,Name\n' + ''.join(f'{i},"class, {i}"\n' for i in range(tiny.CLASSES))
+  )
   return str(path)
 
 
@@ -49,8 +50,9 @@ def _out(run, vocabulary, tmp_path_factory):
   try:
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(tf.test, 'is_built_with_cuda', lambda: True)
-      patch.setattr(tf.config, 'list_logical_devices',
-                    lambda kind=None: [f'/device:{kind}:0'])
+      patch.setattr(
+        tf.config, 'list_logical_devices', lambda kind=None: [f'/device:{kind}:0']
+      )
       assert trained_network.Network(run).network.backbone.lower.runs_on_cudnn()
       export.export(run, str(out), top_k=_TOP_K, vocabulary=vocabulary)
     assert tf_keras.mixed_precision.global_policy().name == 'mixed_bfloat16'
@@ -68,8 +70,8 @@ def _evaluated(run, name, params_path, records):
   """What an evaluation makes of records, as the task reads and scores them."""
   task = task_factory.get_task(run_dir.read_params(str(params_path)).task)
   inputs, _ = task.build_reader()(
-      tf.fill([len(records)], 'a'), tf.range(len(records), dtype=tf.int64),
-      records)
+    tf.fill([len(records)], 'a'), tf.range(len(records), dtype=tf.int64), records
+  )
   return task.inference_step(inputs, trained_network.Network(run, name).network)
 
 
@@ -86,45 +88,67 @@ def test_predictions_are_those_of_an_evaluation(run, out, loaded):
     np.testing.assert_allclose(results[key], expected[key], atol=1e-6)
   for row in range(len(records)):
     np.testing.assert_allclose(
-        serve(examples=records[row:row + 1])['predictions'][0],
-        expected['predictions'][row], atol=1e-6)
+      serve(examples=records[row : row + 1])['predictions'][0],
+      expected['predictions'][row],
+      atol=1e-6,
+    )
 
 
 def test_signatures_and_attribute_say_the_same(run, loaded):
   arrays, records = _videos(run)
   expected = loaded.signatures['serving_default'](examples=records)
   for results in (
-      loaded.signatures['frames'](**arrays),
-      loaded.signatures['features'](
-          features=tf.cast(arrays['frames'], tf.float32) * (4 / 255)
-          + 4 / 512 - 2, num_frames=arrays['num_frames']),
-      loaded.records(tf.fill([len(records)], 'a'),
-                     tf.range(len(records), dtype=tf.int64), records)):
+    loaded.signatures['frames'](**arrays),
+    loaded.signatures['features'](
+      features=tf.cast(arrays['frames'], tf.float32) * (4 / 255) + 4 / 512 - 2,
+      num_frames=arrays['num_frames'],
+    ),
+    loaded.records(
+      tf.fill([len(records)], 'a'), tf.range(len(records), dtype=tf.int64), records
+    ),
+  ):
     np.testing.assert_allclose(
-        results['predictions'], expected['predictions'], atol=1e-6)
-    np.testing.assert_array_equal(
-        results['class_names'], expected['class_names'])
+      results['predictions'], expected['predictions'], atol=1e-6
+    )
+    np.testing.assert_array_equal(results['class_names'], expected['class_names'])
   assert expected['class_names'].shape == [len(records), _TOP_K]
   first = int(expected['class_indices'][0, 0])
   assert expected['class_names'].numpy()[0, 0] == f'class, {first}'.encode()
 
 
-@pytest.mark.parametrize('signature, inputs, message', [
-    ('serving_default', {'examples': tf.constant('')},
-     'tensor examples .* expected shape'),
+@pytest.mark.parametrize(
+  'signature, inputs, message',
+  [
+    (
+      'serving_default',
+      {'examples': tf.constant('')},
+      'tensor examples .* expected shape',
+    ),
     ('serving_default', {'examples': tf.constant(['garbage'])}, 'record 0'),
     ('serving_default', {'examples': tf.zeros([0], tf.string)}, 'no videos'),
     ('serving_default', {'examples': tf.zeros([1], tf.uint8)}, 'string tensor'),
-    ('frames', {'frames': tf.zeros([3, 12], tf.uint8),
-                'num_frames': tf.constant([1])},
-     'tensor frames .* expected shape'),
-    ('frames', {'frames': tf.zeros([1, 3, 9], tf.uint8),
-                'num_frames': tf.constant([1])}, '8 of rgb'),
-    ('frames', {'frames': tf.zeros([1, 3, 12], tf.uint8),
-                'num_frames': tf.constant([4])}, 'lie between 1'),
-    ('frames', {'frames': tf.zeros([1, 3, 12]),
-                'num_frames': tf.constant([1])}, 'uint8 tensor'),
-])
+    (
+      'frames',
+      {'frames': tf.zeros([3, 12], tf.uint8), 'num_frames': tf.constant([1])},
+      'tensor frames .* expected shape',
+    ),
+    (
+      'frames',
+      {'frames': tf.zeros([1, 3, 9], tf.uint8), 'num_frames': tf.constant([1])},
+      '8 of rgb',
+    ),
+    (
+      'frames',
+      {'frames': tf.zeros([1, 3, 12], tf.uint8), 'num_frames': tf.constant([4])},
+      'lie between 1',
+    ),
+    (
+      'frames',
+      {'frames': tf.zeros([1, 3, 12]), 'num_frames': tf.constant([1])},
+      'uint8 tensor',
+    ),
+  ],
+)
 def test_bad_requests(loaded, signature, inputs, message):
   with pytest.raises(tf.errors.InvalidArgumentError, match=message):
     loaded.signatures[signature](**inputs)
@@ -150,14 +174,27 @@ def test_needs_tensorflow_alone(run, out, loaded, tmp_path):
       writer.write(record)
   # -I: neither the working folder nor PYTHONPATH is searched for modules.
   done = subprocess.run(
-      [sys.executable, '-I', '-c', _CLEAN, out, tmp_path / 'a.tfrecord',
-       tmp_path / 'predictions.npy'], cwd=tmp_path, capture_output=True,
-      text=True, check=False, env={**os.environ, 'CUDA_VISIBLE_DEVICES': '-1'})
+    [
+      sys.executable,
+      '-I',
+      '-c',
+      _CLEAN,
+      out,
+      tmp_path / 'a.tfrecord',
+      tmp_path / 'predictions.npy',
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+    env={**os.environ, 'CUDA_VISIBLE_DEVICES': '-1'},
+  )
   assert done.returncode == 0, done.stderr[-4000:]
   np.testing.assert_allclose(
-      np.load(tmp_path / 'predictions.npy'),
-      loaded.signatures['serving_default'](examples=records)['predictions'],
-      atol=1e-6)
+    np.load(tmp_path / 'predictions.npy'),
+    loaded.signatures['serving_default'](examples=records)['predictions'],
+    atol=1e-6,
+  )
   assert b'keras' not in (out / 'saved_model.pb').read_bytes()
 
 
@@ -166,27 +203,40 @@ def test_describes_itself(out, vocabulary):
   assert params.task.model.network.frames.uniform.every_n == tiny.EVERY_N
   labels = pd.read_csv(out / 'labels.csv')
   pd.testing.assert_frame_equal(labels, pd.read_csv(vocabulary))
-  assert json.loads((out / 'evaluation.json').read_text())['metrics'] == {
-      'gap': 0.75}
+  assert json.loads((out / 'evaluation.json').read_text())['metrics'] == {'gap': 0.75}
   spec = json.loads((out / 'input.json').read_text())
-  assert [(feature['name'], feature['size']) for feature in spec['features']
-         ] == [('rgb', 8), ('audio', 4)]
+  assert [(feature['name'], feature['size']) for feature in spec['features']] == [
+    ('rgb', 8),
+    ('audio', 4),
+  ]
   assert spec['max_frames'] == tiny.MAX_FRAMES
-  assert spec['frames_read'] == {'type': 'uniform', 'every_n': tiny.EVERY_N,
-                                 'k': 0, 'length': 'ceil', 'at_most': 4}
-  np.testing.assert_allclose(
-      spec['dequantization']['range'], [-2, 2], atol=0.01)
+  assert spec['frames_read'] == {
+    'type': 'uniform',
+    'every_n': tiny.EVERY_N,
+    'k': 0,
+    'length': 'ceil',
+    'at_most': 4,
+  }
+  np.testing.assert_allclose(spec['dequantization']['range'], [-2, 2], atol=0.01)
   assert spec['signatures']['serving_default']['inputs'] == {
-      'examples': {'dtype': 'string', 'shape': [None]}}
+    'examples': {'dtype': 'string', 'shape': [None]}
+  }
   assert spec['signatures']['frames']['inputs'] == {
-      'frames': {'dtype': 'uint8', 'shape': [None, None, None]},
-      'num_frames': {'dtype': 'int32', 'shape': [None]}}
+    'frames': {'dtype': 'uint8', 'shape': [None, None, None]},
+    'num_frames': {'dtype': 'int32', 'shape': [None]},
+  }
   assert spec['signatures']['features']['outputs']['predictions'] == {
-      'dtype': 'float32', 'shape': [None, tiny.CLASSES]}
+    'dtype': 'float32',
+    'shape': [None, tiny.CLASSES],
+  }
   card = (out / 'model_card.md').read_text()
-  for words in ('step 7', '| 4 of up to 20 |', '8 of `rgb` and then 4 of',
-                'reads number 0, 5, 10, ... of the first 20',
-                '| GAP | 0.7500 |'):
+  for words in (
+    'step 7',
+    '| 4 of up to 20 |',
+    '8 of `rgb` and then 4 of',
+    'reads number 0, 5, 10, ... of the first 20',
+    '| GAP | 0.7500 |',
+  ):
     assert words in card
   assert 'YouTube-8M' not in card  # Such features are not from there.
 
@@ -196,29 +246,37 @@ def test_teacher(run, tmp_path):
   export.export(run, str(out), name='teacher', top_k=1)
   _, records = _videos(run)
   results = tf.saved_model.load(str(out)).signatures['serving_default'](
-      examples=records)
+    examples=records
+  )
   expected = _evaluated(run, 'teacher', out / 'params.yaml', records)
-  np.testing.assert_allclose(
-      results['predictions'], expected['predictions'], atol=1e-6)
+  np.testing.assert_allclose(results['predictions'], expected['predictions'], atol=1e-6)
   assert not (out / 'labels.csv').exists()
   assert 'reads all of' in (out / 'model_card.md').read_text()
 
 
 @golden_cases.needs_shared
 def test_real_record(tmp_path):
-  run = served.write_run(tmp_path / 'run', {'task': {'model': {
-      'features': [{'name': 'rgb', 'size': 1024},
-                   {'name': 'audio', 'size': 128}], 'max_frames': 300}}})
+  run = served.write_run(
+    tmp_path / 'run',
+    {
+      'task': {
+        'model': {
+          'features': [{'name': 'rgb', 'size': 1024}, {'name': 'audio', 'size': 128}],
+          'max_frames': 300,
+        }
+      }
+    },
+  )
   out = tmp_path / 'out'
   export.export(run, str(out), top_k=1)
   record = next(iter(tf.data.TFRecordDataset(str(_FOOD))))[None]
-  results = tf.saved_model.load(str(out)).signatures['serving_default'](
-      examples=record)
+  results = tf.saved_model.load(str(out)).signatures['serving_default'](examples=record)
   assert results['id'].numpy() == [b'SjJ3']
   np.testing.assert_allclose(
-      results['predictions'],
-      _evaluated(run, 'student', out / 'params.yaml', record)['predictions'],
-      atol=1e-6)
+    results['predictions'],
+    _evaluated(run, 'student', out / 'params.yaml', record)['predictions'],
+    atol=1e-6,
+  )
   assert 'YouTube-8M' in (out / 'model_card.md').read_text()
 
 
@@ -232,16 +290,16 @@ def test_bad_arguments(run, tmp_path, vocabulary):
   out = str(tmp_path / 'out')
   _refused("network is 'both'", run, out, name='both')
   _refused('top_k is 0', run, out, top_k=0)
-  _refused("tflite is 'int4'.*float32, dynamic, float16", run, out,
-           kinds=['int4'])
-  _refused('no vocabulary nowhere.csv.*--vocabulary', run, out,
-           vocabulary='nowhere.csv')
+  _refused("tflite is 'int4'.*float32, dynamic, float16", run, out, kinds=['int4'])
+  _refused(
+    'no vocabulary nowhere.csv.*--vocabulary', run, out, vocabulary='nowhere.csv'
+  )
   large = tmp_path / 'large.csv'
   large.write_text('Index,Name\n12,Thirteen\n')
-  _refused('has indices from 12 to 12, but num_classes is 12', run, out,
-           vocabulary=str(large))
-  _refused('no checkpoint', str(tmp_path / 'nothing'), out,
-           vocabulary=vocabulary)
+  _refused(
+    'has indices from 12 to 12, but num_classes is 12', run, out, vocabulary=str(large)
+  )
+  _refused('no checkpoint', str(tmp_path / 'nothing'), out, vocabulary=vocabulary)
 
 
 def test_occupied_folder_stays_as_it_is(run, tmp_path):
@@ -282,8 +340,14 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_command_line(run, vocabulary, tmp_path):
   done = tiny.python(
-      '-m', 'yt8m_distill.serving.export', run, tmp_path / 'out', '--top_k=2',
-      f'--vocabulary={vocabulary}', '--network=teacher')
+    '-m',
+    'yt8m_distill.serving.export',
+    run,
+    tmp_path / 'out',
+    '--top_k=2',
+    f'--vocabulary={vocabulary}',
+    '--network=teacher',
+  )
   assert f'{tmp_path}/out: ' in done.stdout and 'step 7' in done.stdout
   assert (tmp_path / 'out' / 'saved_model.pb').exists()
   done = tiny.python('-m', 'yt8m_distill.serving.export', run, check=False)

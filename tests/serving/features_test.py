@@ -14,8 +14,8 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
-from yt8m_distill.serving import signatures
 from yt8m_distill.serving import predict
+from yt8m_distill.serving import signatures
 
 _NAMES = {'rgb': 'RGB/feature/floats', 'audio': 'AUDIO/feature/floats'}
 
@@ -35,7 +35,8 @@ def _as_mediapipe(serialized, path):
     for frame in stored.feature_lists.feature_list[name].feature:
       values = np.frombuffer(frame.bytes_list.value[0], np.uint8)
       steps.add().float_list.value.extend(
-          frames_lib.dequantize(tf.constant(values)).numpy())
+        frames_lib.dequantize(tf.constant(values)).numpy()
+      )
   return video.SerializeToString()
 
 
@@ -54,23 +55,25 @@ def _rows(path):
     return list(csv.reader(file))[1:]
 
 
-def test_predictions_of_mediapipe_records_are_those_of_the_releases(
-    run, tmp_path):
+def test_predictions_of_mediapipe_records_are_those_of_the_releases(run, tmp_path):
   features = tiny.experiment().task.model.features
   _, records = served.videos(features)
   _write(tmp_path / 'bytes.tfrecord', records.numpy())
-  _write(tmp_path / 'floats.tfrecord', [
+  _write(
+    tmp_path / 'floats.tfrecord',
+    [
       _as_mediapipe(record, b'/my/%d.mp4' % i)
-      for i, record in enumerate(records.numpy())])
-  for name, how in (('bytes', ()), ('floats', _flags(
-      'quantized_floats', features))):
-    predict.predict([run], str(tmp_path / f'{name}.tfrecord'),
-                    str(tmp_path / name), features=how)
+      for i, record in enumerate(records.numpy())
+    ],
+  )
+  for name, how in (('bytes', ()), ('floats', _flags('quantized_floats', features))):
+    predict.predict(
+      [run], str(tmp_path / f'{name}.tfrecord'), str(tmp_path / name), features=how
+    )
   expected = _rows(tmp_path / 'bytes' / 'predictions.csv')
   got = _rows(tmp_path / 'floats' / 'predictions.csv')
   assert [row[1] for row in got] == [row[1] for row in expected]
-  assert [row[0] for row in got] == [
-      f'/my/{i}.mp4' for i in range(len(records))]
+  assert [row[0] for row in got] == [f'/my/{i}.mp4' for i in range(len(records))]
 
 
 def test_features_kept_as_floats_are_exported_so(run, tmp_path):
@@ -80,34 +83,39 @@ def test_features_kept_as_floats_are_exported_so(run, tmp_path):
   export.export(run, str(tmp_path / 'out'), features=how)
   loaded = tf.saved_model.load(str(tmp_path / 'out'))
   assert sorted(loaded.signatures) == ['features', 'serving_default']
-  outputs = loaded.signatures['serving_default'](examples=tf.constant(
-      [_as_mediapipe(record, b'x') for record in records.numpy()]))
+  outputs = loaded.signatures['serving_default'](
+    examples=tf.constant([_as_mediapipe(record, b'x') for record in records.numpy()])
+  )
   network = trained_network.Network(run)
   expected = signatures.ServingModule(network.network, model).frames(**videos)
-  np.testing.assert_allclose(
-      outputs['predictions'], expected['predictions'], atol=1e-5)
+  np.testing.assert_allclose(outputs['predictions'], expected['predictions'], atol=1e-5)
   card = (tmp_path / 'out' / 'model_card.md').read_text()
   assert 'a float list of `RGB/feature/floats`' in card
   assert '`frames` uint8' not in card
   with pytest.raises(ValueError, match='is an export.*export it again'):
-    ensemble.Ensemble([str(tmp_path / 'out')], 'student', 5,
-                      model.features)
+    ensemble.Ensemble([str(tmp_path / 'out')], 'student', 5, model.features)
 
 
-@pytest.mark.parametrize('trained,stored', [
-    ('bytes', 'video'), ('video', 'floats')])
+@pytest.mark.parametrize('trained,stored', [('bytes', 'video'), ('video', 'floats')])
 def test_frames_and_whole_videos_are_not_exchanged(trained, stored):
   features = lambda form: [
-      data.Feature(name=name, size=size, format=form)
-      for name, size in (('rgb', 8), ('audio', 4))]
+    data.Feature(name=name, size=size, format=form)
+    for name, size in (('rgb', 8), ('audio', 4))
+  ]
   model = model_config.ClassifierModel(features=features(trained))
-  with pytest.raises(ValueError, match=f"'{stored}'.* but the network was "
-                     rf"trained on .*'{trained}'\] \(rgb, audio\)"):
+  with pytest.raises(
+    ValueError,
+    match=f"'{stored}'.* but the network was "
+    rf"trained on .*'{trained}'\] \(rgb, audio\)",
+  ):
     signatures.stored_as(model, features(stored))
 
 
 def test_features_of_other_sizes_are_refused(run, tmp_path):
-  with pytest.raises(ValueError, match=r'--features have the sizes \[7\], but '
-                     r'the network was trained on \[8, 4\] \(rgb, audio\)'):
+  with pytest.raises(
+    ValueError,
+    match=r'--features have the sizes \[7\], but '
+    r'the network was trained on \[8, 4\] \(rgb, audio\)',
+  ):
     export.export(run, str(tmp_path / 'out'), features=['rgb:7'])
   assert not (tmp_path / 'out').exists()

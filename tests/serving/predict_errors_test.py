@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 
-import predict_jobs
 import pandas as pd
+import predict_jobs
 import pytest
 import served
 import tensorflow as tf
@@ -16,13 +16,16 @@ from yt8m_distill.utils import cli
 def test_shards_that_would_share_a_file_are_refused(runs, data, tmp_path):
   other = tmp_path / 'other'
   shutil.copytree(data, other)
-  with pytest.raises(ValueError, match='test0.tfrecord and .*test0.tfrecord '
-                     'would both be test0.csv'):
-    predict_jobs.predict(runs, data, tmp_path / 'out',
-                 input_path=f'{data}/test*,{other}/test0*')
+  with pytest.raises(
+    ValueError, match='test0.tfrecord and .*test0.tfrecord would both be test0.csv'
+  ):
+    predict_jobs.predict(
+      runs, data, tmp_path / 'out', input_path=f'{data}/test*,{other}/test0*'
+    )
   (other / 'test0.tfrecord').rename(other / 'predictions.tfrecord')
-  with pytest.raises(ValueError, match='the file of all shards would both be '
-                     'predictions.csv'):
+  with pytest.raises(
+    ValueError, match='the file of all shards would both be predictions.csv'
+  ):
     predict_jobs.predict(runs, other, tmp_path / 'out')
 
 
@@ -34,10 +37,15 @@ def _spoilt(data, tmp_path, change):
 
 
 def test_a_record_without_the_feature_is_named(runs, data, tmp_path):
-  where = _spoilt(data, tmp_path, lambda i, video: i == 3 and
-                  video.feature_lists.feature_list.pop('audio'))
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match=r'x.tfrecord, record 3 \(id 0-3\): rgb, audio have'):
+  where = _spoilt(
+    data,
+    tmp_path,
+    lambda i, video: i == 3 and video.feature_lists.feature_list.pop('audio'),
+  )
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=r'x.tfrecord, record 3 \(id 0-3\): rgb, audio have',
+  ):
     predict_jobs.predict(runs, where, tmp_path / 'out')
   assert os.listdir(tmp_path / 'out') == ['predict.json']
 
@@ -46,11 +54,13 @@ def test_a_record_of_garbage_is_named(runs, data, tmp_path):
   where = tmp_path / 'spoilt'
   where.mkdir()
   with tf.io.TFRecordWriter(str(where / 'x.tfrecord')) as writer:
-    writer.write(next(iter(tf.data.TFRecordDataset(
-        str(data / 'test0.tfrecord')))).numpy())
+    writer.write(
+      next(iter(tf.data.TFRecordDataset(str(data / 'test0.tfrecord')))).numpy()
+    )
     writer.write(b'garbage')
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match='x.tfrecord, record 1 ') as error:
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match='x.tfrecord, record 1 '
+  ) as error:
     predict_jobs.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
   assert '\n' not in message and 'x.tfrecord, record 1 ' in message
@@ -69,18 +79,19 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
 
 @pytest.fixture(scope='module')
 def wider(tmp_path_factory):
-  return served.write_run(tmp_path_factory.mktemp('wider') / 'run',
-                          {'task': {'model': {'num_classes': 20}}})
+  return served.write_run(
+    tmp_path_factory.mktemp('wider') / 'run', {'task': {'model': {'num_classes': 20}}}
+  )
 
 
-def test_networks_of_different_classes_are_not_averaged(
-    runs, wider, data, tmp_path):
-  with pytest.raises(ValueError, match=f'{runs[0]} predicts 12 classes and '
-                     f'{wider} 20'):
+def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_path):
+  with pytest.raises(ValueError, match=f'{runs[0]} predicts 12 classes and {wider} 20'):
     predict_jobs.predict(runs, data, tmp_path / 'out', model=[runs[0], wider])
 
 
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     ({'input_path': '{tmp}/none*'}, 'none.*no file matches'),
     ({'model': ['{tmp}/none']}, 'none is no export.*no checkpoint'),
     ({'model': ['{data}']}, '{data} is no export.*without a checkpoint'),
@@ -90,16 +101,21 @@ def test_networks_of_different_classes_are_not_averaged(
     ({'workers': 0}, 'workers is 0'),
     ({'vocabulary': '{tmp}/other.csv'}, 'other.csv has indices from 40 to 40'),
     ({'model': []}, 'model is empty'),
-    ({'output_dir': '{tmp}/other.csv/out'}, 'other.csv/out, which cannot be '
-     'written.*Name a folder'),
-])
+    (
+      {'output_dir': '{tmp}/other.csv/out'},
+      'other.csv/out, which cannot be written.*Name a folder',
+    ),
+  ],
+)
 def test_errors_name_what_to_correct(runs, data, tmp_path, arguments, message):
   if arguments.get('model') == ['{tmp}/foreign']:
     tf.saved_model.save(tf.Module(), str(tmp_path / 'foreign'))
   pd.DataFrame({'Index': [40], 'Name': ['x']}).to_csv(
-      tmp_path / 'other.csv', index=False)
-  filled = json.loads(json.dumps(arguments).replace(
-      '{tmp}', str(tmp_path)).replace('{data}', str(data)))
+    tmp_path / 'other.csv', index=False
+  )
+  filled = json.loads(
+    json.dumps(arguments).replace('{tmp}', str(tmp_path)).replace('{data}', str(data))
+  )
   with pytest.raises(ValueError, match=message.replace('{data}', str(data))):
     predict_jobs.predict(runs, data, tmp_path / 'out', **filled)
   assert not (tmp_path / 'out').exists()

@@ -19,13 +19,16 @@ def _times(out):
 
 
 def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
-    runs, data, tmp_path):
+  runs, data, tmp_path
+):
   mended, out = tmp_path / 'mended', tmp_path / 'out'
   shutil.copytree(data, mended)
   last = mended / f'test{len(predict_jobs.COUNTS) - 1}.tfrecord'
   last.write_bytes(last.read_bytes()[:-1])
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match=rf'{last.name}: unreadable from byte \d+ of \d+'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match=rf'{last.name}: unreadable from byte \d+ of \d+',
+  ):
     predict_jobs.predict(runs, mended, out, workers=1)
   finished = _times(out)
   assert set(finished) == {'test0.csv', 'test1.csv'}
@@ -39,7 +42,8 @@ def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
 
 
 def test_an_interrupt_leaves_whole_files_only(
-    runs, data, tmp_path, monkeypatch, request):
+  runs, data, tmp_path, monkeypatch, request
+):
   write, calls = tables.Csv.write, []
 
   def interrupt(self, outputs):
@@ -58,26 +62,37 @@ def test_an_interrupt_leaves_whole_files_only(
     predict_jobs.predict(runs, data, out, workers=1, batch_size=4)
   monkeypatch.undo()
   whole = predict_jobs.contents(
-      predict_jobs.predict(runs, data, tmp_path / 'whole', batch_size=4))
+    predict_jobs.predict(runs, data, tmp_path / 'whole', batch_size=4)
+  )
   left = predict_jobs.contents(out)
   assert left and left.items() < whole.items()
   predict_jobs.predict(runs, data, out, batch_size=4)
   assert predict_jobs.contents(out) == whole
 
 
-@pytest.mark.parametrize('change', [
-    {'top_k': 3}, {'format': 'parquet'}, {'network': 'teacher'},
-    {'input_path': '{data}/test0.tfrecord'}, {'model': '{runs[1]}'}])
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'top_k': 3},
+    {'format': 'parquet'},
+    {'network': 'teacher'},
+    {'input_path': '{data}/test0.tfrecord'},
+    {'model': '{runs[1]}'},
+  ],
+)
 def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
   out = predict_jobs.predict(runs, data, tmp_path / 'out')
   before = predict_jobs.contents(out)
-  change = {key: value.format(data=data, runs=runs)
-            if isinstance(value, str) else value
-            for key, value in change.items()}
+  change = {
+    key: value.format(data=data, runs=runs) if isinstance(value, str) else value
+    for key, value in change.items()
+  }
   if 'model' in change:
     change['model'] = [change['model']]
-  with pytest.raises(ValueError, match='is of another job: .*'
-                     f'{next(iter(change))} is .*, and was .*output_dir'):
+  with pytest.raises(
+    ValueError,
+    match=f'is of another job: .*{next(iter(change))} is .*, and was .*output_dir',
+  ):
     predict_jobs.predict(runs, data, out, **change)
   assert predict_jobs.contents(out) == before
 
@@ -91,8 +106,13 @@ def test_files_that_no_job_made_stay_as_they_are(runs, data, tmp_path, name):
 
 
 def _flags(run, data, out):
-  return [f'--model={run}', f'--input_path={data}/*.tfrecord',
-          f'--output_dir={out}', f'--top_k={predict_jobs.TOP_K}', '--workers=1']
+  return [
+    f'--model={run}',
+    f'--input_path={data}/*.tfrecord',
+    f'--output_dir={out}',
+    f'--top_k={predict_jobs.TOP_K}',
+    '--workers=1',
+  ]
 
 
 # Ends itself, as hard as can be, with the third shard's file open.
@@ -118,15 +138,13 @@ runpy.run_module('yt8m_distill.serving.predict', run_name='__main__')
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
-    runs, data, tmp_path):
+def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(runs, data, tmp_path):
   out = tmp_path / 'out'
   killed = tiny.python('-c', _KILLED, *_flags(runs[0], data, out), check=False)
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
   finished = _times(out)
   assert set(finished) == {'test0.csv', 'test1.csv'}
-  assert set(os.listdir(out)) == {
-      *finished, 'test2.csv.partial', 'predict.json'}
+  assert set(os.listdir(out)) == {*finished, 'test2.csv.partial', 'predict.json'}
   predict_jobs.predict(runs, data, out)
   assert finished.items() <= _times(out).items()
   whole = predict_jobs.predict(runs, data, tmp_path / 'whole')
@@ -139,9 +157,15 @@ def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
   shutil.copytree(data, cut)
   path = cut / 'test2.tfrecord'
   path.write_bytes(path.read_bytes()[:-1])
-  done = tiny.python('-m', 'yt8m_distill.serving.predict',
-                     *_flags(runs[0], cut, tmp_path / 'out'), check=False)
+  done = tiny.python(
+    '-m',
+    'yt8m_distill.serving.predict',
+    *_flags(runs[0], cut, tmp_path / 'out'),
+    check=False,
+  )
   assert done.returncode == 1
   assert 'Traceback' not in done.stderr
-  assert re.match(rf'Error: {path}: unreadable from byte \d+ of \d+ on: .*',
-                  done.stderr.splitlines()[-1])
+  assert re.match(
+    rf'Error: {path}: unreadable from byte \d+ of \d+ on: .*',
+    done.stderr.splitlines()[-1],
+  )

@@ -2,9 +2,9 @@
 
 import shutil
 
-import predict_jobs
 import numpy as np
 import pandas as pd
+import predict_jobs
 import pyarrow as pa
 from pyarrow import parquet
 import pytest
@@ -21,72 +21,98 @@ def _expected(run, data, network='student'):
   """Ids, predictions and representations, by way of evaluation's input."""
   trained = trained_network.Network(run, network)
   params = trained.params.task.validation_data
-  params = params.replace(input_path=f'{data}/*.tfrecord', global_batch_size=3,
-                          drop_remainder=False, is_training=False)
+  params = params.replace(
+    input_path=f'{data}/*.tfrecord',
+    global_batch_size=3,
+    drop_remainder=False,
+    is_training=False,
+  )
   model = trained.model
-  dataset = pipeline.build(params, reader.FrameReader(
-      model.features, model.max_frames, model.num_classes,
-      model.network.frames, with_ids=True))
-  results = [(inputs['id'], *(trained.network(inputs)[key] for key in (
-      'predictions', 'representation'))) for inputs, _ in dataset]
+  dataset = pipeline.build(
+    params,
+    reader.FrameReader(
+      model.features,
+      model.max_frames,
+      model.num_classes,
+      model.network.frames,
+      with_ids=True,
+    ),
+  )
+  results = [
+    (
+      inputs['id'],
+      *(trained.network(inputs)[key] for key in ('predictions', 'representation')),
+    )
+    for inputs, _ in dataset
+  ]
   return [np.concatenate(values) for values in zip(*results)]
 
 
 @pytest.fixture(scope='module')
 def vocabulary(tmp_path_factory):
   path = tmp_path_factory.mktemp('vocabulary') / 'vocabulary.csv'
-  pd.DataFrame({'Index': range(tiny.CLASSES), 'Name': [
-      f'name {i}' for i in range(tiny.CLASSES)]}).to_csv(path, index=False)
+  pd.DataFrame(
+    {'Index': range(tiny.CLASSES), 'Name': [f'name {i}' for i in range(tiny.CLASSES)]}
+  ).to_csv(path, index=False)
   return str(path)
 
 
 @pytest.mark.parametrize('batch_size', [1, 64])
 def test_csv_holds_the_best_classes_of_every_video_in_order(
-    runs, data, tmp_path, batch_size):
+  runs, data, tmp_path, batch_size
+):
   out = predict_jobs.predict(runs, data, tmp_path / 'out', batch_size=batch_size)
   ids, predictions, _ = _expected(runs[0], data)
   rows = predict_jobs.rows(out / 'predictions.csv')
   assert [row[0] for row in rows] == [name.decode() for name in ids]
-  best = np.argsort(-predictions, 1)[:, :predict_jobs.TOP_K]
+  best = np.argsort(-predictions, 1)[:, : predict_jobs.TOP_K]
   np.testing.assert_array_equal([row[1] for row in rows], best)
   np.testing.assert_allclose(
-      [row[2] for row in rows], np.take_along_axis(predictions, best, 1),
-      atol=1e-6)
-  parts = [predict_jobs.rows(out / f'test{i}.csv') for i in range(len(predict_jobs.COUNTS))]
+    [row[2] for row in rows], np.take_along_axis(predictions, best, 1), atol=1e-6
+  )
+  parts = [
+    predict_jobs.rows(out / f'test{i}.csv') for i in range(len(predict_jobs.COUNTS))
+  ]
   assert [len(part) for part in parts] == list(predict_jobs.COUNTS)
   assert sum(parts, []) == rows
 
 
-def test_parquet_holds_names_and_the_representation(
-    runs, data, vocabulary, tmp_path):
-  out = predict_jobs.predict(runs, data, tmp_path / 'out', format='parquet',
-                     vocabulary=vocabulary)
+def test_parquet_holds_names_and_the_representation(runs, data, vocabulary, tmp_path):
+  out = predict_jobs.predict(
+    runs, data, tmp_path / 'out', format='parquet', vocabulary=vocabulary
+  )
   assert sorted(predict_jobs.contents(out)) == [
-      f'test{i}.parquet' for i in range(len(predict_jobs.COUNTS))]
+    f'test{i}.parquet' for i in range(len(predict_jobs.COUNTS))
+  ]
   table = pa.concat_tables(
-      [parquet.read_table(out / name) for name in sorted(predict_jobs.contents(out))])
-  assert table.schema.equals(pa.schema({
-      'id': pa.string(), 'class_indices': pa.list_(pa.int32()),
-      'probabilities': pa.list_(pa.float32()),
-      'class_names': pa.list_(pa.string()),
-      'embedding': pa.list_(pa.float32())}))
+    [parquet.read_table(out / name) for name in sorted(predict_jobs.contents(out))]
+  )
+  assert table.schema.equals(
+    pa.schema(
+      {
+        'id': pa.string(),
+        'class_indices': pa.list_(pa.int32()),
+        'probabilities': pa.list_(pa.float32()),
+        'class_names': pa.list_(pa.string()),
+        'embedding': pa.list_(pa.float32()),
+      }
+    )
+  )
   ids, predictions, representation = _expected(runs[0], data)
   columns = table.to_pydict()
   assert columns['id'] == [name.decode() for name in ids]
-  best = np.argsort(-predictions, 1)[:, :predict_jobs.TOP_K]
+  best = np.argsort(-predictions, 1)[:, : predict_jobs.TOP_K]
   np.testing.assert_array_equal(columns['class_indices'], best)
-  np.testing.assert_allclose(columns['probabilities'], np.take_along_axis(
-      predictions, best, 1), rtol=1e-5)
-  assert columns['class_names'] == [
-      [f'name {i}' for i in row] for row in best.tolist()]
-  np.testing.assert_allclose(columns['embedding'], representation, rtol=1e-4,
-                             atol=1e-6)
+  np.testing.assert_allclose(
+    columns['probabilities'], np.take_along_axis(predictions, best, 1), rtol=1e-5
+  )
+  assert columns['class_names'] == [[f'name {i}' for i in row] for row in best.tolist()]
+  np.testing.assert_allclose(columns['embedding'], representation, rtol=1e-4, atol=1e-6)
 
 
 def test_parquet_without_a_vocabulary_has_no_names(runs, data, tmp_path):
   out = predict_jobs.predict(runs, data, tmp_path / 'out', format='parquet')
-  assert 'class_names' not in parquet.read_schema(
-      out / 'test0.parquet').names
+  assert 'class_names' not in parquet.read_schema(out / 'test0.parquet').names
 
 
 def test_parquet_keeps_rows_beyond_one_group(tmp_path, monkeypatch):
@@ -96,9 +122,13 @@ def test_parquet_keeps_rows_beyond_one_group(tmp_path, monkeypatch):
     table = tables.Parquet(file, (), embedding=False)
     for start in range(0, 9, 3):
       rows = np.arange(start, start + 3)
-      table.write({'id': [b'%d' % row for row in rows],
-                   'class_indices': rows[:, None],
-                   'probabilities': rows[:, None] / 10})
+      table.write(
+        {
+          'id': [b'%d' % row for row in rows],
+          'class_indices': rows[:, None],
+          'probabilities': rows[:, None] / 10,
+        }
+      )
     table.close()
   assert parquet.ParquetFile(path).num_row_groups == 2
   assert parquet.read_table(path)['id'].to_pylist() == [*'012345678']
@@ -108,41 +138,52 @@ def test_records_without_labels_are_predicted_alike(runs, data, tmp_path):
   bare = tmp_path / 'bare'
   bare.mkdir()
   for path in data.iterdir():
-    predict_jobs.edit(path, bare / path.name,
-              lambda _, video: video.context.feature.pop('labels'))
+    predict_jobs.edit(
+      path, bare / path.name, lambda _, video: video.context.feature.pop('labels')
+    )
   out = predict_jobs.predict(runs, bare, tmp_path / 'out')
   labelled = predict_jobs.predict(runs, data, tmp_path / 'labelled')
   assert predict_jobs.contents(out) == predict_jobs.contents(labelled)
 
 
-def test_records_without_id_are_named_by_shard_and_position(
-    runs, data, tmp_path):
+def test_records_without_id_are_named_by_shard_and_position(runs, data, tmp_path):
   bare = tmp_path / 'bare'
   bare.mkdir()
-  predict_jobs.edit(data / 'test0.tfrecord', bare / 'x.tfrecord',
-            lambda _, video: video.context.feature.pop('id'))
+  predict_jobs.edit(
+    data / 'test0.tfrecord',
+    bare / 'x.tfrecord',
+    lambda _, video: video.context.feature.pop('id'),
+  )
   rows = predict_jobs.rows(predict_jobs.predict(runs, bare, tmp_path / 'out') / 'x.csv')
   assert [row[0] for row in rows] == [f'x.tfrecord:{i}' for i in range(5)]
 
 
 def test_an_id_that_is_no_utf8_or_holds_a_comma_stays_in_its_column(
-    runs, data, tmp_path):
+  runs, data, tmp_path
+):
   odd = tmp_path / 'odd'
   odd.mkdir()
-  predict_jobs.edit(data / 'test1.tfrecord', odd / 'x.tfrecord', lambda _, video: video
-        .context.feature['id'].bytes_list.value.__setitem__(0, b'a,\xff'))
+  predict_jobs.edit(
+    data / 'test1.tfrecord',
+    odd / 'x.tfrecord',
+    lambda _, video: video.context.feature['id'].bytes_list.value.__setitem__(
+      0, b'a,\xff'
+    ),
+  )
   table = pd.read_csv(predict_jobs.predict(runs, odd, tmp_path / 'out') / 'x.csv')
   assert table['VideoId'].tolist() == ['a,\\xff']
 
 
 def test_several_networks_are_averaged(runs, data, tmp_path):
-  out = predict_jobs.predict(runs, data, tmp_path / 'out', model=runs, format='parquet',
-                     top_k=tiny.CLASSES)
+  out = predict_jobs.predict(
+    runs, data, tmp_path / 'out', model=runs, format='parquet', top_k=tiny.CLASSES
+  )
   assert 'embedding' not in parquet.read_schema(out / 'test0.parquet').names
   mean = np.mean([_expected(run, data)[1] for run in runs], 0)
   table = parquet.read_table(out / 'test0.parquet').to_pydict()
   for row, classes, probabilities in zip(
-      mean, table['class_indices'], table['probabilities']):
+    mean, table['class_indices'], table['probabilities']
+  ):
     np.testing.assert_allclose(row[classes], probabilities, rtol=1e-5)
     assert sorted(probabilities, reverse=True) == probabilities
     assert sorted(classes) == list(range(tiny.CLASSES))
@@ -152,8 +193,7 @@ def test_the_teacher_is_predicted_with_where_asked_for(runs, data, tmp_path):
   out = predict_jobs.predict(runs, data, tmp_path / 'out', network='teacher')
   _, predictions, _ = _expected(runs[0], data, 'teacher')
   rows = predict_jobs.rows(out / 'predictions.csv')
-  np.testing.assert_allclose([row[2][0] for row in rows], predictions.max(1),
-                             atol=1e-6)
+  np.testing.assert_allclose([row[2][0] for row in rows], predictions.max(1), atol=1e-6)
 
 
 @pytest.fixture(scope='module')
@@ -170,10 +210,12 @@ def test_an_export_and_its_run_give_equal_files(runs, data, export, tmp_path):
 
 
 def test_an_export_knows_its_names_and_can_be_averaged_with_a_run(
-    runs, data, export, tmp_path):
+  runs, data, export, tmp_path
+):
   def best(name, models):
-    out = predict_jobs.predict(runs, data, tmp_path / name, model=models,
-                       format='parquet', top_k=tiny.CLASSES)
+    out = predict_jobs.predict(
+      runs, data, tmp_path / name, model=models, format='parquet', top_k=tiny.CLASSES
+    )
     return parquet.read_table(out / 'test0.parquet').to_pydict()
 
   mixed = best('mixed', [export, runs[1]])
@@ -195,4 +237,5 @@ def test_corrupt_records_are_left_out_where_asked_for(runs, data, tmp_path):
   out = predict_jobs.predict(runs, cut, tmp_path / 'out', skip_corrupt_records=True)
   ids = [name.decode() for name in _expected(runs[0], data)[0]]
   assert [row[0] for row in predict_jobs.rows(out / 'predictions.csv')] == (
-      ids[:4] + ids[5:])
+    ids[:4] + ids[5:]
+  )

@@ -20,15 +20,14 @@ from yt8m_distill.tasks import classification
 _K = 4
 # What the card says that the model reads.
 _READS = {
-    'all': 'all of the first 20.',
-    'uniform': '4 at equal intervals of the first 20.',
-    'random': '4 at random (drawn by the id of a record; without ids, the same '
-              'for all videos of a length) of the first 20.',
-    'first': 'the first 4 of the first 20.',
-    'middle': 'the middle 4 of the first 20.',
-    'last': 'the last 4 of the first 20.',
-    'first_middle_last': '4 from start, middle and end, a third each, of the '
-                         'first 20.',
+  'all': 'all of the first 20.',
+  'uniform': '4 at equal intervals of the first 20.',
+  'random': '4 at random (drawn by the id of a record; without ids, the same '
+  'for all videos of a length) of the first 20.',
+  'first': 'the first 4 of the first 20.',
+  'middle': 'the middle 4 of the first 20.',
+  'last': 'the last 4 of the first 20.',
+  'first_middle_last': '4 from start, middle and end, a third each, of the first 20.',
 }
 
 
@@ -40,9 +39,11 @@ def _task(request):
   if kind == 'uniform':
     params['every_n'] = 0
   frames = {'frames': {'type': kind, kind: params}}
-  task = classification.ClassificationTask(tiny.experiment(
-      {'task': {'model': {'network': frames}}},
-      experiment='yt8m_distill_single').task)
+  task = classification.ClassificationTask(
+    tiny.experiment(
+      {'task': {'model': {'network': frames}}}, experiment='yt8m_distill_single'
+    ).task
+  )
   network = task.build_model()
   tiny.scatter_weights(network)
   return task, network
@@ -63,8 +64,11 @@ def _chosen(task, frames, num_frames, seeds):
   """The frames that the network sees, cut out one video at a time."""
   model = task.task_config.model
   indices, counts = frame_selection.frame_indices(
-      tf.minimum(num_frames, model.max_frames), model.network.frames,
-      model.max_frames, seeds)
+    tf.minimum(num_frames, model.max_frames),
+    model.network.frames,
+    model.max_frames,
+    seeds,
+  )
   frames, indices = np.asarray(frames), np.asarray(indices)
   chosen = np.zeros([*indices.shape, frames.shape[-1]], np.uint8)
   for row, (places, count) in enumerate(zip(indices, counts.numpy())):
@@ -77,7 +81,8 @@ def test_records_are_predicted_as_in_evaluation(task, module, videos):
   arrays, records = videos
   paths = tf.fill([len(records)], 'request')
   inputs, _ = task.build_reader()(
-      paths, tf.range(len(records), dtype=tf.int64), records)
+    paths, tf.range(len(records), dtype=tf.int64), records
+  )
   evaluated = task.inference_step(inputs, network)['predictions']
   with tiny.eagerly():
     served_all = module.sequence_examples(records)['predictions']
@@ -92,9 +97,12 @@ def test_arrays_are_predicted_without_ids(task, module, videos):
   arrays, records = videos
   with tiny.eagerly():
     results = module.frames(**arrays)['predictions']
-    alone = [module.frames(arrays['frames'][i:i + 1],
-                           arrays['num_frames'][i:i + 1])['predictions'][0]
-             for i in (1, 3)]
+    alone = [
+      module.frames(arrays['frames'][i : i + 1], arrays['num_frames'][i : i + 1])[
+        'predictions'
+      ][0]
+      for i in (1, 3)
+    ]
     by_id = module.sequence_examples(records)['predictions']
   expected = network(_chosen(task, **arrays, seeds=(0,)))
   np.testing.assert_allclose(results, expected['predictions'], atol=1e-6)
@@ -111,13 +119,23 @@ def test_says_which_frames_it_reads(task, module):
   kind = model.network.frames.type
   with mock.patch.object(module, 'get_inference_signatures', lambda: {}):
     spec = model_card.input_spec(module)
-    text = model_card.model_card(types.SimpleNamespace(
-        model=model, network=network, params=types.SimpleNamespace(
-            task=task.task_config), step=1, checkpoint='a', evaluation=None),
-                           module)
+    text = model_card.model_card(
+      types.SimpleNamespace(
+        model=model,
+        network=network,
+        params=types.SimpleNamespace(task=task.task_config),
+        step=1,
+        checkpoint='a',
+        evaluation=None,
+      ),
+      module,
+    )
   details = {} if kind == 'all' else {'k': _K}
   if kind == 'uniform':
     details.update(every_n=0, length='ceil')
   assert spec['frames_read'] == {
-      'type': kind, 'at_most': 20 if kind == 'all' else _K, **details}
+    'type': kind,
+    'at_most': 20 if kind == 'all' else _K,
+    **details,
+  }
   assert f'the model reads {_READS[kind]}' in text.replace('\n', ' ')

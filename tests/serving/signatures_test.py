@@ -37,10 +37,16 @@ def _dequantized(videos):
 
 def test_all_signatures_say_the_same(module, videos):
   arrays, records = videos
-  results = [module.frames(**arrays), module.sequence_examples(records),
-             module.features(**_dequantized(arrays)),
-             module.records(tf.fill([len(records)], 'a.tfrecord'),
-                            tf.range(len(records), dtype=tf.int64), records)]
+  results = [
+    module.frames(**arrays),
+    module.sequence_examples(records),
+    module.features(**_dequantized(arrays)),
+    module.records(
+      tf.fill([len(records)], 'a.tfrecord'),
+      tf.range(len(records), dtype=tf.int64),
+      records,
+    ),
+  ]
   assert results[1].pop('id').numpy()[0] == b'request:0'
   assert results[3].pop('id').numpy()[1] == b'a.tfrecord:1'
   for other in results[1:]:
@@ -57,30 +63,33 @@ def test_best_classes_are_sorted_and_named(module, videos):
   expected = np.argsort(-results['predictions'], axis=1)[:, :_TOP_K]
   np.testing.assert_array_equal(results['class_indices'], expected)
   np.testing.assert_array_equal(
-      results['probabilities'],
-      np.take_along_axis(results['predictions'], expected, axis=1))
-  assert results['class_names'][0].tolist() == [
-      _NAMES[i].encode() for i in expected[0]]
+    results['probabilities'],
+    np.take_along_axis(results['predictions'], expected, axis=1),
+  )
+  assert results['class_names'][0].tolist() == [_NAMES[i].encode() for i in expected[0]]
 
 
 def test_results_depend_on_neither_neighbours_nor_padding(module, videos):
   arrays, records = videos
   together = module.frames(**arrays)
   for row, length in enumerate(served.LENGTHS):
-    alone = module.frames(arrays['frames'][row:row + 1, :length],
-                          arrays['num_frames'][row:row + 1])
-    record = module.sequence_examples(records[row:row + 1])
+    alone = module.frames(
+      arrays['frames'][row : row + 1, :length], arrays['num_frames'][row : row + 1]
+    )
+    record = module.sequence_examples(records[row : row + 1])
     for results in (alone, record):
-      np.testing.assert_allclose(results['predictions'][0],
-                                 together['predictions'][row], atol=1e-6)
+      np.testing.assert_allclose(
+        results['predictions'][0], together['predictions'][row], atol=1e-6
+      )
 
 
 def test_padding_may_hold_anything(module, videos):
   clean = _dequantized(videos[0])
   padding = ~tf.sequence_mask(clean['num_frames'])[..., None]
   dirty = {**clean, 'frames': tf.where(padding, np.nan, clean['frames'])}
-  np.testing.assert_array_equal(module.features(**dirty)['predictions'],
-                                module.features(**clean)['predictions'])
+  np.testing.assert_array_equal(
+    module.features(**dirty)['predictions'], module.features(**clean)['predictions']
+  )
 
 
 def test_without_names():
@@ -92,10 +101,13 @@ def test_without_names():
   assert outputs['class_indices'].shape.as_list() == [None, 1]
 
 
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     ({'top_k': 0}, 'top_k is 0: it must be 1 or more'),
     ({'top_k': 1, 'names': ['one']}, '1 class names for 12 classes'),
-])
+  ],
+)
 def test_arguments_that_do_not_fit(module, arguments, message):
   with pytest.raises(ValueError, match=message):
     signatures.ServingModule(module.model, module.params, **arguments)
@@ -105,7 +117,9 @@ def _bytes(*shape):
   return tf.zeros(shape, tf.uint8)
 
 
-@pytest.mark.parametrize('frames, num_frames, message', [
+@pytest.mark.parametrize(
+  'frames, num_frames, message',
+  [
     (_bytes(0, 3, 12), [], 'holds no videos'),
     (_bytes(2, 3, 4), [1, 1], '8 of rgb and then 4 of audio'),
     (_bytes(2, 3, 12), [1], 'num_frames has.*give one each'),
@@ -114,7 +128,8 @@ def _bytes(*shape):
     (_bytes(1, 0, 12), [1], r'padded to\] \[0\]'),
     (tf.fill([1, 3, 12], np.nan), [3], 'NaN or infinity'),
     (tf.fill([1, 3, 12], np.inf), [3], 'NaN or infinity'),
-])
+  ],
+)
 def test_bad_frames(module, frames, num_frames, message):
   run = module.frames if frames.dtype == tf.uint8 else module.features
   with pytest.raises(tf.errors.InvalidArgumentError, match=message):
@@ -123,16 +138,18 @@ def test_bad_frames(module, frames, num_frames, message):
 
 def _floats():
   video = tf.train.SequenceExample()
-  video.feature_lists.feature_list['rgb'].feature.add(
-      ).float_list.value.append(1.0)
+  video.feature_lists.feature_list['rgb'].feature.add().float_list.value.append(1.0)
   return video.SerializeToString()
 
 
-@pytest.mark.parametrize('bad, message', [
+@pytest.mark.parametrize(
+  'bad, message',
+  [
     (b'garbage', 'request, record 1 '),
     (b'', 'request, record 1 .*have 0, 0 frames'),
     (_floats(), 'record 1 .*one byte string, or a float list'),
-])
+  ],
+)
 def test_bad_records(module, videos, bad, message):
   with pytest.raises(tf.errors.InvalidArgumentError, match=message):
     module.sequence_examples(tf.stack([videos[1][0], bad]))

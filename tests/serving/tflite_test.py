@@ -14,9 +14,9 @@ import served
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.serving import export
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
@@ -25,12 +25,18 @@ interpreter = pytest.importorskip('ai_edge_litert.interpreter')
 
 # Chunks of 6 frames, whose clip TensorFlow Lite would take for a Relu6, and
 # weights that outweigh the graph.
-_SIZES = {'task': {'model': {
-    'max_frames': 24,
-    'teacher': {'backbone': {'hierarchical_lstm': {'chunks': 4}}},
-    'student': {
+_SIZES = {
+  'task': {
+    'model': {
+      'max_frames': 24,
+      'teacher': {'backbone': {'hierarchical_lstm': {'chunks': 4}}},
+      'student': {
         'frames': {'uniform': {'every_n': 2}},
-        'backbone': {'hierarchical_lstm': {'chunks': 2, 'num_cells': 64}}}}}}
+        'backbone': {'hierarchical_lstm': {'chunks': 2, 'num_cells': 64}},
+      },
+    }
+  }
+}
 _TOLERANCES = {'float32': 1e-5, 'dynamic': 1e-2, 'float16': 5e-4}
 
 
@@ -49,26 +55,28 @@ def test_agrees_with_the_saved_model(exported, kind):
   run, out, _ = exported
   serve = tf.saved_model.load(str(out)).signatures['frames']
   lite = interpreter.Interpreter(
-      model_path=str(out / 'tflite' / f'{kind}.tflite')).get_signature_runner()
+    model_path=str(out / 'tflite' / f'{kind}.tflite')
+  ).get_signature_runner()
   features = trained_network.Network(run).model.features
   for length in (1, 2, 13, 24):
     videos, _ = served.videos(features, [length], seed=length)
     padded = tf.pad(videos['frames'], [[0, 0], [0, 24 - length], [0, 0]])
-    results = lite(frames=padded.numpy(),
-                   num_frames=np.array([length], np.int32))
+    results = lite(frames=padded.numpy(), num_frames=np.array([length], np.int32))
     expected = serve(**videos)
     assert results.keys() == expected.keys()
-    np.testing.assert_allclose(results['predictions'], expected['predictions'],
-                               atol=_TOLERANCES[kind])
+    np.testing.assert_allclose(
+      results['predictions'], expected['predictions'], atol=_TOLERANCES[kind]
+    )
     np.testing.assert_array_equal(
-        results['probabilities'],
-        -np.sort(-results['predictions'])[:, :3])
+      results['probabilities'], -np.sort(-results['predictions'])[:, :3]
+    )
 
 
 def test_sizes_and_differences_are_said(exported):
   _, out, printed = exported
-  sizes = {kind: (out / 'tflite' / f'{kind}.tflite').stat().st_size
-           for kind in tflite.KINDS}
+  sizes = {
+    kind: (out / 'tflite' / f'{kind}.tflite').stat().st_size for kind in tflite.KINDS
+  }
   assert sizes['dynamic'] < sizes['float16'] < sizes['float32']
   for kind, line in zip(tflite.KINDS, printed):
     assert line.startswith(f'{kind}.tflite: {sizes[kind] / 1e6:.2f} MB')
@@ -80,10 +88,11 @@ def test_sizes_and_differences_are_said(exported):
 def test_every_selection_converts():
   """All in one graph, of videos of each length up to 24."""
   selections = {
-      f'every 5th, {length}': model_config.FrameSelection(
-          type='uniform',
-          uniform=model_config.UniformFrames(every_n=5, length=length))
-      for length in frame_selection.UNIFORM_LENGTHS}
+    f'every 5th, {length}': model_config.FrameSelection(
+      type='uniform', uniform=model_config.UniformFrames(every_n=5, length=length)
+    )
+    for length in frame_selection.UNIFORM_LENGTHS
+  }
   for kind in model_config.SELECTIONS:
     selections[kind] = frames = model_config.FrameSelection(type=kind)
     if kind == 'uniform':
@@ -96,15 +105,18 @@ def test_every_selection_converts():
     results = {}
     for name, frames in selections.items():
       results[f'{name} indices'], results[f'{name} count'] = (
-          frame_selection.frame_indices(num_frames, frames, 24, (0,)))
+        frame_selection.frame_indices(num_frames, frames, 24, (0,))
+      )
     return results
 
   module = tf.Module()
   module.choose = choose
   converter = tf.lite.TFLiteConverter.from_concrete_functions(
-      [choose.get_concrete_function()], module)
+    [choose.get_concrete_function()], module
+  )
   lite = interpreter.Interpreter(
-      model_content=converter.convert()).get_signature_runner()
+    model_content=converter.convert()
+  ).get_signature_runner()
   for length in range(1, 25):
     num_frames = np.array([length], np.int32)
     actual, expected = lite(num_frames=num_frames), choose(num_frames)
@@ -114,8 +126,12 @@ def test_every_selection_converts():
 
 def test_random_frames(tmp_path):
   frames = {'type': 'random', 'random': {'k': 12}}
-  run = served.write_run(tmp_path / 'run', _SIZES, {'task': {'model': {
-      'student': {'frames': frames}}}}, scale=0.25)
+  run = served.write_run(
+    tmp_path / 'run',
+    _SIZES,
+    {'task': {'model': {'student': {'frames': frames}}}},
+    scale=0.25,
+  )
   network = trained_network.Network(run)
   [(_, content)] = tflite.convert(network, 3, ['float32'])
   module = signatures.ServingModule(network.network, network.model, 3)
@@ -134,8 +150,11 @@ def test_network_that_does_not_convert(exported, monkeypatch):
     raise RuntimeError('no such operation\nand more')
 
   converter = type('Converter', (), {'convert': fail})
-  monkeypatch.setattr(tf.lite.TFLiteConverter, 'from_saved_model',
-                      lambda *_, **__: converter())
-  with pytest.raises(ValueError, match='ckpt-7 does not convert.*float32.*'
-                     'no such operation Leave --tflite out'):
+  monkeypatch.setattr(
+    tf.lite.TFLiteConverter, 'from_saved_model', lambda *_, **__: converter()
+  )
+  with pytest.raises(
+    ValueError,
+    match='ckpt-7 does not convert.*float32.*no such operation Leave --tflite out',
+  ):
     list(tflite.convert(trained_network.Network(exported[0]), 1, ['float32']))

@@ -5,8 +5,8 @@ import pytest
 import simulated
 import tensorflow as tf
 
-from yt8m_distill.simulation import frames as frames_lib
 from yt8m_distill.simulation import classes
+from yt8m_distill.simulation import frames as frames_lib
 
 _RGB = slice(0, 1024)
 
@@ -37,8 +37,7 @@ def _draw(rng, world, mean=None):
 
 @pytest.fixture(name='world', scope='module')
 def _world():
-  return classes.random_world(
-      np.random.default_rng(1), 100, 1024, 128)
+  return classes.random_world(np.random.default_rng(1), 100, 1024, 128)
 
 
 @pytest.fixture(name='videos', scope='module')
@@ -64,8 +63,7 @@ def test_every_label_has_shots_of_its_own(num_labels):
 
 def test_lengths_are_uniform_and_fit_the_labels():
   rng = np.random.default_rng(0)
-  lengths = [frames_lib.random_length(rng, 2, 120, 300)
-             for _ in range(4000)]
+  lengths = [frames_lib.random_length(rng, 2, 120, 300) for _ in range(4000)]
   assert min(lengths) == 120 and max(lengths) == 300
   assert np.mean(lengths) == pytest.approx(210, abs=4)
   assert frames_lib.random_length(rng, 59, 120, 300) == 300
@@ -85,18 +83,20 @@ def test_a_labels_frames_are_told_from_the_others(world, videos):
 
 
 def test_frames_measure_like_the_real_record(videos):
-  for dims, expected in ((_RGB, (1.0, 0.49, 0.05)),
-                         (slice(1024, None), (0.92, 0.64, 0.07))):
-    measured = np.mean([_statistics(frames[:, dims])
-                        for _, _, frames, _ in videos], axis=0)
+  for dims, expected in (
+    (_RGB, (1.0, 0.49, 0.05)),
+    (slice(1024, None), (0.92, 0.64, 0.07)),
+  ):
+    measured = np.mean(
+      [_statistics(frames[:, dims]) for _, _, frames, _ in videos], axis=0
+    )
     np.testing.assert_allclose(measured, expected, atol=0.03)
 
 
 def test_real_record_measures_like_the_constants():
   path = simulated.real('2/frame/*.tfrecord')
-  (_, _, rgb, audio), = simulated.parse(tf.io.gfile.glob(path)[0])
-  for quantised, spread in ((rgb, classes.RGB_SPREAD),
-                            (audio, classes.AUDIO_SPREAD)):
+  ((_, _, rgb, audio),) = simulated.parse(tf.io.gfile.glob(path)[0])
+  for quantised, spread in ((rgb, classes.RGB_SPREAD), (audio, classes.AUDIO_SPREAD)):
     std, adjacent, distant = _statistics(simulated.floats(quantised))
     assert std == pytest.approx(spread.std, abs=0.01)
     assert adjacent == pytest.approx(spread.adjacent, abs=0.01)
@@ -107,8 +107,7 @@ def test_frames_average_to_the_mean(world, videos):
   for _, mean, frames, _ in videos:
     np.testing.assert_allclose(frames.mean(0), mean, atol=0.01)
   rng = np.random.default_rng(5)
-  wide = rng.uniform(
-      *simulated.floats(np.array([0, 255])), 1152).astype(np.float32)
+  wide = rng.uniform(*simulated.floats(np.array([0, 255])), 1152).astype(np.float32)
   wide[:4] = simulated.floats(np.array([0, 255, 1, 254]))
   for _ in range(5):
     _, _, frames, _ = _draw(rng, world, wide)
@@ -118,8 +117,7 @@ def test_frames_average_to_the_mean(world, videos):
 def test_labels_are_heavy_tailed_as_in_youtube_8m():
   world = classes.random_world(np.random.default_rng(0), 3862, 4, 2)
   rng = np.random.default_rng(1)
-  labels = [classes.random_record(rng, world, 20)[0]
-            for _ in range(2500)]
+  labels = [classes.random_record(rng, world, 20)[0] for _ in range(2500)]
   sizes = np.array([len(label) for label in labels])
   assert sizes.min() == 1 and sizes.max() > 7
   assert sizes.mean() == pytest.approx(3.0, abs=0.15)
@@ -127,7 +125,7 @@ def test_labels_are_heavy_tailed_as_in_youtube_8m():
   share = np.bincount(np.concatenate(labels) + 1, minlength=3863) / len(labels)
   # Shares of the 2018 validation records at these ranks.
   for rank, real in ((1, 0.20), (10, 0.038), (100, 0.0043), (500, 0.0009)):
-    about = share[int(np.ceil(rank * 0.9)):int(rank * 1.1) + 1].mean()
+    about = share[int(np.ceil(rank * 0.9)) : int(rank * 1.1) + 1].mean()
     assert real / 2 < about < real * 2
 
 

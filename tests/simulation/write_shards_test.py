@@ -9,9 +9,9 @@ import pytest
 import simulated
 import tensorflow as tf
 
-from yt8m_distill.simulation import write_shards
 from yt8m_distill.simulation import frames as frames_lib
 from yt8m_distill.simulation import video_level as video_level_lib
+from yt8m_distill.simulation import write_shards
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SMALL = dict(num_classes=12, rgb_size=24, audio_size=8)
@@ -26,10 +26,12 @@ def _video_level(tmp_path):
     path = tmp_path / f'{name}.tfrecord'
     with tf.io.TFRecordWriter(str(path)) as writer:
       for number in range(6):
-        values = {'id': b'%s%d' % (name.encode(), number),
-                  'labels': [number % 3, 5],
-                  'mean_rgb': rng.uniform(-1, 1, 24),
-                  'mean_audio': rng.uniform(-1, 1, 8)}
+        values = {
+          'id': b'%s%d' % (name.encode(), number),
+          'labels': [number % 3, 5],
+          'mean_rgb': rng.uniform(-1, 1, 24),
+          'mean_audio': rng.uniform(-1, 1, 8),
+        }
         values.update(changes if number == 4 else {})
         example = tf.train.Example()
         for key, value in values.items():
@@ -48,7 +50,8 @@ def _video_level(tmp_path):
 
 def test_shards_have_the_official_format(tmp_path):
   paths = write_shards.simulate(
-      str(tmp_path / 'new'), 'train', 7, 3, num_classes=12, processes=1)
+    str(tmp_path / 'new'), 'train', 7, 3, num_classes=12, processes=1
+  )
   names = [f'train000{shard}.tfrecord' for shard in range(3)]
   assert [pathlib.Path(path).name for path in paths] == names
   assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == names
@@ -66,8 +69,9 @@ def test_shards_have_the_official_format(tmp_path):
 
 def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
   def write(name, split='train', seed=4, processes=1):
-    paths = write_shards.simulate(str(tmp_path / name), split, 6, 3, seed=seed,
-                              processes=processes, **_SMALL)
+    paths = write_shards.simulate(
+      str(tmp_path / name), split, 6, 3, seed=seed, processes=processes, **_SMALL
+    )
     return [pathlib.Path(path).read_bytes() for path in paths]
 
   first, second = write('one')
@@ -75,17 +79,29 @@ def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
   assert write('two', processes=2) == [first, second]
   assert not {first, second} & set(write('three', seed=5))
   write('one', split='validate')
-  frames = [[rgb.tobytes() for path in sorted((tmp_path / 'one').glob(glob))
-             for _, _, rgb, _ in simulated.parse(path)]
-            for glob in ('t*', 'v*')]
+  frames = [
+    [
+      rgb.tobytes()
+      for path in sorted((tmp_path / 'one').glob(glob))
+      for _, _, rgb, _ in simulated.parse(path)
+    ]
+    for glob in ('t*', 'v*')
+  ]
   assert len(frames[0]) == len(frames[1]) == 6
   assert not set(frames[0]) & set(frames[1])
 
 
 def test_splits_of_one_seed_share_their_classes(tmp_path):
   def label_means(split, seed):
-    path, = write_shards.simulate(str(tmp_path / f'{seed}'), split, 150, seed=seed,
-                              num_classes=4, rgb_size=64, audio_size=16)
+    (path,) = write_shards.simulate(
+      str(tmp_path / f'{seed}'),
+      split,
+      150,
+      seed=seed,
+      num_classes=4,
+      rgb_size=64,
+      audio_size=16,
+    )
     sums = np.zeros((4, 64))
     for _, labels, rgb, _ in simulated.parse(path):
       sums[labels] += simulated.floats(rgb).mean(0)
@@ -101,37 +117,50 @@ def test_video_level_records_become_videos(tmp_path, video_level):
   pattern = video_level('a')
   video_level('b')
   for processes, name in ((1, 'one'), (2, 'two')):
-    write_shards.simulate(str(tmp_path / name), 'x', 10, 4, video_level=pattern,
-                      processes=processes, **_SMALL)
+    write_shards.simulate(
+      str(tmp_path / name),
+      'x',
+      10,
+      4,
+      video_level=pattern,
+      processes=processes,
+      **_SMALL,
+    )
   paths = sorted((tmp_path / 'one').iterdir())
   assert [path.read_bytes() for path in paths] == [
-      path.read_bytes() for path in sorted((tmp_path / 'two').iterdir())]
+    path.read_bytes() for path in sorted((tmp_path / 'two').iterdir())
+  ]
   shards = [simulated.parse(path) for path in paths]
   assert [len(shard) for shard in shards] == [4, 4, 2]
   assert [video_id for shard in shards for video_id, *_ in shard] == [
-      b'a%d' % number for number in range(6)
+    b'a%d' % number for number in range(6)
   ] + [b'b%d' % number for number in range(4)]
   everything = write_shards.simulate(
-      str(tmp_path / 'all'), 'x', video_level=pattern, **_SMALL)
+    str(tmp_path / 'all'), 'x', video_level=pattern, **_SMALL
+  )
   assert sum(len(simulated.parse(path)) for path in everything) == 12
   listed = write_shards.simulate(
-      str(tmp_path / 'range'), 'x',
-      video_level=pattern.replace('*', '{a..b}'), **_SMALL)
+    str(tmp_path / 'range'), 'x', video_level=pattern.replace('*', '{a..b}'), **_SMALL
+  )
   assert [pathlib.Path(path).read_bytes() for path in listed] == [
-      pathlib.Path(path).read_bytes() for path in everything]
+    pathlib.Path(path).read_bytes() for path in everything
+  ]
 
 
 def test_real_video_level_records_keep_labels_and_means(tmp_path):
   pattern = simulated.real('2/video/validate/validate00*.tfrecord')
-  path, = write_shards.simulate(str(tmp_path), 'validate', 120, 120,
-                            video_level=pattern)
+  (path,) = write_shards.simulate(
+    str(tmp_path), 'validate', 120, 120, video_level=pattern
+  )
   videos = simulated.parse(path)
   assert len(videos) == 120
   world, files = video_level_lib.read_world(
-      sorted(tf.io.gfile.glob(pattern)), 120, 3862, 1024, 128)
+    sorted(tf.io.gfile.glob(pattern)), 120, 3862, 1024, 128
+  )
   stds = []
   for record, (video_id, labels, rgb, audio) in zip(
-      video_level_lib.read_records(world, files, 0), videos):
+    video_level_lib.read_records(world, files, 0), videos
+  ):
     assert video_id == record.video_id
     assert list(labels) == list(record.labels)
     frames = simulated.floats(np.concatenate([rgb, audio], axis=1))
@@ -142,12 +171,15 @@ def test_real_video_level_records_keep_labels_and_means(tmp_path):
 
 def test_2017_records_name_their_video_id(tmp_path):
   pattern = simulated.real('1/video_level/validatea0.tfrecord')
-  path, = write_shards.simulate(str(tmp_path), 'x', 3, video_level=pattern,
-                            num_classes=4716)
+  (path,) = write_shards.simulate(
+    str(tmp_path), 'x', 3, video_level=pattern, num_classes=4716
+  )
   assert [len(video_id) for video_id, *_ in simulated.parse(path)] == [11] * 3
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     (dict(num_videos=0), 'num_videos is 0: give at least 1'),
     (dict(num_videos=-2), 'num_videos is -2'),
     (dict(videos_per_shard=0), 'videos_per_shard is 0'),
@@ -157,9 +189,9 @@ def test_2017_records_name_their_video_id(tmp_path):
     (dict(min_frames=9), 'min_frames is 9'),
     (dict(min_frames=50, max_frames=40), 'max_frames is 40: give at least 50'),
     (dict(split='a/b'), "split is 'a/b'"),
-    (dict(video_level='/nowhere/*'),
-     r"video_level is '/nowhere/\*': no file matches"),
-])
+    (dict(video_level='/nowhere/*'), r"video_level is '/nowhere/\*': no file matches"),
+  ],
+)
 def test_bad_arguments_are_named(tmp_path, changes, message):
   arguments = {'split': 'train', 'num_videos': 2, **_SMALL, **changes}
   with pytest.raises(ValueError, match=message):
@@ -167,27 +199,33 @@ def test_bad_arguments_are_named(tmp_path, changes, message):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('changes, message', [
+@pytest.mark.parametrize(
+  'changes, message',
+  [
     (dict(mean_rgb=[]), "mean_rgb of record b'bad4' of .* 0 floats .* of 24"),
-    (dict(mean_audio=[0.] * 9), 'mean_audio of .* has 9 floats'),
+    (dict(mean_audio=[0.0] * 9), 'mean_audio of .* has 9 floats'),
     (dict(mean_rgb=[2.1] * 24), 'outside the range of the quantiser'),
     (dict(mean_rgb=[np.nan] * 24), 'outside the range of the quantiser'),
     (dict(labels=[]), "labels of record b'bad4' .* missing: take the train"),
     (dict(labels=[3, 12]), r'are \[3, 12\], not all in 0 to 11'),
     (dict(labels=[-1]), r'are \[-1\], not all in 0 to 11'),
     (dict(id=b''), 'neither id nor video_id'),
-])
+  ],
+)
 def test_bad_records_are_named(tmp_path, video_level, changes, message):
   with pytest.raises(ValueError, match=message):
-    write_shards.simulate(str(tmp_path / 'new'), 'x',
-                      video_level=video_level('bad', **changes), **_SMALL)
+    write_shards.simulate(
+      str(tmp_path / 'new'), 'x', video_level=video_level('bad', **changes), **_SMALL
+    )
   assert not (tmp_path / 'new').exists()
 
 
 def test_damaged_and_empty_files_are_named(tmp_path):
   path = tmp_path / 'records'
-  for content, message in ((b'', 'no record in .*records'),
-                           (b'text' * 20, 'records is damaged')):
+  for content, message in (
+    (b'', 'no record in .*records'),
+    (b'text' * 20, 'records is damaged'),
+  ):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
       write_shards.simulate(str(tmp_path), 'x', video_level=str(path), **_SMALL)
@@ -214,8 +252,18 @@ def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
 
 def test_command_line(tmp_path):
   subprocess.run(
-      [sys.executable, '-m', write_shards.__name__, f'--output_dir={tmp_path}',
-       '--split=test', '--num_videos=3', '--num_classes=5', '--seed=2',
-       '--videos_per_shard=2'], cwd=_ROOT, check=True)
-  assert [len(simulated.parse(path))
-          for path in sorted(tmp_path.iterdir())] == [2, 1]
+    [
+      sys.executable,
+      '-m',
+      write_shards.__name__,
+      f'--output_dir={tmp_path}',
+      '--split=test',
+      '--num_videos=3',
+      '--num_classes=5',
+      '--seed=2',
+      '--videos_per_shard=2',
+    ],
+    cwd=_ROOT,
+    check=True,
+  )
+  assert [len(simulated.parse(path)) for path in sorted(tmp_path.iterdir())] == [2, 1]

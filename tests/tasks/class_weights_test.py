@@ -5,21 +5,19 @@ import pytest
 import tiny
 
 from yt8m_distill.modeling import losses
-from yt8m_distill.utils import class_csv
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
+from yt8m_distill.utils import class_csv
 
 _WEIGHTED = 'weighted_cross_entropy'
 
 
 def _params(experiment='yt8m_distill', **values):
-  return tiny.experiment(
-      {'task': {'losses': values}}, experiment=experiment).task
+  return tiny.experiment({'task': {'losses': values}}, experiment=experiment).task
 
 
 def _weights(path):
-  return class_csv.class_weights(
-      _params(label_kind=_WEIGHTED, class_weights=str(path)))
+  return class_csv.class_weights(_params(label_kind=_WEIGHTED, class_weights=str(path)))
 
 
 @pytest.fixture(name='write')
@@ -41,16 +39,21 @@ def test_rows_come_in_any_order_and_others_weigh_1(write):
   assert weights.dtype == np.float32
   np.testing.assert_array_equal(weights, expected)
   np.testing.assert_array_equal(
-      _weights(write('Index,Weight\n')), np.ones(tiny.CLASSES))
+    _weights(write('Index,Weight\n')), np.ones(tiny.CLASSES)
+  )
 
 
-@pytest.mark.parametrize('text, message', [
+@pytest.mark.parametrize(
+  'text, message',
+  [
     ('', 'weights.csv is no CSV: No columns'),
     ('Index,Weight\n1,2,3\n1,2,3,4\n', 'weights.csv is no CSV: '),
-    ('Index,Name\n0,x\n', r"has the columns \['Index', 'Name'\]: it needs "
-     'Index and Weight'),
-    ('Index,Weight\n12,1\n', 'has indices from 12 to 12, but num_classes is '
-     '12'),
+    (
+      'Index,Name\n0,x\n',
+      r"has the columns \['Index', 'Name'\]: it needs "
+      'Index and Weight',
+    ),
+    ('Index,Weight\n12,1\n', 'has indices from 12 to 12, but num_classes is 12'),
     ('Index,Weight\n-1,1\n', 'has indices from -1'),
     ('Index,Weight\n1.5,1\n', 'whole numbers'),
     ('Index,Weight\nx,1\n', 'whole numbers'),
@@ -60,7 +63,8 @@ def test_rows_come_in_any_order_and_others_weigh_1(write):
     ('Index,Weight\n3,inf\n', "weighs class 3 with 'inf'"),
     ('Index,Weight\n3,1e39\n', "weighs class 3 with '1e.39'"),
     ('Index,Weight\n3,1\n4,1\n3,1\n', 'has several rows for class 3: leave'),
-])
+  ],
+)
 def test_wrong_files(write, text, message):
   with pytest.raises(ValueError, match=message) as error:
     _weights(write(text))
@@ -72,22 +76,33 @@ def test_no_file(tmp_path):
     _weights(tmp_path / 'no.csv')
 
 
-@pytest.mark.parametrize('values, message', [
-    ({'label_kind': _WEIGHTED}, "class_weights '': weighted_cross_entropy "
-     'needs a file of weights'),
-    ({'class_weights': 'w.csv'}, "'cross_entropy' and losses.class_weights "
-     "'w.csv'.*no other kind reads one"),
+@pytest.mark.parametrize(
+  'values, message',
+  [
+    (
+      {'label_kind': _WEIGHTED},
+      "class_weights '': weighted_cross_entropy needs a file of weights",
+    ),
+    (
+      {'class_weights': 'w.csv'},
+      "'cross_entropy' and losses.class_weights 'w.csv'.*no other kind reads one",
+    ),
     ({'label_kind': 'l1'}, "label_kind is 'l1': choose one of cross_entropy"),
-])
+  ],
+)
 def test_kind_and_file_go_together(values, message):
   with pytest.raises(ValueError, match=message):
     distillation.DistillationTask(_params(**values))
 
 
 @pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
-@pytest.mark.parametrize('experiment, task_class', [
+@pytest.mark.parametrize(
+  'experiment, task_class',
+  [
     ('yt8m_distill', distillation.DistillationTask),
-    ('yt8m_distill_single', classification.ClassificationTask)])
+    ('yt8m_distill_single', classification.ClassificationTask),
+  ],
+)
 def test_each_kind_trains_all_networks(write, kind, experiment, task_class):
   path, weights = '', 1.0
   if kind == _WEIGHTED:
@@ -104,8 +119,9 @@ def test_each_kind_trains_all_networks(write, kind, experiment, task_class):
   logs = task.train_step((inputs, labels), model, recorder)
   for prefix, network in task.networks(model(inputs)).items():
     np.testing.assert_allclose(
-        logs[f'{prefix}label_loss'],
-        losses.label_loss(labels, network['predictions'], kind,
-                          class_weights=weights), rtol=1e-5)
+      logs[f'{prefix}label_loss'],
+      losses.label_loss(labels, network['predictions'], kind, class_weights=weights),
+      rtol=1e-5,
+    )
   for variable in model.trainable_variables:
     assert np.abs(recorder.gradients[variable.ref()]).max() > 0.0

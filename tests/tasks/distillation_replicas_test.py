@@ -9,11 +9,11 @@ import pathlib
 import sys
 
 import numpy as np
+from official.core import train_lib
 import pytest
 import tensorflow as tf
 import tiny
 
-from official.core import train_lib
 from yt8m_distill.tasks import distillation
 
 _CHECKPOINT_STEP = 3
@@ -25,18 +25,24 @@ _SHARES = ((3, 2), (5, 0))
 def _strategy(replicas, eager=False):
   # The default's collectives need a graph.
   return tf.distribute.MirroredStrategy(
-      [f'cpu:{number}' for number in range(replicas)],
-      tf.distribute.ReductionToOneDevice() if eager else None)
+    [f'cpu:{number}' for number in range(replicas)],
+    tf.distribute.ReductionToOneDevice() if eager else None,
+  )
 
 
 def _distribute(strategy, batch, rows):
   """Gives replica i the next rows[i] rows."""
   starts = np.cumsum([0, *rows])
   return strategy.experimental_distribute_values_from_function(
-      lambda context: tf.nest.map_structure(
-          lambda values: values[
-              starts[context.replica_id_in_sync_group]:
-              starts[context.replica_id_in_sync_group + 1]], batch))
+    lambda context: tf.nest.map_structure(
+      lambda values: values[
+        starts[context.replica_id_in_sync_group] : starts[
+          context.replica_id_in_sync_group + 1
+        ]
+      ],
+      batch,
+    )
+  )
 
 
 def _train(replicas, reduction):
@@ -46,26 +52,33 @@ def _train(replicas, reduction):
   strategy = _strategy(replicas, eager)
   # An epsilon that keeps Adam from blowing up differences of rounding.
   params = tiny.experiment(
-      {'task': {
-          'losses': {'prediction_reduction': reduction,
-                     'intermediate_weight': 0.1,
-                     'schedule': {'type': 'cosine', 'start': 2.0, 'end': 0.5,
-                                  'steps': 3}},
-          # What is drawn at random belongs to a video.
-          'model': {'teacher': {'dropout': 0.3},
-                    'student': {'dropout': 0.3, 'frames': {
-                        'type': 'random', 'random': {'k': 4}}}}},
-       'trainer': {'optimizer_config': {
-           'optimizer': {'adam': {'epsilon': 1e-2}},
-           'learning_rate': {'exponential': {'initial_learning_rate': 0.1}}}}})
+    {
+      'task': {
+        'losses': {
+          'prediction_reduction': reduction,
+          'intermediate_weight': 0.1,
+          'schedule': {'type': 'cosine', 'start': 2.0, 'end': 0.5, 'steps': 3},
+        },
+        # What is drawn at random belongs to a video.
+        'model': {
+          'teacher': {'dropout': 0.3},
+          'student': {'dropout': 0.3, 'frames': {'type': 'random', 'random': {'k': 4}}},
+        },
+      },
+      'trainer': {
+        'optimizer_config': {
+          'optimizer': {'adam': {'epsilon': 1e-2}},
+          'learning_rate': {'exponential': {'initial_learning_rate': 0.1}},
+        }
+      },
+    }
+  )
   with strategy.scope():
     task = distillation.DistillationTask(params.task)
     model = task.create_model()
     tiny.scatter_weights(model)
-    optimizer = task.create_optimizer(
-        params.trainer.optimizer_config, params.runtime)
-  step = lambda inputs: strategy.run(
-      task.train_step, args=(inputs, model, optimizer))
+    optimizer = task.create_optimizer(params.trainer.optimizer_config, params.runtime)
+  step = lambda inputs: strategy.run(task.train_step, args=(inputs, model, optimizer))
   if not eager:
     step = tf.function(step, reduce_retracing=True)
   losses = []
@@ -75,24 +88,29 @@ def _train(replicas, reduction):
     inputs['seed'] = tf.range(sum(shares)) + 100 * number
     logs = step(_distribute(strategy, (inputs, labels), rows))
     losses.append(np.mean(strategy.experimental_local_results(logs['loss'])))
-  return {'losses': losses, **{
-      f'weight {number}': value
-      for number, value in enumerate(model.get_weights())}}
+  return {
+    'losses': losses,
+    **{f'weight {number}': value for number, value in enumerate(model.get_weights())},
+  }
 
 
 def _save(folder):
   model = distillation.DistillationTask(tiny.experiment().task).create_model()
   tiny.scatter_weights(model)
   tf.train.CheckpointManager(
-      tf.train.Checkpoint(model=model, global_step=tf.Variable(
-          _CHECKPOINT_STEP, dtype=tf.int64)), str(folder), 1).save(
-              _CHECKPOINT_STEP)
+    tf.train.Checkpoint(
+      model=model, global_step=tf.Variable(_CHECKPOINT_STEP, dtype=tf.int64)
+    ),
+    str(folder),
+    1,
+  ).save(_CHECKPOINT_STEP)
 
 
 def _evaluate(replicas, folder, records):
   """Evaluates through the real trainer; batches of 4 over 9 videos."""
-  params = tiny.experiment({'task': {'validation_data': {
-      'input_path': str(records), 'global_batch_size': 4}}})
+  params = tiny.experiment(
+    {'task': {'validation_data': {'input_path': str(records), 'global_batch_size': 4}}}
+  )
   _save(folder)
   strategy = _strategy(replicas)
   with strategy.scope():
@@ -112,13 +130,13 @@ def _evaluate(replicas, folder, records):
 def _main(folder):
   """What the other Python does."""
   tf.config.set_logical_device_configuration(
-      tf.config.list_physical_devices('CPU')[0],
-      [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.list_physical_devices('CPU')[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+  )
   folder = pathlib.Path(folder)
   for reduction in ('mean', 'sum'):
     for replicas in (1, 2):
-      np.savez(folder / f'{reduction}{replicas}.npz',
-               **_train(replicas, reduction))
+      np.savez(folder / f'{reduction}{replicas}.npz', **_train(replicas, reduction))
   records = folder / 'validate.tfrecord'
   tiny.write_records(records, _VIDEOS)
   rows = {}
@@ -140,8 +158,7 @@ def test_uneven_shares_train_as_one_replica_does(folder, reduction):
   one, two = (np.load(folder / f'{reduction}{n}.npz') for n in (1, 2))
   assert one['losses'][0] != one['losses'][1]
   for name in one.files:
-    np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6,
-                               err_msg=name)
+    np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_reductions_differ(folder):
@@ -153,8 +170,9 @@ def test_evaluation_with_a_replica_without_rows_is_exact(folder):
   rows = json.loads((folder / 'rows.json').read_text())
   assert rows == {'1': [[4], [4], [1]], '2': [[2, 2], [2, 2], [1, 0]]}
   one, two = (
-      json.loads((folder / f'eval{n}/evaluation.json').read_text())['metrics']
-      for n in (1, 2))
+    json.loads((folder / f'eval{n}/evaluation.json').read_text())['metrics']
+    for n in (1, 2)
+  )
   assert one.keys() == two.keys() and 0.0 < one['student/gap'] < 1.0
   for name, value in one.items():
     if name.endswith('loss'):  # Matrix products round by their shape.

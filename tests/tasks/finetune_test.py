@@ -9,13 +9,14 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.checkpoints import extract_student
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.tasks import classification
 
 _FINETUNE = 'yt8m_distill_finetune'
-_LEARNING_RATE = ('trainer__optimizer_config__learning_rate__exponential__'
-                  'initial_learning_rate')
+_LEARNING_RATE = (
+  'trainer__optimizer_config__learning_rate__exponential__initial_learning_rate'
+)
 
 
 @pytest.fixture(name='records', scope='module')
@@ -42,8 +43,9 @@ def _weights(run):
 
 def _started(source, **model):
   """A network that starts from `source`."""
-  params = tiny.experiment({'task': {
-      'init_checkpoint': str(source), 'model': model}}, experiment=_FINETUNE)
+  params = tiny.experiment(
+    {'task': {'init_checkpoint': str(source), 'model': model}}, experiment=_FINETUNE
+  )
   task = classification.ClassificationTask(params.task)
   network = task.build_model()
   task.initialize(network)
@@ -56,8 +58,8 @@ def _assert_equal(actual, expected):
 
 
 @pytest.mark.parametrize(
-    'source', ['.', 'best_ckpt', 'ckpt-3', '../converted',
-               '../converted/ckpt-3'])
+  'source', ['.', 'best_ckpt', 'ckpt-3', '../converted', '../converted/ckpt-3']
+)
 def test_starts_from_the_distilled_student(run, weights, source):
   _assert_equal(_started(run / source).get_weights(), weights)
 
@@ -69,23 +71,37 @@ def test_starts_from_weights_without_a_configuration(run, weights, tmp_path):
 
 
 def test_driver_starts_from_it(run, weights, records, tmp_path):
-  tiny.drive('train', tmp_path / 'tuned', records, _FINETUNE,
-             task__init_checkpoint=run, trainer__train_steps=1,
-             **{_LEARNING_RATE: 0.0})
+  tiny.drive(
+    'train',
+    tmp_path / 'tuned',
+    records,
+    _FINETUNE,
+    task__init_checkpoint=run,
+    trainer__train_steps=1,
+    **{_LEARNING_RATE: 0.0},
+  )
   tuned = trained_network.Network(str(tmp_path / 'tuned'))
   assert tuned.step == 1
   _assert_equal(tuned.network.get_weights(), weights)
 
 
-@pytest.mark.parametrize('arguments', [
-    [], ["--gin_params=yt8m_distill_finetune.init_checkpoint='RUN'",
-         '--config_file=CONVERTED/params.yaml']])
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    [],
+    [
+      "--gin_params=yt8m_distill_finetune.init_checkpoint='RUN'",
+      '--config_file=CONVERTED/params.yaml',
+    ],
+  ],
+)
 def test_driver_without_a_start_is_refused(run, tmp_path, arguments):
-  arguments = [a.replace('RUN', str(run)).replace(
-      'CONVERTED', f'{run.parent}/converted') for a in arguments]
+  arguments = [
+    a.replace('RUN', str(run)).replace('CONVERTED', f'{run.parent}/converted')
+    for a in arguments
+  ]
   with pytest.raises(ValueError, match='task.init_checkpoint is empty'):
-    tiny.run_driver('train', tmp_path / 'tuned', *arguments,
-                    experiment=_FINETUNE)
+    tiny.run_driver('train', tmp_path / 'tuned', *arguments, experiment=_FINETUNE)
   assert not (tmp_path / 'tuned').exists()
 
 
@@ -93,11 +109,12 @@ def test_other_classes_get_a_new_head(run, weights, caplog):
   with caplog.at_level(logging.INFO, logger='absl'):
     network = _started(run, num_classes=7)
   backbone = network.backbone.get_weights()
-  _assert_equal(backbone, weights[:len(backbone)])
+  _assert_equal(backbone, weights[: len(backbone)])
   assert network.head.experts.kernel.shape == [8, 14]
   log = caplog.text
-  assert ('task.model.num_classes is 12 in its params.yaml, 7 in this '
-          'configuration') in log
+  assert (
+    'task.model.num_classes is 12 in its params.yaml, 7 in this configuration'
+  ) in log
   for variable in network.backbone.variables:
     assert f'restored {variable.name}' in log
   for variable in network.head.variables:
@@ -108,38 +125,54 @@ def _backbone(**values):
   return {'network': {'backbone': {'hierarchical_lstm': values}}}
 
 
-@pytest.mark.parametrize('model, field, values', [
+@pytest.mark.parametrize(
+  'model, field, values',
+  [
     (_backbone(num_cells=6), 'num_cells', (4, 6)),
     (_backbone(num_layers=2), 'num_layers', (1, 2)),
     (_backbone(chunks=4), 'chunks', (2, 4)),
-    ({'network': {'head': {'moe': {'num_mixtures': 3}}}}, 'num_mixtures',
-     (2, 3)),
+    ({'network': {'head': {'moe': {'num_mixtures': 3}}}}, 'num_mixtures', (2, 3)),
     # As many values in all.
-    ({'features': [{'name': 'rgb', 'size': 4}, {'name': 'audio', 'size': 8}]},
-     'features', ([8, 4], [4, 8])),
-])
+    (
+      {'features': [{'name': 'rgb', 'size': 4}, {'name': 'audio', 'size': 8}]},
+      'features',
+      ([8, 4], [4, 8]),
+    ),
+  ],
+)
 @pytest.mark.parametrize('source', ['.', '../converted'])
-def test_other_architecture_names_both_values(
-    run, source, model, field, values):
+def test_other_architecture_names_both_values(run, source, model, field, values):
   with pytest.raises(ValueError) as error:
     _started(run / source, **model)
   message = str(error.value)
-  assert (f'{field} is {values[0]} in its params.yaml, {values[1]} in this '
-          'configuration') in message
+  assert (
+    f'{field} is {values[0]} in its params.yaml, {values[1]} in this configuration'
+  ) in message
   assert message.count('in its params.yaml') == 1
 
 
-@pytest.mark.parametrize('model, line', [
-    ({'network': {'frames': {'uniform': {'every_n': 10}}}},
-     'every_n is 5 in its params.yaml, 10 in this configuration'),
-    ({'max_frames': 40},
-     'max_frames is 20 in its params.yaml, 40 in this configuration')])
+@pytest.mark.parametrize(
+  'model, line',
+  [
+    (
+      {'network': {'frames': {'uniform': {'every_n': 10}}}},
+      'every_n is 5 in its params.yaml, 10 in this configuration',
+    ),
+    (
+      {'max_frames': 40},
+      'max_frames is 20 in its params.yaml, 40 in this configuration',
+    ),
+  ],
+)
 def test_other_frames_are_logged(run, weights, caplog, model, line):
   with caplog.at_level(logging.WARNING, logger='absl'):
     network = _started(run, **model)
   _assert_equal(network.get_weights(), weights)
-  warnings = [record.getMessage() for record in caplog.records
-              if 'Differs from' in record.getMessage()]
+  warnings = [
+    record.getMessage()
+    for record in caplog.records
+    if 'Differs from' in record.getMessage()
+  ]
   assert len(warnings) == 1 and line in warnings[0]
 
 
@@ -154,14 +187,19 @@ def _tuned(run, records, tmp_path_factory):
   """Folder with a run of 6 steps, `whole`, and one that stopped at 3."""
   folder = tmp_path_factory.mktemp('tuned')
   for name, steps in (('whole', 6), ('half', 3)):
-    tiny.drive('train', folder / name, records, _FINETUNE,
-               task__init_checkpoint=run, trainer__train_steps=steps)
+    tiny.drive(
+      'train',
+      folder / name,
+      records,
+      _FINETUNE,
+      task__init_checkpoint=run,
+      trainer__train_steps=steps,
+    )
   return folder
 
 
 @pytest.mark.parametrize('source', ['as before', 'changed', 'removed'])
-def test_resumes_from_its_own_checkpoints(
-    tuned, run, records, tmp_path, source):
+def test_resumes_from_its_own_checkpoints(tuned, run, records, tmp_path, source):
   half = shutil.copytree(tuned / 'half', tmp_path / 'half')
   init = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
   if source == 'changed':
@@ -170,12 +208,19 @@ def test_resumes_from_its_own_checkpoints(
     tf.train.Checkpoint(model=network).write(f'{init}/ckpt-3')
   elif source == 'removed':
     shutil.rmtree(init)
-  tiny.drive('train', half, records, _FINETUNE, task__init_checkpoint=init,
-             trainer__train_steps=6)
+  tiny.drive(
+    'train',
+    half,
+    records,
+    _FINETUNE,
+    task__init_checkpoint=init,
+    trainer__train_steps=6,
+  )
   expected = tiny.checkpoint_values(tuned / 'whole/ckpt-6')
   actual = tiny.checkpoint_values(half / 'ckpt-6')
-  assert any('OPTIMIZER_SLOT' in name or 'optimizer/_variables' in name
-             for name in expected)
+  assert any(
+    'OPTIMIZER_SLOT' in name or 'optimizer/_variables' in name for name in expected
+  )
   assert actual.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(actual[name], value, name)
@@ -184,14 +229,17 @@ def test_resumes_from_its_own_checkpoints(
 def test_fine_tuning_changes_every_weight(tuned, weights):
   """Otherwise the comparison above would not see where a run starts."""
   after = trained_network.Network(str(tuned / 'whole')).network.get_weights()
-  assert all(np.any(value != other)
-             for value, other in zip(after, weights, strict=True))
+  assert all(
+    np.any(value != other) for value, other in zip(after, weights, strict=True)
+  )
 
 
 def test_evaluation_with_other_chunks_is_refused(tuned, run, records):
   message = 'hierarchical_lstm.chunks is 2 in its params.yaml, 4 in this'
   path = 'task__model__{}__backbone__hierarchical_lstm__chunks'
-  for folder, experiment, name in ((run, 'yt8m_distill', 'student'),
-                                   (tuned / 'half', _FINETUNE, 'network')):
+  for folder, experiment, name in (
+    (run, 'yt8m_distill', 'student'),
+    (tuned / 'half', _FINETUNE, 'network'),
+  ):
     with pytest.raises(ValueError, match=f'task.model.{name}.*{message}'):
       tiny.drive('eval', folder, records, experiment, **{path.format(name): 4})

@@ -22,13 +22,15 @@ class _Case:
   def __init__(self, name):
     self.golden = golden_cases.Case(name)
     self.params = self.golden.experiment(
-        'original_finetune.gin', 'yt8m_distill_finetune')
+      'original_finetune.gin', 'yt8m_distill_finetune'
+    )
     self.task = classification.ClassificationTask(self.params.task)
     self.batch = self.golden.student_inputs(), self.golden.labels()
 
   def optimizer(self):
     return self.task.create_optimizer(
-        self.params.trainer.optimizer_config, self.params.runtime)
+      self.params.trainer.optimizer_config, self.params.runtime
+    )
 
   def model(self):
     model = self.task.build_model()
@@ -50,9 +52,11 @@ class _Case:
       assert golden_cases.error(step()['loss'], expected) < 5e-6
       if k in (0, 2):
         for (variable, value), gradient in zip(
-            self.variables(model, f'ft/step{k + 1}/w'), gradients, strict=True):
+          self.variables(model, f'ft/step{k + 1}/w'), gradients, strict=True
+        ):
           assert golden_cases.step_error(variable.numpy(), value, gradient) < (
-              5e-6 if k == 0 else 2e-5), variable.name
+            5e-6 if k == 0 else 2e-5
+          ), variable.name
     assert int(optimizer.iterations) == 3
 
 
@@ -74,11 +78,17 @@ def test_predictions_and_losses(case):
   model = case.model()
   inputs, labels = case.batch
   outputs = model(inputs)
-  assert golden_cases.error(outputs['predictions'],
-                      case.golden['ft/student_predictions']) < 5e-6
+  assert (
+    golden_cases.error(outputs['predictions'], case.golden['ft/student_predictions'])
+    < 5e-6
+  )
   terms = case.task.loss_terms(labels, outputs)
-  assert golden_cases.error(np.mean(terms['label_loss']),
-                      case.golden['ft/student_label_loss']) < 5e-6
+  assert (
+    golden_cases.error(
+      np.mean(terms['label_loss']), case.golden['ft/student_label_loss']
+    )
+    < 5e-6
+  )
 
 
 def test_three_steps(case):
@@ -88,14 +98,21 @@ def test_three_steps(case):
 def test_three_steps_from_an_imported_checkpoint(tmp_path):
   case = _Case('paper_every10')
   cfg = case.golden.cfg
-  values = {name[len('w/'):]: case.golden[name]
-            for name in case.golden.arrays if name.startswith('w/')}
+  values = {
+    name[len('w/') :]: case.golden[name]
+    for name in case.golden.arrays
+    if name.startswith('w/')
+  }
   source = golden_cases.save_tf1(tmp_path, {**values, 'global_step': np.int32(0)})
   import_tf1.convert(
-      source, str(tmp_path / 'run'), every_n=cfg['every_n'],
-      student_chunks=cfg['num_inputs_L1'], max_frames=cfg['max_num_frames'],
-      teacher_chunks=cfg['num_inputs_to_lstm'],
-      features=[f'rgb:{cfg["rgb_size"]}', f'audio:{cfg["audio_size"]}'])
+    source,
+    str(tmp_path / 'run'),
+    every_n=cfg['every_n'],
+    student_chunks=cfg['num_inputs_L1'],
+    max_frames=cfg['max_num_frames'],
+    teacher_chunks=cfg['num_inputs_to_lstm'],
+    features=[f'rgb:{cfg["rgb_size"]}', f'audio:{cfg["audio_size"]}'],
+  )
   model = case.task.build_model()
   case.task.start_from(model, str(tmp_path / 'run'))
   case.assert_three_steps(model)

@@ -21,7 +21,8 @@ def case(request):
   params = case.experiment()
   case.task = distillation.DistillationTask(params.task)
   case.optimizer = lambda: case.task.create_optimizer(
-      params.trainer.optimizer_config, params.runtime)
+    params.trainer.optimizer_config, params.runtime
+  )
   return case
 
 
@@ -34,11 +35,14 @@ def _model(case):
 @pytest.mark.parametrize('clip', [False, True])
 def test_gradients(case, clip):
   model = _model(case)
-  seen = golden_cases.gradients(case.task, model, case.optimizer(),
-                          (case.inputs(), case.labels()), clip)
+  seen = golden_cases.gradients(
+    case.task, model, case.optimizer(), (case.inputs(), case.labels()), clip
+  )
   suffix = '_clipped' if clip else ''
-  for scope, prefix in (('model/', f'grad_teacher{suffix}/'),
-                        ('model_student/', f'grad_student{suffix}/')):
+  for scope, prefix in (
+    ('model/', f'grad_teacher{suffix}/'),
+    ('model_student/', f'grad_student{suffix}/'),
+  ):
     names = {key for key in case.arrays if key.startswith(prefix + scope)}
     assert names
   merged = _Merged(case, suffix)
@@ -62,31 +66,44 @@ class _Merged(golden_cases.Case):
 
 def test_three_steps(case):
   model, optimizer = _model(case), case.optimizer()
-  step = lambda: case.task.train_step(
-      (case.inputs(), case.labels()), model, optimizer)
+  step = lambda: case.task.train_step((case.inputs(), case.labels()), model, optimizer)
   if case.name == 'paper_every10':  # Tracing takes long: one graph is enough.
     step = tf.function(step)
-  gradients = {variable.ref(): gradient for variable, gradient
-               in _Merged(case, '').variables(model)}
+  gradients = {
+    variable.ref(): gradient
+    for variable, gradient in _Merged(case, '').variables(model)
+  }
   for k in range(3):
     logs = step()
     means = {name: np.mean(value) for name, value in logs.items()}
-    for ours, name in (('teacher/label_loss', 'teacher_label_loss'),
-                       ('student/label_loss', 'student_label_loss'),
-                       ('student/representation_loss', 'student_loss_state')):
+    for ours, name in (
+      ('teacher/label_loss', 'teacher_label_loss'),
+      ('student/label_loss', 'student_label_loss'),
+      ('student/representation_loss', 'student_loss_state'),
+    ):
       assert golden_cases.error(means[ours], case[f'steps/{name}'][k]) < 5e-6
-    assert golden_cases.error(np.sum(logs['student/prediction_loss']),
-                        case['steps/pred_loss'][k]) < 5e-6
-    assert golden_cases.error(
-        means['loss'], case['steps/teacher_final_loss'][k] +
-        case['steps/total_student_loss'][k]) < 5e-6
+    assert (
+      golden_cases.error(
+        np.sum(logs['student/prediction_loss']), case['steps/pred_loss'][k]
+      )
+      < 5e-6
+    )
+    assert (
+      golden_cases.error(
+        means['loss'],
+        case['steps/teacher_final_loss'][k] + case['steps/total_student_loss'][k],
+      )
+      < 5e-6
+    )
     if k in (0, 2):
       for variable, expected in case.variables(model, f'step{k + 1}/w/'):
         assert golden_cases.step_error(
-            variable.numpy(), expected, gradients[variable.ref()]) < (
-                5e-6 if k == 0 else 2e-5), variable.name
+          variable.numpy(), expected, gradients[variable.ref()]
+        ) < (5e-6 if k == 0 else 2e-5), variable.name
   outputs = model(case.inputs())
   for who in ('teacher', 'student'):
-    assert golden_cases.error(outputs[who]['predictions'],
-                        case[f'after3/{who}_predictions']) < 2e-5
+    assert (
+      golden_cases.error(outputs[who]['predictions'], case[f'after3/{who}_predictions'])
+      < 2e-5
+    )
   assert int(optimizer.iterations) == 3

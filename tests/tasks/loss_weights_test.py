@@ -21,8 +21,7 @@ class _Broken(distillation.DistillationTask):
     terms = super().loss_terms(labels, outputs)
     for name in _NAMES:
       key = f'student/{name}_loss'
-      if key in terms and not getattr(
-          self.task_config.losses, f'{name}_weight'):
+      if key in terms and not getattr(self.task_config.losses, f'{name}_weight'):
         terms[key] *= np.nan
     return terms
 
@@ -41,8 +40,7 @@ def test_term_without_a_weight_reaches_nothing(name):
   assert np.all(np.isnan(logs[f'student/{name}_loss']))
   np.testing.assert_array_equal(seen[0][0], seen[1][0])
   for variable in model.trainable_variables:
-    np.testing.assert_array_equal(
-        *(gradients[variable.ref()] for _, gradients in seen))
+    np.testing.assert_array_equal(*(gradients[variable.ref()] for _, gradients in seen))
   # It is still measured in evaluation.
   logs = task.validation_step(batch, model)
   assert np.all(np.isfinite(logs[f'student/{name}_loss']))
@@ -55,14 +53,16 @@ def test_gradient_of_a_term_without_a_weight_is_not_computed():
     def gradient(upstream):
       asked.append(True)
       return upstream
+
     return tf.identity(x), gradient
 
   class Guarded(distillation.DistillationTask):
-
     def loss_terms(self, labels, outputs):
       terms = super().loss_terms(labels, outputs)
-      return {**terms, 'student/prediction_loss': guarded(
-          terms['student/prediction_loss'])}
+      return {
+        **terms,
+        'student/prediction_loss': guarded(terms['student/prediction_loss']),
+      }
 
   for weight in (1.0, 0.0):
     asked = []
@@ -77,9 +77,9 @@ def test_metrics_of_training_are_of_what_has_a_weight():
 
   every = names(intermediate_weight=1.0)
   for name in _NAMES[1:]:
-    assert every - names(**{
-        'intermediate_weight': 1.0, f'{name}_weight': 0.0}) == {
-            f'student/{name}_loss'}
+    assert every - names(**{'intermediate_weight': 1.0, f'{name}_weight': 0.0}) == {
+      f'student/{name}_loss'
+    }
   # Of labels it is always known how well they are met.
   assert names(label_weight=0.0) == names()
 
@@ -88,14 +88,19 @@ def test_student_without_any_loss_is_regularized_alone():
   task = _task(**{f'{name}_weight': 0.0 for name in _NAMES})
   logs = task.train_step(tiny.batch(4), task.create_model(), tiny.Recorder())
   np.testing.assert_allclose(
-      logs['loss'], np.mean(logs['teacher/label_loss']) +
-      logs['teacher/regularization_loss'] +
-      logs['student/regularization_loss'], rtol=1e-6)
+    logs['loss'],
+    np.mean(logs['teacher/label_loss'])
+    + logs['teacher/regularization_loss']
+    + logs['student/regularization_loss'],
+    rtol=1e-6,
+  )
 
 
 @pytest.mark.parametrize('name', _NAMES)
 @pytest.mark.parametrize('value', [-1.0, float('nan'), float('inf')])
 def test_what_is_no_weight(name, value):
-  with pytest.raises(ValueError, match=f'losses.{name}_weight is {value}: a '
-                     'weight must be finite, and at least 0'):
+  with pytest.raises(
+    ValueError,
+    match=f'losses.{name}_weight is {value}: a weight must be finite, and at least 0',
+  ):
     _task(**{f'{name}_weight': value})

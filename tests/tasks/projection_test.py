@@ -1,15 +1,15 @@
 """Networks of different widths, with a learned map between them and without."""
 
 import numpy as np
+from official.core import train_utils
 import pytest
 import tensorflow as tf
 import tf_keras
 import tiny
 
-from official.core import train_utils
-from yt8m_distill.modeling import losses
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.modeling import distiller
+from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import distillation
 
 _NARROW = {'num_cells': 3}
@@ -17,10 +17,17 @@ _BOTH = {'representation', 'moment_states'}
 
 
 def _params(backbone=None, projection=True, **weights):
-  return tiny.experiment({'task': {
-      'losses': weights,
-      'model': {'projection': projection, 'student': {
-          'backbone': {'hierarchical_lstm': backbone or _NARROW}}}}})
+  return tiny.experiment(
+    {
+      'task': {
+        'losses': weights,
+        'model': {
+          'projection': projection,
+          'student': {'backbone': {'hierarchical_lstm': backbone or _NARROW}},
+        },
+      }
+    }
+  )
 
 
 def _built(*arguments, **values):
@@ -30,8 +37,9 @@ def _built(*arguments, **values):
   return task, model
 
 
-@pytest.mark.parametrize('backbone', [
-    _NARROW, {'num_layers': 2}, {'num_cells': 7, 'num_layers': 3}])
+@pytest.mark.parametrize(
+  'backbone', [_NARROW, {'num_layers': 2}, {'num_cells': 7, 'num_layers': 3}]
+)
 def test_student_of_another_width_trains(backbone):
   task, model = _built(backbone, intermediate_weight=0.5)
   assert set(model.projections) == _BOTH
@@ -45,10 +53,8 @@ def test_student_of_another_width_trains(backbone):
   assert outputs['student']['projected'].keys() == _BOTH
   before = model.get_weights()
   optimizer = tf_keras.optimizers.legacy.Adam(0.01)
-  first, last = (task.train_step((inputs, labels), model, optimizer)
-                 for _ in range(2))
-  np.testing.assert_allclose(first['student/representation_loss'], expected,
-                             rtol=1e-4)
+  first, last = (task.train_step((inputs, labels), model, optimizer) for _ in range(2))
+  np.testing.assert_allclose(first['student/representation_loss'], expected, rtol=1e-4)
   assert last['loss'] < first['loss']
   for old, new in zip(before, model.get_weights(), strict=True):
     assert np.any(new != old)  # The maps learn too.
@@ -59,24 +65,27 @@ def test_projection_learns_beside_a_frozen_teacher():
   params.task.training = 'serial'
   task = distillation.DistillationTask(params.task)
   model = task.create_model()
-  assert len(model.trainable_variables) == 1 + len(
-      model.student.trainable_variables)
+  assert len(model.trainable_variables) == 1 + len(model.student.trainable_variables)
 
 
 def test_projection_stays_behind(tmp_path):
   params = _params(intermediate_weight=0.5)
   _, model = _built(intermediate_weight=0.5)
-  tf.train.CheckpointManager(tf.train.Checkpoint(
-      model=model, global_step=tf.Variable(1, dtype=tf.int64)),
-                             str(tmp_path), 1).save(1)
+  tf.train.CheckpointManager(
+    tf.train.Checkpoint(model=model, global_step=tf.Variable(1, dtype=tf.int64)),
+    str(tmp_path),
+    1,
+  ).save(1)
   train_utils.serialize_config(params, str(tmp_path))
   names = tiny.checkpoint_values(tmp_path / 'ckpt-1')
   assert sum('/projections/' in name for name in names) == 2
   network = trained_network.Network(str(tmp_path)).network
   assert len(network.weights) == len(model.student.weights)
   inputs, _ = tiny.batch(3)
-  np.testing.assert_array_equal(network(tiny.students(inputs))['predictions'],
-                                model(inputs)['student']['predictions'])
+  np.testing.assert_array_equal(
+    network(tiny.students(inputs))['predictions'],
+    model(inputs)['student']['predictions'],
+  )
 
 
 def test_config_round_trip():
@@ -100,18 +109,19 @@ def test_equal_widths_need_none():
 def test_what_is_not_compared_may_differ():
   task, model = _built(representation_weight=0.0)
   assert not model.projections
-  logs = task.train_step(tiny.batch(4), model, tiny.Recorder(),
-                         task.build_metrics())
+  logs = task.train_step(tiny.batch(4), model, tiny.Recorder(), task.build_metrics())
   assert 'student/representation_loss' not in logs
   logs = task.validation_step(tiny.batch(4), model)
   assert 'student/representation_loss' not in logs
   assert np.all(np.isfinite(logs['loss']))
 
 
-@pytest.mark.parametrize('backbone, width', [
-    (_NARROW, 6), ({'num_layers': 2}, 16)])
+@pytest.mark.parametrize('backbone, width', [(_NARROW, 6), ({'num_layers': 2}, 16)])
 def test_other_width_without_projection(backbone, width):
-  with pytest.raises(ValueError, match="student's representation has "
-                     f"{width} values, the teacher's 8: .*Set "
-                     'task.model.projection to true .*weight of their loss'):
+  with pytest.raises(
+    ValueError,
+    match="student's representation has "
+    f"{width} values, the teacher's 8: .*Set "
+    'task.model.projection to true .*weight of their loss',
+  ):
     _built(backbone, projection=False)

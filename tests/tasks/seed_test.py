@@ -10,13 +10,16 @@ import tiny
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
 
-_TASKS = {'yt8m_distill': distillation.DistillationTask,
-          'yt8m_distill_single': classification.ClassificationTask}
+_TASKS = {
+  'yt8m_distill': distillation.DistillationTask,
+  'yt8m_distill_single': classification.ClassificationTask,
+}
 
 
 def _model(seed, experiment='yt8m_distill', **model):
-  params = tiny.experiment({'task': {'seed': seed, 'model': model}},
-                           experiment=experiment).task
+  params = tiny.experiment(
+    {'task': {'seed': seed, 'model': model}}, experiment=experiment
+  ).task
   return _TASKS[experiment](params).build_model()
 
 
@@ -28,18 +31,23 @@ def _drawn(model):
 
 
 _BACKBONES = {
-    'hierarchical_lstm': {},
-    'netvlad': {'clusters': 4, 'hidden': 6},
-    'nextvlad': {'clusters': 4, 'groups': 2, 'hidden': 16},
-    'yt8m_dbof': {'clusters': 6, 'hidden': 5},
+  'hierarchical_lstm': {},
+  'netvlad': {'clusters': 4, 'hidden': 6},
+  'nextvlad': {'clusters': 4, 'groups': 2, 'hidden': 16},
+  'yt8m_dbof': {'clusters': 6, 'hidden': 5},
 }
 
 
-@pytest.mark.parametrize('experiment, model', [
+@pytest.mark.parametrize(
+  'experiment, model',
+  [
     ('yt8m_distill', {}),
-    *(('yt8m_distill_single', {'network': {
-        'backbone': {'type': name, name: sizes}}})
-      for name, sizes in _BACKBONES.items())])
+    *(
+      ('yt8m_distill_single', {'network': {'backbone': {'type': name, name: sizes}}})
+      for name, sizes in _BACKBONES.items()
+    ),
+  ],
+)
 def test_same_seed_same_start(experiment, model):
   first = _drawn(_model(3, experiment, **model))
   random.random()
@@ -52,8 +60,9 @@ def test_same_seed_same_start(experiment, model):
 
 def test_teacher_and_student_start_differently():
   model = _model(0)
-  for teacher, student in zip(_drawn(model.teacher), _drawn(model.student),
-                              strict=True):
+  for teacher, student in zip(
+    _drawn(model.teacher), _drawn(model.student), strict=True
+  ):
     assert not np.any(teacher == student)
 
 

@@ -12,8 +12,9 @@ from yt8m_distill.tasks import classification
 
 def test_steps_compile_to_what_they_are():
   params = tiny.experiment(
-      {'task': {'model': {'network': {'backbone': {'type': 'yt8m_average'}}}}},
-      experiment='yt8m_distill_single')
+    {'task': {'model': {'network': {'backbone': {'type': 'yt8m_average'}}}}},
+    experiment='yt8m_distill_single',
+  )
   task = classification.ClassificationTask(params.task)
   model = task.build_model()
   optimizer = task.create_optimizer(params.trainer.optimizer_config)
@@ -36,5 +37,7 @@ def test_steps_compile_to_what_they_are():
   before = [variable.numpy() for variable in model.trainable_variables]
   loss = compiled(train)['loss']
   np.testing.assert_allclose(loss, np.mean(expected['loss']), rtol=1e-5)
-  assert all((variable.numpy() != value).any()
-             for variable, value in zip(model.trainable_variables, before))
+  assert all(
+    (variable.numpy() != value).any()
+    for variable, value in zip(model.trainable_variables, before)
+  )

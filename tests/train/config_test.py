@@ -3,13 +3,13 @@
 import json
 import pathlib
 
+from official.core import exp_factory
+from official.core import train_lib
 import pytest
 import tensorflow as tf
 import tiny
 import yaml
 
-from official.core import exp_factory
-from official.core import train_lib
 from yt8m_distill.tasks import distillation
 
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
@@ -45,31 +45,38 @@ def _every_n(params):
 def test_later_sources_win_over_earlier_ones(configure, tmp_path):
   gin_file, yaml_file = tmp_path / 'own.gin', tmp_path / 'own.yaml'
   gin_file.write_text('import yt8m_distill\nyt8m_distill.every_n = 6\n')
-  yaml_file.write_text(
-      '{task: {model: {student: {frames: {uniform: {every_n: 15}}}}}}')
+  yaml_file.write_text('{task: {model: {student: {frames: {uniform: {every_n: 15}}}}}}')
   arguments = []
   assert _every_n(configure(sized=False)) == 10
   for argument, expected in (
-      (f'--gin_file={gin_file}', 6),
-      ('--gin_params=yt8m_distill.every_n=5', 5),
-      (f'--config_file={yaml_file}', 15),
-      (f'--params_override={_EVERY_N}=30', 30)):
+    (f'--gin_file={gin_file}', 6),
+    ('--gin_params=yt8m_distill.every_n=5', 5),
+    (f'--config_file={yaml_file}', 15),
+    (f'--params_override={_EVERY_N}=30', 30),
+  ):
     # Whatever their order on the command line.
     arguments.insert(0, argument)
     assert _every_n(configure(*arguments, sized=False)) == expected
 
 
 def test_gin_files_and_their_macros_follow_the_command_line(configure):
-  params = configure('--gin_file=train.gin', '--gin_params=EVERY_N=20',
-                     '--gin_params=STUDENT_CHUNKS=3', sized=False)
+  params = configure(
+    '--gin_file=train.gin',
+    '--gin_params=EVERY_N=20',
+    '--gin_params=STUDENT_CHUNKS=3',
+    sized=False,
+  )
   assert _every_n(params) == 20
   assert params.task.model.student.backbone.get().chunks == 3
   assert params.task.model.teacher.backbone.get().chunks == 20
 
 
 def test_params_yaml_alone_rebuilds_the_run(configure, tmp_path):
-  first = configure('--gin_file=original.gin', '--gin_params=BATCH_SIZE=32',
-                    f'--params_override={_EVERY_N}=4').as_dict()
+  first = configure(
+    '--gin_file=original.gin',
+    '--gin_params=BATCH_SIZE=32',
+    f'--params_override={_EVERY_N}=4',
+  ).as_dict()
   written = tmp_path / 'run' / 'params.yaml'
   assert 'BATCH_SIZE = 32' in (tmp_path / 'run' / 'config.gin').read_text()
   again = configure(f'--config_file={written}', sized=False).as_dict()
@@ -84,9 +91,12 @@ def test_shipped_gin_file_parses_and_builds(configure, file):
   # Without the networks' file they go behind one that has it.
   alone = 'include' in text or file == 'uniform_every_n.gin'
   params = configure(
-      *([] if alone else ['--gin_file=train.gin']), f'--gin_file={file}',
-      '--gin_params=NUM_CELLS=4', '--params_override=task.model.num_classes=12',
-      sized=False)
+    *([] if alone else ['--gin_file=train.gin']),
+    f'--gin_file={file}',
+    '--gin_params=NUM_CELLS=4',
+    '--params_override=task.model.num_classes=12',
+    sized=False,
+  )
   with tf.Graph().as_default():  # There variables take no memory.
     model = distillation.DistillationTask(params.task).create_model()
   assert model.student.head.get_config()['num_classes'] == 12
@@ -113,8 +123,9 @@ def test_original_gin_has_what_its_header_promises(configure):
 def test_xla_gets_fixed_shapes(configure, tmp_path, enabled):
   params = configure(f'--params_override=runtime.enable_xla={enabled}')
   model = params.task.model
-  assert [network.backbone.get().static_shapes for network in (
-      model.teacher, model.student)] == [enabled, enabled]
+  assert [
+    network.backbone.get().static_shapes for network in (model.teacher, model.student)
+  ] == [enabled, enabled]
   written = yaml.safe_load((tmp_path / 'run' / 'params.yaml').read_text())
   backbone = written['task']['model']['student']['backbone']
   assert backbone['hierarchical_lstm']['static_shapes'] == enabled
@@ -124,9 +135,11 @@ def test_epochs_become_steps(configure, tmp_path):
   tiny.write_records(tmp_path / 'a.tfrecord', 7)
   tiny.write_records(tmp_path / 'b.tfrecord', 5)
   params = configure(
-      '--params_override=trainer.optimizer_config.warmup.type=linear',
-      _train_data(tmp_path / '?.tfrecord', train_epochs=2, decay_epochs=0.5,
-                  warmup_epochs=1))
+    '--params_override=trainer.optimizer_config.warmup.type=linear',
+    _train_data(
+      tmp_path / '?.tfrecord', train_epochs=2, decay_epochs=0.5, warmup_epochs=1
+    ),
+  )
   optimizer = params.trainer.optimizer_config
   assert params.task.train_data.num_examples == 12
   assert params.trainer.train_steps == 5  # 24 videos, 5 at a time.
@@ -141,23 +154,37 @@ def _train_data(path, **task):
   """A --config_file's worth of overrides; returns the flag."""
   folder = pathlib.Path(path).parent
   file = folder / 'task.yaml'
-  file.write_text(json.dumps({'task': {
-      **task, 'train_data': {'input_path': str(path),
-                             'global_batch_size': 5}}}))
+  file.write_text(
+    json.dumps(
+      {
+        'task': {
+          **task,
+          'train_data': {'input_path': str(path), 'global_batch_size': 5},
+        }
+      }
+    )
+  )
   return f'--config_file={file}'
 
 
 def test_known_number_of_examples_is_not_counted(configure, tmp_path):
-  params = configure(_train_data(tmp_path / 'absent', train_epochs=3),
-                     '--params_override=task.train_data.num_examples=100')
+  params = configure(
+    _train_data(tmp_path / 'absent', train_epochs=3),
+    '--params_override=task.train_data.num_examples=100',
+  )
   assert params.trainer.train_steps == 60
 
 
-@pytest.mark.parametrize('override,words', [
-    ('task.decay_epochs=1,trainer.optimizer_config.learning_rate.type=constant',
-     "'constant' has no decay_steps"),
+@pytest.mark.parametrize(
+  'override,words',
+  [
+    (
+      'task.decay_epochs=1,trainer.optimizer_config.learning_rate.type=constant',
+      "'constant' has no decay_steps",
+    ),
     ('task.warmup_epochs=1', 'warmup.type to linear'),
-])
+  ],
+)
 def test_epochs_of_what_has_no_steps_are_an_error(configure, override, words):
   with pytest.raises(ValueError, match=words):
     configure('--params_override=task.train_data.num_examples=100,' + override)
@@ -165,18 +192,23 @@ def test_epochs_of_what_has_no_steps_are_an_error(configure, override, words):
 
 def test_epochs_without_this_driver_are_an_error():
   params = tiny.experiment({'task': {'train_epochs': 5.0}})
-  with pytest.raises(ValueError, match='5.0, 0.0 and 0.0: this driver counts '
-                     'in steps.*python -m yt8m_distill.train'):
+  with pytest.raises(
+    ValueError,
+    match='5.0, 0.0 and 0.0: this driver counts in steps.*python -m yt8m_distill.train',
+  ):
     distillation.DistillationTask(params.task)
 
 
-@pytest.mark.parametrize('argument,words', [
+@pytest.mark.parametrize(
+  'argument,words',
+  [
     ('--gin_file=absent.gin', 'absent.gin'),
-    ('--gin_params=yt8m_distil.every_n=5', "No configurable.*yt8m_distil"),
+    ('--gin_params=yt8m_distil.every_n=5', 'No configurable.*yt8m_distil'),
     ('--gin_params=yt8m_distill.every_m=5', 'every_m'),
     ('--params_override=task.model.clases=5', 'clases'),
     ('--params_override=task.losses.label_wait=5', 'label_wait'),
-])
+  ],
+)
 def test_unknown_name_is_named(configure, argument, words):
   with pytest.raises(Exception, match=words):
     configure(argument)

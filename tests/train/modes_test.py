@@ -18,8 +18,9 @@ from yt8m_distill.modeling import distiller
 
 _STEPS = 7
 _INTERVAL = 2
-_LEARNING_RATE = ('trainer__optimizer_config__learning_rate__exponential__'
-                  'initial_learning_rate')
+_LEARNING_RATE = (
+  'trainer__optimizer_config__learning_rate__exponential__initial_learning_rate'
+)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -44,19 +45,27 @@ def _drive(tmp_path_factory):
 
   def drive(mode, run, train_steps=_STEPS, **overrides):
     return tiny.run_driver(
-        mode, run, f'--config_file={averages}', tiny.override(**{
-            'task__train_data__input_path': folder / 'train.tfrecord',
-            'task__train_data__global_batch_size': 5,
-            'task__validation_data__input_path': folder / 'validate.tfrecord',
-            'task__validation_data__global_batch_size': 9,
-            'task__init_checkpoint': folder / 'first',
-            'trainer__train_steps': train_steps,
-            'trainer__validation_interval': _INTERVAL,
-            'trainer__checkpoint_interval': 3,
-            'trainer__steps_per_loop': 4,
-            'trainer__summary_interval': 4,
-            _LEARNING_RATE: 0.05,
-            'trainer__continuous_eval_timeout': 600, **overrides}))
+      mode,
+      run,
+      f'--config_file={averages}',
+      tiny.override(
+        **{
+          'task__train_data__input_path': folder / 'train.tfrecord',
+          'task__train_data__global_batch_size': 5,
+          'task__validation_data__input_path': folder / 'validate.tfrecord',
+          'task__validation_data__global_batch_size': 9,
+          'task__init_checkpoint': folder / 'first',
+          'trainer__train_steps': train_steps,
+          'trainer__validation_interval': _INTERVAL,
+          'trainer__checkpoint_interval': 3,
+          'trainer__steps_per_loop': 4,
+          'trainer__summary_interval': 4,
+          _LEARNING_RATE: 0.05,
+          'trainer__continuous_eval_timeout': 600,
+          **overrides,
+        }
+      ),
+    )
 
   return drive
 
@@ -84,13 +93,17 @@ def _last(run):
   return json.loads((run / 'evaluation.json').read_text())
 
 
-@pytest.mark.parametrize('stop,steps,expected', [
+@pytest.mark.parametrize(
+  'stop,steps,expected',
+  [
     (3, 7, [4, 6, 7]),
     (4, 6, [4, 6]),  # Stopped between a step and its evaluation.
     (3, 3, [3]),  # The same at the last step.
-])
+  ],
+)
 def test_resumed_run_is_evaluated_where_one_without_a_stop_is(
-    drive, whole, tmp_path, stop, steps, expected):
+  drive, whole, tmp_path, stop, steps, expected
+):
   run = tmp_path / 'run'
   drive('train', run, stop)
   drive('train_and_eval', run, steps)
@@ -107,8 +120,7 @@ def test_resumed_run_is_evaluated_where_one_without_a_stop_is(
   assert best['best_ckpt_global_step'] == max(evaluated, key=evaluated.get)
 
 
-def test_finished_run_is_evaluated_again_only_where_that_is_missing(
-    drive, run, capsys):
+def test_finished_run_is_evaluated_again_only_where_that_is_missing(drive, run, capsys):
   before = _last(run)
   (run / 'evaluation.json').unlink()
   drive('train_and_eval', run)
@@ -119,17 +131,18 @@ def test_finished_run_is_evaluated_again_only_where_that_is_missing(
   assert 'step 7/7' not in capsys.readouterr().out
 
 
-def test_continuous_evaluation_of_a_finished_run_ends(
-    drive, run, monkeypatch):
+def test_continuous_evaluation_of_a_finished_run_ends(drive, run, monkeypatch):
   shutil.rmtree(run / 'validation')
   shutil.rmtree(run / 'best_ckpt')
   expected = _last(run)
   (run / 'evaluation.json').unlink()
   iterate = tf.train.checkpoints_iterator
   # Who asked for one behind the last would be told that none came in time.
-  monkeypatch.setattr(tf.train, 'checkpoints_iterator',
-                      lambda *arguments, **options: itertools.islice(
-                          iterate(*arguments, **options), 1))
+  monkeypatch.setattr(
+    tf.train,
+    'checkpoints_iterator',
+    lambda *arguments, **options: itertools.islice(iterate(*arguments, **options), 1),
+  )
   drive('continuous_eval', run)
   assert _last(run) == expected
   assert list(_evaluated(run)) == [_STEPS]
@@ -139,12 +152,12 @@ def test_continuous_evaluation_of_a_finished_run_ends(
 def _copy_checkpoint(source, run, step):
   for path in source.glob(f'ckpt-{step}.*'):
     shutil.copy(path, run)
-  tf.compat.v1.train.update_checkpoint_state(
-      str(run), str(run / f'ckpt-{step}'))
+  tf.compat.v1.train.update_checkpoint_state(str(run), str(run / f'ckpt-{step}'))
 
 
 def test_continuous_evaluation_takes_checkpoints_as_they_come(
-    drive, whole, tmp_path, monkeypatch):
+  drive, whole, tmp_path, monkeypatch
+):
   run = tmp_path / 'run'
 
   def train():
@@ -170,12 +183,13 @@ def test_continuous_evaluation_takes_checkpoints_as_they_come(
   assert _last(run) == _last(whole)
 
 
-def test_continuous_evaluation_without_a_checkpoint_is_an_error(
-    drive, tmp_path):
+def test_continuous_evaluation_without_a_checkpoint_is_an_error(drive, tmp_path):
   run = tmp_path / 'run'
   with pytest.raises(
-      TimeoutError, match=f'No checkpoint behind step 0 of 7 came to {run} '
-      'within 1 seconds. Train in this folder'):
+    TimeoutError,
+    match=f'No checkpoint behind step 0 of 7 came to {run} '
+    'within 1 seconds. Train in this folder',
+  ):
     drive('continuous_eval', run, trainer__continuous_eval_timeout=1)
   assert not (run / 'evaluation.json').exists()
 
@@ -190,11 +204,20 @@ def test_loss_that_is_not_finite_stops_the_run(drive, tmp_path):
   run = tmp_path / 'run'
   # The first step leaves weights near the largest float.
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    drive('train', run, trainer__steps_per_loop=1,
-          trainer__summary_interval=1, trainer__checkpoint_interval=1,
-          **{_LEARNING_RATE: 1e38})
-  assert re.search(r'The loss is not finite at step\W+2\W.*Lower the learning '
-                   'rate', error.value.message, re.DOTALL)
+    drive(
+      'train',
+      run,
+      trainer__steps_per_loop=1,
+      trainer__summary_interval=1,
+      trainer__checkpoint_interval=1,
+      **{_LEARNING_RATE: 1e38},
+    )
+  assert re.search(
+    r'The loss is not finite at step\W+2\W.*Lower the learning '
+    'rate',
+    error.value.message,
+    re.DOTALL,
+  )
   latest = tf.train.latest_checkpoint(str(run))
   assert latest.endswith('ckpt-1')
   for name, value in tiny.checkpoint_values(latest).items():

@@ -32,21 +32,23 @@ def test_a_server_is_as_good_as_a_disk(tmp_path):
     places = [folder, server.url]
     for run, place in zip(runs, places):
       # The quotes are for YAML, which would take the braces for its own.
-      tiny.drive('train_and_eval', run, f"'{place}/{{0..2}}.tfrecord'",
-                 'yt8m_distill_single')
+      tiny.drive(
+        'train_and_eval', run, f"'{place}/{{0..2}}.tfrecord'", 'yt8m_distill_single'
+      )
     (path, results), (url, from_server) = map(_results, runs)
     assert results == from_server and results['videos'] == 12
-    assert (path, url) == tuple(f'{place}/{{0..2}}.tfrecord'
-                                for place in places)
+    assert (path, url) == tuple(f'{place}/{{0..2}}.tfrecord' for place in places)
 
     for run, place in zip(runs, places):
-      predict.predict([str(runs[0])], f'{place}/{{0..2}}.tfrecord',
-                      str(run / 'predictions'))
-    one, other = ((run / 'predictions' / 'predictions.csv').read_text()
-                  for run in runs)
+      predict.predict(
+        [str(runs[0])], f'{place}/{{0..2}}.tfrecord', str(run / 'predictions')
+      )
+    one, other = ((run / 'predictions' / 'predictions.csv').read_text() for run in runs)
     assert one == other
 
-    thinned = [thin.thin(f'{place}/{{0..2}}.tfrecord', str(run / 'thinned'), 5,
-                         20, processes=2) for run, place in zip(runs, places)]
+    thinned = [
+      thin.thin(f'{place}/{{0..2}}.tfrecord', str(run / 'thinned'), 5, 20, processes=2)
+      for run, place in zip(runs, places)
+    ]
     for one, other in zip(*thinned):
       assert pathlib.Path(one).read_bytes() == pathlib.Path(other).read_bytes()

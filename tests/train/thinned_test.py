@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.evaluation import baseline
 from yt8m_distill.dataloaders import thin
+from yt8m_distill.evaluation import baseline
 from yt8m_distill.serving import predict
 
 _EVALUATION = 'evaluation.json'
@@ -24,8 +24,9 @@ def _records(tmp_path):
   """Full records and the same thinned, as paths."""
   full = tmp_path / 'full.tfrecord'
   tiny.write_records(full, 9)
-  [thinned] = thin.thin(str(full), str(tmp_path / 'thinned'), tiny.EVERY_N,
-                        tiny.MAX_FRAMES)
+  [thinned] = thin.thin(
+    str(full), str(tmp_path / 'thinned'), tiny.EVERY_N, tiny.MAX_FRAMES
+  )
   return full, thinned
 
 
@@ -34,8 +35,9 @@ def test_training_and_evaluation_are_the_same(records, tmp_path):
   for run, path in zip(runs, records):
     tiny.drive('train_and_eval', run, path, 'yt8m_distill_single')
   assert _results(runs[0]) == _results(runs[1])
-  one, other = (tiny.checkpoint_values(tf.train.latest_checkpoint(str(run)))
-                for run in runs)
+  one, other = (
+    tiny.checkpoint_values(tf.train.latest_checkpoint(str(run))) for run in runs
+  )
   assert one.keys() == other.keys()
   for name, value in one.items():
     assert (value == other[name]).all(), name
@@ -48,9 +50,10 @@ def test_training_and_evaluation_are_the_same(records, tmp_path):
 
 
 def test_a_teacher_refuses_them(records, tmp_path):
-  with pytest.raises(tf.errors.InvalidArgumentError,
-                     match='thinned with every_n=5, but a network sees frames '
-                     'of type all'):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match='thinned with every_n=5, but a network sees frames of type all',
+  ):
     tiny.drive('train', tmp_path / 'run', records[1])
 
 
@@ -58,7 +61,6 @@ def test_the_baseline_needs_no_frames(records):
   scores = []
   for path in records:
     data = {'input_path': str(path), 'global_batch_size': 4}
-    task = tiny.experiment({'task': {
-        'train_data': data, 'validation_data': data}}).task
+    task = tiny.experiment({'task': {'train_data': data, 'validation_data': data}}).task
     scores.append(baseline.class_frequency(task))
   assert scores[0] == scores[1]

@@ -20,19 +20,28 @@ def test_fault_of_the_code_keeps_its_traceback(monkeypatch):
 
 def test_chunks_that_do_not_divide_are_an_error(tmp_path):
   tiny.write_records(tmp_path / 'a.tfrecord', 2)
-  with pytest.raises(ValueError, match='chunks is 3, which does not divide the '
-                     '4 frames .* choose one of 1, 2, 4'):
-    tiny.run_driver('train', tmp_path / 'run', tiny.override(
+  with pytest.raises(
+    ValueError,
+    match='chunks is 3, which does not divide the 4 frames .* choose one of 1, 2, 4',
+  ):
+    tiny.run_driver(
+      'train',
+      tmp_path / 'run',
+      tiny.override(
         task__train_data__input_path=tmp_path / 'a.tfrecord',
-        task__model__student__backbone__hierarchical_lstm__chunks=3))
+        task__model__student__backbone__hierarchical_lstm__chunks=3,
+      ),
+    )
 
 
 def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / 'file').write_text('')
   folder = tmp_path / 'file' / 'run'
   sizes = tiny.sizes_file(tmp_path)
-  with pytest.raises(ValueError, match=f'--model_dir={folder} cannot be '
-                     'written.*Choose a folder that can'):
+  with pytest.raises(
+    ValueError,
+    match=f'--model_dir={folder} cannot be written.*Choose a folder that can',
+  ):
     tiny.run_driver('train', folder, f'--config_file={sizes}', sized=False)
 
 
@@ -41,13 +50,21 @@ def test_missing_input_path_is_an_error(tmp_path):
     tiny.run_driver('train', tmp_path / 'run')
 
 
-@pytest.mark.parametrize('error,text', [
+@pytest.mark.parametrize(
+  'error,text',
+  [
     (ValueError('chunks is 3.'), 'chunks is 3.'),
-    (tf.errors.InvalidArgumentError(
-        None, None, 'Graph execution error:\n\nassertion failed: [a.tfrecord, '
-        'record 0: bad.]\n\t [[{{node Assert}}]]'),
-     'a.tfrecord, record 0: bad.'),
-])
+    (
+      tf.errors.InvalidArgumentError(
+        None,
+        None,
+        'Graph execution error:\n\nassertion failed: [a.tfrecord, '
+        'record 0: bad.]\n\t [[{{node Assert}}]]',
+      ),
+      'a.tfrecord, record 0: bad.',
+    ),
+  ],
+)
 def test_bad_input_ends_with_one_line(monkeypatch, error, text):
   def fail(_):
     raise error
@@ -67,12 +84,16 @@ def test_evaluation_without_a_checkpoint_leaves_no_folder(tmp_path):
 @pytest.mark.parametrize('training', ['parallel', 'serial'])
 def test_log_lists_the_variables_of_both_networks(caplog, training):
   task = distillation.DistillationTask(
-      tiny.experiment({'task': {'training': training}}).task)
+    tiny.experiment({'task': {'training': training}}).task
+  )
   with caplog.at_level('INFO'):
     model = task.build_model()
   for network in (model.teacher, model.student):
-    assert re.search(rf'{network.name}: \d+ frames, .* GFLOPs per video, '
-                     rf'{network.count_params():,} parameters', caplog.text)
+    assert re.search(
+      rf'{network.name}: \d+ frames, .* GFLOPs per video, '
+      rf'{network.count_params():,} parameters',
+      caplog.text,
+    )
     for variable in network.variables:
       assert f'{variable.name} {variable.shape}' in caplog.text
 
@@ -92,15 +113,28 @@ def test_train_and_eval_writes_a_whole_run(tmp_path, capsys):
   tiny.write_records(tmp_path / 'validate.tfrecord', 9, seed=1)
   run = tmp_path / 'run'
   tiny.run_driver(
-      'train_and_eval', run, '--gin_file=train.gin',
-      f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
-      f"--gin_params=VALIDATION_PATH='{tmp_path}/validate.tfrecord'",
-      '--gin_params=BATCH_SIZE=4', '--gin_params=TRAIN_STEPS=6',
-      tiny.override(trainer__steps_per_loop=2, trainer__summary_interval=2,
-                    trainer__checkpoint_interval=2,
-                    trainer__validation_interval=4))
-  for name in ('params.yaml', 'config.gin', 'per_class.csv', 'evaluation.json',
-               'operative_config.train_and_eval.gin', 'ckpt-6.index'):
+    'train_and_eval',
+    run,
+    '--gin_file=train.gin',
+    f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
+    f"--gin_params=VALIDATION_PATH='{tmp_path}/validate.tfrecord'",
+    '--gin_params=BATCH_SIZE=4',
+    '--gin_params=TRAIN_STEPS=6',
+    tiny.override(
+      trainer__steps_per_loop=2,
+      trainer__summary_interval=2,
+      trainer__checkpoint_interval=2,
+      trainer__validation_interval=4,
+    ),
+  )
+  for name in (
+    'params.yaml',
+    'config.gin',
+    'per_class.csv',
+    'evaluation.json',
+    'operative_config.train_and_eval.gin',
+    'ckpt-6.index',
+  ):
     assert (run / name).exists(), name
   assert not (run / 'probe').exists()
   best = json.loads((run / 'best_ckpt' / 'info.json').read_text())
@@ -109,21 +143,39 @@ def test_train_and_eval_writes_a_whole_run(tmp_path, capsys):
   assert evaluated['step'] == 6
   assert best['student/gap'] >= evaluated['metrics']['student/gap'] > 0.0
 
-  both = [f'{who}/{name}' for who in ('teacher', 'student')
-          for name in ('label_loss', 'hit_at_one', 'perr', 'gap')]
+  both = [
+    f'{who}/{name}'
+    for who in ('teacher', 'student')
+    for name in ('label_loss', 'hit_at_one', 'perr', 'gap')
+  ]
   student = ['student/representation_loss', 'student/prediction_loss']
   train = _tags(run / 'train')
-  expected = {*both, *student, 'teacher/regularization_loss',
-              'student/regularization_loss', 'learning_rate', 'training_loss'}
+  expected = {
+    *both,
+    *student,
+    'teacher/regularization_loss',
+    'student/regularization_loss',
+    'learning_rate',
+    'training_loss',
+  }
   assert {tag for tag in expected if train.get(tag) == {2, 4, 6}} == expected
   # The first loop has no rate: it holds the tracing.
   assert train['examples_per_second'] == train['seconds_left'] == {4, 6}
   validation = _tags(run / 'validation')
-  expected = {*both, *student, 'teacher/map', 'student/map', 'agreement/top1',
-              'agreement/overlap', 'validation_loss', 'best_student/gap'}
+  expected = {
+    *both,
+    *student,
+    'teacher/map',
+    'student/map',
+    'agreement/top1',
+    'agreement/overlap',
+    'validation_loss',
+    'best_student/gap',
+  }
   assert {tag for tag in expected if validation.get(tag) == {4, 6}} == expected
-  lines = [line for line in capsys.readouterr().out.splitlines()
-           if line.startswith('step ')]
+  lines = [
+    line for line in capsys.readouterr().out.splitlines() if line.startswith('step ')
+  ]
   assert [line.split()[1] for line in lines] == ['2/6', '4/6', '6/6']
   assert 'videos/s' in lines[1] and 'student/gap' in lines[0]
 
@@ -133,11 +185,16 @@ def test_stock_driver_of_the_garden_trains(tmp_path):
   tiny.write_records(tmp_path / 'train.tfrecord', 6)
   run = tmp_path / 'run'
   tiny.python(
-      '-m', 'official.vision.train', '--experiment=yt8m_distill',
-      '--mode=train', f'--model_dir={run}',
-      f'--gin_file={tiny.ROOT / "gin" / "train.gin"}',
-      f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
-      '--gin_params=BATCH_SIZE=2', '--gin_params=TRAIN_STEPS=3',
-      f'--config_file={tiny.sizes_file(tmp_path)}',
-      tiny.override(trainer__steps_per_loop=3, trainer__summary_interval=3))
+    '-m',
+    'official.vision.train',
+    '--experiment=yt8m_distill',
+    '--mode=train',
+    f'--model_dir={run}',
+    f'--gin_file={tiny.ROOT / "gin" / "train.gin"}',
+    f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
+    '--gin_params=BATCH_SIZE=2',
+    '--gin_params=TRAIN_STEPS=3',
+    f'--config_file={tiny.sizes_file(tmp_path)}',
+    tiny.override(trainer__steps_per_loop=3, trainer__summary_interval=3),
+  )
   assert (run / 'ckpt-3.index').exists() and (run / 'params.yaml').exists()

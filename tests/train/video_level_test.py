@@ -8,24 +8,31 @@ import numpy as np
 import tensorflow as tf
 import tiny
 
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
-from yt8m_distill.checkpoints import run_dir
 
 _FEATURES = {'mean_rgb': 6, 'mean_audio': 2}
-_SIZES = {'task': {
+_SIZES = {
+  'task': {
     'model': {
-        'features': [{'name': name, 'size': size, 'format': 'video'}
-                     for name, size in _FEATURES.items()],
-        'max_frames': 1,
-        'num_classes': tiny.CLASSES,
-        'network': {'frames': {'type': 'all'},
-                    'backbone': {'type': 'yt8m_average'},
-                    'head': {'type': 'logistic'}},
+      'features': [
+        {'name': name, 'size': size, 'format': 'video'}
+        for name, size in _FEATURES.items()
+      ],
+      'max_frames': 1,
+      'num_classes': tiny.CLASSES,
+      'network': {
+        'frames': {'type': 'all'},
+        'backbone': {'type': 'yt8m_average'},
+        'head': {'type': 'logistic'},
+      },
     },
-    'evaluation': {'top_k': 5}}}
+    'evaluation': {'top_k': 5},
+  }
+}
 _RECORDS = golden_cases.SHARED / 'data' / 'yt8m' / '2' / 'video' / 'validate'
 
 
@@ -55,14 +62,22 @@ def _drive(tmp_path, run, experiment, **values):
   records = tmp_path / 'train.tfrecord'
   with tiny.eagerly():
     tiny.run_driver(
-        'train_and_eval', run, f'--config_file={sizes}', tiny.override(
-            task__train_data__input_path=records,
-            task__train_data__global_batch_size=4,
-            task__validation_data__input_path=records,
-            task__validation_data__global_batch_size=4,
-            trainer__train_steps=2, trainer__steps_per_loop=1,
-            trainer__validation_interval=2, **values),
-        experiment=experiment, sized=False)
+      'train_and_eval',
+      run,
+      f'--config_file={sizes}',
+      tiny.override(
+        task__train_data__input_path=records,
+        task__train_data__global_batch_size=4,
+        task__validation_data__input_path=records,
+        task__validation_data__global_batch_size=4,
+        trainer__train_steps=2,
+        trainer__steps_per_loop=1,
+        trainer__validation_interval=2,
+        **values,
+      ),
+      experiment=experiment,
+      sized=False,
+    )
 
 
 def test_trained_fine_tuned_exported_and_predicted(tmp_path):
@@ -80,15 +95,19 @@ def test_trained_fine_tuned_exported_and_predicted(tmp_path):
   served = tf.saved_model.load(str(tmp_path / 'export')).signatures
   assert sorted(served) == ['features', 'serving_default']
   outputs = served['serving_default'](examples=tf.constant(records))
-  again = served['features'](features=tf.constant(values[:, None]),
-                             num_frames=tf.ones([9], tf.int32))
+  again = served['features'](
+    features=tf.constant(values[:, None]), num_frames=tf.ones([9], tf.int32)
+  )
   np.testing.assert_array_equal(outputs['predictions'], again['predictions'])
   card = (tmp_path / 'export' / 'model_card.md').read_text()
   assert 'tf.train.Example`s with a float list of `mean_rgb`' in card
 
   predict.predict(
-      [str(tuned)], str(tmp_path / 'test.tfrecord'), str(tmp_path / 'out'),
-      features=[f'{k}:{v}:video' for k, v in _FEATURES.items()])
+    [str(tuned)],
+    str(tmp_path / 'test.tfrecord'),
+    str(tmp_path / 'out'),
+    features=[f'{k}:{v}:video' for k, v in _FEATURES.items()],
+  )
   with open(tmp_path / 'out' / 'predictions.csv', encoding='utf-8') as file:
     rows = list(csv.reader(file))[1:]
   assert [row[0] for row in rows] == [f'v{number}' for number in range(9)]
@@ -101,17 +120,28 @@ def test_a_real_shard_is_learned(tmp_path):
   """Better than by class frequencies."""
   run = tmp_path / 'run'
   tiny.run_driver(
-      'train_and_eval', run, '--gin_file=train.gin', '--gin_file=average.gin',
-      f'--config_file={tiny.ROOT}/experiments/video_2018.yaml',
-      f"--gin_params=TRAIN_PATH='{_RECORDS}/validate0000.tfrecord'",
-      f"--gin_params=VALIDATION_PATH='{_RECORDS}/validate0001.tfrecord'",
-      "--gin_params=HEAD='logistic'", '--gin_params=BATCH_SIZE=64',
-      '--gin_params=LEARNING_RATE=0.01', '--gin_params=TRAIN_STEPS=40',
-      tiny.override(trainer__steps_per_loop=40, trainer__summary_interval=40,
-                    trainer__validation_interval=40),
-      experiment='yt8m_distill_single', sized=False)
+    'train_and_eval',
+    run,
+    '--gin_file=train.gin',
+    '--gin_file=average.gin',
+    f'--config_file={tiny.ROOT}/experiments/video_2018.yaml',
+    f"--gin_params=TRAIN_PATH='{_RECORDS}/validate0000.tfrecord'",
+    f"--gin_params=VALIDATION_PATH='{_RECORDS}/validate0001.tfrecord'",
+    "--gin_params=HEAD='logistic'",
+    '--gin_params=BATCH_SIZE=64',
+    '--gin_params=LEARNING_RATE=0.01',
+    '--gin_params=TRAIN_STEPS=40',
+    tiny.override(
+      trainer__steps_per_loop=40,
+      trainer__summary_interval=40,
+      trainer__validation_interval=40,
+    ),
+    experiment='yt8m_distill_single',
+    sized=False,
+  )
   results = json.loads((run / 'evaluation.json').read_text())['metrics']
   frequency = baseline.class_frequency(
-      run_dir.read_params(str(run / 'params.yaml')).task)
+    run_dir.read_params(str(run / 'params.yaml')).task
+  )
   assert results['gap'] > 2 * frequency['gap']
   assert results['hit_at_one'] > 1.5 * frequency['hit_at_one']

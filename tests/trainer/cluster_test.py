@@ -26,52 +26,71 @@ _LIMIT = 900  # seconds; a process may take a minute to start
 _STEPS, _INTERVAL = 24, 8
 # Rounding: sums over a batch are added up in another order.
 _TOLERANCE = {'rtol': 2e-5, 'atol': 2e-6}
-_TF_CONFIG = json.dumps({'cluster': {'worker': ['127.0.0.1:1', '127.0.0.1:2']},
-                         'task': {'type': 'worker', 'index': 0}})
+_TF_CONFIG = json.dumps(
+  {
+    'cluster': {'worker': ['127.0.0.1:1', '127.0.0.1:2']},
+    'task': {'type': 'worker', 'index': 0},
+  }
+)
 
 
 def _flags(folder, **values):
   """Of the driver, but for mode and folder; batches of 6 are for 1 to 3."""
-  return [tiny.override(**{
-      'task__model__network__backbone__type': 'yt8m_average',
-      'task__model__network__head__type': 'logistic',
-      'task__model__network__frames__type': 'all',
-      'task__train_data__input_path': folder / 'train.tfrecord',
-      'task__train_data__global_batch_size': 6,
-      'task__train_data__shuffle_buffer_size': 5,
-      'task__validation_data__input_path': f"'{folder}/validate?.tfrecord'",
-      'task__validation_data__global_batch_size': 6,
-      'task__validation_data__skip_corrupt_records': True,
-      'trainer__train_steps': _STEPS,
-      'trainer__validation_interval': _INTERVAL,
-      'trainer__checkpoint_interval': 2,
-      'trainer__steps_per_loop': 1,
-      'trainer__summary_interval': 1,
-      'trainer__continuous_eval_timeout': 60,
-      # Else Adam would blow up differences of rounding.
-      'trainer__optimizer_config__optimizer__adam__epsilon': 0.01,
-      **values})]
+  return [
+    tiny.override(
+      **{
+        'task__model__network__backbone__type': 'yt8m_average',
+        'task__model__network__head__type': 'logistic',
+        'task__model__network__frames__type': 'all',
+        'task__train_data__input_path': folder / 'train.tfrecord',
+        'task__train_data__global_batch_size': 6,
+        'task__train_data__shuffle_buffer_size': 5,
+        'task__validation_data__input_path': f"'{folder}/validate?.tfrecord'",
+        'task__validation_data__global_batch_size': 6,
+        'task__validation_data__skip_corrupt_records': True,
+        'trainer__train_steps': _STEPS,
+        'trainer__validation_interval': _INTERVAL,
+        'trainer__checkpoint_interval': 2,
+        'trainer__steps_per_loop': 1,
+        'trainer__summary_interval': 1,
+        'trainer__continuous_eval_timeout': 60,
+        # Else Adam would blow up differences of rounding.
+        'trainer__optimizer_config__optimizer__adam__epsilon': 0.01,
+        **values,
+      }
+    )
+  ]
 
 
 def _command(workers, folder, *flags):
-  return [sys.executable, '-m', 'experiments.cluster.loopback',
-          f'--workers={workers}', f'--logs={folder / "logs"}', *map(str, flags)]
+  return [
+    sys.executable,
+    '-m',
+    'experiments.cluster.loopback',
+    f'--workers={workers}',
+    f'--logs={folder / "logs"}',
+    *map(str, flags),
+  ]
 
 
 def _start(workers, folder, *flags):
   """Starts a cluster; returns its process, whose lines can be read."""
   return subprocess.Popen(
-      _command(workers, folder, *flags), cwd=tiny.ROOT, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env={**os.environ, 'PYTHONPATH': str(tiny.ROOT),
-           'TF_CPP_MIN_LOG_LEVEL': '2'})
+    _command(workers, folder, *flags),
+    cwd=tiny.ROOT,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'TF_CPP_MIN_LOG_LEVEL': '2'},
+  )
 
 
 def _pids(process, workers):
   """Process ids of the workers, as the command tells them."""
   lines = [process.stdout.readline() for _ in range(workers)]
-  return [int(re.fullmatch(r'Worker \d: process (\d+), log .*\n', line)[1])
-          for line in lines]
+  return [
+    int(re.fullmatch(r'Worker \d: process (\d+), log .*\n', line)[1]) for line in lines
+  ]
 
 
 def _gone(pid):
@@ -101,10 +120,10 @@ def _folder(tmp_path_factory):
 @pytest.fixture(name='drive', scope='module')
 def _drive(folder):
   """Runs the driver in this process."""
+
   def drive(mode, run):
     with tiny.eagerly():
-      tiny.run_driver(mode, run, *_flags(folder),
-                      experiment='yt8m_distill_single')
+      tiny.run_driver(mode, run, *_flags(folder), experiment='yt8m_distill_single')
     return run
 
   return drive
@@ -120,9 +139,13 @@ def _one(drive, folder):
 def _killed(folder):
   """How 2 workers end of which one is killed, and the folder of their run."""
   run = folder / 'run'
-  flags = ['--experiment=yt8m_distill_single', '--mode=train_and_eval',
-           f'--config_file={tiny.sizes_file(folder, "yt8m_distill_single")}',
-           f'--model_dir={run}', *_flags(folder)]
+  flags = [
+    '--experiment=yt8m_distill_single',
+    '--mode=train_and_eval',
+    f'--config_file={tiny.sizes_file(folder, "yt8m_distill_single")}',
+    f'--model_dir={run}',
+    *_flags(folder),
+  ]
   process = _start(2, folder, *flags)
   pids = _pids(process, 2)
   deadline = time.monotonic() + _LIMIT
@@ -141,42 +164,51 @@ def _many(killed, folder):
   """The folder of the run, which 3 workers have gone on with."""
   run, *_, flags = killed
   done = subprocess.run(
-      _command(3, folder, *flags), cwd=tiny.ROOT, capture_output=True,
-      text=True, timeout=_LIMIT, check=False,
-      env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
+    _command(3, folder, *flags),
+    cwd=tiny.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=_LIMIT,
+    check=False,
+    env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)},
+  )
   assert done.returncode == 0, done.stderr
   return run
 
 
 def _scalars(run, part):
   """{name: {step: value}} of a run's summaries."""
-  return {name: dict(zip(*curve))
-          for name, curve in report.read_curves(str(run / part)).items()}
+  return {
+    name: dict(zip(*curve))
+    for name, curve in report.read_curves(str(run / part)).items()
+  }
 
 
 @pytest.mark.slow
 class TestKilledAndResumed:
-
   def test_others_are_stopped_and_the_end_is_told(self, killed, folder):
     _, status, told, pids, _ = killed
     assert status == 128 + signal.SIGKILL
-    assert re.search('Worker 1 ended with SIGKILL; the others were stopped. '
-                     f'The last line of {folder}/logs/worker-1.log: .', told)
+    assert re.search(
+      'Worker 1 ended with SIGKILL; the others were stopped. '
+      f'The last line of {folder}/logs/worker-1.log: .',
+      told,
+    )
     assert all(map(_gone, pids))
 
   def test_losses_and_weights_are_those_of_one_process(self, many, one):
-    losses, wanted = (_scalars(run, 'train')['training_loss']
-                      for run in (many, one))
+    losses, wanted = (_scalars(run, 'train')['training_loss'] for run in (many, one))
     assert sorted(losses) == list(range(1, _STEPS + 1))
-    np.testing.assert_allclose([losses[step] for step in wanted],
-                               list(wanted.values()), **_TOLERANCE)
+    np.testing.assert_allclose(
+      [losses[step] for step in wanted], list(wanted.values()), **_TOLERANCE
+    )
     assert wanted[1] != wanted[_STEPS]
-    values, wanted = (tiny.checkpoint_values(run / f'ckpt-{_STEPS}')
-                      for run in (many, one))
+    values, wanted = (
+      tiny.checkpoint_values(run / f'ckpt-{_STEPS}') for run in (many, one)
+    )
     assert values.keys() == wanted.keys()
     for name, value in wanted.items():
-      np.testing.assert_allclose(values[name], value, **_TOLERANCE,
-                                 err_msg=name)
+      np.testing.assert_allclose(values[name], value, **_TOLERANCE, err_msg=name)
 
   def test_evaluation_is_that_of_one_process(self, many, one):
     evaluated, wanted = (_scalars(run, 'validation') for run in (many, one))
@@ -186,10 +218,14 @@ class TestKilledAndResumed:
     for name, values in wanted.items():
       assert sorted(evaluated[name]) == sorted(values), name
       np.testing.assert_allclose(
-          [evaluated[name][step] for step in values], list(values.values()),
-          **_TOLERANCE, err_msg=name)
-    result, wanted = (json.loads((run / 'evaluation.json').read_text())
-                      for run in (many, one))
+        [evaluated[name][step] for step in values],
+        list(values.values()),
+        **_TOLERANCE,
+        err_msg=name,
+      )
+    result, wanted = (
+      json.loads((run / 'evaluation.json').read_text()) for run in (many, one)
+    )
     assert wanted['videos'] == 8
     assert wanted['left_out'] == {'records': 1, 'shard_tails': 0}
     for name in wanted.keys() - {'metrics'}:
@@ -201,27 +237,39 @@ class TestKilledAndResumed:
 
   def test_files_are_those_of_one_process(self, many, one):
     files, wanted = (
-        {path.relative_to(run).as_posix() for path in run.rglob('*')
-         if path.is_file() and 'tfevents' not in path.name
-         and not path.name.startswith('ckpt-')} for run in (many, one))
+      {
+        path.relative_to(run).as_posix()
+        for path in run.rglob('*')
+        if path.is_file()
+        and 'tfevents' not in path.name
+        and not path.name.startswith('ckpt-')
+      }
+      for run in (many, one)
+    )
     assert files == wanted
     # Two writers, of training and of progress, each time it was started.
     assert len(list((many / 'train').iterdir())) == 4
-    best, wanted = (json.loads((run / 'best_ckpt/info.json').read_text())
-                    for run in (many, one))
+    best, wanted = (
+      json.loads((run / 'best_ckpt/info.json').read_text()) for run in (many, one)
+    )
     assert best['best_ckpt_global_step'] == wanted['best_ckpt_global_step']
 
   def test_one_process_evaluates_it_continuously(self, many, drive, tmp_path):
     run = tmp_path / 'run'
     run.mkdir()
-    for path in [many / 'params.yaml', many / 'checkpoint',
-                 *many.glob(f'ckpt-{_STEPS}.*')]:
+    for path in [
+      many / 'params.yaml',
+      many / 'checkpoint',
+      *many.glob(f'ckpt-{_STEPS}.*'),
+    ]:
       shutil.copy(path, run)
     drive('continuous_eval', run)
-    result, wanted = (json.loads((folder / 'evaluation.json').read_text())
-                      for folder in (run, many))
-    np.testing.assert_allclose(list(result['metrics'].values()),
-                               list(wanted['metrics'].values()), **_TOLERANCE)
+    result, wanted = (
+      json.loads((folder / 'evaluation.json').read_text()) for folder in (run, many)
+    )
+    np.testing.assert_allclose(
+      list(result['metrics'].values()), list(wanted['metrics'].values()), **_TOLERANCE
+    )
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -234,50 +282,77 @@ def test_signal_ends_all_workers(tmp_path, number):
 
 
 def test_no_workers_is_an_error(tmp_path):
-  done = subprocess.run(_command(0, tmp_path), cwd=tiny.ROOT, text=True,
-                        capture_output=True, check=False)
+  done = subprocess.run(
+    _command(0, tmp_path), cwd=tiny.ROOT, text=True, capture_output=True, check=False
+  )
   assert done.returncode == 2
   assert '--workers is 0: give 1 or more.' in done.stderr
 
 
-@pytest.mark.parametrize('mode, strategy, tf_config, message', [
-    ('train', 'parameter_server', '', "'parameter_server', under which.*Set "
-     'it to multi_worker_mirrored'),
+@pytest.mark.parametrize(
+  'mode, strategy, tf_config, message',
+  [
+    (
+      'train',
+      'parameter_server',
+      '',
+      "'parameter_server', under which.*Set it to multi_worker_mirrored",
+    ),
     ('train', 'mirrored', _TF_CONFIG, "names 2 processes.*'mirrored', of one"),
-    ('continuous_eval', 'multi_worker_mirrored', _TF_CONFIG,
-     'names 2 processes, but --mode=continuous_eval is for one: unset'),
+    (
+      'continuous_eval',
+      'multi_worker_mirrored',
+      _TF_CONFIG,
+      'names 2 processes, but --mode=continuous_eval is for one: unset',
+    ),
     ('train', 'multi_worker_mirrored', '{', "TF_CONFIG is '{'"),
-])
+  ],
+)
 def test_what_no_cluster_can_run_is_an_error(
-    tmp_path, monkeypatch, mode, strategy, tf_config, message):
+  tmp_path, monkeypatch, mode, strategy, tf_config, message
+):
   monkeypatch.setenv('TF_CONFIG', tf_config)
   with pytest.raises(ValueError, match=message):
-    tiny.run_driver(mode, tmp_path / 'run', tiny.override(
-        runtime__distribution_strategy=strategy))
+    tiny.run_driver(
+      mode, tmp_path / 'run', tiny.override(runtime__distribution_strategy=strategy)
+    )
   assert not (tmp_path / 'run').exists()
 
 
 def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
   monkeypatch.setattr(workers_lib, 'objects', lambda value: [value, value + 4])
-  with tiny.eagerly(), pytest.raises(
-      ValueError, match=r'at the steps \[0, 4\].*--model_dir=.*Name a folder'):
-    tiny.run_driver('train', tmp_path / 'run', *_flags(
-        folder, runtime__distribution_strategy='multi_worker_mirrored'),
-                    experiment='yt8m_distill_single')
+  with (
+    tiny.eagerly(),
+    pytest.raises(
+      ValueError, match=r'at the steps \[0, 4\].*--model_dir=.*Name a folder'
+    ),
+  ):
+    tiny.run_driver(
+      'train',
+      tmp_path / 'run',
+      *_flags(folder, runtime__distribution_strategy='multi_worker_mirrored'),
+      experiment='yt8m_distill_single',
+    )
 
 
 def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
-  start = runpy.run_path(
-      str(tiny.ROOT / 'experiments/cluster/data_service.py'))['start']
+  start = runpy.run_path(str(tiny.ROOT / 'experiments/cluster/data_service.py'))[
+    'start'
+  ]
   dispatcher = start(0, '')
   address = dispatcher.target.split('://')[1]
   workers = [start(0, address) for _ in range(2)]
   run = tmp_path / 'run'
   with tiny.eagerly():
-    tiny.run_driver('train', run, f'--tf_data_service={dispatcher.target}',
-                    *_flags(folder, trainer__train_steps=4,
-                            task__train_data__enable_tf_data_service=True),
-                    experiment='yt8m_distill_single')
+    tiny.run_driver(
+      'train',
+      run,
+      f'--tf_data_service={dispatcher.target}',
+      *_flags(
+        folder, trainer__train_steps=4, task__train_data__enable_tf_data_service=True
+      ),
+      experiment='yt8m_distill_single',
+    )
   assert len(_scalars(run, 'train')['training_loss']) == 4
   # Not from here: the workers have done the reading.
   assert all(worker._num_tasks() for worker in workers)

@@ -25,15 +25,20 @@ _STEPS = 4  # N
 # By the networks of a run: to resume is the same whatever they are, and eagerly
 # averages are quick; of a graph one LSTM is enough to trace.
 _NETWORKS = {
-    'averages': tiny.AVERAGES,
-    'lstm': {'task': {
-        'model': {'teacher': tiny.AVERAGES['task']['model']['teacher']},
-        'losses': {'representation_weight': 0.0}}},
+  'averages': tiny.AVERAGES,
+  'lstm': {
+    'task': {
+      'model': {'teacher': tiny.AVERAGES['task']['model']['teacher']},
+      'losses': {'representation_weight': 0.0},
+    }
+  },
 }
 
 
 def _flags(records, steps, num_examples=0, networks='averages'):
-  return [f'--config_file={records}/{networks}.yaml', tiny.override(
+  return [
+    f'--config_file={records}/{networks}.yaml',
+    tiny.override(
       task__train_data__input_path=f"'{records}/train?.tfrecord'",
       task__train_data__global_batch_size=5,
       task__train_data__shuffle_buffer_size=4,
@@ -42,8 +47,11 @@ def _flags(records, steps, num_examples=0, networks='averages'):
       task__model__student__frames__type='random',
       task__model__student__frames__random__k=4,
       task__model__student__dropout=0.5,
-      trainer__train_steps=steps, trainer__steps_per_loop=2,
-      trainer__checkpoint_interval=_STEPS)]
+      trainer__train_steps=steps,
+      trainer__steps_per_loop=2,
+      trainer__checkpoint_interval=_STEPS,
+    ),
+  ]
 
 
 def _train(run, records, steps, **options):
@@ -92,8 +100,7 @@ def _resume(halves, records, tmp_path):
 
   def resume(steps=2 * _STEPS, num_examples=0):
     with _eagerly():
-      return _train(
-          tmp_path / 'run', records, steps, num_examples=num_examples)
+      return _train(tmp_path / 'run', records, steps, num_examples=num_examples)
 
   return resume
 
@@ -107,8 +114,7 @@ def _assert_equal(actual, expected):
 
 
 @pytest.mark.parametrize('num_examples', [0, 12])
-def test_resumed_run_equals_one_that_never_stopped(
-    halves, resume, num_examples):
+def test_resumed_run_equals_one_that_never_stopped(halves, resume, num_examples):
   _assert_equal(resume(num_examples=num_examples), halves[0])
 
 
@@ -116,8 +122,9 @@ def test_other_data_order_gives_other_weights(halves, resume):
   """Otherwise the comparison above would not see the order."""
   # Of epochs that are said to be longer, the second is entered too early.
   other = resume(num_examples=13)
-  assert any(not np.array_equal(other[name], value)
-             for name, value in halves[0].items())
+  assert any(
+    not np.array_equal(other[name], value) for name, value in halves[0].items()
+  )
 
 
 def test_finished_run_trains_no_further(halves, resume):
@@ -132,13 +139,21 @@ def test_killed_run_equals_one_that_was_not(records, tmp_path):
   """In graphs, and the first half in a process of its own."""
   run = tmp_path / 'run'
   killed = tiny.python(
-      '-c', tiny.killed_driver(run / 'ckpt-2'), '--experiment=yt8m_distill',
-      '--mode=train',
-      f'--model_dir={run}', f'--config_file={tiny.sizes_file(tmp_path)}',
-      *_flags(records, 2 * _STEPS, networks='lstm'), check=False)
+    '-c',
+    tiny.killed_driver(run / 'ckpt-2'),
+    '--experiment=yt8m_distill',
+    '--mode=train',
+    f'--model_dir={run}',
+    f'--config_file={tiny.sizes_file(tmp_path)}',
+    *_flags(records, 2 * _STEPS, networks='lstm'),
+    check=False,
+  )
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
   assert re.findall(r'^step (\d+)/8', killed.stdout, re.M) == ['2', '4']
   assert tf.train.latest_checkpoint(str(run)).endswith('ckpt-2')
-  _assert_equal(*(
+  _assert_equal(
+    *(
       _train(folder, records, 2 * _STEPS, networks='lstm')
-      for folder in (run, tmp_path / 'whole')))
+      for folder in (run, tmp_path / 'whole')
+    )
+  )

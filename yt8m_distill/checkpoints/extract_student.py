@@ -12,8 +12,9 @@ from typing import Sequence
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
-from yt8m_distill.utils import cli
+
 from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.utils import cli
 
 
 def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
@@ -22,10 +23,10 @@ def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
   task, before = params.task, network.params.task
   task.model = network.model
   task.evaluation = before.evaluation
-  task.train_data, task.validation_data = (
-      before.train_data, before.validation_data)
-  task.losses.override({
-      name: getattr(before.losses, name) for name in task.losses.as_dict()})
+  task.train_data, task.validation_data = (before.train_data, before.validation_data)
+  task.losses.override(
+    {name: getattr(before.losses, name) for name in task.losses.as_dict()}
+  )
   return params
 
 
@@ -37,10 +38,13 @@ def extract(run: str, out: str):
   """
   trained_network.check_free(out)
   student = trained_network.Network(run)
-  trained_network.write(out, student.network, params_of(student), student.step,
-                   student.evaluation)
-  print(f'{student.checkpoint} -> {out}: '
-        f'{student.network.count_params():,} parameters at step {student.step}')
+  trained_network.write(
+    out, student.network, params_of(student), student.step, student.evaluation
+  )
+  print(
+    f'{student.checkpoint} -> {out}: '
+    f'{student.network.count_params():,} parameters at step {student.step}'
+  )
 
 
 def main(argv: Sequence[str]):

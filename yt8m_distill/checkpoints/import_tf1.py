@@ -17,22 +17,30 @@ cannot be told apart.
 from typing import Sequence
 
 from absl import flags
-
 from official.core import config_definitions as cfg
-from yt8m_distill.utils import cli
-from yt8m_distill.checkpoints import trained_network
+
 from yt8m_distill.checkpoints import tf1_checkpoint
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import data
 from yt8m_distill.configs import distillation
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.utils import cli
 
 FLAGS = flags.FLAGS
 
 
-def convert(checkpoint: str, out: str, *, every_n: int, student_chunks: int,
-            teacher_chunks: int, max_frames: int, features: Sequence[str]):
+def convert(
+  checkpoint: str,
+  out: str,
+  *,
+  every_n: int,
+  student_chunks: int,
+  teacher_chunks: int,
+  max_frames: int,
+  features: Sequence[str],
+):
   """Writes an original checkpoint as a run into `out`.
 
   Args:
@@ -55,26 +63,41 @@ def convert(checkpoint: str, out: str, *, every_n: int, student_chunks: int,
   total = sum(feature.size for feature in parsed)
   if total != sizes.features:
     raise ValueError(
-        f'--features={",".join(features)} are {total} values a frame, those of '
-        f'{source.prefix} were {sizes.features}: name what it was trained on.')
-  shared = dict(every_n=every_n, max_frames=max_frames,
-                num_cells=sizes.num_cells, num_layers=sizes.num_layers,
-                num_mixtures=sizes.num_mixtures, num_classes=sizes.num_classes,
-                learning_rate_decay=1.0, adam_epsilon=1e-8)
+      f'--features={",".join(features)} are {total} values a frame, those of '
+      f'{source.prefix} were {sizes.features}: name what it was trained on.'
+    )
+  shared = dict(
+    every_n=every_n,
+    max_frames=max_frames,
+    num_cells=sizes.num_cells,
+    num_layers=sizes.num_layers,
+    num_mixtures=sizes.num_mixtures,
+    num_classes=sizes.num_classes,
+    learning_rate_decay=1.0,
+    adam_epsilon=1e-8,
+  )
   if 'teacher' in source.networks:
     params = distillation.yt8m_distill(
-        student_length='original', student_chunks=student_chunks,
-        teacher_chunks=teacher_chunks, representation_weight=2.0,
-        prediction_reduction='sum', train_steps=95834, **shared)
+      student_length='original',
+      student_chunks=student_chunks,
+      teacher_chunks=teacher_chunks,
+      representation_weight=2.0,
+      prediction_reduction='sum',
+      train_steps=95834,
+      **shared,
+    )
   else:
     params = classification.yt8m_distill_finetune(
-        length='original', chunks=student_chunks, train_steps=57500, **shared)
+      length='original', chunks=student_chunks, train_steps=57500, **shared
+    )
   params.task.model.features = parsed
   model = _load(source, params)
   step = source.global_step // len(source.networks)
   trained_network.write(out, model, params, step)
-  print(f'{source.prefix} -> {out}: {" and ".join(source.networks)}, '
-        f'{model.count_params():,} parameters at step {step}')
+  print(
+    f'{source.prefix} -> {out}: {" and ".join(source.networks)}, '
+    f'{model.count_params():,} parameters at step {step}'
+  )
 
 
 def _load(source: tf1_checkpoint.Tf1Checkpoint, params: cfg.ExperimentConfig):
@@ -91,17 +114,25 @@ def _load(source: tf1_checkpoint.Tf1Checkpoint, params: cfg.ExperimentConfig):
 
 def _define_flags():
   flags.DEFINE_integer('every_n', 10, 'The student sees frames 0, N, 2N, ...')
-  flags.DEFINE_integer('student_chunks', 5, 'Chunks of the student\'s frames.')
+  flags.DEFINE_integer('student_chunks', 5, "Chunks of the student's frames.")
   flags.DEFINE_integer('teacher_chunks', 20, 'Chunks of all frames.')
   flags.DEFINE_integer('max_frames', 300, 'Longer videos are cut here.')
-  flags.DEFINE_list('features', 'rgb:1024,audio:128',
-                    'Name and bytes of each feature of a frame, in order.')
+  flags.DEFINE_list(
+    'features',
+    'rgb:1024,audio:128',
+    'Name and bytes of each feature of a frame, in order.',
+  )
 
 
 def main(argv: Sequence[str]):
-  convert(*argv, every_n=FLAGS.every_n, student_chunks=FLAGS.student_chunks,
-          teacher_chunks=FLAGS.teacher_chunks, max_frames=FLAGS.max_frames,
-          features=FLAGS.features)
+  convert(
+    *argv,
+    every_n=FLAGS.every_n,
+    student_chunks=FLAGS.student_chunks,
+    teacher_chunks=FLAGS.teacher_chunks,
+    max_frames=FLAGS.max_frames,
+    features=FLAGS.features,
+  )
 
 
 if __name__ == '__main__':

@@ -3,27 +3,29 @@
 import collections
 import os
 import tempfile
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
+from typing import Dict
+from typing import List
+from typing import Optional
+from typing import Tuple
 
 from absl import logging
 import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 import tf_keras
 
-from tensorflow.core.protobuf import trackable_object_graph_pb2
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
-from yt8m_distill.checkpoints import run_dir
 
 # Differences that a message names.
 _MAX_NAMED = 6
 _GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # What changes neither the weights nor what they compute.
-_FREE_FIELDS = ('static_shapes', 'use_cudnn', 'recompute', 'l2_weight_decay',
-                'dropout')
+_FREE_FIELDS = ('static_shapes', 'use_cudnn', 'recompute', 'l2_weight_decay', 'dropout')
 
 
-def restore_model(model: tf_keras.layers.Layer, checkpoint: str,
-                  path: str = 'model'):
+def restore_model(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'model'):
   """Restores the variables of a model or of a part of one, all or none.
 
   TensorFlow takes a checkpoint with other variables in silence and leaves the
@@ -42,8 +44,7 @@ def restore_model(model: tf_keras.layers.Layer, checkpoint: str,
   check(model, checkpoint, path)
   try:
     # Slots of an optimizer and the step stay behind.
-    _at(model, path).read(
-        checkpoint).expect_partial().assert_existing_objects_matched()
+    _at(model, path).read(checkpoint).expect_partial().assert_existing_objects_matched()
   except (AssertionError, ValueError) as error:
     raise ValueError(_difference(model, checkpoint, path)) from error
 
@@ -51,7 +52,8 @@ def restore_model(model: tf_keras.layers.Layer, checkpoint: str,
 def check(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'model'):
   """Raises a ValueError unless both have variables of the same shapes."""
   if sorted(_variables(checkpoint, path).values()) != sorted(
-      variable.shape.as_list() for variable in model.variables):
+    variable.shape.as_list() for variable in model.variables
+  ):
     raise ValueError(_difference(model, checkpoint, path))
 
 
@@ -67,12 +69,16 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
   """
   path = run_dir.params_path(checkpoint)
   if path:
-    _raise_if(_config_differences(run_dir.read_params(path).task.model, model),
-              checkpoint)
+    _raise_if(
+      _config_differences(run_dir.read_params(path).task.model, model), checkpoint
+    )
 
 
-def start_network(network: video_classifier.VideoClassifier,
-                  model: model_config.ClassifierModel, source: str):
+def start_network(
+  network: video_classifier.VideoClassifier,
+  model: model_config.ClassifierModel,
+  source: str,
+):
   """Starts a single network from a student, or from a network of its kind.
 
   With another number of classes than the source's the head stays new. Logs
@@ -95,20 +101,29 @@ def start_network(network: video_classifier.VideoClassifier,
   if before:
     new_head = before.num_classes != model.num_classes
     _check_start(
-        before, model, checkpoint, max_frames=model.max_frames,
-        num_classes=model.num_classes, network=before.network.replace(
-            frames=model.network.frames,
-            **({'head': model.network.head} if new_head else {})))
+      before,
+      model,
+      checkpoint,
+      max_frames=model.max_frames,
+      num_classes=model.num_classes,
+      network=before.network.replace(
+        frames=model.network.frames,
+        **({'head': model.network.head} if new_head else {}),
+      ),
+    )
   part = network.backbone if new_head else network
   restore_model(part, checkpoint, f'{path}/backbone' if new_head else path)
   restored = {variable.ref() for variable in part.variables}
   for variable in network.variables:
-    logging.info('%s %s %s', 'restored' if variable.ref() in restored else
-                 'new', variable.name, variable.shape)
+    logging.info(
+      '%s %s %s',
+      'restored' if variable.ref() in restored else 'new',
+      variable.name,
+      variable.shape,
+    )
 
 
-def find_teacher(model: model_config.DistillerModel,
-                 source: str) -> Tuple[str, str]:
+def find_teacher(model: model_config.DistillerModel, source: str) -> Tuple[str, str]:
   """Finds a trained teacher.
 
   It may have seen other frames than it sees now; that is logged.
@@ -129,10 +144,17 @@ def find_teacher(model: model_config.DistillerModel,
   if before:
     # As `model`, with the teacher as it was: messages then name the teacher.
     before = model.replace(
-        features=before.features, max_frames=before.max_frames,
-        num_classes=before.num_classes, teacher=before.network)
-    _check_start(before, model, checkpoint, teacher=before.teacher.replace(
-        frames=model.teacher.frames))
+      features=before.features,
+      max_frames=before.max_frames,
+      num_classes=before.num_classes,
+      teacher=before.network,
+    )
+    _check_start(
+      before,
+      model,
+      checkpoint,
+      teacher=before.teacher.replace(frames=model.teacher.frames),
+    )
   return checkpoint, _path(checkpoint, 'teacher')
 
 
@@ -143,18 +165,21 @@ def _path(checkpoint: str, name: str) -> str:
 
 
 def _network_before(
-    checkpoint: str, name: str) -> Optional[model_config.ClassifierModel]:
+  checkpoint: str, name: str
+) -> Optional[model_config.ClassifierModel]:
   """How a network was trained, None without a params.yaml that tells it."""
   params = run_dir.params_path(checkpoint)
   if not params:
     return None
   alone = _path(checkpoint, name) == 'model'
-  return model_config.alone(run_dir.read_params(params).task.model,
-                            'network' if alone else name)
+  return model_config.alone(
+    run_dir.read_params(params).task.model, 'network' if alone else name
+  )
 
 
-def _check_start(before: model_config.VideoModel, now: model_config.VideoModel,
-                 checkpoint: str, **free):
+def _check_start(
+  before: model_config.VideoModel, now: model_config.VideoModel, checkpoint: str, **free
+):
   """Raises where configurations differ but for free fields; logs those."""
   _raise_if(_config_differences(before.replace(**free), now), checkpoint)
   for line in _config_differences(before, now):
@@ -163,12 +188,14 @@ def _check_start(before: model_config.VideoModel, now: model_config.VideoModel,
 
 def check_trainable(checkpoint: str):
   """Raises a ValueError where training cannot go on from a checkpoint."""
-  if not any(name.startswith('optimizer/')
-             for name, _ in tf.train.list_variables(checkpoint)):
+  if not any(
+    name.startswith('optimizer/') for name, _ in tf.train.list_variables(checkpoint)
+  ):
     raise ValueError(
-        f'Checkpoint {checkpoint} holds a network without the state of an '
-        'optimizer: training cannot go on in its folder. Set '
-        'task.init_checkpoint to it, and --model_dir to a new folder.')
+      f'Checkpoint {checkpoint} holds a network without the state of an '
+      'optimizer: training cannot go on in its folder. Set '
+      'task.init_checkpoint to it, and --model_dir to a new folder.'
+    )
 
 
 def _at(trackable, path: str) -> tf.train.Checkpoint:
@@ -190,10 +217,12 @@ def _variables(checkpoint: str, path: str) -> Dict[str, List[int]]:
   if not reader.has_tensor(_GRAPH):
     return {}
   nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
-      reader.get_tensor(_GRAPH)).nodes
+    reader.get_tensor(_GRAPH)
+  ).nodes
   shapes = reader.get_variable_to_shape_map()
   children = lambda node: {
-      child.local_name: child.node_id for child in nodes[node].children}
+    child.local_name: child.node_id for child in nodes[node].children
+  }
   node = 0
   for name in path.split('/'):
     if name not in children(node):
@@ -212,31 +241,32 @@ def _variables(checkpoint: str, path: str) -> Dict[str, List[int]]:
   return found
 
 
-def _difference(model: tf_keras.layers.Layer, checkpoint: str,
-                path: str) -> str:
+def _difference(model: tf_keras.layers.Layer, checkpoint: str, path: str) -> str:
   """Says in which variables a checkpoint and a model differ."""
   # The names that this model's variables have in a checkpoint.
   with tempfile.TemporaryDirectory() as folder:
-    wanted = _variables(_at(model, path).write(
-        os.path.join(folder, 'model')), path)
+    wanted = _variables(_at(model, path).write(os.path.join(folder, 'model')), path)
   found = _variables(checkpoint, path)
-  return _other_architecture([
+  return _other_architecture(
+    [
       f'{name}: {found.get(name, "absent")} in the checkpoint, '
       f'{wanted.get(name, "absent")} in the model'
       for name in sorted(set(wanted) | set(found))
       if wanted.get(name) != found.get(name)
-  ], checkpoint)
+    ],
+    checkpoint,
+  )
 
 
-def _config_differences(before: model_config.VideoModel,
-                        now: model_config.VideoModel) -> List[str]:
+def _config_differences(
+  before: model_config.VideoModel, now: model_config.VideoModel
+) -> List[str]:
   found, wanted = _flat(before.as_dict()), _flat(now.as_dict())
   return [
-      f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
-      f'{wanted.get(name, "absent")} in this configuration'
-      for name in {**found, **wanted}
-      if found.get(name) != wanted.get(name)
-      and not name.endswith(_FREE_FIELDS)
+    f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
+    f'{wanted.get(name, "absent")} in this configuration'
+    for name in {**found, **wanted}
+    if found.get(name) != wanted.get(name) and not name.endswith(_FREE_FIELDS)
   ]
 
 
@@ -265,10 +295,13 @@ def some_of(differences: List[str]) -> str:
   """Names the first of many."""
   more = len(differences) - _MAX_NAMED
   return '; '.join(differences[:_MAX_NAMED]) + (
-      f'; and {more} more' if more > 0 else '')
+    f'; and {more} more' if more > 0 else ''
+  )
 
 
 def _other_architecture(differences: List[str], checkpoint: str) -> str:
-  return (f'Checkpoint {checkpoint} is of another architecture. '
-          f'{some_of(differences)}. Configure the model as in the params.yaml '
-          'beside the checkpoint, or choose another folder.')
+  return (
+    f'Checkpoint {checkpoint} is of another architecture. '
+    f'{some_of(differences)}. Configure the model as in the params.yaml '
+    'beside the checkpoint, or choose another folder.'
+  )

@@ -2,18 +2,17 @@
 
 import os
 
-import tensorflow as tf
-import yaml
-
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import hyperparams
+import tensorflow as tf
+import yaml
 
 _PARAMS = 'params.yaml'
 # By the networks that task.model has.
 _EXPERIMENTS = {
-    frozenset({'teacher', 'student'}): 'yt8m_distill',
-    frozenset({'network'}): 'yt8m_distill_single',
+  frozenset({'teacher', 'student'}): 'yt8m_distill',
+  frozenset({'network'}): 'yt8m_distill_single',
 }
 
 
@@ -26,13 +25,16 @@ def checkpoint(path: str) -> str:
   if tf.io.gfile.isdir(path):
     found = tf.train.latest_checkpoint(path)
     if not found:
-      raise ValueError(f'{path} is a folder without a checkpoint. Name a run '
-                       'that has one, or the prefix of a checkpoint.')
+      raise ValueError(
+        f'{path} is a folder without a checkpoint. Name a run '
+        'that has one, or the prefix of a checkpoint.'
+      )
     return found
   if not tf.io.gfile.exists(f'{path}.index'):
     raise ValueError(
-        f'There is no checkpoint {path}. Name the prefix of one, such as '
-        '.../ckpt-1000, or the folder of a run.')
+      f'There is no checkpoint {path}. Name the prefix of one, such as '
+      '.../ckpt-1000, or the folder of a run.'
+    )
   return path
 
 
@@ -61,12 +63,14 @@ def read_params(path: str) -> cfg.ExperimentConfig:
   """
   try:
     values = hyperparams.read_yaml_to_params_dict(path).as_dict()
-    experiment = _EXPERIMENTS[frozenset(
-        {'teacher', 'student', 'network'} & set(values['task']['model']))]
+    experiment = _EXPERIMENTS[
+      frozenset({'teacher', 'student', 'network'} & set(values['task']['model']))
+    ]
     return hyperparams.override_params_dict(
-        exp_factory.get_exp_config(experiment), values, is_strict=True)
-  except (AttributeError, KeyError, TypeError, ValueError,
-          yaml.YAMLError) as error:
+      exp_factory.get_exp_config(experiment), values, is_strict=True
+    )
+  except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
     raise ValueError(
-        f'{path} is not the configuration of a run of this package: {error!r}. '
-        'Name the --model_dir of one.') from error
+      f'{path} is not the configuration of a run of this package: {error!r}. '
+      'Name the --model_dir of one.'
+    ) from error

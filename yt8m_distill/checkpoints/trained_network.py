@@ -3,19 +3,22 @@
 import contextlib
 import json
 import os
-from typing import Any, Dict, Iterator, Optional
-
-import tensorflow as tf
-import tf_keras
+from typing import Any
+from typing import Dict
+from typing import Iterator
+from typing import Optional
 
 from official.core import config_definitions as cfg
 from official.core import train_utils
-from yt8m_distill.utils import files
-from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import video_classifier
-from yt8m_distill.evaluation import results as results_lib
+import tensorflow as tf
+import tf_keras
+
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.evaluation import results as results_lib
+from yt8m_distill.modeling import video_classifier
+from yt8m_distill.utils import files
 
 
 class Network:
@@ -46,40 +49,47 @@ class Network:
     self.checkpoint = run_dir.checkpoint(source)
     path = run_dir.params_path(self.checkpoint)
     if not path:
-      raise ValueError(f'There is no params.yaml beside {self.checkpoint}: '
-                       'name a checkpoint in the folder of its run.')
+      raise ValueError(
+        f'There is no params.yaml beside {self.checkpoint}: '
+        'name a checkpoint in the folder of its run.'
+      )
     self.params = run_dir.read_params(path)
     model = self.params.task.model
     single = hasattr(model, 'network')
     if not single and name not in ('student', 'teacher'):
       raise ValueError(f'network is {name!r}: choose student or teacher.')
     self.model = model_config.alone(model, 'network' if single else name)
-    self.network = video_classifier.build(
-        self.model, self.model.network, 'network')
-    restore.restore_model(self.network, self.checkpoint,
-                          'model' if single else f'model/{name}')
-    self.step = int(train_utils.read_global_step_from_checkpoint(
-        self.checkpoint))
+    self.network = video_classifier.build(self.model, self.model.network, 'network')
+    restore.restore_model(
+      self.network, self.checkpoint, 'model' if single else f'model/{name}'
+    )
+    self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
     # best_ckpt may be evaluated for itself.
     prefix = '' if single else f'{name}/'
-    self.evaluation = (
-        self._read_evaluation(os.path.dirname(self.checkpoint), prefix) or
-        self._read_evaluation(os.path.dirname(path), prefix))
+    self.evaluation = self._read_evaluation(
+      os.path.dirname(self.checkpoint), prefix
+    ) or self._read_evaluation(os.path.dirname(path), prefix)
 
   def _read_evaluation(self, run: str, prefix: str) -> Optional[Dict[str, Any]]:
     results = results_lib.read(run)
     if not results or results['step'] != self.step:
       return None
     results['metrics'] = {
-        key[len(prefix):]: value for key, value in results['metrics'].items()
-        if key.startswith(prefix)}
-    results['networks'] = {'network': results['networks'][
-        prefix[:-1] or 'network']}
+      key[len(prefix) :]: value
+      for key, value in results['metrics'].items()
+      if key.startswith(prefix)
+    }
+    results['networks'] = {'network': results['networks'][prefix[:-1] or 'network']}
     return results
 
 
-def write(folder: str, model: tf_keras.Model, params: cfg.ExperimentConfig,
-          step: int, results: Optional[Dict[str, Any]] = None):
+def write(
+  folder: str,
+  model: tf_keras.Model,
+  params: cfg.ExperimentConfig,
+  step: int,
+  results: Optional[Dict[str, Any]] = None,
+):
   """Writes a model as a run: checkpoint, params.yaml, perhaps evaluation.json.
 
   The folder appears whole. It has no optimizer, so that training cannot go on
@@ -97,20 +107,24 @@ def write(folder: str, model: tf_keras.Model, params: cfg.ExperimentConfig,
   """
   with new_folder(folder) as partial:
     checkpoint = tf.train.Checkpoint(
-        model=model, global_step=tf.Variable(step, dtype=tf.int64))
+      model=model, global_step=tf.Variable(step, dtype=tf.int64)
+    )
     tf.train.CheckpointManager(checkpoint, partial, 1).save(step)
     train_utils.serialize_config(params, partial)
     if results:
-      files.write_text(os.path.join(partial, 'evaluation.json'),
-                            json.dumps(results, indent=2) + '\n')
+      files.write_text(
+        os.path.join(partial, 'evaluation.json'), json.dumps(results, indent=2) + '\n'
+      )
 
 
 def check_free(folder: str):
   """Raises a ValueError where a folder already holds something."""
   if tf.io.gfile.exists(folder) and (
-      not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)):
-    raise ValueError(f'{folder} already holds something: name another folder, '
-                     'or remove it.')
+    not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)
+  ):
+    raise ValueError(
+      f'{folder} already holds something: name another folder, or remove it.'
+    )
 
 
 @contextlib.contextmanager

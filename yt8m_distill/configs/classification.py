@@ -7,11 +7,11 @@ before.
 
 import dataclasses
 
-import gin
-
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import hyperparams
+
+import gin
 from yt8m_distill.configs import common
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
@@ -32,6 +32,7 @@ class LabelLoss(hyperparams.Config):
       weigh 1.
     regularization_penalty: times the L2 terms of the layers.
   """
+
   # cross_entropy | softmax | hinge | weighted_cross_entropy
   label_kind: str = 'cross_entropy'
   label_epsilon: float = 1e-5
@@ -49,6 +50,7 @@ class Evaluation(hyperparams.Config):
       is left out of the mean ('skip').
     vocabulary: CSV with columns Index and Name for per_class.csv; '' for none.
   """
+
   top_k: int = 20
   empty_classes: str = 'zero'  # zero | skip
   vocabulary: str = ''
@@ -68,11 +70,13 @@ class VideoTask(cfg.TaskConfig):
     decay_epochs: passes between two decays of the learning rate.
     warmup_epochs: passes of linear warm-up.
   """
+
   train_data: data.VideoData = dataclasses.field(
-      default_factory=lambda: data.VideoData(is_training=True))
+    default_factory=lambda: data.VideoData(is_training=True)
+  )
   validation_data: data.VideoData = dataclasses.field(
-      default_factory=lambda: data.VideoData(
-          is_training=False, drop_remainder=False))
+    default_factory=lambda: data.VideoData(is_training=False, drop_remainder=False)
+  )
   evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
   seed: int = 0
   train_epochs: float = 0.0
@@ -83,51 +87,85 @@ class VideoTask(cfg.TaskConfig):
 @dataclasses.dataclass
 class ClassificationTask(VideoTask):
   """One network, trained on its label loss."""
+
   model: model_config.ClassifierModel = dataclasses.field(
-      default_factory=model_config.ClassifierModel)
+    default_factory=model_config.ClassifierModel
+  )
   losses: LabelLoss = dataclasses.field(default_factory=LabelLoss)
 
 
-def _experiment(frames, every_n, k, length, backbone, head, chunks, num_cells,
-                num_layers, num_mixtures, num_classes, max_frames, train_path,
-                validation_path, batch_size, train_steps, learning_rate,
-                learning_rate_decay, adam_epsilon, seed,
-                init_checkpoint='') -> cfg.ExperimentConfig:
+def _experiment(
+  frames,
+  every_n,
+  k,
+  length,
+  backbone,
+  head,
+  chunks,
+  num_cells,
+  num_layers,
+  num_mixtures,
+  num_classes,
+  max_frames,
+  train_path,
+  validation_path,
+  batch_size,
+  train_steps,
+  learning_rate,
+  learning_rate_decay,
+  adam_epsilon,
+  seed,
+  init_checkpoint='',
+) -> cfg.ExperimentConfig:
   return cfg.ExperimentConfig(
-      task=ClassificationTask(
-          init_checkpoint=init_checkpoint, seed=seed,
-          model=model_config.ClassifierModel(
-              num_classes=num_classes, max_frames=max_frames,
-              network=common.network(
-                  common.selection(frames, every_n, k, length), backbone, head,
-                  chunks, num_cells, num_layers, num_mixtures)),
-          **common.records(train_path, validation_path, batch_size, seed)),
-      trainer=common.trainer('gap', batch_size, train_steps, learning_rate,
-                             learning_rate_decay, adam_epsilon))
+    task=ClassificationTask(
+      init_checkpoint=init_checkpoint,
+      seed=seed,
+      model=model_config.ClassifierModel(
+        num_classes=num_classes,
+        max_frames=max_frames,
+        network=common.network(
+          common.selection(frames, every_n, k, length),
+          backbone,
+          head,
+          chunks,
+          num_cells,
+          num_layers,
+          num_mixtures,
+        ),
+      ),
+      **common.records(train_path, validation_path, batch_size, seed),
+    ),
+    trainer=common.trainer(
+      'gap', batch_size, train_steps, learning_rate, learning_rate_decay, adam_epsilon
+    ),
+  )
 
 
 @exp_factory.register_config_factory('yt8m_distill_single')
 @gin.configurable('yt8m_distill_single')
-def yt8m_distill_single(frames: str = 'uniform',
-                        every_n: int = 10,
-                        k: int = 0,
-                        length: str = 'ceil',
-                        backbone: str = 'hierarchical_lstm',
-                        head: str = '',
-                        chunks: int = 5,
-                        num_cells: int = 1024,
-                        num_layers: int = 2,
-                        num_mixtures: int = 2,
-                        num_classes: int = 3862,
-                        max_frames: int = 300,
-                        train_path: str = '',
-                        validation_path: str = '',
-                        batch_size: int = 256,
-                        train_steps: int = common.FIVE_EPOCHS,
-                        learning_rate: float = 1e-3,
-                        learning_rate_decay: float = 0.95,
-                        adam_epsilon: float = 1e-7,
-                        seed: int = 0) -> cfg.ExperimentConfig:
+def yt8m_distill_single(
+  frames: str = 'uniform',
+  every_n: int = 10,
+  k: int = 0,
+  length: str = 'ceil',
+  backbone: str = 'hierarchical_lstm',
+  head: str = '',
+  chunks: int = 5,
+  num_cells: int = 1024,
+  num_layers: int = 2,
+  num_mixtures: int = 2,
+  num_classes: int = 3862,
+  max_frames: int = 300,
+  train_path: str = '',
+  validation_path: str = '',
+  batch_size: int = 256,
+  train_steps: int = common.FIVE_EPOCHS,
+  learning_rate: float = 1e-3,
+  learning_rate_decay: float = 0.95,
+  adam_epsilon: float = 1e-7,
+  seed: int = 0,
+) -> cfg.ExperimentConfig:
   """One network on its label loss, from scratch.
 
   Args:
@@ -161,27 +199,29 @@ def yt8m_distill_single(frames: str = 'uniform',
 
 @exp_factory.register_config_factory('yt8m_distill_finetune')
 @gin.configurable('yt8m_distill_finetune')
-def yt8m_distill_finetune(init_checkpoint: str = '',
-                          frames: str = 'uniform',
-                          every_n: int = 10,
-                          k: int = 0,
-                          length: str = 'ceil',
-                          backbone: str = 'hierarchical_lstm',
-                          head: str = '',
-                          chunks: int = 5,
-                          num_cells: int = 1024,
-                          num_layers: int = 2,
-                          num_mixtures: int = 2,
-                          num_classes: int = 3862,
-                          max_frames: int = 300,
-                          train_path: str = '',
-                          validation_path: str = '',
-                          batch_size: int = 256,
-                          train_steps: int = common.THREE_EPOCHS,
-                          learning_rate: float = 1e-3,
-                          learning_rate_decay: float = 0.95,
-                          adam_epsilon: float = 1e-7,
-                          seed: int = 0) -> cfg.ExperimentConfig:
+def yt8m_distill_finetune(
+  init_checkpoint: str = '',
+  frames: str = 'uniform',
+  every_n: int = 10,
+  k: int = 0,
+  length: str = 'ceil',
+  backbone: str = 'hierarchical_lstm',
+  head: str = '',
+  chunks: int = 5,
+  num_cells: int = 1024,
+  num_layers: int = 2,
+  num_mixtures: int = 2,
+  num_classes: int = 3862,
+  max_frames: int = 300,
+  train_path: str = '',
+  validation_path: str = '',
+  batch_size: int = 256,
+  train_steps: int = common.THREE_EPOCHS,
+  learning_rate: float = 1e-3,
+  learning_rate_decay: float = 0.95,
+  adam_epsilon: float = 1e-7,
+  seed: int = 0,
+) -> cfg.ExperimentConfig:
   """A student on its label loss, from where distillation left it.
 
   The arguments are those of `yt8m_distill_single`, and

@@ -4,6 +4,7 @@ from typing import Dict
 
 from official.core import config_definitions as cfg
 from official.modeling import optimization
+
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 
@@ -14,28 +15,37 @@ THREE_EPOCHS = 45573
 _DECAY_EXAMPLES = 4_000_000
 
 
-def selection(frames: str, every_n: int, k: int,
-              length: str) -> model_config.FrameSelection:
+def selection(
+  frames: str, every_n: int, k: int, length: str
+) -> model_config.FrameSelection:
   """Some frames of a video: `k` of them, or every N-th where that is 0.
 
   Raises:
     ValueError: `frames` is no selection.
   """
   if frames not in model_config.SELECTIONS:
-    raise ValueError(f'frames is {frames!r}: choose one of '
-                     f'{", ".join(model_config.SELECTIONS)}.')
+    raise ValueError(
+      f'frames is {frames!r}: choose one of {", ".join(model_config.SELECTIONS)}.'
+    )
   config = model_config.FrameSelection(type=frames)
   if frames == 'uniform':
     config.uniform = model_config.UniformFrames(
-        every_n=0 if k else every_n, k=k, length=length)
+      every_n=0 if k else every_n, k=k, length=length
+    )
   elif frames != 'all':
     config.get().k = k
   return config
 
 
-def network(frames: model_config.FrameSelection, backbone: str, head: str,
-            chunks: int, num_cells: int, num_layers: int,
-            num_mixtures: int) -> model_config.Network:
+def network(
+  frames: model_config.FrameSelection,
+  backbone: str,
+  head: str,
+  chunks: int,
+  num_cells: int,
+  num_layers: int,
+  num_mixtures: int,
+) -> model_config.Network:
   """A network as it was published.
 
   Args:
@@ -51,12 +61,15 @@ def network(frames: model_config.FrameSelection, backbone: str, head: str,
     Its configuration.
   """
   config = model_config.Network(
-      frames=frames,
-      backbone=model_config.Backbone(
-          type=backbone,
-          hierarchical_lstm=model_config.HierarchicalLstm(
-              chunks=chunks, num_cells=num_cells, num_layers=num_layers)),
-      head=model_config.Head(moe=model_config.Moe(num_mixtures=num_mixtures)))
+    frames=frames,
+    backbone=model_config.Backbone(
+      type=backbone,
+      hierarchical_lstm=model_config.HierarchicalLstm(
+        chunks=chunks, num_cells=num_cells, num_layers=num_layers
+      ),
+    ),
+    head=model_config.Head(moe=model_config.Moe(num_mixtures=num_mixtures)),
+  )
   # Half of the published decay: here a regularization_penalty of 2 follows.
   if backbone == 'netvlad':
     config.head.moe.input_gate = config.head.moe.output_gate = True
@@ -70,43 +83,56 @@ def network(frames: model_config.FrameSelection, backbone: str, head: str,
   return config
 
 
-def records(train_path: str, validation_path: str, batch_size: int,
-            seed: int) -> Dict[str, data.VideoData]:
+def records(
+  train_path: str, validation_path: str, batch_size: int, seed: int
+) -> Dict[str, data.VideoData]:
   """Both sets of a task."""
   return dict(
-      train_data=data.VideoData(
-          input_path=train_path, global_batch_size=batch_size, seed=seed,
-          is_training=True),
-      validation_data=data.VideoData(
-          input_path=validation_path, global_batch_size=batch_size,
-          is_training=False, drop_remainder=False))
+    train_data=data.VideoData(
+      input_path=train_path, global_batch_size=batch_size, seed=seed, is_training=True
+    ),
+    validation_data=data.VideoData(
+      input_path=validation_path,
+      global_batch_size=batch_size,
+      is_training=False,
+      drop_remainder=False,
+    ),
+  )
 
 
-def trainer(best_metric: str, batch_size: int, train_steps: int,
-            learning_rate: float, learning_rate_decay: float,
-            adam_epsilon: float) -> cfg.TrainerConfig:
+def trainer(
+  best_metric: str,
+  batch_size: int,
+  train_steps: int,
+  learning_rate: float,
+  learning_rate_decay: float,
+  adam_epsilon: float,
+) -> cfg.TrainerConfig:
   """Adam, clipping per tensor, exponential decay; keeps the best checkpoint."""
   return cfg.TrainerConfig(
-      train_steps=train_steps,
-      steps_per_loop=100,
-      summary_interval=100,
-      checkpoint_interval=1000,
-      validation_interval=5000,
-      best_checkpoint_export_subdir='best_ckpt',
-      best_checkpoint_eval_metric=best_metric,
-      best_checkpoint_metric_comp='higher',
-      optimizer_config=optimization.OptimizationConfig({
-          'optimizer': {
-              'type': 'adam',
-              'adam': {'epsilon': adam_epsilon, 'clipnorm': 1.0},
+    train_steps=train_steps,
+    steps_per_loop=100,
+    summary_interval=100,
+    checkpoint_interval=1000,
+    validation_interval=5000,
+    best_checkpoint_export_subdir='best_ckpt',
+    best_checkpoint_eval_metric=best_metric,
+    best_checkpoint_metric_comp='higher',
+    optimizer_config=optimization.OptimizationConfig(
+      {
+        'optimizer': {
+          'type': 'adam',
+          'adam': {'epsilon': adam_epsilon, 'clipnorm': 1.0},
+        },
+        'learning_rate': {
+          'type': 'exponential',
+          'exponential': {
+            'initial_learning_rate': learning_rate,
+            'decay_steps': max(1, _DECAY_EXAMPLES // batch_size),
+            'decay_rate': learning_rate_decay,
+            'staircase': True,
           },
-          'learning_rate': {
-              'type': 'exponential',
-              'exponential': {
-                  'initial_learning_rate': learning_rate,
-                  'decay_steps': max(1, _DECAY_EXAMPLES // batch_size),
-                  'decay_rate': learning_rate_decay,
-                  'staircase': True,
-              },
-          },
-      }))
+        },
+      }
+    ),
+  )

@@ -1,7 +1,9 @@
 """Configuration of the input: features of a frame and sets of records."""
 
 import dataclasses
-from typing import List, Optional, Sequence
+from typing import List
+from typing import Optional
+from typing import Sequence
 
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams
@@ -25,6 +27,7 @@ class Feature(hyperparams.Config):
         mean_rgb and mean_audio; then all features must be so, and a video has
         one frame.
   """
+
   name: str = ''
   size: int = 0
   format: str = 'bytes'  # bytes | quantized_floats | floats | video
@@ -43,11 +46,15 @@ def parse_features(items: Sequence[str]) -> List[Feature]:
   for item in items:
     parts = item.split(':')
     if not 2 <= len(parts) <= 3 or not parts[1].isdecimal():
-      raise ValueError(f'Feature {item!r} cannot be read: write NAME:SIZE or '
-                       'NAME:SIZE:FORMAT, as in rgb:1024,audio:128.')
-    features.append(Feature(
-        name=parts[0], size=int(parts[1]),
-        **({'format': parts[2]} if parts[2:] else {})))
+      raise ValueError(
+        f'Feature {item!r} cannot be read: write NAME:SIZE or '
+        'NAME:SIZE:FORMAT, as in rgb:1024,audio:128.'
+      )
+    features.append(
+      Feature(
+        name=parts[0], size=int(parts[1]), **({'format': parts[2]} if parts[2:] else {})
+      )
+    )
   return features
 
 
@@ -81,6 +88,7 @@ class VideoData(cfg.DataConfig):
       what tf.data tunes by itself (0) was seen to grow with each pause, as for
       an evaluation.
   """
+
   seed: int = 0
   num_examples: int = 0
   shuffle_buffer_size: int = 1024

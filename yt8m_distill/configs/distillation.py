@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import gin
-
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import hyperparams
+
+import gin
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import common
 from yt8m_distill.configs import model as model_config
@@ -22,6 +22,7 @@ class WeightSchedule(hyperparams.Config):
     end: from step `steps` on.
     steps: of the way.
   """
+
   type: str = 'constant'  # constant | linear | cosine
   start: float = 1.0
   end: float = 1.0
@@ -46,6 +47,7 @@ class DistillationLoss(classification.LabelLoss):
       at the moments that both see; the original has no such loss.
     schedule: of the weights of L_REP, L_PRED and L_INT.
   """
+
   label_weight: float = 1.0
   representation_weight: float = 1e-3
   prediction_weight: float = 1.0
@@ -66,8 +68,10 @@ class DistillationTask(classification.VideoTask):
     teacher_checkpoint: a run of `yt8m_distill_single` or of `yt8m_distill`, its
       best_ckpt, or the prefix of a checkpoint.
   """
+
   model: model_config.DistillerModel = dataclasses.field(
-      default_factory=model_config.DistillerModel)
+    default_factory=model_config.DistillerModel
+  )
   losses: DistillationLoss = dataclasses.field(default_factory=DistillationLoss)
   training: str = 'parallel'  # parallel | serial
   teacher_checkpoint: str = ''
@@ -75,31 +79,33 @@ class DistillationTask(classification.VideoTask):
 
 @exp_factory.register_config_factory('yt8m_distill')
 @gin.configurable('yt8m_distill')
-def yt8m_distill(training: str = 'parallel',
-                 teacher_checkpoint: str = '',
-                 frames: str = 'uniform',
-                 every_n: int = 10,
-                 k: int = 0,
-                 student_length: str = 'ceil',
-                 backbone: str = 'hierarchical_lstm',
-                 head: str = '',
-                 student_chunks: int = 5,
-                 teacher_chunks: int = 20,
-                 num_cells: int = 1024,
-                 num_layers: int = 2,
-                 num_mixtures: int = 2,
-                 num_classes: int = 3862,
-                 max_frames: int = 300,
-                 train_path: str = '',
-                 validation_path: str = '',
-                 batch_size: int = 256,
-                 train_steps: int = common.FIVE_EPOCHS,
-                 learning_rate: float = 1e-3,
-                 learning_rate_decay: float = 0.95,
-                 adam_epsilon: float = 1e-7,
-                 representation_weight: float = 1e-3,
-                 prediction_reduction: str = 'mean',
-                 seed: int = 0) -> cfg.ExperimentConfig:
+def yt8m_distill(
+  training: str = 'parallel',
+  teacher_checkpoint: str = '',
+  frames: str = 'uniform',
+  every_n: int = 10,
+  k: int = 0,
+  student_length: str = 'ceil',
+  backbone: str = 'hierarchical_lstm',
+  head: str = '',
+  student_chunks: int = 5,
+  teacher_chunks: int = 20,
+  num_cells: int = 1024,
+  num_layers: int = 2,
+  num_mixtures: int = 2,
+  num_classes: int = 3862,
+  max_frames: int = 300,
+  train_path: str = '',
+  validation_path: str = '',
+  batch_size: int = 256,
+  train_steps: int = common.FIVE_EPOCHS,
+  learning_rate: float = 1e-3,
+  learning_rate_decay: float = 0.95,
+  adam_epsilon: float = 1e-7,
+  representation_weight: float = 1e-3,
+  prediction_reduction: str = 'mean',
+  seed: int = 0,
+) -> cfg.ExperimentConfig:
   """Teacher that sees all frames, student that sees some of them.
 
   Args:
@@ -133,23 +139,42 @@ def yt8m_distill(training: str = 'parallel',
   Returns:
     The configuration; every argument is one of its fields.
   """
-  sizes = dict(backbone=backbone, head=head, num_cells=num_cells,
-               num_layers=num_layers, num_mixtures=num_mixtures)
+  sizes = dict(
+    backbone=backbone,
+    head=head,
+    num_cells=num_cells,
+    num_layers=num_layers,
+    num_mixtures=num_mixtures,
+  )
   return cfg.ExperimentConfig(
-      task=DistillationTask(
-          training=training, teacher_checkpoint=teacher_checkpoint, seed=seed,
-          model=model_config.DistillerModel(
-              num_classes=num_classes, max_frames=max_frames,
-              teacher=common.network(
-                  model_config.FrameSelection(), chunks=teacher_chunks,
-                  **sizes),
-              student=common.network(
-                  common.selection(frames, every_n, k, student_length),
-                  chunks=student_chunks, **sizes)),
-          losses=DistillationLoss(
-              representation_weight=representation_weight,
-              prediction_reduction=prediction_reduction),
-          **common.records(train_path, validation_path, batch_size, seed)),
-      trainer=common.trainer(
-          'student/gap', batch_size, train_steps, learning_rate,
-          learning_rate_decay, adam_epsilon))
+    task=DistillationTask(
+      training=training,
+      teacher_checkpoint=teacher_checkpoint,
+      seed=seed,
+      model=model_config.DistillerModel(
+        num_classes=num_classes,
+        max_frames=max_frames,
+        teacher=common.network(
+          model_config.FrameSelection(), chunks=teacher_chunks, **sizes
+        ),
+        student=common.network(
+          common.selection(frames, every_n, k, student_length),
+          chunks=student_chunks,
+          **sizes,
+        ),
+      ),
+      losses=DistillationLoss(
+        representation_weight=representation_weight,
+        prediction_reduction=prediction_reduction,
+      ),
+      **common.records(train_path, validation_path, batch_size, seed),
+    ),
+    trainer=common.trainer(
+      'student/gap',
+      batch_size,
+      train_steps,
+      learning_rate,
+      learning_rate_decay,
+      adam_epsilon,
+    ),
+  )

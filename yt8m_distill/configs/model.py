@@ -4,10 +4,18 @@ import dataclasses
 from typing import List
 
 from official.modeling import hyperparams
+
 from yt8m_distill.configs import data
 
-SELECTIONS = ('all', 'uniform', 'random', 'first', 'middle', 'last',
-              'first_middle_last')
+SELECTIONS = (
+  'all',
+  'uniform',
+  'random',
+  'first',
+  'middle',
+  'last',
+  'first_middle_last',
+)
 
 
 @dataclasses.dataclass
@@ -27,6 +35,7 @@ class UniformFrames(hyperparams.Config):
       'original': int(n / max_frames * (max_frames / N)) in floating point, as
         the original code has it; 0 for a video shorter than N.
   """
+
   every_n: int = 1
   k: int = 0
   length: str = 'ceil'  # ceil | original
@@ -39,6 +48,7 @@ class SomeFrames(hyperparams.Config):
   Attributes:
     k: frames.
   """
+
   k: int = 30
 
 
@@ -58,6 +68,7 @@ class FrameSelection(hyperparams.OneOfConfig):
     first_middle_last: a third of the k from each; what 3 does not divide goes
       to the first, then to the middle.
   """
+
   type: str = 'all'  # of SELECTIONS
   all: AllFrames = dataclasses.field(default_factory=AllFrames)
   uniform: UniformFrames = dataclasses.field(default_factory=UniformFrames)
@@ -86,6 +97,7 @@ class HierarchicalLstm(hyperparams.Config):
       of keeping it: more time and, most on a CPU, where chunks run in tiles,
       less memory.
   """
+
   chunks: int = 20
   num_cells: int = 1024
   num_layers: int = 2
@@ -102,6 +114,7 @@ class NetVlad(hyperparams.Config):
     clusters: of the first feature (rgb); every further one has half as many.
     hidden: units of the layer behind the descriptors, the representation.
   """
+
   clusters: int = 256
   hidden: int = 1024
 
@@ -119,6 +132,7 @@ class NextVlad(hyperparams.Config):
     eigenvalues: .npy of the releases' PCA of rgb, to undo its whitening; '' to
       take features as they are.
   """
+
   clusters: int = 128
   groups: int = 8
   expansion: int = 2
@@ -136,6 +150,7 @@ class Dbof(hyperparams.Config):
     hidden: units of the layer behind the pooled ones, the representation.
     pooling: over the frames.
   """
+
   clusters: int = 8192
   hidden: int = 1024
   pooling: str = 'max'  # max | average
@@ -149,10 +164,12 @@ class Average(hyperparams.Config):
 @dataclasses.dataclass
 class Backbone(hyperparams.OneOfConfig):
   """From frames to the representation of a video."""
+
   # hierarchical_lstm | netvlad | nextvlad | yt8m_dbof | yt8m_average
   type: str = 'hierarchical_lstm'
   hierarchical_lstm: HierarchicalLstm = dataclasses.field(
-      default_factory=HierarchicalLstm)
+    default_factory=HierarchicalLstm
+  )
   netvlad: NetVlad = dataclasses.field(default_factory=NetVlad)
   nextvlad: NextVlad = dataclasses.field(default_factory=NextVlad)
   yt8m_dbof: Dbof = dataclasses.field(default_factory=Dbof)
@@ -169,6 +186,7 @@ class Moe(hyperparams.Config):
     input_gate: context gate on the representation (arXiv 1706.06905).
     output_gate: context gate on the predictions.
   """
+
   num_mixtures: int = 2
   l2_weight_decay: float = 1e-8
   input_gate: bool = False
@@ -185,6 +203,7 @@ class Logistic(hyperparams.Config):
       squeeze-and-excitation gate.
     se_reduction: how much narrower the inner layer of the latter is.
   """
+
   l2_weight_decay: float = 1e-8
   input_gate: str = 'none'  # none | context | se
   se_reduction: int = 8
@@ -193,6 +212,7 @@ class Logistic(hyperparams.Config):
 @dataclasses.dataclass
 class Head(hyperparams.OneOfConfig):
   """From the representation to the classes."""
+
   type: str = 'moe'  # moe | logistic
   moe: Moe = dataclasses.field(default_factory=Moe)
   logistic: Logistic = dataclasses.field(default_factory=Logistic)
@@ -207,6 +227,7 @@ class Network(hyperparams.Config):
       head; teacher and student hide the same ones. The paper speaks of 0.5, its
       code applies none.
   """
+
   frames: FrameSelection = dataclasses.field(default_factory=FrameSelection)
   backbone: Backbone = dataclasses.field(default_factory=Backbone)
   head: Head = dataclasses.field(default_factory=Head)
@@ -214,13 +235,15 @@ class Network(hyperparams.Config):
 
   def draws(self) -> bool:
     """Whether anything is drawn at random for a video."""
-    return bool(self.frames.type == 'random' or self.dropout or
-                getattr(self.backbone.get(), 'dropout', 0.0))
+    return bool(
+      self.frames.type == 'random'
+      or self.dropout
+      or getattr(self.backbone.get(), 'dropout', 0.0)
+    )
 
 
 def _features() -> List[data.Feature]:
-  return [data.Feature(name='rgb', size=1024),
-          data.Feature(name='audio', size=128)]
+  return [data.Feature(name='rgb', size=1024), data.Feature(name='audio', size=128)]
 
 
 @dataclasses.dataclass
@@ -232,6 +255,7 @@ class VideoModel(hyperparams.Config):
     max_frames: longer videos are cut here.
     num_classes: 3862 (2018), 4716 (2017), 4800 (2016), or your own.
   """
+
   features: List[data.Feature] = dataclasses.field(default_factory=_features)
   max_frames: int = 300
   num_classes: int = 3862
@@ -240,6 +264,7 @@ class VideoModel(hyperparams.Config):
 @dataclasses.dataclass
 class ClassifierModel(VideoModel):
   """A single network."""
+
   network: Network = dataclasses.field(default_factory=Network)
 
 
@@ -252,10 +277,14 @@ class DistillerModel(VideoModel):
     projection: learn linear maps from the student's representation and states
       to the teacher's, where they differ in width and are compared.
   """
+
   teacher: Network = dataclasses.field(default_factory=Network)
-  student: Network = dataclasses.field(default_factory=lambda: Network(
+  student: Network = dataclasses.field(
+    default_factory=lambda: Network(
       frames=FrameSelection(type='uniform', uniform=UniformFrames(every_n=10)),
-      backbone=Backbone(hierarchical_lstm=HierarchicalLstm(chunks=5))))
+      backbone=Backbone(hierarchical_lstm=HierarchicalLstm(chunks=5)),
+    )
+  )
   share_head: bool = False
   projection: bool = False
 
@@ -268,5 +297,8 @@ def alone(model: VideoModel, name: str) -> ClassifierModel:
     name: which.
   """
   return ClassifierModel(
-      features=model.features, max_frames=model.max_frames,
-      num_classes=model.num_classes, network=getattr(model, name))
+    features=model.features,
+    max_frames=model.max_frames,
+    num_classes=model.num_classes,
+    network=getattr(model, name),
+  )

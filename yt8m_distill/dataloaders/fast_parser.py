@@ -10,7 +10,9 @@ B records, T frames, at least those of the longest regular record.
 """
 
 import itertools
-from typing import List, Sequence, Tuple
+from typing import List
+from typing import Sequence
+from typing import Tuple
 
 import tensorflow as tf
 
@@ -34,21 +36,26 @@ class Layout:
     names = [name.encode() for name, _ in features]
     self._sizes = [size for _, size in features]
     self._headers = [_frame_header(size) for size in self._sizes]
-    self._strides = [len(header) + size for header, size
-                     in zip(self._headers, self._sizes)]
-    self._orders = list(itertools.islice(
-        itertools.permutations(range(len(features))), _ORDERS))
+    self._strides = [
+      len(header) + size for header, size in zip(self._headers, self._sizes)
+    ]
+    self._orders = list(
+      itertools.islice(itertools.permutations(range(len(features))), _ORDERS)
+    )
     # By order and number of frames less 1: bytes before the frames of each.
     self._before = [
-        [_before(order, names, self._strides, n)
-         for n in range(1, _LONGEST + 1)] for order in self._orders]
+      [_before(order, names, self._strides, n) for n in range(1, _LONGEST + 1)]
+      for order in self._orders
+    ]
     # All bytes behind the context, the same in every order.
     self._totals = [
-        sum(map(len, before)) + n * sum(self._strides)
-        for n, before in enumerate(self._before[0], 1)]
+      sum(map(len, before)) + n * sum(self._strides)
+      for n, before in enumerate(self._before[0], 1)
+    ]
 
-  def read(self, serialized: tf.Tensor, least: int) -> Tuple[
-      tf.Tensor, tf.Tensor, tf.Tensor, List[tf.Tensor]]:
+  def read(
+    self, serialized: tf.Tensor, least: int
+  ) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor, List[tf.Tensor]]:
     """Finds the frames.
 
     Args:
@@ -70,21 +77,23 @@ class Layout:
     found = tf.zeros_like(good)
     positions = tf.zeros([len(self._sizes), tf.size(serialized)], tf.int32)
     for order, before in zip(self._orders, self._before):
-      fits, places = self._places(serialized, start, good, num_frames, order,
-                                  tf.gather(tf.constant(before), row))
+      fits, places = self._places(
+        serialized, start, good, num_frames, order, tf.gather(tf.constant(before), row)
+      )
       found |= fits
       positions = tf.where(fits, places, positions)
     num_frames = tf.where(found, num_frames, 0)
     longest = tf.maximum(tf.reduce_max(num_frames), least)
     regular, frames = tf.reduce_all(found), []
     for position, header, size in zip(
-        tf.unstack(positions), self._headers, self._sizes):
-      fine, values = _frames(
-          serialized, position, num_frames, longest, header, size)
+      tf.unstack(positions), self._headers, self._sizes
+    ):
+      fine, values = _frames(serialized, position, num_frames, longest, header, size)
       regular &= fine
       frames.append(values)
     contexts = tf.strings.substr(
-        serialized, tf.zeros_like(start), tf.where(found, start, 0))
+      serialized, tf.zeros_like(start), tf.where(found, start, 0)
+    )
     return regular, contexts, num_frames, frames
 
   def _places(self, serialized, position, fits, num_frames, order, before):
@@ -102,31 +111,43 @@ class Layout:
 
 def _frames(serialized, position, num_frames, longest, header, size):
   """Whether all headers are as they must be; uint8 [B, longest, size]."""
+
   def rows(strings, starts, stride):
-    return tf.reshape(tf.io.decode_raw(
-        tf.strings.substr(strings, starts, num_frames * stride), tf.uint8,
-        fixed_length=longest * stride), [-1, stride])
+    return tf.reshape(
+      tf.io.decode_raw(
+        tf.strings.substr(strings, starts, num_frames * stride),
+        tf.uint8,
+        fixed_length=longest * stride,
+      ),
+      [-1, stride],
+    )
 
   # In matrices: their slices are copied a row at once.
   found = rows(serialized, position, len(header) + size)
-  expected = rows(tf.fill(tf.shape(serialized), header * _LONGEST),
-                  tf.zeros_like(position), len(header))
-  fine = tf.reduce_all(
-      tf.slice(found, [0, 0], [-1, len(header)]) == expected)
+  expected = rows(
+    tf.fill(tf.shape(serialized), header * _LONGEST),
+    tf.zeros_like(position),
+    len(header),
+  )
+  fine = tf.reduce_all(tf.slice(found, [0, 0], [-1, len(header)]) == expected)
   values = tf.slice(found, [0, len(header)], [-1, size])
   return fine, tf.reshape(values, [-1, longest, size])
 
 
 def _context_end(serialized):
   """Where the context ends, 0 if none begins the record; int32 [B]."""
-  head = tf.cast(tf.io.decode_raw(
-      serialized, tf.uint8, fixed_length=1 + _DIGITS), tf.int32)
+  head = tf.cast(
+    tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _DIGITS), tf.int32
+  )
   more, digits = head[:, 1:] // 128, head[:, 1:] % 128
   scales = tf.constant([128**i for i in range(_DIGITS)])
   used = tf.math.cumprod(more, 1, exclusive=True)
   end = 1 + tf.reduce_sum(used * (1 + digits * scales), 1)
-  good = (head[:, 0] == _CONTEXT) & (tf.reduce_prod(more, 1) == 0) & (
-      end <= tf.strings.length(serialized))
+  good = (
+    (head[:, 0] == _CONTEXT)
+    & (tf.reduce_prod(more, 1) == 0)
+    & (end <= tf.strings.length(serialized))
+  )
   return tf.where(good, end, 0)
 
 
@@ -151,8 +172,9 @@ def _before(order, names, strides, num_frames: int) -> List[bytes]:
   headers, total = [], 0
   for feature in order:
     length = num_frames * strides[feature]
-    entry = (_header(_KEY, len(names[feature])) + names[feature] +
-             _header(_VALUE, length))
+    entry = (
+      _header(_KEY, len(names[feature])) + names[feature] + _header(_VALUE, length)
+    )
     headers.append(_header(_ENTRY, len(entry) + length) + entry)
     total += len(headers[-1]) + length
   return [_header(_LISTS, total) + headers[0], *headers[1:]]

@@ -14,7 +14,9 @@ Ranges need no list of what is there, so they work over http, which has none.
 import itertools
 import re
 import string
-from typing import List, Sequence, Union
+from typing import List
+from typing import Sequence
+from typing import Union
 
 import tensorflow as tf
 
@@ -39,14 +41,19 @@ def expand(input_path: Union[str, Sequence[str]]) -> List[str]:
   """
   given = [input_path] if isinstance(input_path, str) else input_path
   if not isinstance(given, (list, tuple)) or not all(
-      isinstance(line, str) for line in given):
-    raise ValueError(f'input_path is {input_path!r}: give files or patterns, '
-                     'separated by commas or in a list.')
+    isinstance(line, str) for line in given
+  ):
+    raise ValueError(
+      f'input_path is {input_path!r}: give files or patterns, '
+      'separated by commas or in a list.'
+    )
   items = [item.strip() for line in given for item in line.split(',')]
   paths = [path for item in items if item for path in _expand_item(item)]
   if not paths:
-    raise ValueError('input_path is empty: set it to TFRecord files, for '
-                     "example '/data/train*.tfrecord'.")
+    raise ValueError(
+      'input_path is empty: set it to TFRecord files, for '
+      "example '/data/train*.tfrecord'."
+    )
   return paths
 
 
@@ -78,14 +85,16 @@ def _glob(pattern: str) -> List[str]:
   scheme = remote.scheme(pattern)
   if scheme in _LISTLESS:
     raise ValueError(
-        f'input_path is {pattern!r}: files cannot be listed over {scheme}, so '
-        '* and ? match nothing. Write a range, as in train{0000..3843}.tfrecord'
-        ' or train{00..zz}.tfrecord, or @FILE, a text file of one URL a line '
-        '(also for a URL that has a ? of its own).')
+      f'input_path is {pattern!r}: files cannot be listed over {scheme}, so '
+      '* and ? match nothing. Write a range, as in train{0000..3843}.tfrecord'
+      ' or train{00..zz}.tfrecord, or @FILE, a text file of one URL a line '
+      '(also for a URL that has a ? of its own).'
+    )
   paths = remote.retry(pattern, lambda: tf.io.gfile.glob(pattern))
   if not paths:
-    raise ValueError(f'input_path is {pattern!r}: no file matches. Check the '
-                     'folder and the pattern.')
+    raise ValueError(
+      f'input_path is {pattern!r}: no file matches. Check the folder and the pattern.'
+    )
   return paths
 
 
@@ -105,20 +114,20 @@ def _range(item: str, first: str, last: str) -> List[str]:
   names = []
   if not (first and last and ends.isascii() and ends.isalnum()):
     problem = 'its ends must be digits and letters'
-  elif width != len(last) and not (ends.isdecimal() and
-                                   first == str(int(first))):
+  elif width != len(last) and not (ends.isdecimal() and first == str(int(first))):
     problem = 'its ends must have equally many characters'
   else:
     problem = 'its first end is behind the last (0-9, then A-Z, then a-z)'
     if ends.isdecimal():
       names = [f'{n:0{width}}' for n in range(int(first), int(last) + 1)]
     else:
-      names = [_name(n, width)
-               for n in range(_position(first), _position(last) + 1)]
+      names = [_name(n, width) for n in range(_position(first), _position(last) + 1)]
   if not names:
-    raise ValueError(f'input_path has {item!r}: {{{first}..{last}}} is no '
-                     f'range, for {problem}. Write it as {{0000..3843}} or '
-                     '{00..zz}.')
+    raise ValueError(
+      f'input_path has {item!r}: {{{first}..{last}}} is no '
+      f'range, for {problem}. Write it as {{0000..3843}} or '
+      '{00..zz}.'
+    )
   return names
 
 

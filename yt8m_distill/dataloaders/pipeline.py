@@ -10,14 +10,18 @@ is in order; records are batched before they are parsed (see `reader`). Bagging
 B videos per replica, K frames, D features, V classes.
 """
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict
+from typing import List
+from typing import Optional
+from typing import Sequence
+from typing import Tuple
 
 from absl import logging
 import numpy as np
+from official.core import input_reader
 import tensorflow as tf
 import tqdm
 
-from official.core import input_reader
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import fields
 from yt8m_distill.dataloaders import reader as reader_lib
@@ -29,9 +33,12 @@ _BLOCK = 16  # records parsed at once for the cache
 _COUNTED = 64  # files counted at once
 
 
-def build(params: data.VideoData, reader: reader_lib.FrameReader,
-          input_context: Optional[tf.distribute.InputContext] = None,
-          start_step: int = 0) -> tf.data.Dataset:
+def build(
+  params: data.VideoData,
+  reader: reader_lib.FrameReader,
+  input_context: Optional[tf.distribute.InputContext] = None,
+  start_step: int = 0,
+) -> tf.data.Dataset:
   """Returns the batches of one input pipeline.
 
   Training repeats for ever. Evaluation reads every record once, in order; there
@@ -63,20 +70,26 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
   paths = shards.find(params.input_path)
   far = [path for path in paths if remote.among([path])]
   if params.enable_tf_data_service and far:
-    raise ValueError('enable_tf_data_service is True, but its workers cannot '
-                     f'read through tensorflow-io, as {far[0]} must be: set it '
-                     'to False.')
+    raise ValueError(
+      'enable_tf_data_service is True, but its workers cannot '
+      f'read through tensorflow-io, as {far[0]} must be: set it '
+      'to False.'
+    )
   sizes = shards.sizes(paths)
   if not params.skip_corrupt_records:
     empty = [path for path, size in zip(paths, sizes) if not size]
     if empty:
-      raise ValueError(f'{", ".join(empty)}: empty, 0 bytes. Fetch again or '
-                       'remove, or set skip_corrupt_records=True.')
+      raise ValueError(
+        f'{", ".join(empty)}: empty, 0 bytes. Fetch again or '
+        'remove, or set skip_corrupt_records=True.'
+      )
   first = shards.first(paths, sizes)
   if first is None:
-    raise ValueError(f'{paths[0]} and {len(paths) - 1} more files: no record '
-                     'can be read; all are corrupt, or not uncompressed '
-                     'TFRecords. Correct input_path.')
+    raise ValueError(
+      f'{paths[0]} and {len(paths) - 1} more files: no record '
+      'can be read; all are corrupt, or not uncompressed '
+      'TFRecords. Correct input_path.'
+    )
   reader.check_format(*first)
   files = list(zip(paths, sizes))
   if params.bagging_seed >= 0:
@@ -87,19 +100,26 @@ def build(params: data.VideoData, reader: reader_lib.FrameReader,
   # The Garden wants a path, but would look for files, and split what a URL may
   # have in it.
   garden = params.replace(
-      input_path='records', is_training=False,
-      deterministic=params.deterministic is not False)
+    input_path='records',
+    is_training=False,
+    deterministic=params.deterministic is not False,
+  )
   if not params.cache:
     hooks = {'postprocess_fn': reader}
   else:  # Examples are kept, one by one: each epoch shuffles them anew.
-    hooks = {'sample_fn': lambda dataset: dataset.batch(_BLOCK).map(
-        reader, num_parallel_calls=tf.data.AUTOTUNE).unbatch()}
+    hooks = {
+      'sample_fn': lambda dataset: (
+        dataset.batch(_BLOCK).map(reader, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+      )
+    }
     if params.is_training:
-      hooks['transform_and_batch_fn'] = lambda cached, _: source.epochs(
-          cached).batch(context.get_per_replica_batch_size(
-              params.global_batch_size), params.drop_remainder)
+      hooks['transform_and_batch_fn'] = lambda cached, _: source.epochs(cached).batch(
+        context.get_per_replica_batch_size(params.global_batch_size),
+        params.drop_remainder,
+      )
   return input_reader.InputReader(garden, **hooks).read(
-      context, dataset=source.records())
+    context, dataset=source.records()
+  )
 
 
 class _Source:
@@ -120,16 +140,18 @@ class _Source:
     self._pipelines = 1 if service else context.num_input_pipelines
     self._id = 0 if service else context.input_pipeline_id
     self._shard_files = self._pipelines == 1 or (
-        params.sharding and self._num_files >= self._pipelines)
+      params.sharding and self._num_files >= self._pipelines
+    )
     # A training stream of records is dealt behind the shuffle: the pipelines'
     # batches together are those of a single one.
     self._deal = params.is_training and not self._shard_files
     if self._deal and params.deterministic is False:
       raise ValueError(
-          f'deterministic is False, but records of {self._num_files} files are '
-          f'dealt out to {self._pipelines} input pipelines, which must agree '
-          'on their order: set it to True, or sharding to True with a file or '
-          'more for each.')
+        f'deterministic is False, but records of {self._num_files} files are '
+        f'dealt out to {self._pipelines} input pipelines, which must agree '
+        'on their order: set it to True, or sharding to True with a file or '
+        'more for each.'
+      )
     self._start_epoch, self._skip = self._start(start_step, paths)
 
   def _start(self, start_step: int, paths: Sequence[str]) -> Tuple[int, int]:
@@ -137,8 +159,11 @@ class _Source:
     params = self._params
     if params.enable_tf_data_service:
       if start_step:
-        logging.warning('A tf.data service cannot go on where it stopped: the '
-                        'data order starts afresh at step %d.', start_step)
+        logging.warning(
+          'A tf.data service cannot go on where it stopped: the '
+          'data order starts afresh at step %d.',
+          start_step,
+        )
       return 0, 0
     consumed = start_step * params.global_batch_size
     if not self._deal:
@@ -152,17 +177,29 @@ class _Source:
       epoch, consumed = divmod(consumed, params.num_examples)
     else:
       epoch, known = 0, {}
-      with tqdm.tqdm(desc='Counting records', total=len(set(paths)),
-                     unit=' files', disable=len(paths) < 2) as bar:
-        while consumed >= (
-            length := self._count(epoch, consumed, paths, known, bar)):
+      with tqdm.tqdm(
+        desc='Counting records',
+        total=len(set(paths)),
+        unit=' files',
+        disable=len(paths) < 2,
+      ) as bar:
+        while consumed >= (length := self._count(epoch, consumed, paths, known, bar)):
           epoch, consumed = epoch + 1, consumed - length
-    logging.info('Training goes on in epoch %d (of 0, 1, ...), behind %d '
-                 'records of it.', epoch, consumed)
+    logging.info(
+      'Training goes on in epoch %d (of 0, 1, ...), behind %d records of it.',
+      epoch,
+      consumed,
+    )
     return epoch, consumed
 
-  def _count(self, epoch: int, enough: int, paths: Sequence[str],
-             known: Dict[str, int], bar: tqdm.tqdm) -> int:
+  def _count(
+    self,
+    epoch: int,
+    enough: int,
+    paths: Sequence[str],
+    known: Dict[str, int],
+    bar: tqdm.tqdm,
+  ) -> int:
     """Counts this pipeline's records of an epoch, up to more than `enough`.
 
     Files are counted only when they are reached, since that may mean to read
@@ -173,7 +210,7 @@ class _Source:
       order = tf.range(self._num_files)
     share, total = self._share(order).numpy(), 0
     for start in range(0, len(share), _COUNTED):
-      named = [paths[place] for place in share[start:start + _COUNTED]]
+      named = [paths[place] for place in share[start : start + _COUNTED]]
       new = sorted(set(named) - known.keys())
       known.update(zip(new, shards.count_by_file(new)))
       bar.update(len(new))
@@ -187,8 +224,9 @@ class _Source:
     params = self._params
     if params.is_training and not params.cache:
       return self.epochs(None)
-    return self._read(tf.range(self._num_files),
-                      params.cycle_length if params.is_training else 1)
+    return self._read(
+      tf.range(self._num_files), params.cycle_length if params.is_training else 1
+    )
 
   def epochs(self, cached: Optional[tf.data.Dataset]) -> tf.data.Dataset:
     """Shuffled epochs without end, of examples `cached` or of the files."""
@@ -198,13 +236,14 @@ class _Source:
       seed = self._seed(number)
       if params.enable_tf_data_service:  # Each worker its own order.
         seed = tf.random.uniform([2], maxval=tf.int64.max, dtype=tf.int64)
-      dataset = cached or self._read(self._order(seed), params.cycle_length,
-                                     seed if self._with_draws else None)
+      dataset = cached or self._read(
+        self._order(seed), params.cycle_length, seed if self._with_draws else None
+      )
       return dataset.shuffle(
-          params.shuffle_buffer_size,
-          seed=tf.random.stateless_uniform(
-              [], seed, maxval=tf.int64.max, dtype=tf.int64),
-          reshuffle_each_iteration=False)
+        params.shuffle_buffer_size,
+        seed=tf.random.stateless_uniform([], seed, maxval=tf.int64.max, dtype=tf.int64),
+        reshuffle_each_iteration=False,
+      )
 
     numbers = tf.data.Dataset.range(self._start_epoch, tf.int64.max)
     stream = numbers.flat_map(epoch).skip(self._skip)
@@ -215,15 +254,15 @@ class _Source:
 
   def _order(self, seed: tf.Tensor) -> tf.Tensor:
     """All files in the order of the epoch of this seed, int32 [files]."""
-    return tf.random.experimental.stateless_shuffle(
-        tf.range(self._num_files), seed)
+    return tf.random.experimental.stateless_shuffle(tf.range(self._num_files), seed)
 
   def _share(self, order: tf.Tensor) -> tf.Tensor:
     """Those files of an order that this pipeline reads."""
-    return order[self._id::self._pipelines] if self._shard_files else order
+    return order[self._id :: self._pipelines] if self._shard_files else order
 
-  def _read(self, order: tf.Tensor, cycle_length: int,
-            seed: Optional[tf.Tensor] = None) -> tf.data.Dataset:
+  def _read(
+    self, order: tf.Tensor, cycle_length: int, seed: Optional[tf.Tensor] = None
+  ) -> tf.data.Dataset:
     """This pipeline's share of one pass.
 
     Args:
@@ -240,20 +279,30 @@ class _Source:
 
     def read(path, size, place):
       # Where records are dealt, every pipeline reads all files.
-      records = shards.read(path, size, params.skip_corrupt_records,
-                            self._retry, self._shard_files or self._id == 0)
+      records = shards.read(
+        path,
+        size,
+        params.skip_corrupt_records,
+        self._retry,
+        self._shard_files or self._id == 0,
+      )
       if seed is None:
         return records
       # By place, since a bag may hold a file twice.
-      draw = tf.strings.reduce_join(tf.strings.as_string(
-          [*tf.unstack(seed), tf.cast(place, tf.int64)]), separator=' ')
+      draw = tf.strings.reduce_join(
+        tf.strings.as_string([*tf.unstack(seed), tf.cast(place, tf.int64)]),
+        separator=' ',
+      )
       return records.map(lambda *record: (*record, draw))
 
     files = tf.data.Dataset.from_tensor_slices((paths, sizes, order))
     dataset = files.interleave(
-        read, cycle_length=cycle_length, block_length=params.block_length,
-        num_parallel_calls=cycle_length,
-        deterministic=params.deterministic is not False)
+      read,
+      cycle_length=cycle_length,
+      block_length=params.block_length,
+      num_parallel_calls=cycle_length,
+      deterministic=params.deterministic is not False,
+    )
     if not self._shard_files and not self._deal:
       dataset = dataset.shard(self._pipelines, self._id)
     return dataset
@@ -263,6 +312,12 @@ def _bag(files: Sequence[_File], seed: int) -> List[_File]:
   """As many files, drawn with replacement; the same on every worker."""
   drawn = np.random.default_rng(seed).integers(len(files), size=len(files))
   distinct = len(np.unique(drawn))
-  logging.info('Bag %d: %d files, %d of the %d there are (%.1f %%).', seed,
-               len(drawn), distinct, len(files), 100 * distinct / len(files))
+  logging.info(
+    'Bag %d: %d files, %d of the %d there are (%.1f %%).',
+    seed,
+    len(drawn),
+    distinct,
+    len(files),
+    100 * distinct / len(files),
+  )
   return [files[i] for i in np.sort(drawn)]

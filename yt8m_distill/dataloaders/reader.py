@@ -15,25 +15,31 @@ classes. A whole batch is read at once: one call per record costs more than what
 it does, and here frames are decoded straight into the padded batch.
 """
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict
+from typing import List
+from typing import Optional
+from typing import Sequence
+from typing import Tuple
 
 import tensorflow as tf
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import data
-from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import fast_parser
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import thinned_records
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import frames as frames_lib
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _SEEDS = 2**31 - 1  # how many there are
 # The parser's own errors begin with this, behind the name of the record.
-_REMEDY = (' (each frame of a feature, or the video where its format is so, '
-           'must be stored as task.model.features, or --features of predict '
-           'and export, says: one byte string, or a float list of its size; '
-           'labels must be int64)')
+_REMEDY = (
+  ' (each frame of a feature, or the video where its format is so, '
+  'must be stored as task.model.features, or --features of predict '
+  'and export, says: one byte string, or a float list of its size; '
+  'labels must be int64)'
+)
 _Examples = Tuple[Dict[str, tf.Tensor], tf.Tensor]
 
 
@@ -46,9 +52,16 @@ class FrameReader:
       at random.
   """
 
-  def __init__(self, features: Sequence[data.Feature], max_frames: int,
-               num_classes: int, selection, with_ids: bool = False,
-               with_labels: bool = True, with_seeds: bool = False):
+  def __init__(
+    self,
+    features: Sequence[data.Feature],
+    max_frames: int,
+    num_classes: int,
+    selection,
+    with_ids: bool = False,
+    with_labels: bool = True,
+    with_seeds: bool = False,
+  ):
     """Initializes the reader.
 
     Args:
@@ -65,8 +78,7 @@ class FrameReader:
       ValueError: an argument is out of its range.
     """
     record_errors.check_features(features, max_frames)
-    for name, value in (('max_frames', max_frames),
-                        ('num_classes', num_classes)):
+    for name, value in (('max_frames', max_frames), ('num_classes', num_classes)):
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be 1 or more.')
     formats = {f.format for f in features}
@@ -86,9 +98,13 @@ class FrameReader:
       self._layout = fast_parser.Layout([(f.name, f.size) for f in features])
 
   @tf.autograph.experimental.do_not_convert  # Several times faster to trace.
-  def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
-               serialized: tf.Tensor,
-               draws: Optional[tf.Tensor] = None) -> _Examples:
+  def __call__(
+    self,
+    paths: tf.Tensor,
+    indices: tf.Tensor,
+    serialized: tf.Tensor,
+    draws: Optional[tf.Tensor] = None,
+  ) -> _Examples:
     """Reads a batch of records.
 
     Args:
@@ -108,7 +124,8 @@ class FrameReader:
     inputs, labels = read(paths, indices, serialized, draws)
     size = sum(feature.size for feature in self._features)
     inputs['frames'] = tf.ensure_shape(
-        inputs['frames'], [None, self._max_selected, size])
+      inputs['frames'], [None, self._max_selected, size]
+    )
     return inputs, tf.ensure_shape(labels, [None, self._num_classes])
 
   def check_format(self, path: str, index: int, serialized: bytes):
@@ -118,55 +135,60 @@ class FrameReader:
   def _read_regular(self, paths, indices, serialized, draws) -> _Examples:
     """Reads good records of the regular layout; others as `_read_any` does."""
     regular, contexts, num_frames, frames = self._layout.read(
-        serialized, self._max_frames)
+      serialized, self._max_frames
+    )
     context, _, _ = self._parse(paths, indices, contexts)
     labels = context[_LABELS]
     good = regular & tf.reduce_all(
-        (labels.values >= 0) & (labels.values < self._num_classes))
+      (labels.values >= 0) & (labels.values < self._num_classes)
+    )
     good &= tf.reduce_all(thinned_records.steps(context) == 1)
     if self._with_labels:
       good &= tf.reduce_all(_some(labels))
 
     def examples():
-      joined = tf.concat([f[:, :self._max_frames] for f in frames], 2)
+      joined = tf.concat([f[:, : self._max_frames] for f in frames], 2)
       count = tf.minimum(num_frames, self._max_frames)
       ids = _video_ids(context, paths, indices)
       return self._examples(ids, self._seeds(ids, draws), labels, joined, count)
 
-    return tf.cond(good, examples,
-                   lambda: self._read_any(paths, indices, serialized, draws))
+    return tf.cond(
+      good, examples, lambda: self._read_any(paths, indices, serialized, draws)
+    )
 
   def _read_any(self, paths, indices, serialized, draws) -> _Examples:
     """Reads any records, and says what is wrong with them."""
-    context, lists, lengths = self._parse(
-        paths, indices, serialized, self._features)
+    context, lists, lengths = self._parse(paths, indices, serialized, self._features)
     values = [lists[feature.name] for feature in self._features]
     lengths = tf.stack([lengths[f.name] for f in self._features], 1)
     labels = context[_LABELS]
     labels_there = tf.fill([tf.size(serialized)], True)
     if self._with_labels:
       some = _some(labels)
-      labels_there = tf.cond(tf.reduce_all(some), lambda: some,
-                             lambda: some | _have_labels(serialized))
+      labels_there = tf.cond(
+        tf.reduce_all(some), lambda: some, lambda: some | _have_labels(serialized)
+      )
     ids = _video_ids(context, paths, indices)
     seeds = self._seeds(ids, draws)
     where = tf.strings.join([_where(paths, indices), ' (id ', ids, ')'])
-    check = record_errors.assert_good(self._features, where, values, lengths,
-                               labels_there, labels, self._num_classes)
-    fits = thinned_records.assert_fits(self._selection, self._max_frames, where,
-                                context, lengths[:, 0])
+    check = record_errors.assert_good(
+      self._features, where, values, lengths, labels_there, labels, self._num_classes
+    )
+    fits = thinned_records.assert_fits(
+      self._selection, self._max_frames, where, context, lengths[:, 0]
+    )
     with tf.control_dependencies([check, fits]):
       frames, count = self._decode(
-          [tf.identity(v) for v in values],
-          tf.cast(thinned_records.num_frames(context, lengths[:, 0]), tf.int32),
-          tf.cast(thinned_records.steps(context), tf.int32), seeds)
+        [tf.identity(v) for v in values],
+        tf.cast(thinned_records.num_frames(context, lengths[:, 0]), tf.int32),
+        tf.cast(thinned_records.steps(context), tf.int32),
+        seeds,
+      )
       return self._examples(ids, seeds, labels, frames, count)
 
-  def _parse(self, paths, indices, serialized,
-             features: Sequence[data.Feature] = ()):
+  def _parse(self, paths, indices, serialized, features: Sequence[data.Feature] = ()):
     """Parses the context and the lists of `features`."""
-    context = {key: tf.io.FixedLenFeature([], tf.string, '')
-               for key in _ID_KEYS}
+    context = {key: tf.io.FixedLenFeature([], tf.string, '') for key in _ID_KEYS}
     context.update(thinned_records.context_features())
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
@@ -174,22 +196,35 @@ class FrameReader:
     # Of a fixed size the parser's errors would not name them.
     context.update({f.name: tf.io.RaggedFeature(tf.float32) for f in videos})
     lists = {
-        f.name: tf.io.FixedLenSequenceFeature(
-            *(([], tf.string) if f.format == 'bytes' else
-              ([f.size], tf.float32)), allow_missing=True)
-        for f in features if f not in videos}
+      f.name: tf.io.FixedLenSequenceFeature(
+        *(([], tf.string) if f.format == 'bytes' else ([f.size], tf.float32)),
+        allow_missing=True,
+      )
+      for f in features
+      if f not in videos
+    }
     context, lists, lengths = tf.io.parse_sequence_example(
-        serialized, context, lists,
-        example_names=tf.strings.join([_where(paths, indices), _REMEDY]))
+      serialized,
+      context,
+      lists,
+      example_names=tf.strings.join([_where(paths, indices), _REMEDY]),
+    )
     for f in videos:  # One frame each.
-      with tf.control_dependencies([record_errors.assert_size(
-          f, _where(paths, indices), context[f.name].row_lengths())]):
+      with tf.control_dependencies(
+        [
+          record_errors.assert_size(
+            f, _where(paths, indices), context[f.name].row_lengths()
+          )
+        ]
+      ):
         lists[f.name] = context[f.name].to_tensor(shape=[None, f.size])[:, None]
       lengths[f.name] = tf.ones_like(serialized, tf.int64)
     if not self._with_labels:
       context[_LABELS] = tf.sparse.SparseTensor(
-          tf.zeros([0, 2], tf.int64), tf.zeros([0], tf.int64),
-          tf.stack([tf.size(serialized, tf.int64), 0]))
+        tf.zeros([0, 2], tf.int64),
+        tf.zeros([0], tf.int64),
+        tf.stack([tf.size(serialized, tf.int64), 0]),
+      )
     return context, lists, lengths
 
   def _seeds(self, ids, draws) -> Optional[tf.Tensor]:
@@ -208,12 +243,18 @@ class FrameReader:
     if seeds is not None:
       inputs['seed'] = seeds
     return inputs, tf.tensor_scatter_nd_update(
-        tf.zeros([tf.size(ids), self._num_classes], tf.bool), hot,
-        tf.ones_like(labels.values, tf.bool))
+      tf.zeros([tf.size(ids), self._num_classes], tf.bool),
+      hot,
+      tf.ones_like(labels.values, tf.bool),
+    )
 
-  def _decode(self, values: List[tf.Tensor], num_frames: tf.Tensor,
-              steps: tf.Tensor, seeds: Optional[tf.Tensor]) -> Tuple[
-                  tf.Tensor, tf.Tensor]:
+  def _decode(
+    self,
+    values: List[tf.Tensor],
+    num_frames: tf.Tensor,
+    steps: tf.Tensor,
+    seeds: Optional[tf.Tensor],
+  ) -> Tuple[tf.Tensor, tf.Tensor]:
     """Chooses among frames [B, T, ...] and decodes the chosen alone.
 
     Args:
@@ -226,24 +267,23 @@ class FrameReader:
       uint8 or float32 [B, K, D], and int32 [B], how many are chosen.
     """
     indices, count = frame_selection.frame_indices(
-        tf.minimum(num_frames, self._max_frames), self._selection,
-        self._max_frames, seeds)
+      tf.minimum(num_frames, self._max_frames), self._selection, self._max_frames, seeds
+    )
     if self._selection.type == 'all':  # A slice of everything copies nothing.
-      values = [v[:, :self._max_selected] for v in values]
+      values = [v[:, : self._max_selected] for v in values]
     else:
-      indices = tf.minimum(indices // steps[:, tf.newaxis],
-                           tf.shape(values[0])[1] - 1)
+      indices = tf.minimum(indices // steps[:, tf.newaxis], tf.shape(values[0])[1] - 1)
       values = [tf.gather(v, indices, batch_dims=1) for v in values]
     chosen = tf.sequence_mask(count, tf.shape(values[0])[1])
     if self._as_bytes:
       # Joining strings and decoding them takes less than half the time of
       # decoding feature by feature and joining what comes out.
       frames = _bytes(
-          tf.where(chosen, tf.strings.join(values), ''),
-          sum(feature.size for feature in self._features))
+        tf.where(chosen, tf.strings.join(values), ''),
+        sum(feature.size for feature in self._features),
+      )
     else:
-      frames = tf.concat([
-          _numbers(v, f) for v, f in zip(values, self._features)], 2)
+      frames = tf.concat([_numbers(v, f) for v, f in zip(values, self._features)], 2)
       frames = tf.where(chosen[..., None], frames, tf.zeros([], self.dtype))
     padding = self._max_selected - tf.shape(frames)[1]
     return tf.pad(frames, [[0, 0], [0, padding], [0, 0]]), count
@@ -271,8 +311,13 @@ def _where(paths, indices) -> tf.Tensor:
 
 def _some(labels) -> tf.Tensor:
   """Whether there is a label; bool [B]."""
-  return tf.math.bincount(tf.cast(labels.indices[:, 0], tf.int32), minlength=
-                          tf.cast(labels.dense_shape[0], tf.int32)) > 0
+  return (
+    tf.math.bincount(
+      tf.cast(labels.indices[:, 0], tf.int32),
+      minlength=tf.cast(labels.dense_shape[0], tf.int32),
+    )
+    > 0
+  )
 
 
 def _video_ids(context, paths, indices) -> tf.Tensor:
@@ -289,6 +334,7 @@ def _have_labels(serialized) -> tf.Tensor:
 
   The parser cannot tell: it gives no values in either case.
   """
+
   def field(message, name, value):
     values = tf.io.decode_proto(value, message, [name], [tf.string])[1][0]
     return tf.reshape(values, [tf.size(serialized), -1])

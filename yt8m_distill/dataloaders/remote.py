@@ -13,21 +13,26 @@ import os
 import platform
 import re
 import time
-from typing import Any, Callable, Iterable
+from typing import Any
+from typing import Callable
+from typing import Iterable
 import warnings
 
 from absl import logging
 import tensorflow as tf
-
 from tensorflow.python.lib.io import file_io
 
 ATTEMPTS = 5
 _WAIT = 1.0  # seconds behind the first attempt, twice as many behind the next
 _NATIVE = ('', 'file', 'ram', 'gs')
 _TRANSIENT = (
-    tf.errors.AbortedError, tf.errors.DeadlineExceededError,
-    tf.errors.InternalError, tf.errors.ResourceExhaustedError,
-    tf.errors.UnavailableError, tf.errors.UnknownError)
+  tf.errors.AbortedError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.InternalError,
+  tf.errors.ResourceExhaustedError,
+  tf.errors.UnavailableError,
+  tf.errors.UnknownError,
+)
 # What curl says when a server sends more bytes than it was asked for.
 _NO_RANGE = 'Unable to perform (23)'
 # What eager TensorFlow puts around a message.
@@ -76,12 +81,13 @@ def _register(path):
   name = scheme(path)
   if name not in file_io.get_registered_schemes():
     raise ValueError(
-        f'{path}: TensorFlow has no file system {name}://. tensorflow-io has '
-        'http, https, s3, az, hdfs, viewfs and oss, and works with one pair of '
-        'versions: tensorflow 2.16 with tensorflow-io 0.37.1 (pip install -c '
-        f'constraints/tf216.txt .). Here are tensorflow {tf.__version__} and '
-        f'tensorflow-io {version}. Install that pair, or copy the files to a '
-        'disk.')
+      f'{path}: TensorFlow has no file system {name}://. tensorflow-io has '
+      'http, https, s3, az, hdfs, viewfs and oss, and works with one pair of '
+      'versions: tensorflow 2.16 with tensorflow-io 0.37.1 (pip install -c '
+      f'constraints/tf216.txt .). Here are tensorflow {tf.__version__} and '
+      f'tensorflow-io {version}. Install that pair, or copy the files to a '
+      'disk.'
+    )
 
 
 @functools.lru_cache(maxsize=None)  # Once a process.
@@ -140,17 +146,27 @@ def wait(path: str, attempt: int, error: tf.errors.OpError):
   cause = f'({_NOISE.sub("", error.message)})'
   if _NO_RANGE in error.message:
     raise ValueError(
-        f'{path}: its server ignores Range requests, without which a file '
-        'cannot be read in pieces: serve it by one that honours them, or copy '
-        f'it to a disk. {cause}') from error
+      f'{path}: its server ignores Range requests, without which a file '
+      'cannot be read in pieces: serve it by one that honours them, or copy '
+      f'it to a disk. {cause}'
+    ) from error
   if not among([path]) or not isinstance(error, _TRANSIENT):
-    raise ValueError(f'{path}: no such file, or not readable: correct '
-                     f'input_path. {cause}') from error
+    raise ValueError(
+      f'{path}: no such file, or not readable: correct input_path. {cause}'
+    ) from error
   if attempt >= ATTEMPTS:
-    raise ValueError(f'{path}: not readable in {ATTEMPTS} attempts: see to the '
-                     'network and the server, or copy the file to a disk. '
-                     f'{cause}') from error
-  seconds = _WAIT * 2**(attempt - 1)
-  logging.warning('%s: attempt %d of %d failed, the next one is in %g seconds. '
-                  '%s', path, attempt, ATTEMPTS, seconds, cause)
+    raise ValueError(
+      f'{path}: not readable in {ATTEMPTS} attempts: see to the '
+      'network and the server, or copy the file to a disk. '
+      f'{cause}'
+    ) from error
+  seconds = _WAIT * 2 ** (attempt - 1)
+  logging.warning(
+    '%s: attempt %d of %d failed, the next one is in %g seconds. %s',
+    path,
+    attempt,
+    ATTEMPTS,
+    seconds,
+    cause,
+  )
   time.sleep(seconds)

@@ -8,15 +8,20 @@ payload need cost one record only, and a server that fails is asked again.
 import concurrent.futures
 import dataclasses
 import threading
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Iterator
+from typing import List
+from typing import Optional
+from typing import Sequence
+from typing import Tuple
+from typing import Union
 
 from absl import logging
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.dataloaders import tfrecord_format
 from yt8m_distill.dataloaders import file_patterns
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import tfrecord_format
 
 _BLOCK = 8  # records counted at once: one call per record costs more
 # Bytes read ahead, remote and local: a request is dear, but the kernel reads
@@ -33,6 +38,7 @@ class Skipped:
     records: single records, with a bad payload.
     shard_tails: ends of shards, behind a bad length or cut off.
   """
+
   records: int = 0
   shard_tails: int = 0
 
@@ -41,8 +47,7 @@ class Skipped:
     return self.records + self.shard_tails
 
   def __add__(self, other: 'Skipped') -> 'Skipped':
-    return Skipped(self.records + other.records,
-                   self.shard_tails + other.shard_tails)
+    return Skipped(self.records + other.records, self.shard_tails + other.shard_tails)
 
 
 _lock = threading.Lock()
@@ -72,6 +77,7 @@ def sizes(paths: Sequence[str]) -> List[int]:
   Raises:
     ValueError: a file is not there or cannot be looked at.
   """
+
   def size(path):
     return remote.retry(path, lambda: tf.io.gfile.stat(path).length)
 
@@ -81,13 +87,18 @@ def sizes(paths: Sequence[str]) -> List[int]:
 
 def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
   """Returns the sum of `count_by_file`, and shows its progress."""
-  return sum(tqdm.tqdm(
-      count_by_file(paths, skip_corrupt), 'Counting records', len(paths),
-      unit=' files', disable=len(paths) < 2))
+  return sum(
+    tqdm.tqdm(
+      count_by_file(paths, skip_corrupt),
+      'Counting records',
+      len(paths),
+      unit=' files',
+      disable=len(paths) < 2,
+    )
+  )
 
 
-def count_by_file(paths: Sequence[str],
-                  skip_corrupt: bool = False) -> Iterator[int]:
+def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[int]:
   """Counts records by their lengths alone, without reading payloads.
 
   Args:
@@ -101,6 +112,7 @@ def count_by_file(paths: Sequence[str],
   Raises:
     ValueError: a file is missing, empty, truncated or has a bad length.
   """
+
   def count(path, size):
     records = offset = 0
     with tfrecord_format.open_file(path) as f:
@@ -121,20 +133,23 @@ def count_by_file(paths: Sequence[str],
     yield from pool.map(count_again, paths, sizes(paths))
 
 
-def first(paths: Sequence[str],
-          file_sizes: Sequence[int]) -> Optional[Tuple[str, int, bytes]]:
+def first(
+  paths: Sequence[str], file_sizes: Sequence[int]
+) -> Optional[Tuple[str, int, bytes]]:
   """Returns the first whole record, (path, index, serialized), or None.
 
   Raises:
     ValueError: a file cannot be read.
   """
+
   def find_in(path, size):
     offset = index = 0
     with tfrecord_format.open_file(path) as f:
       while (length := tfrecord_format.payload_length(f, offset, size)) is not None:
         payload = f.read(length)
         if tfrecord_format.masked_crc32c(payload) == int.from_bytes(
-            f.read(4), 'little'):
+          f.read(4), 'little'
+        ):
           return path, index, payload
         offset += tfrecord_format.FRAMING + length
         index += 1
@@ -147,8 +162,13 @@ def first(paths: Sequence[str],
   return None
 
 
-def read(path: tf.Tensor, size: tf.Tensor, skip_corrupt: bool = False,
-         retry: bool = False, count: bool = True) -> tf.data.Dataset:
+def read(
+  path: tf.Tensor,
+  size: tf.Tensor,
+  skip_corrupt: bool = False,
+  retry: bool = False,
+  count: bool = True,
+) -> tf.data.Dataset:
   """Reads one file in order.
 
   Args:
@@ -168,10 +188,12 @@ def read(path: tf.Tensor, size: tf.Tensor, skip_corrupt: bool = False,
   # The op's own error names no file. What it drops shows at the end of the
   # file, which an empty block marks.
   far = tf.strings.regex_full_match(path, '.+://.*')
-  blocks = tf.data.TFRecordDataset(path, buffer_size=tf.cast(
-      tf.where(far, *_BUFFERS), tf.int64)).ignore_errors(log_warning=True)
+  blocks = tf.data.TFRecordDataset(
+    path, buffer_size=tf.cast(tf.where(far, *_BUFFERS), tf.int64)
+  ).ignore_errors(log_warning=True)
   blocks = blocks.batch(_BLOCK).concatenate(
-      tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
+    tf.data.Dataset.from_tensors(tf.constant([], tf.string))
+  )
   with_python = skip_corrupt or retry
 
   def account(state, block):
@@ -179,24 +201,40 @@ def read(path: tf.Tensor, size: tf.Tensor, skip_corrupt: bool = False,
     count = tf.size(block, out_type=tf.int64)
     lost = (count == 0) & ((offset < size) | (size == 0))
     if not with_python:
-      check = tf.cond(lost, lambda: tf.Assert(False, [_broken(
-          path, tf.strings.as_string(offset), tf.strings.as_string(size))]),
-                      tf.no_op)
+      check = tf.cond(
+        lost,
+        lambda: tf.Assert(
+          False,
+          [_broken(path, tf.strings.as_string(offset), tf.strings.as_string(size))],
+        ),
+        tf.no_op,
+      )
       with tf.control_dependencies([check]):
         count = tf.identity(count)
-    end = offset + tfrecord_format.FRAMING * count + tf.reduce_sum(
-        tf.cast(tf.strings.length(block), tf.int64))
+    end = (
+      offset
+      + tfrecord_format.FRAMING * count
+      + tf.reduce_sum(tf.cast(tf.strings.length(block), tf.int64))
+    )
     records = (tf.fill([count], path), index + tf.range(count), block)
     return (end, index + count), (
-        (lost, offset, index, records) if with_python else records)
+      (lost, offset, index, records) if with_python else records
+    )
 
   def with_tail(lost, offset, index, records):
-    tail = tf.data.Dataset.range(tf.cast(lost, tf.int64)).flat_map(
+    tail = (
+      tf.data.Dataset.range(tf.cast(lost, tf.int64))
+      .flat_map(
         lambda _: tf.data.Dataset.from_generator(
-            _recover, args=(path, size, offset, index, skip_corrupt, count),
-            output_signature=tuple(
-                tf.TensorSpec([], t) for t in (tf.string, tf.int64, tf.string))
-        )).map(_raise_message)
+          _recover,
+          args=(path, size, offset, index, skip_corrupt, count),
+          output_signature=tuple(
+            tf.TensorSpec([], t) for t in (tf.string, tf.int64, tf.string)
+          ),
+        )
+      )
+      .map(_raise_message)
+    )
     return tf.data.Dataset.from_tensor_slices(records).concatenate(tail)
 
   zero = tf.zeros([], tf.int64)
@@ -210,8 +248,9 @@ def _raise_message(path, index, serialized):
     return path, tf.identity(index), serialized
 
 
-def _recover(path: bytes, size: int, offset: int, index: int,
-             skip_corrupt: bool, count: bool):
+def _recover(
+  path: bytes, size: int, offset: int, index: int, skip_corrupt: bool, count: bool
+):
   """Yields what can be read of a file from `offset` on, where reading failed.
 
   A last element with index -1 has a message: what follows cannot be read.
@@ -219,8 +258,13 @@ def _recover(path: bytes, size: int, offset: int, index: int,
   name = path.decode()
   attempt = 1
   if remote.among([name]):
-    logging.warning('%s: reading stopped at byte %d of %d and goes on there, '
-                    'attempt 2 of %d.', name, offset, size, remote.ATTEMPTS)
+    logging.warning(
+      '%s: reading stopped at byte %d of %d and goes on there, attempt 2 of %d.',
+      name,
+      offset,
+      size,
+      remote.ATTEMPTS,
+    )
   try:
     while True:
       try:
@@ -248,9 +292,9 @@ def _recover(path: bytes, size: int, offset: int, index: int,
     yield path, -1, str(error)
 
 
-def _pass_over(path: str, size: int, offset: int, index: int,
-               count: bool) -> int:
+def _pass_over(path: str, size: int, offset: int, index: int, count: bool) -> int:
   """Where the record behind a corrupt one begins; 0 if that cannot be told."""
+
   def length_there():
     with tfrecord_format.open_file(path) as f:
       return tfrecord_format.payload_length(f, offset, size)
@@ -260,9 +304,14 @@ def _pass_over(path: str, size: int, offset: int, index: int,
   if count:
     _count(records=length is not None, shard_tails=length is None)
   if length is None:
-    log('%s: no whole record with a good length at byte %d (record %d); the '
-        'rest of the file, %d bytes, is left out.', path, offset, index,
-        size - offset)
+    log(
+      '%s: no whole record with a good length at byte %d (record %d); the '
+      'rest of the file, %d bytes, is left out.',
+      path,
+      offset,
+      index,
+      size - offset,
+    )
     return 0
   log('%s: bad payload at byte %d; record %d is left out.', path, offset, index)
   return offset + tfrecord_format.FRAMING + length
@@ -271,11 +320,14 @@ def _pass_over(path: str, size: int, offset: int, index: int,
 def _records_from(path: str, offset: int) -> tf.data.Dataset:
   """Returns the records of a file from a byte on."""
   records = tf.data.experimental.from_variant(
-      tf.raw_ops.TFRecordDatasetV2(
-          filenames=[path], compression_type='',
-          buffer_size=_BUFFERS[0 if '://' in path else 1],
-          byte_offsets=[offset]),
-      tf.TensorSpec([], tf.string))
+    tf.raw_ops.TFRecordDatasetV2(
+      filenames=[path],
+      compression_type='',
+      buffer_size=_BUFFERS[0 if '://' in path else 1],
+      byte_offsets=[offset],
+    ),
+    tf.TensorSpec([], tf.string),
+  )
   options = tf.data.Options()  # Rewriting the dataset would lose the offset.
   options.experimental_optimization.apply_default_optimizations = False
   return records.with_options(options)
@@ -289,10 +341,17 @@ def _count(records: int = 0, shard_tails: int = 0):
 
 def _broken(path, offset, size):
   """Says where a file breaks off; for strings and string tensors alike."""
-  parts = [path, ': unreadable from byte ', offset, ' of ', size, ' on: the '
-           'file is empty, truncated, corrupt, changed while it was read, or '
-           'no TFRecord. Fetch it again, or set skip_corrupt_records=True to '
-           'go on without what is lost.']
+  parts = [
+    path,
+    ': unreadable from byte ',
+    offset,
+    ' of ',
+    size,
+    ' on: the '
+    'file is empty, truncated, corrupt, changed while it was read, or '
+    'no TFRecord. Fetch it again, or set skip_corrupt_records=True to '
+    'go on without what is lost.',
+  ]
   if isinstance(path, str):
     return ''.join(map(str, parts))
   return tf.strings.join(parts)

@@ -6,7 +6,8 @@ the payload.
 """
 
 import struct
-from typing import List, Optional
+from typing import List
+from typing import Optional
 
 import tensorflow as tf
 
@@ -16,8 +17,9 @@ FRAMING = 16  # bytes that a record takes beside its payload
 
 def open_file(path: str):
   """Opens a file for scattered reads; gfile reads half a MiB at each."""
-  return (tf.io.gfile.GFile(path, 'rb') if '://' in path
-          else open(path, 'rb', buffering=0))
+  return (
+    tf.io.gfile.GFile(path, 'rb') if '://' in path else open(path, 'rb', buffering=0)
+  )
 
 
 def payload_length(f, offset: int, size: int) -> Optional[int]:

@@ -12,26 +12,31 @@ missing; it knows itself by thin.json in the folder.
 
 import functools
 import os
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterator
+from typing import List
+from typing import NamedTuple
+from typing import Optional
+from typing import Sequence
 
 from absl import flags
 from google.protobuf import message as protobuf
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.utils import cli
-from yt8m_distill.utils import files
-from yt8m_distill.dataloaders import tfrecord_format
-from yt8m_distill.utils import parallel
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import tfrecord_format
 from yt8m_distill.dataloaders import thinned_records
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
+from yt8m_distill.utils import parallel
 
 _BLOCK = 16  # records between two steps of the progress bar
 
 
 class _Settings(NamedTuple):
   """How to thin; as the flags."""
+
   every_n: int
   max_frames: int
   skip_corrupt_records: bool
@@ -39,13 +44,13 @@ class _Settings(NamedTuple):
 
 class _Shard(NamedTuple):
   """A file of `size` bytes, and the one to write."""
+
   path: str
   size: int
   output: str
 
 
-def thin_record(serialized: bytes, every_n: int, max_frames: int,
-                where: str) -> bytes:
+def thin_record(serialized: bytes, every_n: int, max_frames: int, where: str) -> bytes:
   """Keeps frames 0, N, 2N, ... below max_frames.
 
   Args:
@@ -60,28 +65,38 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int,
   try:
     video = tf.train.SequenceExample.FromString(serialized)
   except protobuf.DecodeError as error:
-    raise ValueError(f'{where}: no tf.train.SequenceExample. Set input_path to '
-                     'frame-level YouTube-8M records.') from error
+    raise ValueError(
+      f'{where}: no tf.train.SequenceExample. Set input_path to '
+      'frame-level YouTube-8M records.'
+    ) from error
   context, lists = video.context.feature, video.feature_lists.feature_list
   if thinned_records.EVERY_N in context:
-    raise ValueError(f'{where}: its context has {thinned_records.EVERY_N}, so it was '
-                     'thinned before. Set input_path to the full records.')
+    raise ValueError(
+      f'{where}: its context has {thinned_records.EVERY_N}, so it was '
+      'thinned before. Set input_path to the full records.'
+    )
   if not lists:
-    raise ValueError(f'{where}: no frame-level features, and video-level ones '
-                     'have nothing to thin. Set input_path to frame-level '
-                     'records.')
+    raise ValueError(
+      f'{where}: no frame-level features, and video-level ones '
+      'have nothing to thin. Set input_path to frame-level '
+      'records.'
+    )
   lengths = {name: len(lists[name].feature) for name in sorted(lists)}
   num_frames = max(lengths.values())
   if not num_frames or set(lengths.values()) != {num_frames}:
-    raise ValueError(f'{where}: its features have {lengths} frames, but each '
-                     'must have equally many, at least 1. Leave the record '
-                     'out.')
+    raise ValueError(
+      f'{where}: its features have {lengths} frames, but each '
+      'must have equally many, at least 1. Leave the record '
+      'out.'
+    )
   for values in lists.values():
     kept = values.feature[:max_frames:every_n]
     del values.feature[:]
     values.feature.extend(kept)
-  for key, value in ((thinned_records.EVERY_N, every_n),
-                     (thinned_records.NUM_FRAMES, num_frames)):
+  for key, value in (
+    (thinned_records.EVERY_N, every_n),
+    (thinned_records.NUM_FRAMES, num_frames),
+  ):
     context[key].int64_list.value.append(value)
   # The order of the keys would otherwise differ from process to process.
   return video.SerializeToString(deterministic=True)
@@ -95,15 +110,23 @@ def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
   unfinished = f'{output}.unfinished'
   left = size
   records = shards.read(
-      tf.constant(path), tf.constant(size, tf.int64),
-      settings.skip_corrupt_records, remote.among([path])).batch(_BLOCK)
+    tf.constant(path),
+    tf.constant(size, tf.int64),
+    settings.skip_corrupt_records,
+    remote.among([path]),
+  ).batch(_BLOCK)
   try:
     with tf.io.TFRecordWriter(unfinished) as writer:
       for _, indices, block in records.as_numpy_iterator():
         for index, serialized in zip(indices, block):
-          writer.write(thin_record(
-              serialized, settings.every_n, settings.max_frames,
-              f'{path}, record {index}'))
+          writer.write(
+            thin_record(
+              serialized,
+              settings.every_n,
+              settings.max_frames,
+              f'{path}, record {index}',
+            )
+          )
         done = sum(tfrecord_format.FRAMING + len(serialized) for serialized in block)
         left -= done
         yield done
@@ -120,14 +143,20 @@ def _outputs(paths: Sequence[str], output_dir: str) -> List[str]:
   for path in paths:
     other = sources.setdefault(remote.name(path), path)
     if other != path:
-      raise ValueError(f'{other} and {path} have the same name: thin them into '
-                       'folders of their own.')
+      raise ValueError(
+        f'{other} and {path} have the same name: thin them into folders of their own.'
+      )
   return [os.path.join(output_dir, name) for name in sources]
 
 
-def thin(input_path: str, output_dir: str, every_n: int = 10,
-         max_frames: int = 300, skip_corrupt_records: bool = False,
-         processes: Optional[int] = None) -> List[str]:
+def thin(
+  input_path: str,
+  output_dir: str,
+  every_n: int = 10,
+  max_frames: int = 300,
+  skip_corrupt_records: bool = False,
+  processes: Optional[int] = None,
+) -> List[str]:
   """Thins what is missing of a set of shards.
 
   Args:
@@ -146,47 +175,66 @@ def thin(input_path: str, output_dir: str, every_n: int = 10,
       job.
   """
   if not 2 <= every_n <= max_frames:
-    raise ValueError(f'every_n is {every_n}: it must lie between 2 and '
-                     f'max_frames ({max_frames}).')
+    raise ValueError(
+      f'every_n is {every_n}: it must lie between 2 and max_frames ({max_frames}).'
+    )
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
   remote.ensure(output_dir)
   outputs = _outputs(paths, output_dir)
   settings = _Settings(every_n, max_frames, skip_corrupt_records)
-  files.claim(os.path.join(output_dir, 'thin.json'), outputs,
-             {'input_path': input_path, **settings._asdict()})
-  todo = [_Shard(*shard) for shard in zip(paths, sizes, outputs)
-          if not tf.io.gfile.exists(shard[-1])]
-  with tqdm.tqdm(desc='Thinning', total=sum(shard.size for shard in todo),
-                 unit='B', unit_scale=True) as bar:
-    parallel.run(functools.partial(_thin_shard, settings), todo, bar,
-                      processes)
+  files.claim(
+    os.path.join(output_dir, 'thin.json'),
+    outputs,
+    {'input_path': input_path, **settings._asdict()},
+  )
+  todo = [
+    _Shard(*shard)
+    for shard in zip(paths, sizes, outputs)
+    if not tf.io.gfile.exists(shard[-1])
+  ]
+  with tqdm.tqdm(
+    desc='Thinning', total=sum(shard.size for shard in todo), unit='B', unit_scale=True
+  ) as bar:
+    parallel.run(functools.partial(_thin_shard, settings), todo, bar, processes)
   return outputs
 
 
 def _define_flags():
   # Not on import: other commands share names.
   flags.DEFINE_string(
-      'input_path', None, 'Frame-level TFRecords: patterns, ranges and @lists '
-      '(see the README), separated by commas.', required=True)
+    'input_path',
+    None,
+    'Frame-level TFRecords: patterns, ranges and @lists '
+    '(see the README), separated by commas.',
+    required=True,
+  )
   flags.DEFINE_string(
-      'output_dir', None, 'Folder of the thinned shards; made if missing.',
-      required=True)
+    'output_dir', None, 'Folder of the thinned shards; made if missing.', required=True
+  )
   flags.DEFINE_integer('every_n', 10, 'Keep frames 0, N, 2N, ...')
   flags.DEFINE_integer(
-      'max_frames', 300, 'Longer videos are cut here by the networks that will '
-      'read the records (task.model.max_frames).')
+    'max_frames',
+    300,
+    'Longer videos are cut here by the networks that will '
+    'read the records (task.model.max_frames).',
+  )
   flags.DEFINE_bool(
-      'skip_corrupt_records', False, 'Leave out what cannot be read, instead '
-      'of stopping.')
+    'skip_corrupt_records', False, 'Leave out what cannot be read, instead of stopping.'
+  )
 
 
 def main(_):
   # Nothing runs on an accelerator, and claiming one could take it from others.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS
-  paths = thin(values.input_path, values.output_dir, values.every_n,
-               values.max_frames, values.skip_corrupt_records)
+  paths = thin(
+    values.input_path,
+    values.output_dir,
+    values.every_n,
+    values.max_frames,
+    values.skip_corrupt_records,
+  )
   size = sum(shards.sizes(paths))
   print(f'{values.output_dir}: {len(paths)} shards, {size:,} bytes.')
 

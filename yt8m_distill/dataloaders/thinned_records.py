@@ -13,8 +13,8 @@ from typing import Dict
 
 import tensorflow as tf
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import frame_selection
 
 EVERY_N, NUM_FRAMES = KEYS = ('every_n', 'every_n/num_frames')
 
@@ -39,8 +39,9 @@ def num_frames(context, stored: tf.Tensor) -> tf.Tensor:
   return tf.where(steps(context) > 1, context[NUM_FRAMES], stored)
 
 
-def assert_fits(selection: model_config.FrameSelection, max_frames: int, where,
-                context, stored) -> tf.Operation:
+def assert_fits(
+  selection: model_config.FrameSelection, max_frames: int, where, context, stored
+) -> tf.Operation:
   """Raises an InvalidArgumentError where a frame may be wanted that is gone.
 
   Args:
@@ -61,16 +62,28 @@ def assert_fits(selection: model_config.FrameSelection, max_frames: int, where,
   def fail():
     bad = tf.argmin(tf.cast(served & whole, tf.int32))
     number = lambda values: tf.strings.as_string(values[bad])
-    held = tf.strings.join(
-        [where[bad], ': thinned with every_n=', number(step)])
-    return tf.Assert(False, [tf.where(
-        served[bad],
-        tf.strings.join([
-            held, ' to ', number(stored), ' frames of ',
-            number(context[NUM_FRAMES]), ', too few for max_frames='
-            f'{max_frames}. Thin the full records with --max_frames='
-            f'{max_frames}.']),
-        tf.strings.join([held, f', but {_wanted(selection)}.']))])
+    held = tf.strings.join([where[bad], ': thinned with every_n=', number(step)])
+    return tf.Assert(
+      False,
+      [
+        tf.where(
+          served[bad],
+          tf.strings.join(
+            [
+              held,
+              ' to ',
+              number(stored),
+              ' frames of ',
+              number(context[NUM_FRAMES]),
+              ', too few for max_frames='
+              f'{max_frames}. Thin the full records with --max_frames='
+              f'{max_frames}.',
+            ]
+          ),
+          tf.strings.join([held, f', but {_wanted(selection)}.']),
+        )
+      ],
+    )
 
   return tf.cond(tf.reduce_all(served & whole), tf.no_op, fail)
 
@@ -88,7 +101,9 @@ def _wanted(selection) -> str:
   full = 'Set input_path to the full records'
   if selection.type == 'uniform' and selection.uniform.every_n:
     every_n = selection.uniform.every_n
-    return (f'the network sees every_n={every_n}. {full}, or to some thinned '
-            f'with --every_n={every_n}')
+    return (
+      f'the network sees every_n={every_n}. {full}, or to some thinned '
+      f'with --every_n={every_n}'
+    )
   k = '' if selection.type == 'all' else f' with k={selection.get().k}'
   return f'a network sees frames of type {selection.type}{k}. {full}'

@@ -6,19 +6,21 @@ What a network scores above it, it has learned from the frames.
 import itertools
 import json
 import os
-from typing import Any, Dict, Iterator
+from typing import Any
+from typing import Dict
+from typing import Iterator
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.utils import files
-from yt8m_distill.evaluation import metrics
-from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.evaluation import metrics
+from yt8m_distill.evaluation import video_metrics
+from yt8m_distill.utils import files
 
 # Labels alone are needed: one frame is decoded of each video.
 _BATCH = 500
@@ -29,13 +31,20 @@ MAX_TRAIN_VIDEOS = 200_000
 def _labels(model, data) -> Iterator[np.ndarray]:
   """Yields batches of labels bool [B, V], each record once, in order."""
   one_frame = model_config.FrameSelection(
-      type='uniform',
-      uniform=model_config.UniformFrames(every_n=model.max_frames))
+    type='uniform', uniform=model_config.UniformFrames(every_n=model.max_frames)
+  )
   params = data.replace(
-      is_training=False, drop_remainder=False, global_batch_size=_BATCH,
-      enable_tf_data_service=False, cache=False, bagging_seed=-1)
-  dataset = pipeline.build(params, reader.FrameReader(
-      model.features, model.max_frames, model.num_classes, one_frame))
+    is_training=False,
+    drop_remainder=False,
+    global_batch_size=_BATCH,
+    enable_tf_data_service=False,
+    cache=False,
+    bagging_seed=-1,
+  )
+  dataset = pipeline.build(
+    params,
+    reader.FrameReader(model.features, model.max_frames, model.num_classes, one_frame),
+  )
   dataset = dataset.map(lambda inputs, labels: labels)
   with tqdm.tqdm(desc='Reading labels', unit='video', disable=None) as bar:
     for labels in dataset.as_numpy_iterator():
@@ -56,14 +65,14 @@ def class_frequency(task) -> Dict[str, float]:
   """
   model = task.model
   counts, videos = np.zeros(model.num_classes, np.int64), 0
-  for labels in itertools.islice(_labels(model, task.train_data),
-                                 MAX_TRAIN_VIDEOS // _BATCH):
+  for labels in itertools.islice(
+    _labels(model, task.train_data), MAX_TRAIN_VIDEOS // _BATCH
+  ):
     counts += labels.sum(axis=0)
     videos += len(labels)
   frequencies = tf.constant(counts / videos, tf.float32)
 
-  scores = metrics.GlobalMetrics(model.num_classes,
-                                 task.evaluation.empty_classes)
+  scores = metrics.GlobalMetrics(model.num_classes, task.evaluation.empty_classes)
 
   @tf.function(autograph=False)
   def score(labels):
@@ -85,18 +94,20 @@ def of_run(run: str, task) -> Dict[str, float]:
     if kept['inputs'] == inputs:
       return kept['scores']
   scores = class_frequency(task)
-  files.write_text(path, json.dumps(
-      {'inputs': inputs, 'scores': scores}, indent=2) + '\n')
+  files.write_text(
+    path, json.dumps({'inputs': inputs, 'scores': scores}, indent=2) + '\n'
+  )
   return scores
 
 
 def _inputs(task) -> Dict[str, Any]:
   """What the scores depend on."""
-  inputs = {'num_classes': task.model.num_classes,
-            'top_k': task.evaluation.top_k,
-            'empty_classes': task.evaluation.empty_classes}
+  inputs = {
+    'num_classes': task.model.num_classes,
+    'top_k': task.evaluation.top_k,
+    'empty_classes': task.evaluation.empty_classes,
+  }
   for name in ('train_data', 'validation_data'):
     path = getattr(task, name).input_path
-    inputs[name] = {'input_path': path,
-                    'bytes': sum(shards.sizes(shards.find(path)))}
+    inputs[name] = {'input_path': path, 'bytes': sum(shards.sizes(shards.find(path)))}
   return inputs

@@ -62,7 +62,8 @@ class GlobalMetrics:
     """
     if empty_classes not in ('zero', 'skip'):
       raise ValueError(
-          f"empty_classes must be 'zero' or 'skip', not {empty_classes!r}.")
+        f"empty_classes must be 'zero' or 'skip', not {empty_classes!r}."
+      )
     self._num_classes = num_classes
     self._empty_classes = empty_classes
     self._num_videos = 0
@@ -138,8 +139,9 @@ class GlobalMetrics:
     """
     if not self._num_videos:
       raise ValueError(
-          'no videos were evaluated: check that the input path matches files '
-          'with records and that the number of validation steps is not 0.')
+        'no videos were evaluated: check that the input path matches files '
+        'with records and that the number of validation steps is not 0.'
+      )
     keys_N = self._sorted_keys()
     precisions = self._average_precisions(keys_N)
     if self._empty_classes == 'skip':
@@ -148,10 +150,10 @@ class GlobalMetrics:
     keys_N.sort()
     gap_sum = _precision_sums(keys_N, 1)[0]
     return {
-        'hit_at_one': float(self._hit_at_one_sum / self._num_videos),
-        'perr': float(self._perr_sum / self._num_videos),
-        'gap': float(gap_sum / max(self._positives_V.sum(), 1)),
-        'map': float(precisions.mean()) if precisions.size else 0.0,
+      'hit_at_one': float(self._hit_at_one_sum / self._num_videos),
+      'perr': float(self._perr_sum / self._num_videos),
+      'gap': float(gap_sum / max(self._positives_V.sum(), 1)),
+      'map': float(precisions.mean()) if precisions.size else 0.0,
     }
 
   def _sorted_keys(self):
@@ -169,25 +171,35 @@ class GlobalMetrics:
   def _check(self, hit_at_one, perr, scores, classes, hits, positives):
     """Raises ValueError for a batch that would be misread; see `update`."""
     videos, pairs = hit_at_one.shape, scores.shape
-    if not (len(videos) == 1 and perr.shape == videos and len(pairs) == 2 and
-            pairs[:1] == videos and classes.shape == hits.shape == pairs and
-            positives.shape == self._positives_V.shape):
+    if not (
+      len(videos) == 1
+      and perr.shape == videos
+      and len(pairs) == 2
+      and pairs[:1] == videos
+      and classes.shape == hits.shape == pairs
+      and positives.shape == self._positives_V.shape
+    ):
       raise ValueError(
-          'expected hit_at_one [B], perr [B], scores [B, K], classes [B, K], '
-          f'hits [B, K] and positives [{self._num_classes}], not {videos}, '
-          f'{perr.shape}, {pairs}, {classes.shape}, {hits.shape} and '
-          f'{positives.shape}.')
+        'expected hit_at_one [B], perr [B], scores [B, K], classes [B, K], '
+        f'hits [B, K] and positives [{self._num_classes}], not {videos}, '
+        f'{perr.shape}, {pairs}, {classes.shape}, {hits.shape} and '
+        f'{positives.shape}.'
+      )
     if not np.isfinite(scores).all():
-      raise ValueError('scores must be finite, but some are NaN or infinite: '
-                       'the network has probably diverged.')
-    if scores.size and not (classes.min() >= 0 and
-                            classes.max() < self._num_classes):
-      raise ValueError(f'classes must be from 0 to {self._num_classes - 1}, '
-                       f'not {classes.min()} to {classes.max()}.')
+      raise ValueError(
+        'scores must be finite, but some are NaN or infinite: '
+        'the network has probably diverged.'
+      )
+    if scores.size and not (classes.min() >= 0 and classes.max() < self._num_classes):
+      raise ValueError(
+        f'classes must be from 0 to {self._num_classes - 1}, '
+        f'not {classes.min()} to {classes.max()}.'
+      )
     if hits.sum() > positives.sum():
       raise ValueError(
-          f'{hits.sum()} hits, but only {positives.sum()} positive labels: '
-          'positives must count all labels of the same batch.')
+        f'{hits.sum()} hits, but only {positives.sum()} positive labels: '
+        'positives must count all labels of the same batch.'
+      )
 
 
 def _pack(scores_N, classes_N, hits_N):
@@ -232,7 +244,8 @@ def _precision_sums(keys_N, num_segments):
 
   segments_G = (scores_G >> _SCORE_BITS).astype(np.int64)
   segment_starts = np.searchsorted(
-      keys_N, np.arange(num_segments, dtype=np.uint64) << _CLASS_SHIFT)
+    keys_N, np.arange(num_segments, dtype=np.uint64) << _CLASS_SHIFT
+  )
   segment_hits = np.searchsorted(positions_H, segment_starts)
   pairs_before_G = starts_G - segment_starts[segments_G]
   hits_before_G = first_G - segment_hits[segments_G]

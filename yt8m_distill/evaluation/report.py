@@ -8,23 +8,34 @@ curves.png (losses and GAP over steps).
 """
 
 import os
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict
+from typing import List
+from typing import Sequence
+from typing import Tuple
 
 import matplotlib
-import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
+import tensorflow as tf
 
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
+from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
-from yt8m_distill.evaluation import results as results_lib
-from yt8m_distill.checkpoints import run_dir
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
 
-_HEADER = ('network', 'frames', 'GFLOPs per video', 'parameters', 'GAP', 'mAP',
-           'Hit@1', 'PERR')
+_HEADER = (
+  'network',
+  'frames',
+  'GFLOPs per video',
+  'parameters',
+  'GAP',
+  'mAP',
+  'Hit@1',
+  'PERR',
+)
 
 
 def table(runs: Sequence[str]) -> str:
@@ -38,23 +49,32 @@ def table(runs: Sequence[str]) -> str:
   """
   path = run_dir.params_path(os.path.join(runs[0], ''))
   if not path:
-    raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of '
-                     'a run.')
+    raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
   task = run_dir.read_params(path).task
   evaluated = [results_lib.read(run) for run in runs]
   rows, paths = [_HEADER], {}
   for run, results in zip(runs, evaluated):
     if not results:
-      raise ValueError(f'{run} holds no evaluation.json: evaluate it first, '
-                       'with --mode=eval.')
+      raise ValueError(
+        f'{run} holds no evaluation.json: evaluate it first, with --mode=eval.'
+      )
     paths[str(results['input_path'])] = run
     folder = os.path.basename(run.rstrip('/'))
     for name, values in results_lib.networks(results).items():
-      label = folder if name == 'network' else (
-          f'{folder}: {name}' if len(runs) > 1 else name)
-      rows.append((label, str(values['frames']),
-                   f'{values["flops"] / 1e9:.3f}',
-                   f'{values["parameters"]:,}', *_scores(values)))
+      label = (
+        folder
+        if name == 'network'
+        else (f'{folder}: {name}' if len(runs) > 1 else name)
+      )
+      rows.append(
+        (
+          label,
+          str(values['frames']),
+          f'{values["flops"] / 1e9:.3f}',
+          f'{values["parameters"]:,}',
+          *_scores(values),
+        )
+      )
   notes = ''
   task.validation_data.input_path = evaluated[0]['input_path']
   try:
@@ -62,14 +82,18 @@ def table(runs: Sequence[str]) -> str:
   except ValueError as error:  # Records may have moved since.
     notes += f'\nWithout the class-frequency baseline: {error}\n'
   else:
-    rows.append(('class frequency', '0', '0', '0',
-                 *_scores(scores)))
+    rows.append(('class frequency', '0', '0', '0', *_scores(scores)))
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
-      notes += ('\nClass frequencies are those of the first '
-                f'{scores["train_videos"]:,} training videos.\n')
+      notes += (
+        '\nClass frequencies are those of the first '
+        f'{scores["train_videos"]:,} training videos.\n'
+      )
   if len(paths) > 1:
-    notes += '\nNot evaluated on the same records: ' + '; '.join(
-        f'{run} on {path}' for path, run in paths.items()) + '.\n'
+    notes += (
+      '\nNot evaluated on the same records: '
+      + '; '.join(f'{run} on {path}' for path, run in paths.items())
+      + '.\n'
+    )
   return markdown(rows) + notes
 
 
@@ -80,8 +104,10 @@ def _scores(values: Dict[str, float]) -> List[str]:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
   """Returns rows of cells, the first a header, as a Markdown table."""
   widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(
-      row, widths)) + ' |' for row in rows]
+  lines = [
+    '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |'
+    for row in rows
+  ]
   rule = '|' + '|'.join('-' * (width + 2) for width in widths) + '|'
   return '\n'.join([lines[0], rule, *lines[1:]]) + '\n'
 
@@ -92,13 +118,14 @@ Curves = Dict[str, Tuple[List[int], List[float]]]
 def read_curves(folder: str) -> Curves:
   """Reads the scalars of a folder of TensorBoard summaries: steps, values."""
   events = event_accumulator.EventAccumulator(
-      folder, size_guidance={event_accumulator.TENSORS: 0},
-      purge_orphaned_data=False)
+    folder, size_guidance={event_accumulator.TENSORS: 0}, purge_orphaned_data=False
+  )
   events.Reload()
   curves = {}
   for tag in events.Tags()['tensors']:
-    points = sorted((e.step, float(tf.make_ndarray(e.tensor_proto)))
-                    for e in events.Tensors(tag))
+    points = sorted(
+      (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
+    )
     curves[tag] = tuple(map(list, zip(*points)))
   return curves
 
@@ -109,21 +136,27 @@ def plot(run: str, path: str):
   validation = read_curves(os.path.join(run, 'validation'))
   figure, (losses, gap) = plt.subplots(1, 2, figsize=(12, 4.5))
   for tag, label, style in (
-      ('label_loss', 'L_CE', 'C1-'),
-      ('teacher/label_loss', 'teacher L_CE', 'C0-'),
-      ('student/label_loss', 'student L_CE', 'C1-'),
-      ('student/representation_loss', 'L_REP', 'C2--'),
-      ('student/prediction_loss', 'L_PRED', 'C3--'),
-      ('student/intermediate_loss', 'L_INT', 'C4--')):
+    ('label_loss', 'L_CE', 'C1-'),
+    ('teacher/label_loss', 'teacher L_CE', 'C0-'),
+    ('student/label_loss', 'student L_CE', 'C1-'),
+    ('student/representation_loss', 'L_REP', 'C2--'),
+    ('student/prediction_loss', 'L_PRED', 'C3--'),
+    ('student/intermediate_loss', 'L_INT', 'C4--'),
+  ):
     if tag in train:
       losses.plot(*train[tag], style, label=label)
-  losses.set(xlabel='step', ylabel='loss per video', yscale='log',
-             title='training losses')
-  for tag, name, color in (('gap', '', 'C1'),
-                           ('teacher/gap', 'teacher, ', 'C0'),
-                           ('student/gap', 'student, ', 'C1')):
-    for curves, label, style in ((train, 'training batches', ':'),
-                                 (validation, 'validation', 'o-')):
+  losses.set(
+    xlabel='step', ylabel='loss per video', yscale='log', title='training losses'
+  )
+  for tag, name, color in (
+    ('gap', '', 'C1'),
+    ('teacher/gap', 'teacher, ', 'C0'),
+    ('student/gap', 'student, ', 'C1'),
+  ):
+    for curves, label, style in (
+      (train, 'training batches', ':'),
+      (validation, 'validation', 'o-'),
+    ):
       if tag in curves:
         gap.plot(*curves[tag], style, color=color, label=f'{name}{label}')
   gap.set(xlabel='step', ylabel='GAP@20', ylim=(0, 1), title='GAP')

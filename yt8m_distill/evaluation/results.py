@@ -3,17 +3,21 @@
 import dataclasses
 import json
 import os
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
+from typing import Dict
+from typing import List
+from typing import Optional
+from typing import Sequence
 
 from absl import logging
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from yt8m_distill.utils import files
-from yt8m_distill.evaluation import metrics
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.evaluation import metrics
 from yt8m_distill.utils import class_csv
+from yt8m_distill.utils import files
 
 SCORES = ('gap', 'map', 'hit_at_one', 'perr')
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
@@ -55,9 +59,13 @@ def networks(results: Dict[str, Any]) -> Dict[str, Dict[str, float]]:
 
   The cost is frames, flops (per video) and parameters.
   """
-  return {name: {**cost, **{key: results['metrics'][f'{key_prefix(name)}{key}']
-                            for key in SCORES}}
-          for name, cost in results['networks'].items()}
+  return {
+    name: {
+      **cost,
+      **{key: results['metrics'][f'{key_prefix(name)}{key}'] for key in SCORES},
+    }
+    for name, cost in results['networks'].items()
+  }
 
 
 class LeftOut:
@@ -66,6 +74,7 @@ class LeftOut:
   The trainer takes it for a metric: these alone it resets before an evaluation
   reads its first record. What is read ahead for training meanwhile counts too.
   """
+
   name = 'left_out'
 
   def __init__(self):
@@ -77,8 +86,9 @@ class LeftOut:
   def value(self) -> shards.Skipped:
     """Records and ends of shards since the evaluation began."""
     now = shards.skipped()
-    return shards.Skipped(now.records - self._before.records,
-                          now.shard_tails - self._before.shard_tails)
+    return shards.Skipped(
+      now.records - self._before.records, now.shard_tails - self._before.shard_tails
+    )
 
   def result(self) -> int:
     return self.value().total
@@ -102,30 +112,33 @@ class Evaluation:
     self._input_path = task_config.validation_data.input_path
     self._num_classes = task_config.model.num_classes
     self._names = params.vocabulary and read_vocabulary(
-        params.vocabulary, self._num_classes)
+      params.vocabulary, self._num_classes
+    )
     if params.top_k < 1:
-      raise ValueError(f'evaluation.top_k is {params.top_k}: it must be at '
-                       'least 1.')
+      raise ValueError(f'evaluation.top_k is {params.top_k}: it must be at least 1.')
     self._metrics = {
-        prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
-        for prefix in prefixes
+      prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
+      for prefix in prefixes
     }
     self._sums: Dict[str, float] = {}
     self.left_out = shards.Skipped()
 
   def update(self, step_outputs):
     """Adds a step: {key: tuple of the replicas' tensors}."""
-    logs = {key: [np.asarray(v) for v in values]
-            for key, values in step_outputs.items()}
+    logs = {
+      key: [np.asarray(v) for v in values] for key, values in step_outputs.items()
+    }
     positives = sum(logs.pop('positives'))
     logs.pop('loss')
     for prefix, scores in self._metrics.items():
-      scores.update(positives=positives, **{
-          key: np.concatenate(logs.pop(f'{prefix}{key}'))
-          for key in _VIDEO_KEYS})
+      scores.update(
+        positives=positives,
+        **{key: np.concatenate(logs.pop(f'{prefix}{key}')) for key in _VIDEO_KEYS},
+      )
     for key, values in logs.items():
       self._sums[key] = self._sums.get(key, 0.0) + float(
-          sum(v.sum(dtype=np.float64) for v in values))
+        sum(v.sum(dtype=np.float64) for v in values)
+      )
 
   def merge(self, other: 'Evaluation'):
     """Adds what another worker has of the same evaluation."""
@@ -138,9 +151,9 @@ class Evaluation:
   def result(self) -> Dict[str, float]:
     """Metrics of each network, and means of what else steps returned."""
     results = {
-        f'{prefix}{key}': value
-        for prefix, scores in self._metrics.items()
-        for key, value in scores.result().items()
+      f'{prefix}{key}': value
+      for prefix, scores in self._metrics.items()
+      for key, value in scores.result().items()
     }
     results.update({k: v / self._num_videos() for k, v in self._sums.items()})
     return results
@@ -148,8 +161,13 @@ class Evaluation:
   def _num_videos(self) -> int:
     return next(iter(self._metrics.values())).num_videos
 
-  def write(self, folder: str, results: Dict[str, float], step: int,
-            costs: Dict[str, Dict[str, int]]):
+  def write(
+    self,
+    folder: str,
+    results: Dict[str, float],
+    step: int,
+    costs: Dict[str, Dict[str, int]],
+  ):
     """Writes per_class.csv and evaluation.json.
 
     per_class.csv has a row per class: index, name if there is a vocabulary,
@@ -163,19 +181,32 @@ class Evaluation:
     """
     if self.left_out.total:
       logging.warning(
-          'Evaluation at step %d left out %d corrupt records and %d ends of '
-          'shards.', step, self.left_out.records, self.left_out.shard_tails)
+        'Evaluation at step %d left out %d corrupt records and %d ends of shards.',
+        step,
+        self.left_out.records,
+        self.left_out.shard_tails,
+      )
     table = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names
     for prefix, scores in self._metrics.items():
       table['positives'] = scores.positives
       table[f'{prefix}average_precision'] = scores.average_precisions()
-    files.write_text(os.path.join(folder, 'per_class.csv'),
-               pd.DataFrame(table).to_csv(index=False))
-    files.write_text(os.path.join(folder, 'evaluation.json'),
-               json.dumps({'step': step, 'input_path': self._input_path,
-                           'videos': self._num_videos(),
-                           'left_out': dataclasses.asdict(self.left_out),
-                           'metrics': results, 'networks': costs},
-                          indent=2) + '\n')
+    files.write_text(
+      os.path.join(folder, 'per_class.csv'), pd.DataFrame(table).to_csv(index=False)
+    )
+    files.write_text(
+      os.path.join(folder, 'evaluation.json'),
+      json.dumps(
+        {
+          'step': step,
+          'input_path': self._input_path,
+          'videos': self._num_videos(),
+          'left_out': dataclasses.asdict(self.left_out),
+          'metrics': results,
+          'networks': costs,
+        },
+        indent=2,
+      )
+      + '\n',
+    )

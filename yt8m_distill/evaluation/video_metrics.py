@@ -31,8 +31,7 @@ def compute(predictions, labels, top_k):
   if top_k < 1:
     raise ValueError(f'top_k must be at least 1, not {top_k}.')
   predictions = tf.cast(predictions, tf.float32)
-  predictions = tf.where(
-      tf.math.is_nan(predictions), np.float32(np.inf), predictions)
+  predictions = tf.where(tf.math.is_nan(predictions), np.float32(np.inf), predictions)
   labels = tf.convert_to_tensor(labels)
   if labels.dtype != tf.bool:
     labels = labels > tf.zeros([], labels.dtype)
@@ -40,8 +39,7 @@ def compute(predictions, labels, top_k):
   # One top-k serves the lists and PERR: as long as the longest label list.
   num_classes = predictions.shape[-1] or tf.shape(predictions)[-1]
   num_labels_B = tf.reduce_sum(tf.cast(labels, tf.int32), axis=-1)
-  reach = tf.minimum(
-      tf.maximum(top_k, tf.reduce_max(num_labels_B)), num_classes)
+  reach = tf.minimum(tf.maximum(top_k, tf.reduce_max(num_labels_B)), num_classes)
   scores, classes = tf.math.top_k(predictions, reach)
   hits = tf.gather(labels, classes, batch_dims=1)
 
@@ -52,12 +50,11 @@ def compute(predictions, labels, top_k):
   num_videos, num_classes = predictions.shape
   static_BK = [num_videos, num_classes and min(top_k, num_classes)]
   return {
-      'hit_at_one': tf.cast(hits[:, 0], tf.float32),
-      'perr': tf.math.divide_no_nan(
-          num_counted_B, tf.cast(num_labels_B, tf.float32)),
-      'scores': tf.ensure_shape(scores[:, :top_k], static_BK),
-      'classes': tf.ensure_shape(classes[:, :top_k], static_BK),
-      'hits': tf.ensure_shape(hits[:, :top_k], static_BK),
+    'hit_at_one': tf.cast(hits[:, 0], tf.float32),
+    'perr': tf.math.divide_no_nan(num_counted_B, tf.cast(num_labels_B, tf.float32)),
+    'scores': tf.ensure_shape(scores[:, :top_k], static_BK),
+    'classes': tf.ensure_shape(classes[:, :top_k], static_BK),
+    'hits': tf.ensure_shape(hits[:, :top_k], static_BK),
   }
 
 
@@ -80,8 +77,7 @@ def batch_gap(scores, hits, num_positives):
   hits_N = tf.gather(hits_N, order_N)
   places_N = tf.cast(tf.range(1, tf.size(hits_N) + 1), tf.float32)
   precision_sum = tf.reduce_sum(tf.cumsum(hits_N) / places_N * hits_N)
-  return tf.math.divide_no_nan(
-      precision_sum, tf.cast(num_positives, tf.float32))
+  return tf.math.divide_no_nan(precision_sum, tf.cast(num_positives, tf.float32))
 
 
 def agreement(classes_a, classes_b):
@@ -105,6 +101,6 @@ def agreement(classes_a, classes_b):
   same_BKK = classes_a[:, :, tf.newaxis] == classes_b[:, tf.newaxis, :]
   in_both_BK = tf.cast(tf.reduce_any(same_BKK, axis=-1), tf.float32)
   return {
-      'top1': tf.cast(classes_a[:, 0] == classes_b[:, 0], tf.float32),
-      'overlap': tf.reduce_mean(in_both_BK, axis=-1),
+    'top1': tf.cast(classes_a[:, 0] == classes_b[:, 0], tf.float32),
+    'overlap': tf.reduce_mean(in_both_BK, axis=-1),
   }

@@ -3,20 +3,20 @@
 B videos, T frames of a padded video, K chosen frames at most.
 """
 
-from typing import Optional, Tuple
+from typing import Optional
+from typing import Tuple
 
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill.utils import per_video_random
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.utils import per_video_random
 
 UNIFORM_LENGTHS = ('ceil', 'original')
 _SALT = 2  # of the noise
 
 
-def max_selected(selection: model_config.FrameSelection,
-                 max_frames: int) -> int:
+def max_selected(selection: model_config.FrameSelection, max_frames: int) -> int:
   """Returns K, how many frames `selection` keeps of `max_frames`.
 
   Raises:
@@ -24,8 +24,9 @@ def max_selected(selection: model_config.FrameSelection,
   """
   kind = selection.type
   if kind not in model_config.SELECTIONS:
-    raise ValueError(f'frames.type is {kind!r}: choose one of '
-                     f'{", ".join(model_config.SELECTIONS)}.')
+    raise ValueError(
+      f'frames.type is {kind!r}: choose one of {", ".join(model_config.SELECTIONS)}.'
+    )
   if kind == 'all':
     return max_frames
   params = selection.get()
@@ -34,31 +35,42 @@ def max_selected(selection: model_config.FrameSelection,
     if params.every_n:
       return -(-max_frames // params.every_n)
   if not 1 <= params.k <= max_frames:
-    raise ValueError(f'frames.{kind}.k is {params.k}: it must lie between 1 '
-                     f'and max_frames ({max_frames}).')
+    raise ValueError(
+      f'frames.{kind}.k is {params.k}: it must lie between 1 '
+      f'and max_frames ({max_frames}).'
+    )
   return params.k
 
 
 def _check_uniform(uniform: model_config.UniformFrames, max_frames: int):
   if bool(uniform.every_n) == bool(uniform.k):
     raise ValueError(
-        f'frames.uniform.every_n is {uniform.every_n} and k is {uniform.k}: '
-        'one of them must be 0, and the other one not.')
+      f'frames.uniform.every_n is {uniform.every_n} and k is {uniform.k}: '
+      'one of them must be 0, and the other one not.'
+    )
   if uniform.every_n and not 1 <= uniform.every_n <= max_frames:
-    raise ValueError(f'every_n is {uniform.every_n}: it must lie between 1 and '
-                     f'max_frames ({max_frames}).')
+    raise ValueError(
+      f'every_n is {uniform.every_n}: it must lie between 1 and '
+      f'max_frames ({max_frames}).'
+    )
   if uniform.length not in UNIFORM_LENGTHS:
-    raise ValueError(f'frames.uniform.length is {uniform.length!r}: choose '
-                     f'one of {", ".join(UNIFORM_LENGTHS)}.')
+    raise ValueError(
+      f'frames.uniform.length is {uniform.length!r}: choose '
+      f'one of {", ".join(UNIFORM_LENGTHS)}.'
+    )
   if uniform.k and uniform.length != 'ceil':
-    raise ValueError(f'frames.uniform.length is {uniform.length!r}, which is '
-                     'about every_n: leave it at ceil where k is given.')
+    raise ValueError(
+      f'frames.uniform.length is {uniform.length!r}, which is '
+      'about every_n: leave it at ceil where k is given.'
+    )
 
 
 def frame_indices(
-    num_frames: tf.Tensor, selection: model_config.FrameSelection,
-    max_frames: int,
-    seeds: Optional[tf.Tensor] = None) -> Tuple[tf.Tensor, tf.Tensor]:
+  num_frames: tf.Tensor,
+  selection: model_config.FrameSelection,
+  max_frames: int,
+  seeds: Optional[tf.Tensor] = None,
+) -> Tuple[tf.Tensor, tf.Tensor]:
   """Chooses frames by a video's true length.
 
   Args:
@@ -102,10 +114,8 @@ def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
     return -(-num_frames // uniform.every_n)
   # The original's float arithmetic: one less than floor(n / N) for a few n. In
   # a table, for TensorFlow Lite has no float64.
-  counts = np.arange(max_frames + 1) / max_frames * (
-      max_frames / uniform.every_n)
-  return tf.gather(counts.astype(np.int32),
-                   tf.minimum(num_frames, max_frames))
+  counts = np.arange(max_frames + 1) / max_frames * (max_frames / uniform.every_n)
+  return tf.gather(counts.astype(np.int32), tf.minimum(num_frames, max_frames))
 
 
 def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
@@ -120,9 +130,14 @@ def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
 def _draw(length, keep: int, max_frames: int, seeds) -> tf.Tensor:
   """`keep` frames of `length` [B, 1]: all, then padding, where it has fewer."""
   if seeds is None:
-    raise ValueError("frames.type is 'random', but no video has a seed: give "
-                     "inputs['seed'], int32 [B].")
+    raise ValueError(
+      "frames.type is 'random', but no video has a seed: give "
+      "inputs['seed'], int32 [B]."
+    )
   # The frames with the smallest numbers; padding has larger ones.
-  numbers = tf.where(tf.range(max_frames) < length,
-                     per_video_random.uniform(seeds, max_frames, _SALT), 1.0)
+  numbers = tf.where(
+    tf.range(max_frames) < length,
+    per_video_random.uniform(seeds, max_frames, _SALT),
+    1.0,
+  )
   return tf.sort(tf.math.top_k(-numbers, keep)[1])

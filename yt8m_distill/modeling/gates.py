@@ -69,9 +69,11 @@ class SqueezeExcitationGate(_Gate):
   def build(self, input_shape):
     size = input_shape[-1]
     if not 1 <= self._reduction <= size:
-      raise ValueError(f'se_reduction is {self._reduction}: it must lie '
-                       'between 1 and the size of the representation '
-                       f'({size}).')
+      raise ValueError(
+        f'se_reduction is {self._reduction}: it must lie '
+        'between 1 and the size of the representation '
+        f'({size}).'
+      )
     inner = size // self._reduction
     self.squeeze = _dense(inner, 'squeeze')
     self.norm = masked_batch_norm.FrameNorm(name='norm')
@@ -82,8 +84,7 @@ class SqueezeExcitationGate(_Gate):
     super().build(input_shape)
 
   def logits(self, x, training):
-    return self.excite(tf.nn.relu(
-        self.norm(self.squeeze(x), training=training)))
+    return self.excite(tf.nn.relu(self.norm(self.squeeze(x), training=training)))
 
   def flops(self) -> int:
     """FLOPs of a video: 2 per multiply-add."""

@@ -18,9 +18,13 @@ PREDICTION_LOSSES = ('kl', 'mse', 'bce')
 _TINY = 1e-12
 
 
-def label_loss(labels: tf.Tensor, predictions: tf.Tensor,
-               kind: str = 'cross_entropy', epsilon: float = 1e-5,
-               class_weights: tf.Tensor = 1.0) -> tf.Tensor:
+def label_loss(
+  labels: tf.Tensor,
+  predictions: tf.Tensor,
+  kind: str = 'cross_entropy',
+  epsilon: float = 1e-5,
+  class_weights: tf.Tensor = 1.0,
+) -> tf.Tensor:
   """L_CE, or another distance of predictions from labels.
 
   Args:
@@ -44,13 +48,15 @@ def label_loss(labels: tf.Tensor, predictions: tf.Tensor,
     return softmax_cross_entropy(labels, predictions, epsilon)
   if kind == 'hinge':
     return hinge(labels, predictions)
-  raise ValueError(f'label_kind is {kind!r}: choose one of '
-                   f'{", ".join(LABEL_LOSSES)}.')
+  raise ValueError(f'label_kind is {kind!r}: choose one of {", ".join(LABEL_LOSSES)}.')
 
 
-def cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
-                  epsilon: float = 1e-5,
-                  class_weights: tf.Tensor = 1.0) -> tf.Tensor:
+def cross_entropy(
+  labels: tf.Tensor,
+  predictions: tf.Tensor,
+  epsilon: float = 1e-5,
+  class_weights: tf.Tensor = 1.0,
+) -> tf.Tensor:
   """L_CE, binary cross-entropy summed over the classes.
 
   With the original code's `epsilon` inside both logarithms.
@@ -67,12 +73,15 @@ def cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
   labels = tf.cast(labels, tf.float32)
   predictions = tf.clip_by_value(tf.cast(predictions, tf.float32), 0.0, 1.0)
   return -tf.reduce_sum(
-      class_weights * labels * tf.math.log(predictions + epsilon) +
-      (1.0 - labels) * tf.math.log(1.0 - predictions + epsilon), axis=-1)
+    class_weights * labels * tf.math.log(predictions + epsilon)
+    + (1.0 - labels) * tf.math.log(1.0 - predictions + epsilon),
+    axis=-1,
+  )
 
 
-def softmax_cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
-                          epsilon: float = 1e-5) -> tf.Tensor:
+def softmax_cross_entropy(
+  labels: tf.Tensor, predictions: tf.Tensor, epsilon: float = 1e-5
+) -> tf.Tensor:
   """Cross-entropy of one distribution over the classes.
 
   Labels share its mass, as in the starter code's SoftmaxLoss. That takes
@@ -89,9 +98,13 @@ def softmax_cross_entropy(labels: tf.Tensor, predictions: tf.Tensor,
   """
   predictions = tf.cast(predictions, tf.float32) + epsilon
   return -tf.reduce_sum(
-      _normalize(tf.cast(labels, tf.float32)) * (
-          tf.math.log(predictions) - tf.math.log(
-              tf.reduce_sum(predictions, axis=-1, keepdims=True))), axis=-1)
+    _normalize(tf.cast(labels, tf.float32))
+    * (
+      tf.math.log(predictions)
+      - tf.math.log(tf.reduce_sum(predictions, axis=-1, keepdims=True))
+    ),
+    axis=-1,
+  )
 
 
 def hinge(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
@@ -123,12 +136,17 @@ def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
   Returns:
     float32 [...], summed over R as in the original code.
   """
-  return tf.reduce_sum(tf.math.squared_difference(
-      tf.cast(teacher, tf.float32), tf.cast(student, tf.float32)), axis=-1)
+  return tf.reduce_sum(
+    tf.math.squared_difference(
+      tf.cast(teacher, tf.float32), tf.cast(student, tf.float32)
+    ),
+    axis=-1,
+  )
 
 
-def intermediate_loss(teacher: tf.Tensor, student: tf.Tensor,
-                      num_frames: tf.Tensor) -> tf.Tensor:
+def intermediate_loss(
+  teacher: tf.Tensor, student: tf.Tensor, num_frames: tf.Tensor
+) -> tf.Tensor:
   """L_INT, squared distance of the states at the same frames.
 
   The paper's "intermediate matching", of which no formula was found; its code
@@ -147,9 +165,13 @@ def intermediate_loss(teacher: tf.Tensor, student: tf.Tensor,
   return tf.reduce_sum(tf.where(real, distances, 0.0), axis=1)
 
 
-def prediction_loss(teacher: tf.Tensor, student: tf.Tensor, kind: str = 'kl',
-                    epsilon: float = 1e-5,
-                    temperature: float = 1.0) -> tf.Tensor:
+def prediction_loss(
+  teacher: tf.Tensor,
+  student: tf.Tensor,
+  kind: str = 'kl',
+  epsilon: float = 1e-5,
+  temperature: float = 1.0,
+) -> tf.Tensor:
   """L_PRED, distance of the student's predictions from the teacher's.
 
   Args:
@@ -178,22 +200,26 @@ def prediction_loss(teacher: tf.Tensor, student: tf.Tensor, kind: str = 'kl',
   teacher = _normalize(_soften(teacher, temperature))
   student = _normalize(_soften(student, temperature))
   return temperature**2 * tf.reduce_sum(
-      teacher * (tf.math.log(teacher + _TINY) - tf.math.log(student + _TINY)),
-      axis=-1)
+    teacher * (tf.math.log(teacher + _TINY) - tf.math.log(student + _TINY)), axis=-1
+  )
 
 
 def check_prediction_loss(kind: str, temperature: float):
   """Raises a ValueError where L_PRED has no such kind or temperature."""
   if kind not in PREDICTION_LOSSES:
-    raise ValueError(f'losses.prediction_kind is {kind!r}: choose one of '
-                     f'{", ".join(PREDICTION_LOSSES)}.')
+    raise ValueError(
+      f'losses.prediction_kind is {kind!r}: choose one of '
+      f'{", ".join(PREDICTION_LOSSES)}.'
+    )
   if not 0 < temperature < math.inf:
-    raise ValueError(f'losses.prediction_temperature is {temperature}: it must '
-                     'be finite, and above 0.')
+    raise ValueError(
+      f'losses.prediction_temperature is {temperature}: it must be finite, and above 0.'
+    )
   if kind != 'kl' and temperature != 1:
     raise ValueError(
-        f'losses.prediction_temperature is {temperature}, but has no meaning '
-        f'where losses.prediction_kind is {kind!r}: set it to 1, or choose kl.')
+      f'losses.prediction_temperature is {temperature}, but has no meaning '
+      f'where losses.prediction_kind is {kind!r}: set it to 1, or choose kl.'
+    )
 
 
 def _soften(predictions: tf.Tensor, temperature: float) -> tf.Tensor:

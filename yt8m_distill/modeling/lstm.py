@@ -16,7 +16,11 @@ N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
 layers: the state [c0, h0, c1, h1, ...]. P moments, steps of some sequences.
 """
 
-from typing import Callable, List, NamedTuple, Optional, Sequence
+from typing import Callable
+from typing import List
+from typing import NamedTuple
+from typing import Optional
+from typing import Sequence
 
 import tensorflow as tf
 
@@ -27,17 +31,18 @@ from yt8m_distill.modeling import lstm_tiles
 
 
 @tf.autograph.experimental.do_not_convert
-def final_states(x: tf.Tensor,
-                 lengths: tf.Tensor,
-                 kernels: Sequence[tf.Tensor],
-                 biases: Sequence[tf.Tensor],
-                 tile: Optional[int] = None,
-                 training: bool = False,
-                 input_gradient: bool = True,
-                 prepare: Optional[Callable[[tf.Tensor, tf.Tensor],
-                                            tf.Tensor]] = None,
-                 dtype: Optional[tf.DType] = None,
-                 moments: Optional[tf.Tensor] = None):
+def final_states(
+  x: tf.Tensor,
+  lengths: tf.Tensor,
+  kernels: Sequence[tf.Tensor],
+  biases: Sequence[tf.Tensor],
+  tile: Optional[int] = None,
+  training: bool = False,
+  input_gradient: bool = True,
+  prepare: Optional[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = None,
+  dtype: Optional[tf.DType] = None,
+  moments: Optional[tf.Tensor] = None,
+):
   """Runs stacked LSTM layers from zero states.
 
   Args:
@@ -81,17 +86,18 @@ def final_states(x: tf.Tensor,
       return [_Kept.create(tiles, cells, tile_count) for _ in kernels]
 
     def body(k, states, picked, kept):
-      steps, kept = _forward_tile(
-          tiles.inputs(k), kernels, biases, dtype, k, kept)
+      steps, kept = _forward_tile(tiles.inputs(k), kernels, biases, dtype, k, kept)
       state = _pick_final(steps, tiles.lengths(k))
-      picked = [a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1))
-                for a in picked]
+      picked = [
+        a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1)) for a in picked
+      ]
       return k + 1, states.write(k, state), picked, kept
 
     states = _array(tiles.count, [tiles.known_rows, width])
     picked = [_array(tiles.count, [wanted.known_rows, width])] if wanted else []
-    states, picked, kept = _loop(tiles.count, body, (
-        0, states, picked, room(tiles.count) if training else []))[1:]
+    states, picked, kept = _loop(
+      tiles.count, body, (0, states, picked, room(tiles.count) if training else [])
+    )[1:]
     graph = _graph()
 
     def grad(d_states, d_moments=None):
@@ -104,19 +110,28 @@ def final_states(x: tf.Tensor,
       d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
       # Once, not per step: products with a transposed operand are slower.
-      transposed = [tuple(tf.transpose(part) for part in (
-          kernel[:-cells], kernel[-cells:])) for kernel in kernels]
+      transposed = [
+        tuple(tf.transpose(part) for part in (kernel[:-cells], kernel[-cells:]))
+        for kernel in kernels
+      ]
 
       def body(k, d_x, *sums):
         inputs, place, steps = tiles.inputs(k), k, kept
         if again:
           place = 0
-          _, steps = _forward_tile(
-              inputs, kernels, biases, dtype, place, room(1))
+          _, steps = _forward_tile(inputs, kernels, biases, dtype, place, room(1))
         d_steps = wanted.spread(d_moments, k) if wanted else None
         d_tile, gradients = _backward_tile(
-            inputs, tiles.lengths(k), tiles.slice(d_states, k), d_steps,
-            transposed, place, steps, dtype, input_gradient)
+          inputs,
+          tiles.lengths(k),
+          tiles.slice(d_states, k),
+          d_steps,
+          transposed,
+          place,
+          steps,
+          dtype,
+          input_gradient,
+        )
         if input_gradient:
           d_x = d_x.write(k, tf.transpose(d_tile, [1, 0, 2]))
         return (k + 1, d_x, *[a + b for a, b in zip(sums, gradients)])
@@ -146,19 +161,18 @@ def _loop(count, body, variables):
   if isinstance(count, int) and count == 1:
     return body(*variables)
   # Two, for the serial steps of a tile leave cores idle; more take memory.
-  return tf.while_loop(
-      lambda k, *_: k < count, body, variables, parallel_iterations=2)
+  return tf.while_loop(lambda k, *_: k < count, body, variables, parallel_iterations=2)
 
 
 def _array(size, shape, dtype=tf.float32) -> tf.TensorArray:
-  return tf.TensorArray(dtype, size=size, element_shape=shape,
-                        infer_shape=False, clear_after_read=False)
+  return tf.TensorArray(
+    dtype, size=size, element_shape=shape, infer_shape=False, clear_after_read=False
+  )
 
 
 def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
   """a @ b computed in `dtype`, returned in float32."""
-  return tf.cast(
-      tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
+  return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
 
 
 class _Kept(NamedTuple):
@@ -169,6 +183,7 @@ class _Kept(NamedTuple):
     gates: arrays of i, f, g, o, [n, H] of step t of tile k at k * L + t: not
       joined, since a join copies.
   """
+
   states: List[tf.TensorArray]
   gates: List[tf.TensorArray]
 
@@ -177,8 +192,9 @@ class _Kept(NamedTuple):
     """For `count` of the tiles."""
     shape = [tiles.known_rows, cells]
     return cls(
-        [_array(count, [tiles.steps, *shape]) for _ in range(2)],
-        [_array(count * tiles.steps, shape) for _ in range(4)])
+      [_array(count, [tiles.steps, *shape]) for _ in range(2)],
+      [_array(count * tiles.steps, shape) for _ in range(4)],
+    )
 
 
 def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
@@ -193,9 +209,13 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
     features, cells = x_LnD.shape[2], kernel.shape[1] // 4
     recurrent = kernel[features:]
     # In `dtype` for as long as it lies in memory.
-    inputs = lstm_tiles.unflat(tf.nn.bias_add(
+    inputs = lstm_tiles.unflat(
+      tf.nn.bias_add(
         tf.matmul(tf.cast(lstm_tiles.flat(x_LnD), dtype), kernel[:features]),
-        tf.cast(bias, dtype)), steps)
+        tf.cast(bias, dtype),
+      ),
+      steps,
+    )
     zero = tf.zeros([tf.shape(x_LnD)[1], cells])
 
     def step(t, c, h, arrays, gate_arrays):
@@ -205,19 +225,29 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
       c = f * c + i * g
       h = o * tf.tanh(c)
       arrays = [a.write(t, v) for a, v in zip(arrays, (c, h))]
-      gate_arrays = [a.write(k * steps + t, v)
-                     for a, v in zip(gate_arrays, (i, f, g, o))]
+      gate_arrays = [
+        a.write(k * steps + t, v) for a, v in zip(gate_arrays, (i, f, g, o))
+      ]
       return t + 1, c, h, arrays, gate_arrays
 
     shape = [x_LnD.shape[1], cells]
-    *_, arrays, gate_arrays = _loop(steps, step, (
-        0, zero, zero, [_array(steps, shape) for _ in range(2)],
-        kept[layer].gates if kept else []))
+    *_, arrays, gate_arrays = _loop(
+      steps,
+      step,
+      (
+        0,
+        zero,
+        zero,
+        [_array(steps, shape) for _ in range(2)],
+        kept[layer].gates if kept else [],
+      ),
+    )
     c, x_LnD = (tf.ensure_shape(a.stack(), [steps, *shape]) for a in arrays)
     states += [c, x_LnD]
     if kept:
-      kept[layer] = _Kept([a.write(k, v) for a, v in zip(
-          kept[layer].states, (c, x_LnD))], gate_arrays)
+      kept[layer] = _Kept(
+        [a.write(k, v) for a, v in zip(kept[layer].states, (c, x_LnD))], gate_arrays
+      )
   return states, kept
 
 
@@ -237,8 +267,9 @@ def _tanh_grad(y, dy):
   return tf.raw_ops.TanhGrad(y=y, dy=dy)
 
 
-def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, k, kept,
-                   dtype, input_gradient):
+def _backward_tile(
+  x_LnD, lengths, d_state, d_steps, transposed, k, kept, dtype, input_gradient
+):
   """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
 
   `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
@@ -255,9 +286,10 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, k, kept,
   for layer in reversed(range(len(kept))):
     (input_kernel, recurrent), (cs, hs) = transposed[layer], states[layer]
     cells = recurrent.shape[1]
-    d_c_final, d_h_final = d_finals[2 * layer:2 * layer + 2]
+    d_c_final, d_h_final = d_finals[2 * layer : 2 * layer + 2]
     d_c_steps, d_h_steps = (
-        d_steps[2 * layer:2 * layer + 2] if d_steps else (None, None))
+      d_steps[2 * layer : 2 * layer + 2] if d_steps else (None, None)
+    )
     zero = tf.zeros([rows, cells])
 
     def step(done, d_c, d_h, d_gates):
@@ -275,21 +307,35 @@ def _backward_tile(x_LnD, lengths, d_state, d_steps, transposed, k, kept,
         d_c += d_c_steps[t]
       tanh_c = tf.tanh(cs[t])
       d_c += _tanh_grad(tanh_c, d_h * o)
-      d_gate = tf.cast(tf.concat([
-          _sigmoid_grad(i, d_c * g), _sigmoid_grad(f, d_c * c_before),
-          _tanh_grad(g, d_c * i), _sigmoid_grad(o, d_h * tanh_c)], axis=1),
-                       dtype)
+      d_gate = tf.cast(
+        tf.concat(
+          [
+            _sigmoid_grad(i, d_c * g),
+            _sigmoid_grad(f, d_c * c_before),
+            _tanh_grad(g, d_c * i),
+            _sigmoid_grad(o, d_h * tanh_c),
+          ],
+          axis=1,
+        ),
+        dtype,
+      )
       d_h = _matmul(d_gate, recurrent, dtype)
       return done + 1, d_c * f, d_h, d_gates.write(t, d_gate)
 
-    d_gates = _loop(steps, step, (0, zero, zero, _array(
-        steps, [x_LnD.shape[1], 4 * cells], dtype)))[3].stack()
+    d_gates = _loop(
+      steps, step, (0, zero, zero, _array(steps, [x_LnD.shape[1], 4 * cells], dtype))
+    )[3].stack()
     inputs = states[layer - 1][1] if layer else x_LnD
     flat = lstm_tiles.flat(d_gates)
-    d_kernels.append(tf.concat([
-        _matmul(lstm_tiles.flat(a), d, dtype, transpose_a=True)
-        for a, d in ((inputs, flat), (hs[:-1], lstm_tiles.flat(d_gates[1:])))
-    ], axis=0))
+    d_kernels.append(
+      tf.concat(
+        [
+          _matmul(lstm_tiles.flat(a), d, dtype, transpose_a=True)
+          for a, d in ((inputs, flat), (hs[:-1], lstm_tiles.flat(d_gates[1:])))
+        ],
+        axis=0,
+      )
+    )
     # A sum over rows, on a CPU several times as fast as reduce_sum().
     d_biases.append(_matmul(tf.ones([1, tf.shape(flat)[0]]), flat, dtype)[0])
     d_x = None

@@ -19,7 +19,9 @@ N sequences, L steps, D input features, H cells, R = 2 * H * layers: the state
 [c0, h0, c1, h1, ...].
 """
 
-from typing import Callable, Optional, Sequence
+from typing import Callable
+from typing import Optional
+from typing import Sequence
 
 import tensorflow as tf
 
@@ -28,15 +30,16 @@ DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 @tf.autograph.experimental.do_not_convert
-def final_states(x: tf.Tensor,
-                 lengths: tf.Tensor,
-                 kernels: Sequence[tf.Tensor],
-                 biases: Sequence[tf.Tensor],
-                 training: bool = False,
-                 input_gradient: bool = True,
-                 prepare: Optional[Callable[[tf.Tensor, tf.Tensor],
-                                            tf.Tensor]] = None,
-                 dtype: Optional[tf.DType] = None) -> tf.Tensor:
+def final_states(
+  x: tf.Tensor,
+  lengths: tf.Tensor,
+  kernels: Sequence[tf.Tensor],
+  biases: Sequence[tf.Tensor],
+  training: bool = False,
+  input_gradient: bool = True,
+  prepare: Optional[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = None,
+  dtype: Optional[tf.DType] = None,
+) -> tf.Tensor:
   """Runs stacked LSTM layers from zero states.
 
   Args:
@@ -63,8 +66,10 @@ def final_states(x: tf.Tensor,
   """
   dtype = tf.as_dtype(dtype or x.dtype)
   if dtype.name not in DTYPES:
-    raise ValueError(f'dtype is {dtype.name}: cuDNN takes '
-                     f'{", ".join(DTYPES)}; use lstm.final_states().')
+    raise ValueError(
+      f'dtype is {dtype.name}: cuDNN takes '
+      f'{", ".join(DTYPES)}; use lstm.final_states().'
+    )
   core = tf.float16 if dtype == tf.float16 else tf.float32
   count, real = tf.size(lengths), tf.sequence_mask(lengths, x.shape[1])
   x = prepare(x, real) if prepare else x
@@ -75,8 +80,10 @@ def final_states(x: tf.Tensor,
   missing = tf.maximum(1 - count, 0)
   x = tf.pad(x, [[0, missing], [0, 0], [0, 0]])
   steps = tf.maximum(tf.pad(lengths, [[0, missing]]), 1)
-  weights = [parameters(tf.cast(kernel, core), tf.cast(bias, core))
-             for kernel, bias in zip(kernels, biases)]
+  weights = [
+    parameters(tf.cast(kernel, core), tf.cast(bias, core))
+    for kernel, bias in zip(kernels, biases)
+  ]
   sizes = [kernel.shape[1] // 4 for kernel in kernels]
 
   def run(training, x, *weights):
@@ -118,17 +125,30 @@ def parameters(kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
   """
   features = kernel.shape[0] - kernel.shape[1] // 4
   # Transposed, the gates' columns are rows, one gate after the other.
-  return tf.concat([
+  return tf.concat(
+    [
       tf.reshape(tf.transpose(kernel[:features]), [-1]),
       tf.reshape(tf.transpose(kernel[features:]), [-1]),
-      tf.zeros_like(bias), bias], axis=0)
+      tf.zeros_like(bias),
+      bias,
+    ],
+    axis=0,
+  )
 
 
 def _layer(x, lengths, blob, cells, training):
   """Outputs [N, L, H], zero behind the end, and last c and h [N, H]."""
   zeros = tf.zeros([tf.shape(x)[0], 1, cells], x.dtype)
   outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(
-      input=x, input_h=zeros, input_c=zeros, params=blob,
-      sequence_lengths=lengths, rnn_mode='lstm', input_mode='linear_input',
-      direction='unidirectional', is_training=training, time_major=False)
+    input=x,
+    input_h=zeros,
+    input_c=zeros,
+    params=blob,
+    sequence_lengths=lengths,
+    rnn_mode='lstm',
+    input_mode='linear_input',
+    direction='unidirectional',
+    is_training=training,
+    time_major=False,
+  )
   return outputs, c[:, 0], h[:, 0]

@@ -19,7 +19,7 @@ class _ForgetBias(tf_keras.initializers.Initializer):
 
   def __call__(self, shape, dtype=None, **kwargs):
     cells = shape[0] // 4
-    return tf.cast(tf.repeat([0., 1., 0., 0.], cells), dtype)
+    return tf.cast(tf.repeat([0.0, 1.0, 0.0, 0.0], cells), dtype)
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -34,16 +34,18 @@ class LSTMStack(tf_keras.layers.Layer):
     biases: per layer, the bias.
   """
 
-  def __init__(self,
-               num_cells: int,
-               num_layers: int = 2,
-               static_shapes: bool = False,
-               input_gradient: bool = True,
-               kernel_regularizer=None,
-               tile: Optional[int] = None,
-               use_cudnn: bool = True,
-               recompute: bool = False,
-               **kwargs):
+  def __init__(
+    self,
+    num_cells: int,
+    num_layers: int = 2,
+    static_shapes: bool = False,
+    input_gradient: bool = True,
+    kernel_regularizer=None,
+    tile: Optional[int] = None,
+    use_cudnn: bool = True,
+    recompute: bool = False,
+    **kwargs,
+  ):
     """Initialises the layer.
 
     Args:
@@ -85,17 +87,23 @@ class LSTMStack(tf_keras.layers.Layer):
     """Creates the variables for inputs [N, L, D]."""
     features = input_shape[-1]
     for layer in range(self.num_layers):
-      self.kernels.append(self.add_weight(
+      self.kernels.append(
+        self.add_weight(
           name=f'{self.name}/cell_{layer}/kernel',
           shape=[features + self.num_cells, 4 * self.num_cells],
           initializer='glorot_uniform',
           regularizer=self._kernel_regularizer,
-          experimental_autocast=False))
-      self.biases.append(self.add_weight(
+          experimental_autocast=False,
+        )
+      )
+      self.biases.append(
+        self.add_weight(
           name=f'{self.name}/cell_{layer}/bias',
           shape=[4 * self.num_cells],
           initializer=_ForgetBias(),
-          experimental_autocast=False))
+          experimental_autocast=False,
+        )
+      )
       features = self.num_cells
     super().build(input_shape)
 
@@ -105,17 +113,22 @@ class LSTMStack(tf_keras.layers.Layer):
     `prepare` and `moments` are those of lstm.final_states(); `prepare` must not
     mind the order of the two first axes.
     """
-    weights = [[tf.convert_to_tensor(v) for v in variables]
-               for variables in (self.kernels, self.biases)]
+    weights = [
+      [tf.convert_to_tensor(v) for v in variables]
+      for variables in (self.kernels, self.biases)
+    ]
     options = dict(
-        training=bool(training) and not self._recompute,
-        input_gradient=self._input_gradient,
-        prepare=prepare, dtype=self.compute_dtype)
+      training=bool(training) and not self._recompute,
+      input_gradient=self._input_gradient,
+      prepare=prepare,
+      dtype=self.compute_dtype,
+    )
     # cuDNN returns no cells but the last.
     if moments is None and self.runs_on_cudnn():
       return lstm_cudnn.final_states(x, lengths, *weights, **options)
     return lstm.final_states(
-        x, lengths, *weights, tile=self._rows(), moments=moments, **options)
+      x, lengths, *weights, tile=self._rows(), moments=moments, **options
+    )
 
   def runs_on_cudnn(self) -> bool:
     """Whether a call, or the graph traced now, runs on cuDNN.
@@ -125,9 +138,14 @@ class LSTMStack(tf_keras.layers.Layer):
     tile was chosen, or the type is float64. A call that wants `moments` never
     does.
     """
-    return (self._use_cudnn and not self._static_shapes and not self._tile and
-            self.compute_dtype in lstm_cudnn.DTYPES and
-            tf.test.is_built_with_cuda() and _on_gpu())
+    return (
+      self._use_cudnn
+      and not self._static_shapes
+      and not self._tile
+      and self.compute_dtype in lstm_cudnn.DTYPES
+      and tf.test.is_built_with_cuda()
+      and _on_gpu()
+    )
 
   def _rows(self) -> Optional[int]:
     strategy = tf.distribute.get_strategy()
@@ -143,23 +161,23 @@ class LSTMStack(tf_keras.layers.Layer):
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'num_cells': self.num_cells,
-        'num_layers': self.num_layers,
-        'static_shapes': self._static_shapes,
-        'input_gradient': self._input_gradient,
-        'kernel_regularizer': tf_keras.regularizers.serialize(
-            self._kernel_regularizer),
-        'tile': self._tile,
-        'use_cudnn': self._use_cudnn,
-        'recompute': self._recompute,
+      **super().get_config(),
+      'num_cells': self.num_cells,
+      'num_layers': self.num_layers,
+      'static_shapes': self._static_shapes,
+      'input_gradient': self._input_gradient,
+      'kernel_regularizer': tf_keras.regularizers.serialize(self._kernel_regularizer),
+      'tile': self._tile,
+      'use_cudnn': self._use_cudnn,
+      'recompute': self._recompute,
     }
 
 
 def _on_gpu() -> bool:
   # A strategy may leave a GPU that is there unused.
   devices = (
-      tf.distribute.get_strategy().extended.worker_devices
-      if tf.distribute.has_strategy()
-      else tf.config.list_logical_devices('GPU'))
+    tf.distribute.get_strategy().extended.worker_devices
+    if tf.distribute.has_strategy()
+    else tf.config.list_logical_devices('GPU')
+  )
   return any('GPU' in str(device) for device in devices)

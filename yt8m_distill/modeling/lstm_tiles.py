@@ -18,8 +18,9 @@ class _Rows:
   def __init__(self, real, dense):
     self._real = real if dense else None
     self._all = tf.size(real)
-    self.numbers = tf.range(self._all) if dense else tf.cast(
-        tf.where(real)[:, 0], tf.int32)
+    self.numbers = (
+      tf.range(self._all) if dense else tf.cast(tf.where(real)[:, 0], tf.int32)
+    )
 
   def gather(self, values):
     """From all rows to those kept."""
@@ -67,7 +68,7 @@ class Tiles:
 
   def slice(self, rows, k):
     """Tile k of values per running sequence."""
-    return rows if self.dense else rows[k * self._size:(k + 1) * self._size]
+    return rows if self.dense else rows[k * self._size : (k + 1) * self._size]
 
   def lengths(self, k):
     """Lengths of the sequences of tile k, int32 [n]."""
@@ -76,8 +77,9 @@ class Tiles:
   def inputs(self, k):
     """Inputs of tile k, time-major [L, n, D]."""
     steps = tf.range(self.steps)[:, None]
-    x = tf.gather(self._frames, self.slice(self._rows.numbers, k)[None] *
-                  self.steps + steps)
+    x = tf.gather(
+      self._frames, self.slice(self._rows.numbers, k)[None] * self.steps + steps
+    )
     return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
 
   def start(self, k):
@@ -125,8 +127,7 @@ class Moments:
     self.known_rows = moments.shape[0] if tiles.dense else None
     self._tiles = tiles
     self._rows = _Rows(steps < tf.gather(lengths, sequences), tiles.dense)
-    self._places = tiles.places(
-        self._rows.gather(sequences), self._rows.gather(steps))
+    self._places = tiles.places(self._rows.gather(sequences), self._rows.gather(steps))
     if not tiles.dense:  # Tile by tile.
       order = tf.argsort(self._places)
       self._places = tf.gather(self._places, order)
@@ -142,22 +143,25 @@ class Moments:
 
   def pick(self, steps, k):
     """From the steps of tile k, [L, n, H], those wanted of it."""
-    return tf.gather(flat(steps), self._of_tile(self._places, k) -
-                     self._tiles.start(k))
+    return tf.gather(flat(steps), self._of_tile(self._places, k) - self._tiles.start(k))
 
   def spread(self, values, k):
     """From gather() to the steps of tile k, [L, n, H], zeros elsewhere."""
     steps, rows = self._tiles.steps, tf.size(self._tiles.lengths(k))
     places = self._of_tile(self._places, k) - self._tiles.start(k)
-    return unflat(tf.scatter_nd(
-        places[:, None], self._of_tile(values, k),
-        [steps * rows, values.shape[1]]), steps)
+    return unflat(
+      tf.scatter_nd(
+        places[:, None], self._of_tile(values, k), [steps * rows, values.shape[1]]
+      ),
+      steps,
+    )
 
   def _of_tile(self, values, k):
     if self._tiles.dense:
       return values
-    start, end = tf.unstack(tf.searchsorted(
-        self._places, [self._tiles.start(k), self._tiles.start(k + 1)]))
+    start, end = tf.unstack(
+      tf.searchsorted(self._places, [self._tiles.start(k), self._tiles.start(k + 1)])
+    )
     return values[start:end]
 
 

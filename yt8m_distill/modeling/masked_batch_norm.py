@@ -45,21 +45,27 @@ class FrameNorm(tf_keras.layers.BatchNormalization):
     if training and self.trainable:
       mean, variance = self._moments(inputs, real)
     return tf.nn.batch_normalization(
-        inputs, mean, variance, self.beta, self.gamma, self.epsilon)
+      inputs, mean, variance, self.beta, self.gamma, self.epsilon
+    )
 
   def _moments(self, inputs, real):
     """Mean and variance of real positions; the moving averages follow."""
     all_reduce = tf.distribute.get_replica_context().all_reduce
     weights = tf.cast(real, tf.float32)[..., None]
     axes = list(range(inputs.shape.rank - 1))
-    count, total = all_reduce(tf.distribute.ReduceOp.SUM, [
-        tf.reduce_sum(weights), tf.reduce_sum(weights * inputs, axes)])
+    count, total = all_reduce(
+      tf.distribute.ReduceOp.SUM,
+      [tf.reduce_sum(weights), tf.reduce_sum(weights * inputs, axes)],
+    )
     mean = tf.math.divide_no_nan(total, count)
     variance = tf.math.divide_no_nan(
-        all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(
-            weights * tf.math.squared_difference(inputs, mean), axes)), count)
+      all_reduce(
+        tf.distribute.ReduceOp.SUM,
+        tf.reduce_sum(weights * tf.math.squared_difference(inputs, mean), axes),
+      ),
+      count,
+    )
     rate = tf.where(count > 0.0, 1.0 - self.momentum, 0.0)
-    for average, value in ((self.moving_mean, mean),
-                           (self.moving_variance, variance)):
+    for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
       average.assign_sub(rate * (average - value))
     return mean, variance

@@ -5,14 +5,14 @@ B videos, T frames, D features, R representation, V classes.
 
 import dataclasses
 
+from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from official.vision.modeling.backbones import factory
-from yt8m_distill.utils import per_video_random
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import heads
+from yt8m_distill.utils import per_video_random
 
 _SALT = 1  # of the noise
 
@@ -27,8 +27,13 @@ class VideoClassifier(tf_keras.Model):
   else the backbone returns.
   """
 
-  def __init__(self, backbone: tf_keras.Model, head: tf_keras.layers.Layer,
-               dropout: float = 0.0, **kwargs):
+  def __init__(
+    self,
+    backbone: tf_keras.Model,
+    head: tf_keras.layers.Layer,
+    dropout: float = 0.0,
+    **kwargs,
+  ):
     """Initialises and builds the network.
 
     Args:
@@ -45,8 +50,7 @@ class VideoClassifier(tf_keras.Model):
     # Float features are normalised before they are rounded.
     super().__init__(autocast=False, **kwargs)
     if not 0.0 <= dropout < 1.0:
-      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below '
-                       '1.')
+      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below 1.')
     self._dropout = dropout
     self.backbone = backbone
     self.head = head
@@ -56,15 +60,18 @@ class VideoClassifier(tf_keras.Model):
 
   def call(self, inputs, training=False):
     frames, num_frames = inputs['frames'], inputs['num_frames']
-    if not (frames.dtype.is_integer and
-            getattr(self.backbone, 'takes_stored_frames', False)):
+    if not (
+      frames.dtype.is_integer and getattr(self.backbone, 'takes_stored_frames', False)
+    ):
       frames = frames_lib.preprocess(frames, num_frames)
     outputs = self.backbone(
-        {**inputs, 'frames': frames, 'num_frames': num_frames},
-        training=training)
+      {**inputs, 'frames': frames, 'num_frames': num_frames}, training=training
+    )
     visible = outputs['representation']
     if training and self._dropout:
-      visible = per_video_random.dropout(visible, inputs.get('seed'), self._dropout, _SALT)
+      visible = per_video_random.dropout(
+        visible, inputs.get('seed'), self._dropout, _SALT
+      )
     return {**outputs, 'predictions': self.head(visible, training=training)}
 
   def flops(self) -> int:
@@ -73,18 +80,20 @@ class VideoClassifier(tf_keras.Model):
 
   def get_config(self):
     return {
-        'name': self.name,
-        'backbone': tf_keras.layers.serialize(self.backbone),
-        'head': tf_keras.layers.serialize(self.head),
-        'dropout': self._dropout,
+      'name': self.name,
+      'backbone': tf_keras.layers.serialize(self.backbone),
+      'head': tf_keras.layers.serialize(self.head),
+      'dropout': self._dropout,
     }
 
   @classmethod
   def from_config(cls, config, custom_objects=None):
     return cls(
-        tf_keras.layers.deserialize(config['backbone'], custom_objects),
-        tf_keras.layers.deserialize(config['head'], custom_objects),
-        dropout=config['dropout'], name=config['name'])
+      tf_keras.layers.deserialize(config['backbone'], custom_objects),
+      tf_keras.layers.deserialize(config['head'], custom_objects),
+      dropout=config['dropout'],
+      name=config['name'],
+    )
 
 
 def build(model_config, network, name: str) -> VideoClassifier:
@@ -102,23 +111,29 @@ def build(model_config, network, name: str) -> VideoClassifier:
     ValueError: the configuration does not fit together.
   """
   if not hasattr(network.backbone, network.backbone.type):
-    known = [field.name for field in dataclasses.fields(network.backbone)
-             if field.name != 'type']
-    raise ValueError(f'backbone.type is {network.backbone.type!r}: choose one '
-                     f'of {", ".join(known)}.')
+    known = [
+      field.name
+      for field in dataclasses.fields(network.backbone)
+      if field.name != 'type'
+    ]
+    raise ValueError(
+      f'backbone.type is {network.backbone.type!r}: choose one of {", ".join(known)}.'
+    )
   features = sum(feature.size for feature in model_config.features)
   frames = frame_selection.max_selected(network.frames, model_config.max_frames)
   head = heads.build(network.head, model_config.num_classes)
   with tf.name_scope(name):
     backbone = factory.build_backbone(
-        input_specs={
-            'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
-            'num_frames': tf_keras.layers.InputSpec(shape=[None]),
-            # How a frame is made up.
-            'features': [
-                tf_keras.layers.InputSpec(shape=[None, frames, feature.size])
-                for feature in model_config.features],
-        },
-        backbone_config=network.backbone,
-        norm_activation_config=None)
+      input_specs={
+        'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
+        'num_frames': tf_keras.layers.InputSpec(shape=[None]),
+        # How a frame is made up.
+        'features': [
+          tf_keras.layers.InputSpec(shape=[None, frames, feature.size])
+          for feature in model_config.features
+        ],
+      },
+      backbone_config=network.backbone,
+      norm_activation_config=None,
+    )
     return VideoClassifier(backbone, head, network.dropout, name=name)

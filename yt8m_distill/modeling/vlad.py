@@ -11,8 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 
-def aggregate(assignment: tf.Tensor, x: tf.Tensor,
-              centres: tf.Tensor) -> tf.Tensor:
+def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
   """Sums residuals against the centres, each cluster's scaled to L2 norm 1.
 
   Args:
@@ -38,8 +37,9 @@ def normal(variance: float) -> tf_keras.initializers.Initializer:
 
 def check_shares(name: str, value: int, features: int):
   """Raises ValueError unless there is enough for each feature."""
-  least, why = (1, '') if features == 1 else (
-      2, ', as features after the first have half as many')
+  least, why = (
+    (1, '') if features == 1 else (2, ', as features after the first have half as many')
+  )
   if value < least:
     raise ValueError(f'{name} is {value}: it must be at least {least}{why}.')
 
@@ -52,8 +52,17 @@ class VladBackbone(tf_keras.Model):
     projection: the linear layer, from [B, P] to [B, R].
   """
 
-  def __init__(self, input_specs, clusters: int, hidden: int, make_pool,
-               use_bias: bool, kernel_regularizer, options, **kwargs):
+  def __init__(
+    self,
+    input_specs,
+    clusters: int,
+    hidden: int,
+    make_pool,
+    use_bias: bool,
+    kernel_regularizer,
+    options,
+    **kwargs,
+  ):
     """Initialises and builds the backbone.
 
     Args:
@@ -79,31 +88,36 @@ class VladBackbone(tf_keras.Model):
     self._sizes = [spec.shape[-1] for spec in specs]
     regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._config = {
-        'frames_shape': list(input_specs['frames'].shape),
-        'feature_sizes': self._sizes,
-        'clusters': clusters,
-        'hidden': hidden,
-        'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
-        **options,
+      'frames_shape': list(input_specs['frames'].shape),
+      'feature_sizes': self._sizes,
+      'clusters': clusters,
+      'hidden': hidden,
+      'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
+      **options,
     }
-    self.pools = [make_pool(2 if k else 1, f'pool_{k}')
-                  for k in range(len(specs))]
+    self.pools = [make_pool(2 if k else 1, f'pool_{k}') for k in range(len(specs))]
     for pool, spec in zip(self.pools, specs):
       with tf.name_scope(pool.name):
         pool.build(spec.shape)
     self.projection = tf_keras.layers.Dense(
-        hidden, use_bias=use_bias, kernel_initializer=normal(1 / clusters),
-        kernel_regularizer=regularizer, name='projection')
+      hidden,
+      use_bias=use_bias,
+      kernel_initializer=normal(1 / clusters),
+      kernel_regularizer=regularizer,
+      name='projection',
+    )
     with tf.name_scope('projection'):
-      self.projection.build(
-          [None, sum(pool.output_size for pool in self.pools)])
+      self.projection.build([None, sum(pool.output_size for pool in self.pools)])
 
   def describe(self, frames, real, training):
     """Returns float32 [B, P] for frames [B, T, D] and real, bool [B, T]."""
-    return tf.concat([
+    return tf.concat(
+      [
         pool(feature, real, training=training)
-        for pool, feature in zip(
-            self.pools, tf.split(frames, self._sizes, axis=-1))], axis=-1)
+        for pool, feature in zip(self.pools, tf.split(frames, self._sizes, axis=-1))
+      ],
+      axis=-1,
+    )
 
   @property
   def representation_size(self) -> int:
@@ -113,8 +127,9 @@ class VladBackbone(tf_keras.Model):
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
     frames = self._config['frames_shape'][1]
-    return (sum(pool.flops(frames) for pool in self.pools) +
-            2 * int(self.projection.kernel.shape.num_elements()))
+    return sum(pool.flops(frames) for pool in self.pools) + 2 * int(
+      self.projection.kernel.shape.num_elements()
+    )
 
   def get_config(self):
     return {**self._config, 'name': self.name}
@@ -123,8 +138,13 @@ class VladBackbone(tf_keras.Model):
   def from_config(cls, config, custom_objects=None):
     config = dict(config)
     shape = config.pop('frames_shape')
-    return cls({
+    return cls(
+      {
         'frames': tf_keras.layers.InputSpec(shape=shape),
-        'features': [tf_keras.layers.InputSpec(shape=[*shape[:2], size])
-                     for size in config.pop('feature_sizes')],
-    }, **config)
+        'features': [
+          tf_keras.layers.InputSpec(shape=[*shape[:2], size])
+          for size in config.pop('feature_sizes')
+        ],
+      },
+      **config,
+    )

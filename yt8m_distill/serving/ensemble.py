@@ -7,7 +7,9 @@ B videos, V classes, K best classes, R representation.
 
 import datetime
 import os
-from typing import Dict, NamedTuple, Sequence
+from typing import Dict
+from typing import NamedTuple
+from typing import Sequence
 
 import tensorflow as tf
 
@@ -15,8 +17,11 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.serving import signatures
 
-_SIGNATURE = (tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64),
-              tf.TensorSpec([None], tf.string))
+_SIGNATURE = (
+  tf.TensorSpec([None], tf.string),
+  tf.TensorSpec([None], tf.int64),
+  tf.TensorSpec([None], tf.string),
+)
 
 
 class _Model(NamedTuple):
@@ -27,6 +32,7 @@ class _Model(NamedTuple):
     weights: one of the files that they were read from.
     vocabulary: CSV of its class names, '' if they are not known.
   """
+
   module: tf.Module
   weights: str
   vocabulary: str
@@ -44,8 +50,13 @@ class Ensemble:
       '' if none does.
   """
 
-  def __init__(self, sources: Sequence[str], network: str, top_k: int,
-               features: Sequence[data.Feature] = ()):
+  def __init__(
+    self,
+    sources: Sequence[str],
+    network: str,
+    top_k: int,
+    features: Sequence[data.Feature] = (),
+  ):
     """Reads the networks.
 
     Args:
@@ -63,26 +74,28 @@ class Ensemble:
       raise ValueError('model is empty: name a run, a checkpoint or an export.')
     self._models = [_read(source, network, features) for source in sources]
     outputs = [
-        m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
-        for m in self._models]
+      m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
+      for m in self._models
+    ]
     classes = [o['predictions'].shape[-1] for o in outputs]
     self.num_classes = classes[0]
     for source, count in zip(sources, classes):
       if count != self.num_classes:
         raise ValueError(
-            f'{sources[0]} predicts {self.num_classes} classes and {source} '
-            f'{count}: only networks for the same classes can be averaged.')
+          f'{sources[0]} predicts {self.num_classes} classes and {source} '
+          f'{count}: only networks for the same classes can be averaged.'
+        )
     if top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     self._top_k = min(top_k, self.num_classes)
     self.versions = [_version(m.weights) for m in self._models]
-    self.vocabulary = next(
-        (m.vocabulary for m in self._models if m.vocabulary), '')
+    self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')
     self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
     self._predict.get_concrete_function()  # Not in every worker at once.
 
-  def __call__(self, paths: tf.Tensor, indices: tf.Tensor,
-               serialized: tf.Tensor) -> Dict[str, tf.Tensor]:
+  def __call__(
+    self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
+  ) -> Dict[str, tf.Tensor]:
     """Predicts a batch of records.
 
     Args:
@@ -101,36 +114,48 @@ class Ensemble:
     outputs = [m.module.records(*records) for m in self._models]
     mean = tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
     probabilities, indices = tf.math.top_k(mean, self._top_k)
-    results = {'id': outputs[0]['id'], 'class_indices': indices,
-               'probabilities': probabilities}
+    results = {
+      'id': outputs[0]['id'],
+      'class_indices': indices,
+      'probabilities': probabilities,
+    }
     if len(outputs) == 1:
       results['representation'] = outputs[0]['representation']
     return results
 
 
-def _read(source: str, network: str,
-          features: Sequence[data.Feature]) -> _Model:
+def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model:
   if tf.saved_model.contains_saved_model(source):
     if features:
-      raise ValueError(f'{source} is an export, which reads the features that '
-                       'it was made for: export it again with these '
-                       '--features, or name the run.')
+      raise ValueError(
+        f'{source} is an export, which reads the features that '
+        'it was made for: export it again with these '
+        '--features, or name the run.'
+      )
     loaded = tf.saved_model.load(source)
     if not hasattr(loaded, 'records'):
-      raise ValueError(f'{source} is a SavedModel without the function '
-                       '`records`: name one that this package has exported.')
-    return _Model(loaded,
-                  os.path.join(source, 'variables', 'variables.index'),
-                  _existing(os.path.join(source, 'labels.csv')))
+      raise ValueError(
+        f'{source} is a SavedModel without the function '
+        '`records`: name one that this package has exported.'
+      )
+    return _Model(
+      loaded,
+      os.path.join(source, 'variables', 'variables.index'),
+      _existing(os.path.join(source, 'labels.csv')),
+    )
   try:
     run = trained_network.Network(source, network)
   except ValueError as error:
-    raise ValueError(f'{source} is no export, for it holds no SavedModel; and '
-                     f'as a run it cannot be read: {error}') from error
+    raise ValueError(
+      f'{source} is no export, for it holds no SavedModel; and '
+      f'as a run it cannot be read: {error}'
+    ) from error
   model = signatures.stored_as(run.model, features)
-  return _Model(signatures.ServingModule(run.network, model, top_k=1),
-                f'{run.checkpoint}.index',
-                _existing(run.params.task.evaluation.vocabulary))
+  return _Model(
+    signatures.ServingModule(run.network, model, top_k=1),
+    f'{run.checkpoint}.index',
+    _existing(run.params.task.evaluation.vocabulary),
+  )
 
 
 def _existing(path: str) -> str:
@@ -139,5 +164,6 @@ def _existing(path: str) -> str:
 
 def _version(path: str) -> str:
   written = datetime.datetime.fromtimestamp(
-      tf.io.gfile.stat(path).mtime_nsec // 10**9, datetime.timezone.utc)
+    tf.io.gfile.stat(path).mtime_nsec // 10**9, datetime.timezone.utc
+  )
   return f'{path}, written {written:%Y-%m-%d %H:%M:%S} UTC'

@@ -20,29 +20,37 @@ TensorFlow Serving put it at MODEL/1. Its signatures are those of
 import contextlib
 import json
 import os
-from typing import List, Optional, Sequence
+from typing import List
+from typing import Optional
+from typing import Sequence
 
 from absl import flags
+from official.core import train_utils
 import pandas as pd
 import tensorflow as tf
 import tf_keras
 
-from official.core import train_utils
 import yt8m_distill  # pylint: disable=unused-import
-from yt8m_distill.utils import cli
-from yt8m_distill.utils import files
-from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.checkpoints import extract_student
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
+from yt8m_distill.evaluation import results
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
-from yt8m_distill.evaluation import results
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 
-def export(run: str, out: str, name: str = 'student', top_k: int = 20,
-           vocabulary: Optional[str] = None, kinds: Sequence[str] = (),
-           features: Sequence[str] = ()):
+def export(
+  run: str,
+  out: str,
+  name: str = 'student',
+  top_k: int = 20,
+  vocabulary: Optional[str] = None,
+  kinds: Sequence[str] = (),
+  features: Sequence[str] = (),
+):
   """Exports a network of `run` into `out`, which appears whole.
 
   It computes in float32, whatever the policy of mixed precision, and without
@@ -66,21 +74,26 @@ def export(run: str, out: str, name: str = 'student', top_k: int = 20,
   tflite.check(kinds)
   with _float32():
     network = trained_network.Network(run, name)
-    network.model = signatures.stored_as(
-        network.model, data.parse_features(features))
+    network.model = signatures.stored_as(network.model, data.parse_features(features))
     names = _class_names(network, vocabulary)
     network.network = signatures.rebuilt(
-        network.network, network.model, use_cudnn=False)
-    module = signatures.ServingModule(
-        network.network, network.model, top_k, names)
+      network.network, network.model, use_cudnn=False
+    )
+    module = signatures.ServingModule(network.network, network.model, top_k, names)
     with trained_network.new_folder(out) as partial:
-      signatures.save(partial, network.network,
-                      module.get_inference_signatures(), records=module.records)
+      signatures.save(
+        partial,
+        network.network,
+        module.get_inference_signatures(),
+        records=module.records,
+      )
       _describe(partial, network, module, names)
       if kinds:
         _write_tflite(partial, network, module, top_k, kinds)
-  print(f'{network.checkpoint} -> {out}: '
-        f'{network.network.count_params():,} parameters at step {network.step}')
+  print(
+    f'{network.checkpoint} -> {out}: '
+    f'{network.network.count_params():,} parameters at step {network.step}'
+  )
 
 
 @contextlib.contextmanager
@@ -93,67 +106,95 @@ def _float32():
     tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _class_names(network: trained_network.Network,
-                 vocabulary: Optional[str]) -> List[str]:
+def _class_names(
+  network: trained_network.Network, vocabulary: Optional[str]
+) -> List[str]:
   if vocabulary is None:
     vocabulary = network.params.task.evaluation.vocabulary
   if not vocabulary:
     return []
   if not tf.io.gfile.exists(vocabulary):
-    raise ValueError(f'There is no vocabulary {vocabulary}: name one with '
-                     '--vocabulary, or none with --vocabulary=.')
+    raise ValueError(
+      f'There is no vocabulary {vocabulary}: name one with '
+      '--vocabulary, or none with --vocabulary=.'
+    )
   return results.read_vocabulary(vocabulary, network.model.num_classes)
 
 
-def _describe(folder: str, network: trained_network.Network,
-              module: signatures.ServingModule, names: Sequence[str]):
+def _describe(
+  folder: str,
+  network: trained_network.Network,
+  module: signatures.ServingModule,
+  names: Sequence[str],
+):
   """Writes what stands beside the SavedModel."""
   train_utils.serialize_config(extract_student.params_of(network), folder)
   texts = {
-      'input.json': json.dumps(model_card.input_spec(module), indent=2) + '\n',
-      'model_card.md': model_card.model_card(network, module),
+    'input.json': json.dumps(model_card.input_spec(module), indent=2) + '\n',
+    'model_card.md': model_card.model_card(network, module),
   }
   if names:
-    texts['labels.csv'] = pd.DataFrame({'Name': names}).to_csv(
-        index_label='Index')
+    texts['labels.csv'] = pd.DataFrame({'Name': names}).to_csv(index_label='Index')
   if network.evaluation:
     texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
   for name, text in texts.items():
     files.write_text(os.path.join(folder, name), text)
 
 
-def _write_tflite(folder: str, network: trained_network.Network,
-                  module: signatures.ServingModule, top_k: int,
-                  kinds: Sequence[str]):
+def _write_tflite(
+  folder: str,
+  network: trained_network.Network,
+  module: signatures.ServingModule,
+  top_k: int,
+  kinds: Sequence[str],
+):
   """Writes TensorFlow Lite models and says how near they come."""
   folder = os.path.join(folder, 'tflite')
   tf.io.gfile.makedirs(folder)
   for kind, content in tflite.convert(network, top_k, kinds):
-    with tf.io.gfile.GFile(
-        os.path.join(folder, f'{kind}.tflite'), 'wb') as file:
+    with tf.io.gfile.GFile(os.path.join(folder, f'{kind}.tflite'), 'wb') as file:
       file.write(content)
     difference = tflite.largest_difference(content, module)
-    print(f'{kind}.tflite: {len(content) / 1e6:.2f} MB, predictions differ by '
-          f'up to {difference:.1e} from the SavedModel\'s', flush=True)
+    print(
+      f'{kind}.tflite: {len(content) / 1e6:.2f} MB, predictions differ by '
+      f"up to {difference:.1e} from the SavedModel's",
+      flush=True,
+    )
 
 
 def define_flags():
   """Defines the flags of the command line."""
-  flags.DEFINE_enum('network', 'student', ['student', 'teacher'],
-                    'Which network of a distillation run.')
+  flags.DEFINE_enum(
+    'network', 'student', ['student', 'teacher'], 'Which network of a distillation run.'
+  )
   flags.DEFINE_integer('top_k', 20, 'Best classes that are returned.')
-  flags.DEFINE_string('vocabulary', None, 'CSV with the columns Index and Name;'
-                      ' the one of the run by default, none if empty.')
-  flags.DEFINE_list('tflite', [], 'Kinds of TensorFlow Lite models: '
-                    f'{", ".join(tflite.KINDS)}.')
-  flags.DEFINE_list('features', [], 'NAME:SIZE:FORMAT of each, where records '
-                    'will store them in another way than those trained on.')
+  flags.DEFINE_string(
+    'vocabulary',
+    None,
+    'CSV with the columns Index and Name;'
+    ' the one of the run by default, none if empty.',
+  )
+  flags.DEFINE_list(
+    'tflite', [], f'Kinds of TensorFlow Lite models: {", ".join(tflite.KINDS)}.'
+  )
+  flags.DEFINE_list(
+    'features',
+    [],
+    'NAME:SIZE:FORMAT of each, where records '
+    'will store them in another way than those trained on.',
+  )
 
 
 def main(argv: Sequence[str]):
   values = flags.FLAGS
-  export(*argv, values.network, values.top_k, values.vocabulary, values.tflite,
-         values.features)
+  export(
+    *argv,
+    values.network,
+    values.top_k,
+    values.vocabulary,
+    values.tflite,
+    values.features,
+  )
 
 
 if __name__ == '__main__':

@@ -1,20 +1,21 @@
 """What an exported network says of itself: input.json and model_card.md."""
 
-from typing import Any, Dict, List
+from typing import Any
+from typing import Dict
+from typing import List
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import signatures
 
-_RELEASES = ({('rgb', 1024), ('audio', 128)},
-             {('mean_rgb', 1024), ('mean_audio', 128)})
+_RELEASES = ({('rgb', 1024), ('audio', 128)}, {('mean_rgb', 1024), ('mean_audio', 128)})
 _STORED = {
-    'bytes': 'byte string',
-    'floats': 'float list',
-    'quantized_floats': 'float list (clipped to [-2, 2])',
-    'video': 'float list',
+  'bytes': 'byte string',
+  'floats': 'float list',
+  'quantized_floats': 'float list (clipped to [-2, 2])',
+  'video': 'float list',
 }
 _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 
@@ -24,32 +25,32 @@ def input_spec(module: signatures.ServingModule) -> Dict[str, Any]:
   model = module.params
   frames = model.network.frames
   return {
-      'signatures': {
-          name: _signature(function)
-          for name, function in module.get_inference_signatures().items()
-      },
-      'features': [feature.as_dict() for feature in model.features],
-      'max_frames': model.max_frames,
-      'frames_read': {
-          'at_most': frame_selection.max_selected(frames, model.max_frames),
-          'type': frames.type,
-          **frames.get().as_dict(),
-      },
-      'dequantization': {
-          'formula': 'feature = byte * scale + bias',
-          'scale': frames_lib.SCALE,
-          'bias': frames_lib.BIAS,
-          'range': [frames_lib.BIAS, 255 * frames_lib.SCALE + frames_lib.BIAS],
-      },
-      'num_classes': model.num_classes,
+    'signatures': {
+      name: _signature(function)
+      for name, function in module.get_inference_signatures().items()
+    },
+    'features': [feature.as_dict() for feature in model.features],
+    'max_frames': model.max_frames,
+    'frames_read': {
+      'at_most': frame_selection.max_selected(frames, model.max_frames),
+      'type': frames.type,
+      **frames.get().as_dict(),
+    },
+    'dequantization': {
+      'formula': 'feature = byte * scale + bias',
+      'scale': frames_lib.SCALE,
+      'bias': frames_lib.BIAS,
+      'range': [frames_lib.BIAS, 255 * frames_lib.SCALE + frames_lib.BIAS],
+    },
+    'num_classes': model.num_classes,
   }
 
 
 def _signature(function) -> Dict[str, Any]:
   outputs = function.get_concrete_function().structured_outputs
   return {
-      'inputs': {spec.name: _tensor(spec) for spec in function.input_signature},
-      'outputs': {name: _tensor(outputs[name]) for name in sorted(outputs)},
+    'inputs': {spec.name: _tensor(spec) for spec in function.input_signature},
+    'outputs': {name: _tensor(outputs[name]) for name in sorted(outputs)},
   }
 
 
@@ -58,8 +59,9 @@ def _tensor(spec) -> Dict[str, Any]:
   return {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
 
 
-def model_card(network: trained_network.Network,
-               module: signatures.ServingModule) -> str:
+def model_card(
+  network: trained_network.Network, module: signatures.ServingModule
+) -> str:
   """Returns a description for people, in Markdown."""
   model = network.model
   frames = frame_selection.max_selected(model.network.frames, model.max_frames)
@@ -99,31 +101,41 @@ not 1); and `representation`, \
 
 def _vectors(model: model_config.ClassifierModel) -> str:
   features = ' and then '.join(
-      f'{feature.size} of `{feature.name}`' for feature in model.features)
+    f'{feature.size} of `{feature.name}`' for feature in model.features
+  )
   if model.features[0].format == 'video':
     return f'One vector per video, {features}, as its only frame.'
-  return (f'One vector per frame, {features}. Send all frames;\n'
-          f'the model reads {_reading(model.network.frames)} of the first '
-          f'{model.max_frames}.')
+  return (
+    f'One vector per frame, {features}. Send all frames;\n'
+    f'the model reads {_reading(model.network.frames)} of the first '
+    f'{model.max_frames}.'
+  )
 
 
 def _inputs(module: signatures.ServingModule) -> str:
-  shape = (f'[videos, frames, {module.frame_size}], padded at the end, and '
-           '`num_frames` int32 [videos]')
+  shape = (
+    f'[videos, frames, {module.frame_size}], padded at the end, and '
+    '`num_frames` int32 [videos]'
+  )
   features = module.params.features
-  stored = ', '.join(f'a {_STORED[feature.format]} of `{feature.name}`'
-                     for feature in features)
-  message = ('`tf.train.Example`s with' if features[0].format == 'video' else
-             '`tf.train.SequenceExample`s with, per frame')
+  stored = ', '.join(
+    f'a {_STORED[feature.format]} of `{feature.name}`' for feature in features
+  )
+  message = (
+    '`tf.train.Example`s with'
+    if features[0].format == 'video'
+    else '`tf.train.SequenceExample`s with, per frame'
+  )
   takes = {
-      'serving_default': f'`examples`, serialized {message} {stored}',
-      'frames': f'`frames` uint8 {shape}; a byte is the value '
-                f'`byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`',
-      'features': f'`features`, the values, float32 {shape}',
+    'serving_default': f'`examples`, serialized {message} {stored}',
+    'frames': f'`frames` uint8 {shape}; a byte is the value '
+    f'`byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`',
+    'features': f'`features`, the values, float32 {shape}',
   }
-  return '\n'.join(['| signature | takes |', '|---|---|'] + [
-      f'| `{name}` | {takes[name]} |'
-      for name in module.get_inference_signatures()])
+  return '\n'.join(
+    ['| signature | takes |', '|---|---|']
+    + [f'| `{name}` | {takes[name]} |' for name in module.get_inference_signatures()]
+  )
 
 
 def _reading(frames: model_config.FrameSelection) -> str:
@@ -133,13 +145,13 @@ def _reading(frames: model_config.FrameSelection) -> str:
   if frames.type == 'all':
     return 'all'
   how = {
-      'uniform': '{} at equal intervals',
-      'random': '{} at random (drawn by the id of a record; without ids, the '
-                'same for all videos of a length)',
-      'first': 'the first {}',
-      'middle': 'the middle {}',
-      'last': 'the last {}',
-      'first_middle_last': '{} from start, middle and end, a third each,',
+    'uniform': '{} at equal intervals',
+    'random': '{} at random (drawn by the id of a record; without ids, the '
+    'same for all videos of a length)',
+    'first': 'the first {}',
+    'middle': 'the middle {}',
+    'last': 'the last {}',
+    'first_middle_last': '{} from start, middle and end, a third each,',
   }
   return how[frames.type].format(frames.get().k)
 
@@ -151,15 +163,16 @@ def _quality(network: trained_network.Network) -> str:
   rows: List[str] = ['| metric | value |', '|---|---|']
   for key, value in results['metrics'].items():
     rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
-  return (f'On {results["videos"]:,} validation videos:\n\n'
-          + '\n'.join(rows) + '\n')
+  return f'On {results["videos"]:,} validation videos:\n\n' + '\n'.join(rows) + '\n'
 
 
 def _data(network: trained_network.Network) -> str:
   trained = network.params.task.train_data.input_path
   text = f'Trained on `{trained}`.\n' if trained else ''
   if {(f.name, f.size) for f in network.model.features} in _RELEASES:
-    text += ('Features have the names and sizes of those of YouTube-8M, which '
-             'Google offers\nunder CC BY 4.0; this card cannot tell whether '
-             'they are from there.\n')
+    text += (
+      'Features have the names and sizes of those of YouTube-8M, which '
+      'Google offers\nunder CC BY 4.0; this card cannot tell whether '
+      'they are from there.\n'
+    )
   return text or 'The configuration does not name it.\n'

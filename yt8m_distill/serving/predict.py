@@ -26,14 +26,14 @@ from absl import flags
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.utils import cli
-from yt8m_distill.utils import files
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
-from yt8m_distill.evaluation import results as results_lib
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet')
@@ -43,11 +43,19 @@ _AHEAD = 2  # batches read while one is predicted
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
-def predict(model: Sequence[str], input_path: str, output_dir: str,
-            format: str = 'csv',  # pylint: disable=redefined-builtin
-            top_k: int = 20, vocabulary: str = '', batch_size: int = 64,
-            network: str = 'student', workers: int = _WORKERS,
-            skip_corrupt_records: bool = False, features: Sequence[str] = ()):
+def predict(
+  model: Sequence[str],
+  input_path: str,
+  output_dir: str,
+  format: str = 'csv',  # pylint: disable=redefined-builtin
+  top_k: int = 20,
+  vocabulary: str = '',
+  batch_size: int = 64,
+  network: str = 'student',
+  workers: int = _WORKERS,
+  skip_corrupt_records: bool = False,
+  features: Sequence[str] = (),
+):
   """Predicts what is missing of a job; arguments are the flags.
 
   Raises:
@@ -60,24 +68,38 @@ def predict(model: Sequence[str], input_path: str, output_dir: str,
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
   outputs = _outputs(paths, output_dir, format)
-  networks = ensemble.Ensemble(model, network, top_k,
-                               data.parse_features(features))
+  networks = ensemble.Ensemble(model, network, top_k, data.parse_features(features))
   vocabulary = vocabulary or networks.vocabulary
-  names = (results_lib.read_vocabulary(vocabulary, networks.num_classes)
-           if vocabulary else ())
+  names = (
+    results_lib.read_vocabulary(vocabulary, networks.num_classes) if vocabulary else ()
+  )
   joined = os.path.join(output_dir, _JOINED)
-  files.claim(os.path.join(output_dir, 'predict.json'), [*outputs, joined], {
-      'model': networks.versions, 'network': network, 'input_path': input_path,
-      'format': format, 'top_k': top_k, 'vocabulary': vocabulary,
+  files.claim(
+    os.path.join(output_dir, 'predict.json'),
+    [*outputs, joined],
+    {
+      'model': networks.versions,
+      'network': network,
+      'input_path': input_path,
+      'format': format,
+      'top_k': top_k,
+      'vocabulary': vocabulary,
       'skip_corrupt_records': skip_corrupt_records,
-      'features': list(features)})
-  tasks = [task for task in zip(paths, sizes, outputs)
-           if not tf.io.gfile.exists(task[-1])]
+      'features': list(features),
+    },
+  )
+  tasks = [
+    task for task in zip(paths, sizes, outputs) if not tf.io.gfile.exists(task[-1])
+  ]
   progress = _Progress(tasks, len(paths))
-  table = tables.Csv if format == 'csv' else functools.partial(
-      tables.Parquet, names=names, embedding=len(model) == 1)
-  read = functools.partial(shards.read, skip_corrupt=skip_corrupt_records,
-                           retry=remote.among(paths))
+  table = (
+    tables.Csv
+    if format == 'csv'
+    else functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  )
+  read = functools.partial(
+    shards.read, skip_corrupt=skip_corrupt_records, retry=remote.among(paths)
+  )
   worker = _Worker(networks, table, batch_size, read, progress)
   try:
     _run(worker, tasks, workers)
@@ -94,11 +116,11 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
     name = f'{re.sub("[.]tfrecord$", "", remote.name(path))}.{suffix}'
     if name in shards_of:
       raise ValueError(
-          f'{path} and {shards_of[name]} would both be {name} in {output_dir}: '
-          'rename one, or predict them into folders of their own.')
+        f'{path} and {shards_of[name]} would both be {name} in {output_dir}: '
+        'rename one, or predict them into folders of their own.'
+      )
     shards_of[name] = path
-  return [os.path.join(output_dir, name)
-          for name in shards_of if name != _JOINED]
+  return [os.path.join(output_dir, name) for name in shards_of if name != _JOINED]
 
 
 class _Stopped(Exception):
@@ -108,8 +130,14 @@ class _Stopped(Exception):
 class _Worker:
   """Predicts shards, in any number of threads."""
 
-  def __init__(self, networks: ensemble.Ensemble, table, batch_size: int, read,
-               progress: '_Progress'):
+  def __init__(
+    self,
+    networks: ensemble.Ensemble,
+    table,
+    batch_size: int,
+    read,
+    progress: '_Progress',
+  ):
     """Initializes the worker.
 
     Args:
@@ -128,8 +156,11 @@ class _Worker:
     def batches(path, size):
       return read(path, size).batch(batch_size).prefetch(_AHEAD)
 
-    self._batches = tf.function(batches, autograph=False, input_signature=[
-        tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)])
+    self._batches = tf.function(
+      batches,
+      autograph=False,
+      input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+    )
     self._batches.get_concrete_function()
 
   def stop(self):
@@ -138,8 +169,7 @@ class _Worker:
 
   def __call__(self, path: str, size: int, out: str):
     """Predicts the shard `path` of `size` bytes into the file `out`."""
-    with tables.whole_file(out) as file, contextlib.closing(
-        self._table(file)) as table:
+    with tables.whole_file(out) as file, contextlib.closing(self._table(file)) as table:
       for records in self._batches(path, size):
         if self._stop.is_set():
           raise _Stopped
@@ -178,8 +208,7 @@ class _Progress:
   def add(self, videos: int, size: int):
     with self._lock:
       self._bytes += size
-      self._bar.total = round(
-          (self._bar.n + videos) * self._total / self._bytes)
+      self._bar.total = round((self._bar.n + videos) * self._total / self._bytes)
       self._bar.update(videos)
 
   def finish_shard(self):
@@ -192,36 +221,56 @@ class _Progress:
 
 
 def _define_flags():
-  flags.DEFINE_list('model', None, 'Runs, checkpoints or exports; predictions '
-                    'of several are averaged.', required=True)
-  flags.DEFINE_string('input_path', None, 'TFRecords, with or without '
-                      'labels: patterns, ranges and @lists (see the README), '
-                      'separated by commas.',
-                      required=True)
-  flags.DEFINE_string('output_dir', None, 'Folder of the predictions.',
-                      required=True)
+  flags.DEFINE_list(
+    'model',
+    None,
+    'Runs, checkpoints or exports; predictions of several are averaged.',
+    required=True,
+  )
+  flags.DEFINE_string(
+    'input_path',
+    None,
+    'TFRecords, with or without '
+    'labels: patterns, ranges and @lists (see the README), '
+    'separated by commas.',
+    required=True,
+  )
+  flags.DEFINE_string('output_dir', None, 'Folder of the predictions.', required=True)
   flags.DEFINE_enum('format', 'csv', _FORMATS, 'Of the files.')
   flags.DEFINE_integer('top_k', 20, 'Best classes of each video.')
-  flags.DEFINE_string('vocabulary', '', 'CSV with Index and Name of the '
-                      'classes, for Parquet. Default: what the first model '
-                      'that knows one was trained or exported with.')
+  flags.DEFINE_string(
+    'vocabulary',
+    '',
+    'CSV with Index and Name of the '
+    'classes, for Parquet. Default: what the first model '
+    'that knows one was trained or exported with.',
+  )
   flags.DEFINE_integer('batch_size', 64, 'Videos predicted at once.')
-  flags.DEFINE_enum('network', 'student', ('student', 'teacher'),
-                    'Which one of runs that have both.')
+  flags.DEFINE_enum(
+    'network', 'student', ('student', 'teacher'), 'Which one of runs that have both.'
+  )
   flags.DEFINE_integer('workers', _WORKERS, 'Shards predicted side by side.')
-  flags.DEFINE_list('features', [], 'NAME:SIZE:FORMAT of each, where records '
-                    'store them in another way than those trained on.')
-  flags.DEFINE_bool('skip_corrupt_records', False, 'Leave out what cannot be '
-                    'read, instead of stopping.')
+  flags.DEFINE_list(
+    'features',
+    [],
+    'NAME:SIZE:FORMAT of each, where records '
+    'store them in another way than those trained on.',
+  )
+  flags.DEFINE_bool(
+    'skip_corrupt_records', False, 'Leave out what cannot be read, instead of stopping.'
+  )
 
 
 def main(_):
   try:
-    predict(**{name: FLAGS[name].value
-               for name in inspect.signature(predict).parameters})
+    predict(
+      **{name: FLAGS[name].value for name in inspect.signature(predict).parameters}
+    )
   except KeyboardInterrupt:
-    sys.exit(f'Stopped. What is finished stays in {FLAGS.output_dir}; the same '
-             'command goes on.')
+    sys.exit(
+      f'Stopped. What is finished stays in {FLAGS.output_dir}; the same '
+      'command goes on.'
+    )
 
 
 if __name__ == '__main__':

@@ -6,15 +6,16 @@ know which of them the network sees.
 B videos, T frames, D features, V classes, K best classes, R representation.
 """
 
-from typing import Dict, Sequence
-
-import tensorflow as tf
+from typing import Dict
+from typing import Sequence
 
 from official.core import export_base
-from yt8m_distill.modeling import frame_selection
+import tensorflow as tf
+
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 
 # What records are called that come with a request.
@@ -44,9 +45,13 @@ class ServingModule(export_base.ExportModule):
     frame_dtype: of the frames of a record, uint8 or float32.
   """
 
-  def __init__(self, network: video_classifier.VideoClassifier,
-               model: model_config.ClassifierModel, top_k: int = 20,
-               names: Sequence[str] = ()):
+  def __init__(
+    self,
+    network: video_classifier.VideoClassifier,
+    model: model_config.ClassifierModel,
+    top_k: int = 20,
+    names: Sequence[str] = (),
+  ):
     """Initialises the module.
 
     Args:
@@ -62,38 +67,54 @@ class ServingModule(export_base.ExportModule):
     if top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     if names and len(names) != model.num_classes:
-      raise ValueError(f'{len(names)} class names for {model.num_classes} '
-                       'classes: give the vocabulary of the same release.')
+      raise ValueError(
+        f'{len(names)} class names for {model.num_classes} '
+        'classes: give the vocabulary of the same release.'
+      )
     self._top_k = min(top_k, model.num_classes)
     self._names = tf.constant(names) if names else None
     self.frame_size = sum(feature.size for feature in model.features)
     self._reader = reader.FrameReader(
-        model.features, model.max_frames, model.num_classes,
-        model.network.frames, with_ids=True, with_labels=False)
+      model.features,
+      model.max_frames,
+      model.num_classes,
+      model.network.frames,
+      with_ids=True,
+      with_labels=False,
+    )
     self.frame_dtype = self._reader.dtype
     strings = tf.TensorSpec([None], tf.string)
     counts = tf.TensorSpec([None], tf.int32, 'num_frames')
     # No D: a wrong one shall meet the message below.
     frames = [None, None, None]
-    self.records = tf.function(self._records, autograph=False, input_signature=[
-        strings, tf.TensorSpec([None], tf.int64), strings])
+    self.records = tf.function(
+      self._records,
+      autograph=False,
+      input_signature=[strings, tf.TensorSpec([None], tf.int64), strings],
+    )
     self.sequence_examples = tf.function(
-        self._sequence_examples, autograph=False,
-        input_signature=[tf.TensorSpec([None], tf.string, 'examples')])
+      self._sequence_examples,
+      autograph=False,
+      input_signature=[tf.TensorSpec([None], tf.string, 'examples')],
+    )
     self.frames = tf.function(
-        self.serve_all_frames, autograph=False,
-        input_signature=[tf.TensorSpec(frames, tf.uint8, 'frames'), counts])
+      self.serve_all_frames,
+      autograph=False,
+      input_signature=[tf.TensorSpec(frames, tf.uint8, 'frames'), counts],
+    )
     self.features = tf.function(
-        self.serve_all_frames, autograph=False,
-        input_signature=[tf.TensorSpec(frames, tf.float32, 'features'), counts])
+      self.serve_all_frames,
+      autograph=False,
+      input_signature=[tf.TensorSpec(frames, tf.float32, 'features'), counts],
+    )
 
   def get_inference_signatures(self, function_keys=None):
     """Signatures by name."""
     del function_keys
     signatures = {
-        'serving_default': self.sequence_examples,
-        'frames': self.frames,
-        'features': self.features,
+      'serving_default': self.sequence_examples,
+      'frames': self.frames,
+      'features': self.features,
     }
     if self.frame_dtype == tf.float32:
       del signatures['frames']
@@ -101,15 +122,14 @@ class ServingModule(export_base.ExportModule):
 
   def serve(self, frames: tf.Tensor, num_frames: tf.Tensor) -> _Outputs:
     """Classifies videos by chosen frames [B, K', D], padded with zeros."""
-    outputs = self.model({'frames': frames, 'num_frames': num_frames},
-                         training=False)
+    outputs = self.model({'frames': frames, 'num_frames': num_frames}, training=False)
     predictions = outputs['predictions']
     probabilities, indices = tf.math.top_k(predictions, self._top_k)
     results = {
-        'class_indices': indices,
-        'probabilities': probabilities,
-        'predictions': predictions,
-        'representation': tf.cast(outputs['representation'], tf.float32),
+      'class_indices': indices,
+      'probabilities': probabilities,
+      'predictions': predictions,
+      'representation': tf.cast(outputs['representation'], tf.float32),
     }
     if self._names is not None:
       results['class_names'] = tf.gather(self._names, indices)
@@ -125,16 +145,16 @@ class ServingModule(export_base.ExportModule):
     """
     with tf.control_dependencies([_check_any(tf.size(serialized))]):
       inputs, _ = self._reader(paths, indices, tf.identity(serialized))
-    return {'id': inputs['id'],
-            **self.serve(inputs['frames'], inputs['num_frames'])}
+    return {'id': inputs['id'], **self.serve(inputs['frames'], inputs['num_frames'])}
 
   def _sequence_examples(self, examples) -> _Outputs:
     """Serialized SequenceExamples [B] of a request."""
     # A server does not check ranks.
     examples = tf.ensure_shape(examples, [None])
     count = tf.size(examples)
-    return self.records(tf.fill([count], _REQUEST),
-                        tf.range(count, dtype=tf.int64), examples)
+    return self.records(
+      tf.fill([count], _REQUEST), tf.range(count, dtype=tf.int64), examples
+    )
 
   def serve_all_frames(self, frames, num_frames) -> _Outputs:
     """Classifies videos by all their frames, of which it chooses.
@@ -147,23 +167,43 @@ class ServingModule(export_base.ExportModule):
     num_frames = tf.ensure_shape(num_frames, [None])
     batch, length, size = tf.unstack(tf.shape(frames))
     checks = [
-        _check_any(batch),
-        tf.debugging.Assert(size == self.frame_size, [
-            'frames have', size, 'values each: they must have '
-            f'{self.frame_size}, ' + ' and then '.join(
-                f'{f.size} of {f.name}' for f in self.params.features)]),
-        tf.debugging.Assert(tf.size(num_frames) == batch, [
-            'num_frames has', tf.size(num_frames), 'values for', batch,
-            'videos: give one each']),
-        tf.debugging.Assert(
-            tf.reduce_all((num_frames >= 1) & (num_frames <= length)), [
-                'num_frames is', num_frames, 'for videos padded to', length,
-                'frames: each must lie between 1 and that']),
+      _check_any(batch),
+      tf.debugging.Assert(
+        size == self.frame_size,
+        [
+          'frames have',
+          size,
+          'values each: they must have '
+          f'{self.frame_size}, '
+          + ' and then '.join(f'{f.size} of {f.name}' for f in self.params.features),
+        ],
+      ),
+      tf.debugging.Assert(
+        tf.size(num_frames) == batch,
+        [
+          'num_frames has',
+          tf.size(num_frames),
+          'values for',
+          batch,
+          'videos: give one each',
+        ],
+      ),
+      tf.debugging.Assert(
+        tf.reduce_all((num_frames >= 1) & (num_frames <= length)),
+        [
+          'num_frames is',
+          num_frames,
+          'for videos padded to',
+          length,
+          'frames: each must lie between 1 and that',
+        ],
+      ),
     ]
     with tf.control_dependencies(checks):
       num_frames = tf.minimum(num_frames, self.params.max_frames)
     chosen, count = frame_selection.frame_indices(
-        num_frames, self.params.network.frames, self.params.max_frames, _SEEDS)
+      num_frames, self.params.network.frames, self.params.max_frames, _SEEDS
+    )
     kept = chosen.shape[-1]
     # Behind the count nothing is read, wherever it points.
     frames = tf.gather(frames, tf.minimum(chosen, length - 1), batch_dims=1)
@@ -172,8 +212,9 @@ class ServingModule(export_base.ExportModule):
     return self.serve(frames, count)
 
 
-def stored_as(model: model_config.ClassifierModel,
-              features: Sequence[data.Feature]) -> model_config.ClassifierModel:
+def stored_as(
+  model: model_config.ClassifierModel, features: Sequence[data.Feature]
+) -> model_config.ClassifierModel:
   """The same model for records that store its features in another way.
 
   Args:
@@ -187,26 +228,30 @@ def stored_as(model: model_config.ClassifierModel,
   if not features:
     return model
   names = ', '.join(f.name for f in model.features)
-  sizes, trained = ([f.size for f in which]
-                    for which in (features, model.features))
+  sizes, trained = ([f.size for f in which] for which in (features, model.features))
   if sizes != trained:
     raise ValueError(
-        f'--features have the sizes {sizes}, but the network was trained on '
-        f'{trained} ({names}).')
-  of_video, trained = ([f.format == 'video' for f in which]
-                       for which in (features, model.features))
+      f'--features have the sizes {sizes}, but the network was trained on '
+      f'{trained} ({names}).'
+    )
+  of_video, trained = (
+    [f.format == 'video' for f in which] for which in (features, model.features)
+  )
   if of_video != trained:
     raise ValueError(
-        f'--features have the formats {[f.format for f in features]}, but the '
-        f'network was trained on {[f.format for f in model.features]} ({names})'
-        ': one of frames reads no features of whole videos (format video), nor '
-        'the other way round. Name records of its kind.')
+      f'--features have the formats {[f.format for f in features]}, but the '
+      f'network was trained on {[f.format for f in model.features]} ({names})'
+      ': one of frames reads no features of whole videos (format video), nor '
+      'the other way round. Name records of its kind.'
+    )
   return model.replace(features=list(features))
 
 
-def rebuilt(network: video_classifier.VideoClassifier,
-            model: model_config.ClassifierModel,
-            **options) -> video_classifier.VideoClassifier:
+def rebuilt(
+  network: video_classifier.VideoClassifier,
+  model: model_config.ClassifierModel,
+  **options,
+) -> video_classifier.VideoClassifier:
   """The same network, but for options of its backbone.
 
   Args:
@@ -227,8 +272,9 @@ def rebuilt(network: video_classifier.VideoClassifier,
   return again
 
 
-def save(folder: str, network: video_classifier.VideoClassifier, signatures,
-         **functions):
+def save(
+  folder: str, network: video_classifier.VideoClassifier, signatures, **functions
+):
   """Writes a SavedModel that TensorFlow alone loads, and no Keras.
 
   The Keras model itself stays behind, and so do gradients: either would be
@@ -244,13 +290,18 @@ def save(folder: str, network: video_classifier.VideoClassifier, signatures,
   saved.weights = network.variables
   for name, function in functions.items():
     setattr(saved, name, function)
-  tf.saved_model.save(saved, folder, signatures, tf.saved_model.SaveOptions(
-      experimental_custom_gradients=False))
+  tf.saved_model.save(
+    saved,
+    folder,
+    signatures,
+    tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+  )
 
 
 def _check_any(batch):
   return tf.debugging.Assert(
-      batch > 0, ['the request holds no videos: send at least 1'])
+    batch > 0, ['the request holds no videos: send at least 1']
+  )
 
 
 def _check_finite(frames, num_frames):
@@ -258,6 +309,9 @@ def _check_finite(frames, num_frames):
   if frames.dtype.is_integer:
     return []
   padding = ~tf.sequence_mask(num_frames, frames.shape[1])[..., None]
-  return [tf.debugging.Assert(
-      tf.reduce_all(tf.math.is_finite(frames) | padding), [
-          'features hold NaN or infinity: send dequantised values'])]
+  return [
+    tf.debugging.Assert(
+      tf.reduce_all(tf.math.is_finite(frames) | padding),
+      ['features hold NaN or infinity: send dequantised values'],
+    )
+  ]

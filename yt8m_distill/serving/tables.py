@@ -10,7 +10,9 @@ import contextlib
 import csv
 import io
 import shutil
-from typing import Dict, List, Sequence
+from typing import Dict
+from typing import List
+from typing import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -50,10 +52,13 @@ class Csv:
   def write(self, outputs: Dict[str, np.ndarray]):
     """Appends a batch, see `ensemble.Ensemble`."""
     for name, indices, probabilities in zip(
-        _ids(outputs), outputs['class_indices'].tolist(),
-        outputs['probabilities'].tolist()):
-      self._rows.writerow((name, ' '.join(
-          f'{i} {p:.6f}' for i, p in zip(indices, probabilities))))
+      _ids(outputs),
+      outputs['class_indices'].tolist(),
+      outputs['probabilities'].tolist(),
+    ):
+      self._rows.writerow(
+        (name, ' '.join(f'{i} {p:.6f}' for i, p in zip(indices, probabilities)))
+      )
 
   def close(self):
     """Does nothing: every row is in the file."""
@@ -72,8 +77,11 @@ class Parquet:
         representation.
     """
     self._names = np.array(names, object)
-    columns = {'id': pa.string(), 'class_indices': pa.list_(pa.int32()),
-               'probabilities': pa.list_(pa.float32())}
+    columns = {
+      'id': pa.string(),
+      'class_indices': pa.list_(pa.int32()),
+      'probabilities': pa.list_(pa.float32()),
+    }
     if names:
       columns['class_names'] = pa.list_(pa.string())
     if embedding:
@@ -89,17 +97,17 @@ class Parquet:
       columns['class_names'] = self._names[outputs['class_indices']]
     if 'embedding' in self._schema.names:
       columns['embedding'] = outputs['representation']
-    batch = pa.record_batch([
-        pa.array(list(columns[field.name]), field.type)
-        for field in self._schema], self._schema)
+    batch = pa.record_batch(
+      [pa.array(list(columns[field.name]), field.type) for field in self._schema],
+      self._schema,
+    )
     self._batches.append(batch)
     self._count += batch.num_rows
     if self._count >= _ROW_GROUP:
       self._flush()
 
   def _flush(self):
-    self._writer.write_table(
-        pa.Table.from_batches(self._batches, self._schema))
+    self._writer.write_table(pa.Table.from_batches(self._batches, self._schema))
     self._batches, self._count = [], 0
 
   def close(self):

@@ -9,7 +9,9 @@ has none that refuses a num_frames out of range.
 """
 
 import tempfile
-from typing import Iterator, Sequence, Tuple
+from typing import Iterator
+from typing import Sequence
+from typing import Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -37,8 +39,9 @@ def check(kinds: Sequence[str]):
     _litert()
 
 
-def convert(network: trained_network.Network, top_k: int,
-            kinds: Sequence[str]) -> Iterator[Tuple[str, bytes]]:
+def convert(
+  network: trained_network.Network, top_k: int, kinds: Sequence[str]
+) -> Iterator[Tuple[str, bytes]]:
   """Yields kind and content of a .tflite file for each of `kinds`.
 
   Args:
@@ -53,15 +56,21 @@ def convert(network: trained_network.Network, top_k: int,
   fixed = signatures.rebuilt(network.network, network.model, static_shapes=True)
   serving = signatures.ServingModule(fixed, network.model, top_k)
   function = tf.function(
-      serving.serve_all_frames, autograph=False, input_signature=[
-          tf.TensorSpec([1, network.model.max_frames, serving.frame_size],
-                        serving.frame_dtype, 'frames'),
-          tf.TensorSpec([1], tf.int32, 'num_frames')])
+    serving.serve_all_frames,
+    autograph=False,
+    input_signature=[
+      tf.TensorSpec(
+        [1, network.model.max_frames, serving.frame_size], serving.frame_dtype, 'frames'
+      ),
+      tf.TensorSpec([1], tf.int32, 'num_frames'),
+    ],
+  )
   with tempfile.TemporaryDirectory() as path:
     signatures.save(path, fixed, {'serving_default': function})
     for kind in kinds:
       converter = tf.lite.TFLiteConverter.from_saved_model(
-          path, signature_keys=['serving_default'])
+        path, signature_keys=['serving_default']
+      )
       if kind != 'float32':
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
       if kind == 'float16':
@@ -72,15 +81,14 @@ def convert(network: trained_network.Network, top_k: int,
       except Exception as error:  # pylint: disable=broad-exception-caught
         first = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(
-            f'{network.checkpoint} does not convert to TensorFlow Lite '
-            f'({kind}): {first} Leave --tflite out, or '
-            'use a backbone whose every operation has a counterpart there.'
+          f'{network.checkpoint} does not convert to TensorFlow Lite '
+          f'({kind}): {first} Leave --tflite out, or '
+          'use a backbone whose every operation has a counterpart there.'
         ) from error
       yield kind, content
 
 
-def largest_difference(content: bytes,
-                       module: signatures.ServingModule) -> float:
+def largest_difference(content: bytes, module: signatures.ServingModule) -> float:
   """Compares a .tflite with the SavedModel on videos of random frames.
 
   Args:
@@ -99,12 +107,14 @@ def largest_difference(content: bytes,
     if module.frame_dtype == tf.float32:
       frames = frames_lib.dequantize(tf.constant(frames)).numpy()
     video = {
-        'frames': frames,
-        'num_frames': num_frames[None],
+      'frames': frames,
+      'num_frames': num_frames[None],
     }
-    differences.append(np.abs(
-        run(**video)['predictions'] -
-        module.serve_all_frames(**video)['predictions']))
+    differences.append(
+      np.abs(
+        run(**video)['predictions'] - module.serve_all_frames(**video)['predictions']
+      )
+    )
   return float(np.max(differences))
 
 
@@ -115,6 +125,7 @@ def _litert():
     from ai_edge_litert import interpreter
   except ImportError as error:
     raise ImportError(
-        'TensorFlow Lite models are tried with LiteRT, which is not installed: '
-        'pip install ai-edge-litert') from error
+      'TensorFlow Lite models are tried with LiteRT, which is not installed: '
+      'pip install ai-edge-litert'
+    ) from error
   return interpreter.Interpreter

@@ -4,7 +4,8 @@ Every class has a direction in feature space, its prototype. A video's mean
 leans to the prototypes of its labels.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
+from typing import Optional
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Spread(NamedTuple):
     shot_share: part of the variance about the video's mean that is constant
       within a shot.
   """
+
   std: float
   adjacent: float
   mean_std: float
@@ -63,6 +65,7 @@ class World(NamedTuple):
     frequencies: float64 [classes], sums to 1; None if labels are not drawn.
     rgb_size: number of leading dimensions that are rgb; the others are audio.
   """
+
   prototypes: np.ndarray
   known: np.ndarray
   frequencies: Optional[np.ndarray]
@@ -70,8 +73,10 @@ class World(NamedTuple):
 
   def features(self):
     """Returns a (slice of dimensions, Spread) for each feature."""
-    return ((slice(0, self.rgb_size), RGB_SPREAD),
-            (slice(self.rgb_size, None), AUDIO_SPREAD))
+    return (
+      (slice(0, self.rgb_size), RGB_SPREAD),
+      (slice(self.rgb_size, None), AUDIO_SPREAD),
+    )
 
 
 def to_unit(vectors: np.ndarray, rgb_size: int) -> np.ndarray:
@@ -84,8 +89,9 @@ def to_unit(vectors: np.ndarray, rgb_size: int) -> np.ndarray:
   return unit
 
 
-def random_world(rng: np.random.Generator, num_classes: int, rgb_size: int,
-                 audio_size: int) -> World:
+def random_world(
+  rng: np.random.Generator, num_classes: int, rgb_size: int, audio_size: int
+) -> World:
   """Draws prototypes and heavy-tailed class frequencies.
 
   Args:
@@ -99,9 +105,13 @@ def random_world(rng: np.random.Generator, num_classes: int, rgb_size: int,
   """
   basis = rng.standard_normal((_LATENT, rgb_size + audio_size), np.float32)
   prototypes = rng.standard_normal((num_classes, _LATENT), np.float32) @ basis
-  weights = (np.arange(1, num_classes + 1) + _ZIPF_SHIFT)**-_ZIPF_POWER
-  return World(to_unit(prototypes, rgb_size), np.arange(num_classes),
-               weights / weights.sum(), rgb_size)
+  weights = (np.arange(1, num_classes + 1) + _ZIPF_SHIFT) ** -_ZIPF_POWER
+  return World(
+    to_unit(prototypes, rgb_size),
+    np.arange(num_classes),
+    weights / weights.sum(),
+    rgb_size,
+  )
 
 
 def mixtures(rng: np.random.Generator, world: World, count: int) -> np.ndarray:
@@ -111,9 +121,9 @@ def mixtures(rng: np.random.Generator, world: World, count: int) -> np.ndarray:
   return to_unit((world.prototypes[chosen] * signs).sum(1), world.rgb_size)
 
 
-def random_record(rng: np.random.Generator,
-                  world: World,
-                  most_labels: int) -> tuple[np.ndarray, np.ndarray]:
+def random_record(
+  rng: np.random.Generator, world: World, most_labels: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Draws one video's labels and mean: what a video-level record holds.
 
   Args:
@@ -125,15 +135,18 @@ def random_record(rng: np.random.Generator,
     Sorted distinct labels, int64 [labels], at least one, and the mean of the
     video's frames, float32 [dims].
   """
-  count = min(1 + rng.negative_binomial(*_EXTRA_LABELS), most_labels,
-              len(world.prototypes))
-  labels = np.sort(rng.choice(
-      len(world.prototypes), count, replace=False, p=world.frequencies))
+  count = min(
+    1 + rng.negative_binomial(*_EXTRA_LABELS), most_labels, len(world.prototypes)
+  )
+  labels = np.sort(
+    rng.choice(len(world.prototypes), count, replace=False, p=world.frequencies)
+  )
   shown = to_unit(world.prototypes[labels].sum(0), world.rgb_size)
   mean = to_unit(
-      _MEAN_LABEL_SHARE * shown +
-      np.sqrt(1 - _MEAN_LABEL_SHARE**2) * mixtures(rng, world, 1)[0],
-      world.rgb_size)
+    _MEAN_LABEL_SHARE * shown
+    + np.sqrt(1 - _MEAN_LABEL_SHARE**2) * mixtures(rng, world, 1)[0],
+    world.rgb_size,
+  )
   for dims, spread in world.features():
     mean[dims] *= spread.mean_std
   return labels, mean

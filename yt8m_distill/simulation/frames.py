@@ -8,8 +8,8 @@ average to a given mean, whatever the shots show.
 
 import numpy as np
 
-from yt8m_distill.simulation import classes
 from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.simulation import classes
 
 # A shot's label when it shows none of the video's labels.
 FILLER = -1
@@ -37,8 +37,9 @@ _CLIPPING_LOSS = 0.955
 _ROUNDS, _MORE_ROUNDS, _FAR = 3, 20, 0.3
 
 
-def random_length(rng: np.random.Generator, num_labels: int, min_frames: int,
-                  max_frames: int) -> int:
+def random_length(
+  rng: np.random.Generator, num_labels: int, min_frames: int, max_frames: int
+) -> int:
   """Draws a uniform length with room for a shot per label and a filler.
 
   Args:
@@ -56,13 +57,15 @@ def random_length(rng: np.random.Generator, num_labels: int, min_frames: int,
   least = max(min_frames, MIN_SHOT * (num_labels + 1))
   if least > max_frames:
     raise ValueError(
-        f'A video of {num_labels} labels needs {least} frames, more than '
-        f'max_frames={max_frames}: raise max_frames or drop the video.')
+      f'A video of {num_labels} labels needs {least} frames, more than '
+      f'max_frames={max_frames}: raise max_frames or drop the video.'
+    )
   return int(rng.integers(least, max_frames + 1))
 
 
-def shot_plan(rng: np.random.Generator, labels: np.ndarray,
-              num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+def shot_plan(
+  rng: np.random.Generator, labels: np.ndarray, num_frames: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Cuts a video into shots and gives every label some of them.
 
   Args:
@@ -74,30 +77,35 @@ def shot_plan(rng: np.random.Generator, labels: np.ndarray,
     The lengths of the shots in frames, int64 [shots], each 5 to 30, and the
     label of each, int64 [shots], FILLER where it shows none.
   """
-  shots = int(np.clip(
+  shots = int(
+    np.clip(
       round(2 * num_frames / (MIN_SHOT + MAX_SHOT)),
-      max(len(labels) + 1, -(-num_frames // MAX_SHOT)), num_frames // MIN_SHOT))
+      max(len(labels) + 1, -(-num_frames // MAX_SHOT)),
+      num_frames // MIN_SHOT,
+    )
+  )
   lengths = rng.integers(MIN_SHOT, MAX_SHOT + 1, size=shots)
   while missing := num_frames - lengths.sum():
-    free = np.flatnonzero(lengths < MAX_SHOT if missing > 0 else
-                          lengths > MIN_SHOT)
-    moved = rng.permutation(free)[:abs(missing)]
+    free = np.flatnonzero(lengths < MAX_SHOT if missing > 0 else lengths > MIN_SHOT)
+    moved = rng.permutation(free)[: abs(missing)]
     lengths[moved] += np.sign(missing)
   own = max(len(labels), int(_LABEL_SHOTS * shots))
   shown = np.full(shots, FILLER, np.int64)
-  shown[:len(labels)] = labels
-  shown[len(labels):own] = rng.choice(labels, own - len(labels))
+  shown[: len(labels)] = labels
+  shown[len(labels) : own] = rng.choice(labels, own - len(labels))
   return lengths, rng.permutation(shown)
 
 
-def _shot_shifts(rng: np.random.Generator, world: classes.World,
-                 lengths: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def _shot_shifts(
+  rng: np.random.Generator, world: classes.World, lengths: np.ndarray, shown: np.ndarray
+) -> np.ndarray:
   """Returns [shots, dims] shifts; over the frames: mean 0, mean square 1."""
   shifts = classes.mixtures(rng, world, len(shown))
   own = shown != FILLER
   shifts[own] = (
-      _LABEL_SHARE * world.prototypes[shown[own]] +
-      np.float32(np.sqrt(1 - _LABEL_SHARE**2)) * shifts[own])
+    _LABEL_SHARE * world.prototypes[shown[own]]
+    + np.float32(np.sqrt(1 - _LABEL_SHARE**2)) * shifts[own]
+  )
   weights = (lengths / lengths.sum()).astype(np.float32)
   # Not a matrix product, which would start threads in every process.
   shifts -= np.einsum('s,sd->d', weights, shifts)
@@ -107,8 +115,7 @@ def _shot_shifts(rng: np.random.Generator, world: classes.World,
   return shifts
 
 
-def _budget(mean: np.ndarray, spread: classes.Spread
-           ) -> tuple[float, float, float]:
+def _budget(mean: np.ndarray, spread: classes.Spread) -> tuple[float, float, float]:
   """Splits a feature's spread, given the video's mean of that feature.
 
   Args:
@@ -119,14 +126,17 @@ def _budget(mean: np.ndarray, spread: classes.Spread
     The std of the shots' shifts and of the noise within shots, and the noise's
     correlation from frame to frame.
   """
-  total = (spread.std / _CLIPPING_LOSS)**2
+  total = (spread.std / _CLIPPING_LOSS) ** 2
   fixed = np.var(mean)
   residual = max(total - fixed, _LEAST_RESIDUAL * total)
   shots = spread.shot_share * residual
   noise = residual - shots
   correlation = (spread.adjacent * total - fixed - _SAME_SHOT * shots) / noise
-  return (np.sqrt(shots), np.sqrt(noise),
-          np.clip(correlation, 0, _MAX_NOISE_CORRELATION))
+  return (
+    np.sqrt(shots),
+    np.sqrt(noise),
+    np.clip(correlation, 0, _MAX_NOISE_CORRELATION),
+  )
 
 
 def _meet_means(frames: np.ndarray, target: np.ndarray) -> None:
@@ -148,9 +158,13 @@ def _meet_means(frames: np.ndarray, target: np.ndarray) -> None:
   np.clip(frames, 0, 255, out=frames)
 
 
-def simulate_frames(rng: np.random.Generator, world: classes.World,
-                    mean: np.ndarray, lengths: np.ndarray,
-                    shown: np.ndarray) -> np.ndarray:
+def simulate_frames(
+  rng: np.random.Generator,
+  world: classes.World,
+  mean: np.ndarray,
+  lengths: np.ndarray,
+  shown: np.ndarray,
+) -> np.ndarray:
   """Draws the quantised frames of one video.
 
   Args:

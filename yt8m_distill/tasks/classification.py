@@ -5,27 +5,30 @@ B videos, V classes, K top predictions of a video.
 
 import contextlib
 import random
-from typing import Any, Dict, List, Optional
-
-import orbit
-import tensorflow as tf
-import tf_keras
+from typing import Any
+from typing import Dict
+from typing import List
+from typing import Optional
 
 from official.core import base_task
 from official.core import task_factory
 from official.core import train_utils
-from yt8m_distill.modeling import losses
-from yt8m_distill.evaluation import video_metrics
+import orbit
+import tensorflow as tf
+import tf_keras
+
+from yt8m_distill.checkpoints import restore
 from yt8m_distill.configs import classification as config
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
-from yt8m_distill.modeling import video_classifier
-from yt8m_distill.utils import class_csv
-from yt8m_distill.tasks import costs
 from yt8m_distill.evaluation import results as results_lib
-from yt8m_distill.utils import workers
-from yt8m_distill.checkpoints import restore
+from yt8m_distill.evaluation import video_metrics
+from yt8m_distill.modeling import losses
+from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import costs
 from yt8m_distill.tasks import train_step
+from yt8m_distill.utils import class_csv
+from yt8m_distill.utils import workers
 
 # Shown of every network while it trains, from the batch alone.
 _BATCH_METRICS = ('hit_at_one', 'perr', 'gap')
@@ -55,25 +58,36 @@ class ClassificationTask(base_task.Task):
   Attributes:
     prefixes: of all names that belong to one network: '' of a single one.
   """
+
   prefixes = ('',)
 
-  def __init__(self, params: config.VideoTask,
-               logging_dir: Optional[str] = None, name: Optional[str] = None):
+  def __init__(
+    self,
+    params: config.VideoTask,
+    logging_dir: Optional[str] = None,
+    name: Optional[str] = None,
+  ):
     super().__init__(params, logging_dir=logging_dir, name=name)
     if params.train_epochs or params.decay_epochs or params.warmup_epochs:
       raise ValueError(
-          'task.train_epochs, decay_epochs and warmup_epochs are '
-          f'{params.train_epochs}, {params.decay_epochs} and '
-          f'{params.warmup_epochs}: this driver counts in steps. Set '
-          'trainer.train_steps and the steps of the learning rate, or run '
-          'python -m yt8m_distill.train.')
+        'task.train_epochs, decay_epochs and warmup_epochs are '
+        f'{params.train_epochs}, {params.decay_epochs} and '
+        f'{params.warmup_epochs}: this driver counts in steps. Set '
+        'trainer.train_steps and the steps of the learning rate, or run '
+        'python -m yt8m_distill.train.'
+      )
     for field, fine, bound in (
-        ('label_epsilon', params.losses.label_epsilon > 0, 'above 0'),
-        ('regularization_penalty', params.losses.regularization_penalty >= 0,
-         'at least 0')):
+      ('label_epsilon', params.losses.label_epsilon > 0, 'above 0'),
+      (
+        'regularization_penalty',
+        params.losses.regularization_penalty >= 0,
+        'at least 0',
+      ),
+    ):
       if not fine:
-        raise ValueError(f'losses.{field} is {getattr(params.losses, field)}: '
-                         f'it must be {bound}.')
+        raise ValueError(
+          f'losses.{field} is {getattr(params.losses, field)}: it must be {bound}.'
+        )
     # Asked for now, not after hours of training.
     results_lib.Evaluation(self.prefixes, params)
     self._class_weights = class_csv.class_weights(params)
@@ -93,16 +107,14 @@ class ClassificationTask(base_task.Task):
       restore.check_config(self.task_config.model, checkpoint)
     with _seeded(self.task_config.seed):
       model = self._model = self.create_model()
-    self._costs = costs.count(
-        self.networks(model).values(), self.task_config.model)
+    self._costs = costs.count(self.networks(model).values(), self.task_config.model)
     if checkpoint:
       restore.restore_model(model, checkpoint)
     return model
 
   def _run_checkpoint(self) -> Optional[str]:
     """The latest checkpoint of this run."""
-    return tf.train.latest_checkpoint(self.logging_dir) if (
-        self.logging_dir) else None
+    return tf.train.latest_checkpoint(self.logging_dir) if (self.logging_dir) else None
 
   def create_model(self) -> tf_keras.Model:
     """Returns the model of this task's configuration."""
@@ -137,36 +149,46 @@ class ClassificationTask(base_task.Task):
       if checkpoint:
         restore.check_trainable(checkpoint)
         start_step = train_utils.read_global_step_from_checkpoint(checkpoint)
-    return pipeline.build(params, self.build_reader(), input_context,
-                          start_step=int(start_step))
+    return pipeline.build(
+      params, self.build_reader(), input_context, start_step=int(start_step)
+    )
 
   def build_reader(self):
     """Returns the parser of records, which also chooses frames."""
     model = self.task_config.model
-    return reader.FrameReader(model.features, model.max_frames,
-                              model.num_classes, model.network.frames,
-                              with_seeds=model.network.draws())
+    return reader.FrameReader(
+      model.features,
+      model.max_frames,
+      model.num_classes,
+      model.network.frames,
+      with_seeds=model.network.draws(),
+    )
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
     """Losses per video, before weights: {name: float32 [B]}."""
     params = self.task_config.losses
     return {
-        f'{prefix}label_loss': losses.label_loss(
-            labels, network['predictions'], params.label_kind,
-            params.label_epsilon, self._class_weights)
-        for prefix, network in self.networks(outputs).items()
+      f'{prefix}label_loss': losses.label_loss(
+        labels,
+        network['predictions'],
+        params.label_kind,
+        params.label_epsilon,
+        self._class_weights,
+      )
+      for prefix, network in self.networks(outputs).items()
     }
 
   def regularization_terms(self, model) -> Dict[str, tf.Tensor]:
     """L2 terms of each network times the penalty: {name: float32 scalar}."""
     return {
-        f'{prefix}regularization_loss': self._regularization(network)
-        for prefix, network in self.networks(model).items()
+      f'{prefix}regularization_loss': self._regularization(network)
+      for prefix, network in self.networks(model).items()
     }
 
   def _regularization(self, layer):
     return self.task_config.losses.regularization_penalty * tf.cast(
-        tf.add_n(layer.losses or [0.0]), tf.float32)
+      tf.add_n(layer.losses or [0.0]), tf.float32
+    )
 
   def factors(self, step: tf.Tensor) -> Dict[str, tf.Tensor]:
     """Factors of total_loss() that change over training, by its arguments.
@@ -193,17 +215,21 @@ class ClassificationTask(base_task.Task):
     del total
     return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
 
-  def build_metrics(
-      self, training: bool = True) -> List[tf_keras.metrics.Metric]:
+  def build_metrics(self, training: bool = True) -> List[tf_keras.metrics.Metric]:
     """Means over an interval of training; evaluation has its own way."""
     if not training:
       return [self._left_out]
-    return [tf_keras.metrics.Mean(name, dtype=tf.float32)
-            for name in self._train_metric_names()]
+    return [
+      tf_keras.metrics.Mean(name, dtype=tf.float32)
+      for name in self._train_metric_names()
+    ]
 
   def _train_metric_names(self) -> List[str]:
-    return [f'{prefix}{name}' for prefix in self.prefixes
-            for name in ('label_loss', 'regularization_loss', *_BATCH_METRICS)]
+    return [
+      f'{prefix}{name}'
+      for prefix in self.prefixes
+      for name in ('label_loss', 'regularization_loss', *_BATCH_METRICS)
+    ]
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def train_step(self, inputs, model, optimizer, metrics=None):
@@ -220,7 +246,8 @@ class ClassificationTask(base_task.Task):
       return loss, terms, {**regularization, **factors}, outputs
 
     loss, terms, others, outputs = train_step.minimize(
-        forward, model.trainable_variables, optimizer, mean)
+      forward, model.trainable_variables, optimizer, mean
+    )
     values = {**terms, **others, **self._batch_metrics(labels, outputs)}
     for metric in metrics or []:
       metric.update_state(values[metric.name])
@@ -231,14 +258,13 @@ class ClassificationTask(base_task.Task):
     for prefix, network in self.networks(outputs).items():
       video = self._video_metrics(network['predictions'], labels)
       video['gap'] = video_metrics.batch_gap(
-          video['scores'], video['hits'],
-          tf.math.count_nonzero(labels, dtype=tf.int32))
+        video['scores'], video['hits'], tf.math.count_nonzero(labels, dtype=tf.int32)
+      )
       values.update({f'{prefix}{k}': video[k] for k in _BATCH_METRICS})
     return values
 
   def _video_metrics(self, predictions, labels):
-    return video_metrics.compute(
-        predictions, labels, self.task_config.evaluation.top_k)
+    return video_metrics.compute(predictions, labels, self.task_config.evaluation.top_k)
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):
@@ -248,10 +274,9 @@ class ClassificationTask(base_task.Task):
     terms = self.loss_terms(labels, outputs)
     same = lambda values: values
     logs = {
-        self.loss: self.total_loss(
-            terms, self.regularization_terms(model), same, same),
-        'positives': tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),
-        **terms,
+      self.loss: self.total_loss(terms, self.regularization_terms(model), same, same),
+      'positives': tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),
+      **terms,
     }
     for prefix, network in self.networks(outputs).items():
       video = self._video_metrics(network['predictions'], labels)
@@ -265,8 +290,9 @@ class ClassificationTask(base_task.Task):
         checkpoint = self._run_checkpoint()
         if not checkpoint:
           raise ValueError(
-              f'There is no checkpoint in {self.logging_dir} to evaluate. '
-              'Train first, or name a run that was trained in --model_dir.')
+            f'There is no checkpoint in {self.logging_dir} to evaluate. '
+            'Train first, or name a run that was trained in --model_dir.'
+          )
         # It came after the model was built: a continuous evaluation.
         restore.check(self._model, checkpoint)
         self._restored = True
@@ -284,6 +310,7 @@ class ClassificationTask(base_task.Task):
       whole.merge(share)
     results = whole.result()
     if self.logging_dir and workers.is_chief():
-      whole.write(self.logging_dir, results,
-                  int(orbit.utils.get_value(global_step)), self._costs)
+      whole.write(
+        self.logging_dir, results, int(orbit.utils.get_value(global_step)), self._costs
+      )
     return {**results, self._left_out.name: whole.left_out.total}

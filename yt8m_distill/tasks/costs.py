@@ -1,16 +1,18 @@
 """What the networks of a task cost."""
 
-from typing import Dict, Iterable
+from typing import Dict
+from typing import Iterable
 
 from absl import logging
 
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 
 
-def count(networks: Iterable[video_classifier.VideoClassifier],
-          params: model_config.VideoModel) -> Dict[str, Dict[str, int]]:
+def count(
+  networks: Iterable[video_classifier.VideoClassifier], params: model_config.VideoModel
+) -> Dict[str, Dict[str, int]]:
   """Logs what each network costs, and lists its variables.
 
   Args:
@@ -25,13 +27,17 @@ def count(networks: Iterable[video_classifier.VideoClassifier],
   for network in networks:
     frames = getattr(params, network.name).frames
     costs[network.name] = cost = {
-        'frames': frame_selection.max_selected(frames, params.max_frames),
-        'flops': network.flops(),
-        'parameters': network.count_params(),
+      'frames': frame_selection.max_selected(frames, params.max_frames),
+      'flops': network.flops(),
+      'parameters': network.count_params(),
     }
-    logging.info('%s: %d frames, %.4f GFLOPs per video, %s parameters',
-                 network.name, cost['frames'], cost['flops'] / 1e9,
-                 f'{cost["parameters"]:,}')
+    logging.info(
+      '%s: %d frames, %.4f GFLOPs per video, %s parameters',
+      network.name,
+      cost['frames'],
+      cost['flops'] / 1e9,
+      f'{cost["parameters"]:,}',
+    )
     for variable in network.variables:
       logging.info('  %s %s', variable.name, variable.shape)
   return costs

@@ -9,50 +9,56 @@ they share their head.
 """
 
 import math
-from typing import Dict, List
-
-import tensorflow as tf
+from typing import Dict
+from typing import List
 
 from official.core import task_factory
-from yt8m_distill.modeling import losses
-from yt8m_distill.evaluation import video_metrics
+import tensorflow as tf
+
+from yt8m_distill.checkpoints import restore
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import distiller
+from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
-from yt8m_distill.checkpoints import restore
-from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.tasks import weight_schedule
 
 
 @task_factory.register_task_cls(config.DistillationTask)
 class DistillationTask(classification.ClassificationTask):
   """Teacher and student together."""
+
   prefixes = ('teacher/', 'student/')
 
   def __init__(self, params, logging_dir=None, name=None):
     super().__init__(params, logging_dir=logging_dir, name=name)
     for name, value, allowed in (
-        ('training', params.training, ('parallel', 'serial')),
-        ('losses.prediction_reduction', params.losses.prediction_reduction,
-         ('mean', 'sum'))):
+      ('training', params.training, ('parallel', 'serial')),
+      (
+        'losses.prediction_reduction',
+        params.losses.prediction_reduction,
+        ('mean', 'sum'),
+      ),
+    ):
       if value not in allowed:
-        raise ValueError(f'{name} is {value!r}: choose one of '
-                         f'{", ".join(allowed)}.')
+        raise ValueError(f'{name} is {value!r}: choose one of {", ".join(allowed)}.')
     for name in ('label', 'representation', 'prediction', 'intermediate'):
       weight = getattr(params.losses, f'{name}_weight')
       if not 0 <= weight < math.inf:
-        raise ValueError(f'losses.{name}_weight is {weight}: a weight must be '
-                         'finite, and at least 0.')
-    losses.check_prediction_loss(params.losses.prediction_kind,
-                                 params.losses.prediction_temperature)
+        raise ValueError(
+          f'losses.{name}_weight is {weight}: a weight must be finite, and at least 0.'
+        )
+    losses.check_prediction_loss(
+      params.losses.prediction_kind, params.losses.prediction_temperature
+    )
     self._serial = params.training == 'serial'
     self._schedule = weight_schedule.WeightSchedule(params.losses.schedule)
 
   @classmethod
-  def create_optimizer(cls, optimizer_config, runtime_config=None,
-                       dp_config=None):
+  def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
     """As the Garden's; refuses what would couple the networks."""
     optimizer = optimizer_config.optimizer.get()
     # AdamW's own field of that kind is on unless it is set to 0.
@@ -60,10 +66,11 @@ class DistillationTask(classification.ClassificationTask):
       norm = getattr(optimizer, field, None)
       if norm:
         raise ValueError(
-            f'{field} is {norm}: it would scale the student by the teacher\'s '
-            'gradients and the other way round (in serial training it is not '
-            'needed). Set clipnorm, which clips each tensor, and '
-            f'{field} to {0 if "gradient" in field else "null"}.')
+          f"{field} is {norm}: it would scale the student by the teacher's "
+          'gradients and the other way round (in serial training it is not '
+          'needed). Set clipnorm, which clips each tensor, and '
+          f'{field} to {0 if "gradient" in field else "null"}.'
+        )
     return super().create_optimizer(optimizer_config, runtime_config, dp_config)
 
   def create_model(self):
@@ -74,9 +81,14 @@ class DistillationTask(classification.ClassificationTask):
   def _compared(self) -> List[str]:
     """Outputs of the student that a loss compares with the teacher's."""
     params = self.task_config.losses
-    return [name for name, weight in (
+    return [
+      name
+      for name, weight in (
         ('representation', params.representation_weight),
-        ('moment_states', params.intermediate_weight)) if weight]
+        ('moment_states', params.intermediate_weight),
+      )
+      if weight
+    ]
 
   def build_inputs(self, params, input_context=None):
     if params.is_training:
@@ -91,24 +103,27 @@ class DistillationTask(classification.ClassificationTask):
       before = path and run_dir.read_params(path).task.training
       if path and before != task.training:
         raise ValueError(
-            f'task.training is {task.training!r}, but the run in '
-            f'{self.logging_dir} was begun as {before!r}: go on so, or name '
-            'another --model_dir.')
+          f'task.training is {task.training!r}, but the run in '
+          f'{self.logging_dir} was begun as {before!r}: go on so, or name '
+          'another --model_dir.'
+        )
     elif task.teacher_checkpoint:
       restore.find_teacher(task.model, task.teacher_checkpoint)
     elif self._serial and not task.init_checkpoint:
       raise ValueError(
-          'task.teacher_checkpoint is empty: serial training needs a teacher '
-          'that was trained before. Set it to a run of yt8m_distill_single '
-          'with skyline.gin, or task.training to parallel.')
+        'task.teacher_checkpoint is empty: serial training needs a teacher '
+        'that was trained before. Set it to a run of yt8m_distill_single '
+        'with skyline.gin, or task.training to parallel.'
+      )
 
   def initialize(self, model):
     """Starts a new run, its teacher from `teacher_checkpoint` if given."""
     super().initialize(model)
     source = self.task_config.teacher_checkpoint
     if source:
-      restore.restore_model(model.teacher, *restore.find_teacher(
-          self.task_config.model, source))
+      restore.restore_model(
+        model.teacher, *restore.find_teacher(self.task_config.model, source)
+      )
 
   def start_from(self, model, source):
     checkpoint = run_dir.checkpoint(source)
@@ -126,11 +141,16 @@ class DistillationTask(classification.ClassificationTask):
     # The teacher needs all frames; the model picks the student's.
     model = self.task_config.model
     # One that stays as it is has no dropout.
-    draws = (model.teacher.frames.type == 'random' if self._serial else
-             model.teacher.draws())
-    return reader.FrameReader(model.features, model.max_frames,
-                              model.num_classes, model_config.FrameSelection(),
-                              with_seeds=draws or model.student.draws())
+    draws = (
+      model.teacher.frames.type == 'random' if self._serial else model.teacher.draws()
+    )
+    return reader.FrameReader(
+      model.features,
+      model.max_frames,
+      model.num_classes,
+      model_config.FrameSelection(),
+      with_seeds=draws or model.student.draws(),
+    )
 
   def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
     """Adds the student's distances from the teacher.
@@ -143,21 +163,27 @@ class DistillationTask(classification.ClassificationTask):
     student = {**student, **student.get('projected', {})}
     params = self.task_config.losses
     terms = {
-        **super().loss_terms(labels, outputs),
-        'student/prediction_loss': losses.prediction_loss(
-            tf.stop_gradient(teacher['predictions']), student['predictions'],
-            params.prediction_kind, params.label_epsilon,
-            params.prediction_temperature),
+      **super().loss_terms(labels, outputs),
+      'student/prediction_loss': losses.prediction_loss(
+        tf.stop_gradient(teacher['predictions']),
+        student['predictions'],
+        params.prediction_kind,
+        params.label_epsilon,
+        params.prediction_temperature,
+      ),
     }
-    wanted, seen = (tf.stop_gradient(teacher['representation']),
-                    student['representation'])
+    wanted, seen = (
+      tf.stop_gradient(teacher['representation']),
+      student['representation'],
+    )
     if wanted.shape[-1] == seen.shape[-1]:
-      terms['student/representation_loss'] = losses.representation_loss(
-          wanted, seen)
+      terms['student/representation_loss'] = losses.representation_loss(wanted, seen)
     if params.intermediate_weight:
       terms['student/intermediate_loss'] = losses.intermediate_loss(
-          tf.stop_gradient(teacher['moment_states']), student['moment_states'],
-          student['num_moments'])
+        tf.stop_gradient(teacher['moment_states']),
+        student['moment_states'],
+        student['num_moments'],
+      )
     return terms
 
   def regularization_terms(self, model):
@@ -165,38 +191,43 @@ class DistillationTask(classification.ClassificationTask):
     terms = super().regularization_terms(model)
     if self.task_config.model.share_head:
       terms['student/regularization_loss'] = self._regularization(
-          model.student.backbone)
+        model.student.backbone
+      )
     return terms
 
   def factors(self, step):
     return {'distillation_factor': self._schedule(step)}
 
-  def total_loss(self, terms, regularization, mean, total,
-                 distillation_factor=1.0):
+  def total_loss(self, terms, regularization, mean, total, distillation_factor=1.0):
     """As of a single network; evaluation is not under the schedule."""
     params = self.task_config.losses
     reduce = total if params.prediction_reduction == 'sum' else mean
     loss = regularization['student/regularization_loss']
     for name, factor, average in (
-        ('label', 1.0, mean),
-        ('representation', distillation_factor, mean),
-        ('intermediate', distillation_factor, mean),
-        ('prediction', distillation_factor, reduce)):
+      ('label', 1.0, mean),
+      ('representation', distillation_factor, mean),
+      ('intermediate', distillation_factor, mean),
+      ('prediction', distillation_factor, reduce),
+    ):
       weight = getattr(params, f'{name}_weight')
       if weight:  # Else no gradient is computed.
         loss += factor * weight * average(terms[f'student/{name}_loss'])
     if not self._serial:
-      loss += (mean(terms['teacher/label_loss']) +
-               regularization['teacher/regularization_loss'])
+      loss += (
+        mean(terms['teacher/label_loss'])
+        + regularization['teacher/regularization_loss']
+      )
     return loss
 
   def _train_metric_names(self):
     """What has no weight is measured in evaluation alone."""
     params = self.task_config.losses
     names = [*super()._train_metric_names()]
-    names += [f'student/{name}_loss'
-              for name in ('representation', 'intermediate', 'prediction')
-              if getattr(params, f'{name}_weight')]
+    names += [
+      f'student/{name}_loss'
+      for name in ('representation', 'intermediate', 'prediction')
+      if getattr(params, f'{name}_weight')
+    ]
     return names if self._schedule.constant else [*names, 'distillation_factor']
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
@@ -204,5 +235,6 @@ class DistillationTask(classification.ClassificationTask):
     """Adds the agreement of the two networks, per video."""
     logs = super().validation_step(inputs, model, metrics)
     agreement = video_metrics.agreement(
-        logs['teacher/classes'], logs['student/classes'])
+      logs['teacher/classes'], logs['student/classes']
+    )
     return {**logs, **{f'agreement/{k}': v for k, v in agreement.items()}}

@@ -3,7 +3,9 @@
 B videos.
 """
 
-from typing import Callable, Sequence, Tuple
+from typing import Callable
+from typing import Sequence
+from typing import Tuple
 
 import tensorflow as tf
 import tf_keras
@@ -21,15 +23,16 @@ def averages(labels: tf.Tensor) -> Tuple[Callable, Callable]:
   """
   replica = tf.distribute.get_replica_context()
   # The shares of the replicas may differ: an average needs the whole count.
-  batch = tf.cast(replica.all_reduce(
-      tf.distribute.ReduceOp.SUM, tf.shape(labels)[0]), tf.float32)
-  total = lambda values: (
-      tf.reduce_sum(values) * replica.num_replicas_in_sync)
+  batch = tf.cast(
+    replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.shape(labels)[0]), tf.float32
+  )
+  total = lambda values: tf.reduce_sum(values) * replica.num_replicas_in_sync
   return lambda values: total(values) / batch, total
 
 
-def minimize(forward: Callable, variables: Sequence[tf.Variable],
-             optimizer, mean: Callable) -> Tuple:
+def minimize(
+  forward: Callable, variables: Sequence[tf.Variable], optimizer, mean: Callable
+) -> Tuple:
   """Takes a step; a loss that is not finite reaches no weight.
 
   Nothing is recorded, or kept in memory, for gradients of other variables.
@@ -49,8 +52,7 @@ def minimize(forward: Callable, variables: Sequence[tf.Variable],
   """
   with tf.init_scope():  # Created in the graph it breaks several replicas.
     iterations = optimizer.iterations
-  loss_scale = isinstance(optimizer,
-                          tf_keras.mixed_precision.LossScaleOptimizer)
+  loss_scale = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   with tf.GradientTape(watch_accessed_variables=False) as tape:
     tape.watch(variables)
     returned = forward(iterations)
@@ -62,14 +64,23 @@ def minimize(forward: Callable, variables: Sequence[tf.Variable],
       scaled = optimizer.get_scaled_loss(scaled)
   # Zero where terms of weight 0 leave none: the optimizer sees all variables.
   gradients = tape.gradient(
-      scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+  )
   if loss_scale:
     gradients = optimizer.get_unscaled_gradients(gradients)
-  check = tf.debugging.Assert(tf.math.is_finite(loss), [
-      'The loss is not finite at step', iterations + 1,
-      '. Lower the learning rate, or resume from an earlier checkpoint. '
-      'Losses:', *(v for item in sorted({
-          k: mean(v) for k, v in terms.items()}.items()) for v in item)])
+  check = tf.debugging.Assert(
+    tf.math.is_finite(loss),
+    [
+      'The loss is not finite at step',
+      iterations + 1,
+      '. Lower the learning rate, or resume from an earlier checkpoint. Losses:',
+      *(
+        v
+        for item in sorted({k: mean(v) for k, v in terms.items()}.items())
+        for v in item
+      ),
+    ],
+  )
   with tf.control_dependencies([check]):  # No NaN reaches a weight.
     gradients = [tf.identity(gradient) for gradient in gradients]
   optimizer.apply_gradients(zip(gradients, variables))

@@ -10,8 +10,8 @@ from yt8m_distill.configs import distillation as config
 _schedules = tf_keras.optimizers.schedules
 # From 1 at step 0 to 0 at the last one.
 _FALLS = {
-    'linear': lambda steps: _schedules.PolynomialDecay(1.0, steps, 0.0),
-    'cosine': lambda steps: _schedules.CosineDecay(1.0, steps),
+  'linear': lambda steps: _schedules.PolynomialDecay(1.0, steps, 0.0),
+  'cosine': lambda steps: _schedules.CosineDecay(1.0, steps),
 }
 
 
@@ -26,18 +26,21 @@ class WeightSchedule:
     """
     allowed = ('constant', *_FALLS)
     if params.type not in allowed:
-      raise ValueError(f'losses.schedule.type is {params.type!r}: choose one '
-                       f'of {", ".join(allowed)}.')
+      raise ValueError(
+        f'losses.schedule.type is {params.type!r}: choose one of {", ".join(allowed)}.'
+      )
     for name in ('start', 'end'):
       value = getattr(params, name)
       if not 0 <= value < math.inf:
-        raise ValueError(f'losses.schedule.{name} is {value}: a factor must be '
-                         'finite, and at least 0.')
+        raise ValueError(
+          f'losses.schedule.{name} is {value}: a factor must be finite, and at least 0.'
+        )
     self.constant = params.type == 'constant'
     if not self.constant and params.steps < 1:
       raise ValueError(
-          f'losses.schedule.steps is {params.steps}: the way from start to end '
-          'takes at least 1 step. Set it, or type to constant.')
+        f'losses.schedule.steps is {params.steps}: the way from start to end '
+        'takes at least 1 step. Set it, or type to constant.'
+      )
     self._params = params
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:

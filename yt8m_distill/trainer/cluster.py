@@ -7,10 +7,10 @@ evaluation; what the others write goes to a folder that is thrown away.
 import os
 import tempfile
 
-import tensorflow as tf
-
 from official.common import distribute_utils
 from official.core import train_lib
+import tensorflow as tf
+
 from yt8m_distill.utils import workers as workers_lib
 
 
@@ -27,33 +27,42 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
   name = runtime.distribution_strategy
   if name == 'parameter_server':
     raise ValueError(
-        "runtime.distribution_strategy is 'parameter_server', under which the "
-        "Garden's trainer cannot evaluate. Set it to multi_worker_mirrored.")
+      "runtime.distribution_strategy is 'parameter_server', under which the "
+      "Garden's trainer cannot evaluate. Set it to multi_worker_mirrored."
+    )
   try:
-    spec = tf.distribute.cluster_resolver.TFConfigClusterResolver(
-        ).cluster_spec().as_dict()
+    spec = (
+      tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    )
   except (AttributeError, TypeError, ValueError) as error:
     raise ValueError(
-        f'TF_CONFIG is {os.environ["TF_CONFIG"]!r}, which names no cluster: '
-        'write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": '
-        '"worker", "index": 0}}, or unset it.') from error
+      f'TF_CONFIG is {os.environ["TF_CONFIG"]!r}, which names no cluster: '
+      'write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": '
+      '"worker", "index": 0}}, or unset it.'
+    ) from error
   workers = sum(map(len, spec.values()))
   if workers > 1 and mode == 'continuous_eval':
     raise ValueError(
-        f'TF_CONFIG names {workers} processes, but --mode=continuous_eval is '
-        'for one: unset TF_CONFIG, or use --mode=train_and_eval.')
+      f'TF_CONFIG names {workers} processes, but --mode=continuous_eval is '
+      'for one: unset TF_CONFIG, or use --mode=train_and_eval.'
+    )
   if workers > 1 and name != 'multi_worker_mirrored':
     raise ValueError(
-        f'TF_CONFIG names {workers} processes, but '
-        f'runtime.distribution_strategy is {name!r}, of one: set it to '
-        'multi_worker_mirrored, or unset TF_CONFIG.')
+      f'TF_CONFIG names {workers} processes, but '
+      f'runtime.distribution_strategy is {name!r}, of one: set it to '
+      'multi_worker_mirrored, or unset TF_CONFIG.'
+    )
   return distribute_utils.get_distribution_strategy(
-      distribution_strategy=name, all_reduce_alg=runtime.all_reduce_alg,
-      num_gpus=runtime.num_gpus, tpu_address=runtime.tpu)
+    distribution_strategy=name,
+    all_reduce_alg=runtime.all_reduce_alg,
+    num_gpus=runtime.num_gpus,
+    tpu_address=runtime.tpu,
+  )
 
 
-def build_runner(model_dir: str, strategy: tf.distribute.Strategy, actions,
-                 **kwargs) -> train_lib.OrbitExperimentRunner:
+def build_runner(
+  model_dir: str, strategy: tf.distribute.Strategy, actions, **kwargs
+) -> train_lib.OrbitExperimentRunner:
   """Returns the Garden's runner for this worker, once all workers have theirs.
 
   Args:
@@ -67,20 +76,19 @@ def build_runner(model_dir: str, strategy: tf.distribute.Strategy, actions,
   """
   kwargs['distribution_strategy'] = strategy
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return train_lib.OrbitExperimentRunner(
-        model_dir=model_dir, **actions, **kwargs)
+    return train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
   with strategy.scope():
     if workers_lib.is_chief():
-      runner = train_lib.OrbitExperimentRunner(
-          model_dir=model_dir, **actions, **kwargs)
+      runner = train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
     else:
       runner = _Follower(model_dir, **kwargs)
     steps = workers_lib.objects(int(runner.trainer.global_step.numpy()))
   if len(set(steps)) > 1:
     raise ValueError(
-        f'The workers would go on at the steps {steps}: they do not see the '
-        f'same checkpoints in --model_dir={model_dir}. Name a folder that all '
-        'of them share.')
+      f'The workers would go on at the steps {steps}: they do not see the '
+      f'same checkpoints in --model_dir={model_dir}. Name a folder that all '
+      'of them share.'
+    )
   return runner
 
 
@@ -106,10 +114,13 @@ class _Follower(train_lib.OrbitExperimentRunner):
   def _maybe_build_checkpoint_manager(self):
     trainer = self.params.trainer
     manager = tf.train.CheckpointManager(
-        self.trainer.checkpoint, directory=self.model_dir, max_to_keep=1,
-        step_counter=self.trainer.global_step,
-        checkpoint_interval=trainer.checkpoint_interval,
-        init_fn=self.trainer.initialize)
+      self.trainer.checkpoint,
+      directory=self.model_dir,
+      max_to_keep=1,
+      step_counter=self.trainer.global_step,
+      checkpoint_interval=trainer.checkpoint_interval,
+      init_fn=self.trainer.initialize,
+    )
     # The one that it restores; there is no public way to name another folder's.
     manager._latest_checkpoint = tf.train.latest_checkpoint(self._run)
     return manager

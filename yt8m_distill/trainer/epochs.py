@@ -25,7 +25,8 @@ def resolve_epochs(params):
   data = task.train_data
   if not data.num_examples:
     data.num_examples = shards.count_records(
-        shards.find(data.input_path), data.skip_corrupt_records)
+      shards.find(data.input_path), data.skip_corrupt_records
+    )
 
   def steps(epochs):
     return max(1, round(epochs * data.num_examples / data.global_batch_size))
@@ -37,17 +38,20 @@ def resolve_epochs(params):
     schedule = optimizer.learning_rate.get()
     if not hasattr(schedule, 'decay_steps'):
       raise ValueError(
-          f'task.decay_epochs is {task.decay_epochs}, but the learning rate '
-          f'{optimizer.learning_rate.type!r} has no decay_steps: choose '
-          'exponential, polynomial or cosine, or set decay_epochs to 0.')
+        f'task.decay_epochs is {task.decay_epochs}, but the learning rate '
+        f'{optimizer.learning_rate.type!r} has no decay_steps: choose '
+        'exponential, polynomial or cosine, or set decay_epochs to 0.'
+      )
     schedule.decay_steps = steps(task.decay_epochs)
   if task.warmup_epochs:
     if optimizer.warmup.type != 'linear':
       raise ValueError(
-          f'task.warmup_epochs is {task.warmup_epochs}, but the warm-up is '
-          f'{optimizer.warmup.type!r}: set optimizer_config.warmup.type to '
-          'linear, or warmup_epochs to 0.')
+        f'task.warmup_epochs is {task.warmup_epochs}, but the warm-up is '
+        f'{optimizer.warmup.type!r}: set optimizer_config.warmup.type to '
+        'linear, or warmup_epochs to 0.'
+      )
     optimizer.warmup.linear.warmup_steps = steps(task.warmup_epochs)
-  logging.info('%d videos an epoch: %d steps of training.', data.num_examples,
-               trainer.train_steps)
+  logging.info(
+    '%d videos an epoch: %d steps of training.', data.num_examples, trainer.train_steps
+  )
   task.train_epochs = task.decay_epochs = task.warmup_epochs = 0.0

@@ -48,14 +48,18 @@ class Progress(orbit.Action):
     if last:
       rate = (step - last[0]) / (now - last[1])
       left = (self._train_steps - step) / rate
-      line += (f' | {rate * self._batch_size:.1f} videos/s | '
-               f'{datetime.timedelta(seconds=round(left))} left')
+      line += (
+        f' | {rate * self._batch_size:.1f} videos/s | '
+        f'{datetime.timedelta(seconds=round(left))} left'
+      )
       self._write(step, rate * self._batch_size, left)
     values = {k: float(orbit.utils.get_value(v)) for k, v in output.items()}
     skipped = shards.skipped()
     if skipped.records or skipped.shard_tails:
-      line += (f' | left out so far: {skipped.records} corrupt records, '
-               f'{skipped.shard_tails} ends of shards')
+      line += (
+        f' | left out so far: {skipped.records} corrupt records, '
+        f'{skipped.shard_tails} ends of shards'
+      )
     shown = [k for k in sorted(values) if k.endswith(('training_loss', 'gap'))]
     print(line + _columns(values, shown), flush=True)
     logging.info(line + _columns(values, sorted(values)))

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from yt8m_distill.modeling import losses
 from yt8m_distill.configs import classification as config
+from yt8m_distill.modeling import losses
 
 
-def read(path: str, kind: str, column: str, num_classes: int,
-         whole: bool = False) -> pd.Series:
+def read(
+  path: str, kind: str, column: str, num_classes: int, whole: bool = False
+) -> pd.Series:
   """Reads one column, by class.
 
   Args:
@@ -34,16 +35,19 @@ def read(path: str, kind: str, column: str, num_classes: int,
     except ValueError as error:
       raise ValueError(f'{kind} {path} is no CSV: {error}.') from error
   if not {'Index', column} <= set(table.columns):
-    raise ValueError(f'{kind} {path} has the columns {list(table.columns)}: '
-                     f'it needs Index and {column}.')
+    raise ValueError(
+      f'{kind} {path} has the columns {list(table.columns)}: '
+      f'it needs Index and {column}.'
+    )
   indices = pd.to_numeric(table['Index'], errors='coerce')
   if not ((indices >= 0) & (indices % 1 == 0)).all() or (
-      indices.max() >= num_classes or
-      whole and indices.max() != num_classes - 1):
+    indices.max() >= num_classes or whole and indices.max() != num_classes - 1
+  ):
     raise ValueError(
-        f'{kind} {path} has indices from {indices.min()} to {indices.max()}, '
-        f'but num_classes is {num_classes}: choose the one of the same '
-        'release, with whole numbers up to the last class.')
+      f'{kind} {path} has indices from {indices.min()} to {indices.max()}, '
+      f'but num_classes is {num_classes}: choose the one of the same '
+      'release, with whole numbers up to the last class.'
+    )
   return pd.Series(table[column].astype(str).to_numpy(), indices.astype(int))
 
 
@@ -62,13 +66,15 @@ def class_weights(params: config.VideoTask) -> Union[float, np.ndarray]:
   """
   kind, path = params.losses.label_kind, params.losses.class_weights
   if kind not in losses.LABEL_LOSSES:
-    raise ValueError(f'losses.label_kind is {kind!r}: choose one of '
-                     f'{", ".join(losses.LABEL_LOSSES)}.')
+    raise ValueError(
+      f'losses.label_kind is {kind!r}: choose one of {", ".join(losses.LABEL_LOSSES)}.'
+    )
   if bool(path) != (kind == 'weighted_cross_entropy'):
     raise ValueError(
-        f'losses.label_kind is {kind!r} and losses.class_weights {path!r}: '
-        'weighted_cross_entropy needs a file of weights, no other kind reads '
-        'one.')
+      f'losses.label_kind is {kind!r} and losses.class_weights {path!r}: '
+      'weighted_cross_entropy needs a file of weights, no other kind reads '
+      'one.'
+    )
   return _read_weights(path, params.model.num_classes) if path else 1.0
 
 
@@ -76,18 +82,22 @@ def _read_weights(path, num_classes):
   try:
     rows = read(path, 'class_weights', 'Weight', num_classes)
   except tf.errors.NotFoundError as error:
-    raise ValueError(f'There is no file {path}: set losses.class_weights to a '
-                     'CSV with the columns Index and Weight.') from error
+    raise ValueError(
+      f'There is no file {path}: set losses.class_weights to a '
+      'CSV with the columns Index and Weight.'
+    ) from error
   values = pd.to_numeric(rows, errors='coerce')
   wrong = rows[~values.between(0, np.finfo(np.float32).max)]
   if len(wrong):
     raise ValueError(
-        f'class_weights {path} weighs class {wrong.index[0]} with '
-        f'{wrong.iloc[0]!r}: a weight is a finite number, at least 0.')
+      f'class_weights {path} weighs class {wrong.index[0]} with '
+      f'{wrong.iloc[0]!r}: a weight is a finite number, at least 0.'
+    )
   twice = rows.index[rows.index.duplicated()]
   if len(twice):
-    raise ValueError(f'class_weights {path} has several rows for class '
-                     f'{twice[0]}: leave one.')
+    raise ValueError(
+      f'class_weights {path} has several rows for class {twice[0]}: leave one.'
+    )
   weights = np.ones(num_classes, np.float32)
   weights[values.index] = values
   return weights

@@ -2,7 +2,8 @@
 
 import re
 import sys
-from typing import Callable, Sequence
+from typing import Callable
+from typing import Sequence
 
 from absl import app
 import tensorflow as tf
@@ -15,14 +16,15 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
     main: takes the positional arguments.
     *positional: their names; a last one that ends in '...' may be repeated.
   """
+
   def plain(argv):
     given = argv[1:]
     repeated = positional and positional[-1].endswith('...')
-    if len(given) < len(positional) or (
-        len(given) > len(positional) and not repeated):
+    if len(given) < len(positional) or (len(given) > len(positional) and not repeated):
       raise app.UsageError(
-          f'Give {" ".join(positional) or "flags alone"}, not {given}; --help '
-          'lists the flags.')
+        f'Give {" ".join(positional) or "flags alone"}, not {given}; --help '
+        'lists the flags.'
+      )
     try:
       main(given)
     except (ValueError, OSError, ImportError, tf.errors.OpError) as error:

@@ -2,7 +2,9 @@
 
 import json
 import os
-from typing import Any, Dict, Sequence
+from typing import Any
+from typing import Dict
+from typing import Sequence
 
 import tensorflow as tf
 
@@ -29,20 +31,29 @@ def claim(path: str, outputs: Sequence[str], job: Dict[str, Any]):
   if tf.io.gfile.exists(path):
     with tf.io.gfile.GFile(path) as file:
       before = json.load(file)
-    changed = [f'{key} is {value!r}, and was {before.get(key)!r}'
-               for key, value in job.items() if value != before.get(key)]
+    changed = [
+      f'{key} is {value!r}, and was {before.get(key)!r}'
+      for key, value in job.items()
+      if value != before.get(key)
+    ]
     if changed:
-      raise ValueError(f'{path} is of another job: {"; ".join(changed)}. Name '
-                       'another output_dir, or repeat that job.')
+      raise ValueError(
+        f'{path} is of another job: {"; ".join(changed)}. Name '
+        'another output_dir, or repeat that job.'
+      )
     return
   strangers = [name for name in outputs if tf.io.gfile.exists(name)]
   if strangers:
-    raise ValueError(f'{strangers[0]} is there, but no {path} that says how it '
-                     'was made: name another output_dir.')
+    raise ValueError(
+      f'{strangers[0]} is there, but no {path} that says how it '
+      'was made: name another output_dir.'
+    )
   folder = os.path.dirname(path)
   try:
     tf.io.gfile.makedirs(folder)
     write_text(path, json.dumps(job, indent=2) + '\n')
   except tf.errors.OpError as error:
-    raise ValueError(f'output_dir is {folder}, which cannot be written: '
-                     f'{error.message}. Name a folder that can.') from error
+    raise ValueError(
+      f'output_dir is {folder}, which cannot be written: '
+      f'{error.message}. Name a folder that can.'
+    ) from error

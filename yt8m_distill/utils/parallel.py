@@ -4,7 +4,11 @@ from concurrent import futures
 import itertools
 import multiprocessing
 import os
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any
+from typing import Callable
+from typing import Iterator
+from typing import Optional
+from typing import Sequence
 
 import tqdm
 
@@ -14,8 +18,9 @@ _worker = {}
 
 def cores() -> int:
   """Returns how many cores this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(
-      os, 'sched_getaffinity') else os.cpu_count()
+  return (
+    len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  )
 
 
 def _start_worker(work, done) -> None:
@@ -31,8 +36,12 @@ def _work(item) -> None:
       done.value += count
 
 
-def run(work: Callable[[Any], Iterator[int]], items: Sequence[Any],
-        bar: tqdm.tqdm, processes: Optional[int] = None) -> None:
+def run(
+  work: Callable[[Any], Iterator[int]],
+  items: Sequence[Any],
+  bar: tqdm.tqdm,
+  processes: Optional[int] = None,
+) -> None:
   """Does all items, each in one process.
 
   Args:
@@ -59,8 +68,9 @@ def _run_in_parallel(work, items, bar, processes) -> None:
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(['yt8m_distill.dataloaders.shards'])
   done = context.Value('q', 0)
-  with futures.ProcessPoolExecutor(processes, context, _start_worker,
-                                   (work, done)) as executor:
+  with futures.ProcessPoolExecutor(
+    processes, context, _start_worker, (work, done)
+  ) as executor:
     left = [executor.submit(_work, item) for item in items]
     try:
       while left:

@@ -36,8 +36,9 @@ def uniform(seeds: tf.Tensor, size: int, salt: int) -> tf.Tensor:
   return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24
 
 
-def dropout(x: tf.Tensor, seeds: Optional[tf.Tensor], rate: float,
-            salt: int) -> tf.Tensor:
+def dropout(
+  x: tf.Tensor, seeds: Optional[tf.Tensor], rate: float, salt: int
+) -> tf.Tensor:
   """Zeroes a share of each video's values and scales up the others.
 
   Args:
@@ -53,8 +54,10 @@ def dropout(x: tf.Tensor, seeds: Optional[tf.Tensor], rate: float,
     ValueError: there are no seeds.
   """
   if seeds is None:
-    raise ValueError(f'dropout is {rate}, but no video has a seed: give '
-                     "inputs['seed'], int32 [B], or set dropout to 0.")
+    raise ValueError(
+      f'dropout is {rate}, but no video has a seed: give '
+      "inputs['seed'], int32 [B], or set dropout to 0."
+    )
   keep = uniform(seeds, x.shape[1], salt) >= rate
   return tf.where(keep, x / (1.0 - rate), tf.zeros([], x.dtype))
 

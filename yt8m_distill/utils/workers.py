@@ -5,7 +5,8 @@ strategy one process holds all replicas, and is the chief of itself.
 """
 
 import pickle
-from typing import Any, List
+from typing import Any
+from typing import List
 
 import numpy as np
 import tensorflow as tf
@@ -38,12 +39,16 @@ def objects(value: Any) -> List[Any]:
   mine = tf.constant(np.append(_Word(words.size), words))
   local = len(strategy.extended.worker_devices)
   all_words = strategy.gather(
-      strategy.experimental_distribute_values_from_function(
-          lambda context: mine if context.replica_id_in_sync_group % local == 0
-          else mine[:0]), axis=0).numpy()
+    strategy.experimental_distribute_values_from_function(
+      lambda context: (
+        mine if context.replica_id_in_sync_group % local == 0 else mine[:0]
+      )
+    ),
+    axis=0,
+  ).numpy()
   values, start = [], 0
   while start < all_words.size:
     end = start + 1 + all_words[start]
-    values.append(pickle.loads(all_words[start + 1:end].tobytes()))
+    values.append(pickle.loads(all_words[start + 1 : end].tobytes()))
     start = end
   return values

@@ -4,42 +4,55 @@ import dataclasses
 import re
 
 import fabricated
-import gin
 import pytest
 import tiny
 import yaml
 
-import yt8m_distill  # pylint: disable=unused-import
-from yt8m_distill.modeling import frame_selection
 from experiments.study import config
 from experiments.study import experiments
 from experiments.study import runner
+import gin
+import yt8m_distill  # pylint: disable=unused-import
+from yt8m_distill.modeling import frame_selection
 
 
 def _runs(**values):
-  return {run.name: run
-          for run in config.parse(fabricated.study(**values)).runs}
+  return {run.name: run for run in config.parse(fabricated.study(**values)).runs}
 
 
 def test_grid_and_seeds_expand_in_the_order_of_the_file():
   names = list(_runs(seeds=[0, 5]))
   assert names == [
-      'skyline-seed=0', 'skyline-seed=5',
-      'serial-k=6-seed=0', 'serial-k=6-seed=5',
-      'serial-k=30-seed=0', 'serial-k=30-seed=5',
-      *(f'alone-FRAMES={frames}-k={k}-seed={seed}'
-        for frames in ('uniform', 'last') for k in (6, 30)
-        for seed in (0, 5))]
+    'skyline-seed=0',
+    'skyline-seed=5',
+    'serial-k=6-seed=0',
+    'serial-k=6-seed=5',
+    'serial-k=30-seed=0',
+    'serial-k=30-seed=5',
+    *(
+      f'alone-FRAMES={frames}-k={k}-seed={seed}'
+      for frames in ('uniform', 'last')
+      for k in (6, 30)
+      for seed in (0, 5)
+    ),
+  ]
 
 
 def test_run_holds_what_its_axes_set_and_a_later_one_wins():
-  values = fabricated.study(set={'K': 1, 'BATCH_SIZE': 5, 'task.seed': 3,
-                                 'trainer.train_steps': 4})
+  values = fabricated.study(
+    set={'K': 1, 'BATCH_SIZE': 5, 'task.seed': 3, 'trainer.train_steps': 4}
+  )
   values['groups'][2]['set'] = {'BATCH_SIZE': 6, 'trainer.train_steps': 5}
   runs = config.parse(values, ["TRAIN_PATH='a*'"]).runs
   run = runs[-1]
-  assert run.gin_params == ['K=30', 'BATCH_SIZE=6', "FRAMES='last'",
-                            'STUDENT_CHUNKS=5', 'SEED=2', "TRAIN_PATH='a*'"]
+  assert run.gin_params == [
+    'K=30',
+    'BATCH_SIZE=6',
+    "FRAMES='last'",
+    'STUDENT_CHUNKS=5',
+    'SEED=2',
+    "TRAIN_PATH='a*'",
+  ]
   assert run.overrides == {'task': {'seed': 3}, 'trainer': {'train_steps': 5}}
   assert run.gin_file == ['train.gin']
   assert run.label == 'last-k' and run.axes == {'FRAMES': 'last', 'k': '30'}
@@ -56,16 +69,23 @@ def test_label_without_a_template_leaves_out_the_column():
   values = fabricated.study()
   del values['groups'][2]['label']
   assert {run.label for run in config.parse(values).runs} == {
-      'skyline', 'serial', 'alone FRAMES=uniform', 'alone FRAMES=last'}
+    'skyline',
+    'serial',
+    'alone FRAMES=uniform',
+    'alone FRAMES=last',
+  }
 
 
 def _change(index, **values):
   def change(study):
     study['groups'][index].update(values)
+
   return change
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     (lambda s: s.update(seed=1), "unknown key 'seed'"),
     (lambda s: s.pop('seeds'), 'has no seeds'),
     (lambda s: s.update(seeds=3), 'seeds is 3: it must be a list of whole'),
@@ -73,12 +93,25 @@ def _change(index, **values):
     (lambda s: s.update(seeds=[True]), r'seeds is \[True\]: it must be'),
     (lambda s: s.update(seeds=[1, 2, 1]), r'\[1, 2, 1\]: list each once'),
     (lambda s: s.update(groups=[3]), 'must be a list of mappings'),
-    *((lambda s, key=key: s.update({key: None}), f'study: {key} is None: it m')
-      for key in ('axes', 'columns', 'gin_file', 'groups', 'order', 'per_class',
-                  'reference', 'rises', 'seeds', 'set')),
-    *((_change(0, **{key: None}), f'^A group .*: {key} is None: it must be')
-      for key in ('experiment', 'gin_file', 'grid', 'label', 'name', 'needs',
-                  'set')),
+    *(
+      (lambda s, key=key: s.update({key: None}), f'study: {key} is None: it m')
+      for key in (
+        'axes',
+        'columns',
+        'gin_file',
+        'groups',
+        'order',
+        'per_class',
+        'reference',
+        'rises',
+        'seeds',
+        'set',
+      )
+    ),
+    *(
+      (_change(0, **{key: None}), f'^A group .*: {key} is None: it must be')
+      for key in ('experiment', 'gin_file', 'grid', 'label', 'name', 'needs', 'set')
+    ),
     (lambda s: s.update(order='skyline > serial'), 'must be a list of texts'),
     (lambda s: s.update(axes={'k': [6]}), 'must be a mapping of mappings'),
     (lambda s: s['axes']['k'].update({6: None}), 'k: 6 is None: it must map'),
@@ -87,12 +120,18 @@ def _change(index, **values):
     (_change(0, gin_file=[3]), r'gin_file is \[3\]: it must be a text, or'),
     (_change(2, label='{FRAMES.x}'), 'it may name the axes of the grid, FRAM'),
     (_change(2, label='{FRAMES[x]}'), 'it may name the axes of the grid, FRAM'),
-    (_change(1, set={'task.losses.x': 1, 'task.losses': 3}),
-     r'Both task.losses \(as 3\) and task.losses.x are set'),
+    (
+      _change(1, set={'task.losses.x': 1, 'task.losses': 3}),
+      r'Both task.losses \(as 3\) and task.losses.x are set',
+    ),
     (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose of k'),
-    (lambda s: (s['axes'].update(gap={1: {'K': 1}}),
-                s['groups'][1].update(grid={'gap': [1]})),
-     "the axis 'gap' is called as a column"),
+    (
+      lambda s: (
+        s['axes'].update(gap={1: {'K': 1}}),
+        s['groups'][1].update(grid={'gap': [1]}),
+      ),
+      "the axis 'gap' is called as a column",
+    ),
     (_change(2, needs='skyline'), 'needs .*only yt8m_distill has a teacher'),
     (lambda s: s['groups'][0].pop('experiment'), 'has no experiment'),
     (_change(0, gird={}), "unknown key 'gird'"),
@@ -104,17 +143,22 @@ def _change(index, **values):
     (_change(1, needs='sky'), "needs 'sky', which names no other group"),
     (_change(1, needs='serial'), "needs 'serial', which names no other"),
     (_change(1, needs='alone'), 'has 4 runs of a seed'),
-    (_change(0, experiment='yt8m_distill', needs='serial', grid={'k': [6]}),
-     'needs serial, which'),
+    (
+      _change(0, experiment='yt8m_distill', needs='serial', grid={'k': [6]}),
+      'needs serial, which',
+    ),
     (_change(1, set={'cells': 3}), "sets 'cells'"),
     (_change(1, label='{q}'), 'it may name the axes of the grid, k'),
     (_change(1, label='skyline', grid={}), "are both called 'skyline'"),
     (lambda s: s.update(order=['skyline > x']), "names 'x', but the runs are"),
     (lambda s: s.update(order=['skyline']), 'order lists claims'),
-    (lambda s: s.update(per_class='skyline > serial > last-k'),
-     'per_class is one "A > B"'),
+    (
+      lambda s: s.update(per_class='skyline > serial > last-k'),
+      'per_class is one "A > B"',
+    ),
     (lambda s: s.update(columns='q'), "columns is 'q'"),
-])
+  ],
+)
 def test_what_is_wrong_is_named(change, message):
   values = fabricated.study()
   change(values)
@@ -131,8 +175,10 @@ def test_file_that_is_not_yaml(tmp_path):
 
 def test_numbers_of_a_file_are_numbers(tmp_path):
   path = tmp_path / 'study.yaml'
-  path.write_text('seeds: [0]\nset: {LEARNING_RATE: 5e-3}\n'
-                  'groups: [{name: a, experiment: b}]\nreference: c.csv')
+  path.write_text(
+    'seeds: [0]\nset: {LEARNING_RATE: 5e-3}\n'
+    'groups: [{name: a, experiment: b}]\nreference: c.csv'
+  )
   study = config.read(str(path))
   assert study.runs[0].gin_params == ['LEARNING_RATE=0.005', 'SEED=0']
   assert study.reference == str(tmp_path / 'c.csv')
@@ -145,16 +191,19 @@ def test_shipped_study_has_the_papers_comparisons():
   run = runs['serial-k=30-losses=L_PRED-seed=1']
   assert run.needs == 'skyline-seed=1'
   assert run.overrides['task']['losses'] == {
-      'representation_weight': 0, 'label_weight': 0}
-  assert 'yt8m_distill.representation_weight=1.0' in runs[
-      'parallel-weight-k=30-losses=L_REP+L_PRED+L_CE-weight=1-seed=0'
-      ].gin_params
+    'representation_weight': 0,
+    'label_weight': 0,
+  }
+  assert (
+    'yt8m_distill.representation_weight=1.0'
+    in runs['parallel-weight-k=30-losses=L_REP+L_PRED+L_CE-weight=1-seed=0'].gin_params
+  )
 
 
 @pytest.mark.parametrize('name', ['paper', 'longer', 'smoke'])
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
   study = config.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
-  for run in study.runs[::len({run.seed for run in study.runs})]:
+  for run in study.runs[:: len({run.seed for run in study.runs})]:
     params = experiments.configuration(run)
     assert params.task.seed == params.task.train_data.seed == run.seed
     model = params.task.model
@@ -172,9 +221,13 @@ def _run(**values):
   return dataclasses.replace(run, **{'gin_file': ['train.gin'], **values})
 
 
-@pytest.mark.parametrize('values, message', [
-    ({'gin_params': ['SEED=1', 'NUM_CELL=3']},
-     r'^Run skyline-seed=0 .*sets NUM_CELL, .*\(train.gin\).*NUM_CELLS, '),
+@pytest.mark.parametrize(
+  'values, message',
+  [
+    (
+      {'gin_params': ['SEED=1', 'NUM_CELL=3']},
+      r'^Run skyline-seed=0 .*sets NUM_CELL, .*\(train.gin\).*NUM_CELLS, ',
+    ),
     ({'gin_params': [' FRAMS = "last"']}, 'sets FRAMS, which'),
     ({'gin_params': ['SEED=1'], 'gin_file': []}, 'but it has no gin_file'),
     ({'gin_params': ["TEACHER_CHECKPOINT=''"]}, 'sets TEACHER_CHECKPOINT'),
@@ -184,7 +237,8 @@ def _run(**values):
     ({'gin_params': ["BATCH_SIZE='a'"]}, 'unsupported operand'),
     ({'experiment': 'yt8m'}, 'of yt8m: .*never registered'),
     ({'overrides': {'task': {'lossses': {}}}}, 'lossses. does not exist'),
-])
+  ],
+)
 def test_setting_that_no_run_can_have_is_named(values, message):
   with pytest.raises(ValueError, match=message):
     experiments.check([_run(**values)])
@@ -201,16 +255,21 @@ def test_included_macros_are_known():
 @pytest.mark.parametrize('gin_file', ['serial.gin', 'train.gin'])
 def test_needs_reaches_the_configuration(gin_file):
   run = dataclasses.replace(_runs()['serial-k=6-seed=1'], gin_file=[gin_file])
-  params = [flag.split('=', 1)[1] for flag in runner.arguments(run, '/out')
-            if flag.startswith('--gin_params=')]
-  task = experiments.configuration(
-      dataclasses.replace(run, gin_params=params)).task
+  params = [
+    flag.split('=', 1)[1]
+    for flag in runner.arguments(run, '/out')
+    if flag.startswith('--gin_params=')
+  ]
+  task = experiments.configuration(dataclasses.replace(run, gin_params=params)).task
   assert task.teacher_checkpoint == '/out/skyline-seed=1'
 
 
 def test_example_of_the_readme():
-  example, = re.findall(r'```yaml\n(.*?)```', (
-      tiny.ROOT / 'README.md').read_text(encoding='utf-8'), re.DOTALL)
+  (example,) = re.findall(
+    r'```yaml\n(.*?)```',
+    (tiny.ROOT / 'README.md').read_text(encoding='utf-8'),
+    re.DOTALL,
+  )
   study = config.parse(yaml.safe_load(example))
   assert len(study.runs) == 18
   experiments.check(study.runs)

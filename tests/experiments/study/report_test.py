@@ -3,56 +3,83 @@
 import types
 
 import fabricated
+from official.modeling import hyperparams
 import pytest
 import tiny
 
-from official.modeling import hyperparams
-from yt8m_distill.evaluation import baseline
 from experiments.study import __main__ as command
 from experiments.study import config
 from experiments.study import plots
+from yt8m_distill.evaluation import baseline
 
 _PNG = b'\x89PNG'
 
 
 def _cells(text, start):
   """The row of a Markdown table that starts with a cell."""
-  line = next(line for line in text.splitlines()
-              if line.startswith(f'| {start} '))
+  line = next(line for line in text.splitlines() if line.startswith(f'| {start} '))
   return [cell.strip() for cell in line.split('|')[1:-1]]
 
 
 @pytest.fixture(autouse=True)
 def _baseline(monkeypatch):
-  monkeypatch.setattr(baseline, 'of_run', lambda run, task: {
-      'gap': 0.125, 'map': 0.0625})
+  monkeypatch.setattr(
+    baseline, 'of_run', lambda run, task: {'gap': 0.125, 'map': 0.0625}
+  )
 
 
 def _finish(study, output_dir, gap):
   for run in study.runs:
     fabricated.finish(run, output_dir, gap(run))
     hyperparams.save_params_dict_to_yaml(
-        tiny.experiment(), str(output_dir / run.name / 'params.yaml'))
+      tiny.experiment(), str(output_dir / run.name / 'params.yaml')
+    )
 
 
 def test_report_of_the_papers_study(tmp_path):
   study = config.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
-  study.runs[:] = [run for run in study.runs if run.label in (
-      'teacher-skyline', 'uniform-k', 'serial L_REP+L_PRED+L_CE')]
-  _finish(study, tmp_path, lambda run: 0.4 + 0.002 * run.seed + (
-      0.1 if run.label == 'uniform-k' else 0.2) + int(
-          run.axes.get('k', 60)) / 1000)
+  study.runs[:] = [
+    run
+    for run in study.runs
+    if run.label in ('teacher-skyline', 'uniform-k', 'serial L_REP+L_PRED+L_CE')
+  ]
+  _finish(
+    study,
+    tmp_path,
+    lambda run: (
+      0.4
+      + 0.002 * run.seed
+      + (0.1 if run.label == 'uniform-k' else 0.2)
+      + int(run.axes.get('k', 60)) / 1000
+    ),
+  )
   text = command.write_report(study, str(tmp_path), ['a: bad'])
   assert (tmp_path / 'report.md').read_text() == text
   assert _cells(text, 'uniform-k') == [
-      'uniform-k', '0.5080 ± 0.0020 [0.715]', '0.2540 ± 0.0010 [0.266]',
-      '0.5170 ± 0.0020 [0.777]', '0.2585 ± 0.0010 [0.350]',
-      '0.5320 ± 0.0020 [0.795]', '0.2660 ± 0.0010 [0.378]', '', '']
+    'uniform-k',
+    '0.5080 ± 0.0020 [0.715]',
+    '0.2540 ± 0.0010 [0.266]',
+    '0.5170 ± 0.0020 [0.777]',
+    '0.2585 ± 0.0010 [0.350]',
+    '0.5320 ± 0.0020 [0.795]',
+    '0.2660 ± 0.0010 [0.378]',
+    '',
+    '',
+  ]
   assert _cells(text, 'teacher-skyline')[-2:] == [
-      '0.6620 ± 0.0020 [0.811]', '0.3310 ± 0.0010 [0.414]']
+    '0.6620 ± 0.0020 [0.811]',
+    '0.3310 ± 0.0010 [0.414]',
+  ]
   assert _cells(text, 'serial L_REP+L_PRED+L_CE > uniform-k, k=6') == [
-      'serial L_REP+L_PRED+L_CE > uniform-k, k=6', '3', '+0.1000 ± 0.0000',
-      '+0.016', 'holds', '+0.0500 ± 0.0000', '+0.031', 'holds']
+    'serial L_REP+L_PRED+L_CE > uniform-k, k=6',
+    '3',
+    '+0.1000 ± 0.0000',
+    '+0.016',
+    'holds',
+    '+0.0500 ± 0.0000',
+    '+0.031',
+    'holds',
+  ]
   assert 'GAP 0.1250, mAP 0.0625' in text
   assert '- a: bad' in text
   for name in ('quality', 'curves', 'per_class'):
@@ -64,8 +91,9 @@ def test_report_of_the_papers_study(tmp_path):
 
 
 def test_study_of_one_seed_without_columns_and_claims(tmp_path):
-  study = config.parse({'seeds': [0], 'groups': [
-      {'name': 'alone', 'experiment': 'yt8m_distill_single'}]})
+  study = config.parse(
+    {'seeds': [0], 'groups': [{'name': 'alone', 'experiment': 'yt8m_distill_single'}]}
+  )
   _finish(study, tmp_path, lambda run: 0.5)
   text = command.write_report(study, str(tmp_path))
   assert _cells(text, 'alone') == ['alone', '0.5000', '0.2500']
@@ -78,18 +106,28 @@ def test_study_without_a_finished_run(tmp_path):
     command.write_report(study, str(tmp_path))
 
 
-@pytest.mark.parametrize('setting, output_dir, message', [
+@pytest.mark.parametrize(
+  'setting, output_dir, message',
+  [
     ('NUM_CELLS', 'gs://bucket/study', '--output_dir is gs://bucket/study'),
     ('NUM_CELL', 'out', 'sets NUM_CELL, which'),
-])
+  ],
+)
 def test_what_cannot_run_is_refused_before_any_run(
-    tmp_path, monkeypatch, setting, output_dir, message):
+  tmp_path, monkeypatch, setting, output_dir, message
+):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'study.yaml').write_text(
-      f'gin_file: train.gin\nset: {{{setting}: 3}}\nseeds: [0]\n'
-      'groups: [{name: a, experiment: yt8m_distill}]')
-  monkeypatch.setattr(command.flags, 'FLAGS', types.SimpleNamespace(
-      config='study.yaml', gin_params=[], output_dir=output_dir, workers=1))
+    f'gin_file: train.gin\nset: {{{setting}: 3}}\nseeds: [0]\n'
+    'groups: [{name: a, experiment: yt8m_distill}]'
+  )
+  monkeypatch.setattr(
+    command.flags,
+    'FLAGS',
+    types.SimpleNamespace(
+      config='study.yaml', gin_params=[], output_dir=output_dir, workers=1
+    ),
+  )
   with pytest.raises(ValueError, match=message):
     command.main(None)
   assert [path.name for path in tmp_path.iterdir()] == ['study.yaml']

@@ -27,8 +27,10 @@ def _runs(monkeypatch):
   monkeypatch.setattr(runner.processes, 'cores', lambda: 6)
   for name in ('inter', 'intra'):
     monkeypatch.setattr(
-        tf.config.threading, f'set_{name}_op_parallelism_threads',
-        lambda n, name=name: print(f'{name}: {n} threads'))
+      tf.config.threading,
+      f'set_{name}_op_parallelism_threads',
+      lambda n, name=name: print(f'{name}: {n} threads'),
+    )
   values = fabricated.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
@@ -52,8 +54,9 @@ def _drive(arguments):
   with open(os.path.join(folder, 'times'), 'a', encoding='utf-8') as file:
     file.write(f'{begin} ')
   if os.path.exists(os.path.join(folder, 'meet')):
-    _wait(lambda: len(glob.glob(os.path.join(
-        os.path.dirname(folder), '*', 'times'))) >= 2)
+    _wait(
+      lambda: len(glob.glob(os.path.join(os.path.dirname(folder), '*', 'times'))) >= 2
+    )
   if os.path.exists(os.path.join(folder, 'raise')):
     raise ValueError('bad\nvalue')
   if os.path.exists(os.path.join(folder, 'die')):
@@ -76,8 +79,7 @@ def _plant(output_dir, run, what):
   (output_dir / run.name / what).touch()
 
 
-def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
-    runs, tmp_path):
+def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(runs, tmp_path):
   for run in runs[:2]:  # They end when two runs have begun.
     _plant(tmp_path, run, 'meet')
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
@@ -85,8 +87,10 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(
   for run in runs:
     if run.needs:
       assert times[run.needs][1] < times[run.name][0]
-  starts = [sum(begin <= start < end for begin, end in times.values())
-            for start, _ in times.values()]
+  starts = [
+    sum(begin <= start < end for begin, end in times.values())
+    for start, _ in times.values()
+  ]
   assert max(starts) == 2
   log = (tmp_path / 'serial-seed=1' / 'log').read_text()
   assert f"yt8m_distill.teacher_checkpoint='{tmp_path}/skyline-seed=1'" in log
@@ -108,9 +112,10 @@ def test_failures_are_listed_and_stop_no_other_run(runs, tmp_path):
   _plant(tmp_path, runs[3], 'die')
   failed = runner.execute(runs, str(tmp_path), workers=2)
   assert failed == {
-      'skyline-seed=0': 'ValueError: bad value',
-      'serial-seed=0': 'needs skyline-seed=0, which failed',
-      'serial-seed=1': 'ended by signal 9'}
+    'skyline-seed=0': 'ValueError: bad value',
+    'serial-seed=0': 'needs skyline-seed=0, which failed',
+    'serial-seed=1': 'ended by signal 9',
+  }
   assert fabricated.finished(tmp_path) == ['skyline-seed=1']
   assert 'Traceback' in (tmp_path / 'skyline-seed=0' / 'log').read_text()
   # Mended, only what failed runs again.
@@ -122,8 +127,7 @@ def test_failures_are_listed_and_stop_no_other_run(runs, tmp_path):
   assert kept == _times(tmp_path, runs[1])
 
 
-def test_interrupt_ends_the_runs_and_the_next_call_goes_on(
-    runs, tmp_path, monkeypatch):
+def test_interrupt_ends_the_runs_and_the_next_call_goes_on(runs, tmp_path, monkeypatch):
   _plant(tmp_path, runs[0], 'hang')
 
   def interrupt(*_):
@@ -140,20 +144,24 @@ def test_interrupt_ends_the_runs_and_the_next_call_goes_on(
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
 
 
-def test_changed_runs_are_refused_by_name_and_nothing_is_written(
-    runs, tmp_path):
+def test_changed_runs_are_refused_by_name_and_nothing_is_written(runs, tmp_path):
   runner.prepare(runs[2:], str(tmp_path))
   for run in runs[2:]:
     path = tmp_path / run.name / 'study.json'
     values = json.loads(path.read_text())
     values['gin_params'] = ['SEED=7']
     path.write_text(json.dumps(values))
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       r"(?s)2 runs .*serial-seed=0: gin_params from \['SEED=7'\] to .*"
-      r'serial-seed=1: gin_params')):
+      r'serial-seed=1: gin_params'
+    ),
+  ):
     runner.execute(runs, str(tmp_path), workers=1)
   assert sorted(path.name for path in tmp_path.iterdir()) == [
-      run.name for run in runs[2:]]
+    run.name for run in runs[2:]
+  ]
   assert not list(tmp_path.glob('*/times'))
 
 
@@ -163,8 +171,7 @@ def test_settings_are_compared_as_json_has_them(runs, tmp_path):
     runner.prepare([run], str(tmp_path))
 
 
-def test_nothing_is_waited_for_where_nothing_runs(
-    runs, tmp_path, monkeypatch):
+def test_nothing_is_waited_for_where_nothing_runs(runs, tmp_path, monkeypatch):
   waited = []
 
   def wait(sentinels, timeout):
@@ -193,8 +200,12 @@ def test_workers_are_at_least_one(runs, tmp_path):
 
 def test_arguments_are_the_drivers_flags(runs):
   assert runner.arguments(runs[2], '/out') == [
-      '--experiment=yt8m_distill', '--mode=train_and_eval',
-      '--model_dir=/out/serial-seed=0', '--gin_file=serial.gin',
-      '--gin_file=own.gin', '--gin_params=SEED=0',
-      "--gin_params=yt8m_distill.teacher_checkpoint='/out/skyline-seed=0'",
-      '--params_override={}']
+    '--experiment=yt8m_distill',
+    '--mode=train_and_eval',
+    '--model_dir=/out/serial-seed=0',
+    '--gin_file=serial.gin',
+    '--gin_file=own.gin',
+    '--gin_params=SEED=0',
+    "--gin_params=yt8m_distill.teacher_checkpoint='/out/skyline-seed=0'",
+    '--params_override={}',
+  ]

@@ -13,51 +13,74 @@ from experiments.study import runner
 from yt8m_distill.evaluation import results
 
 _STUDY = {
-    'set': {'EVERY_N': tiny.EVERY_N, 'STUDENT_CHUNKS': 2, 'TEACHER_CHUNKS': 5,
-            'NUM_CELLS': 4, 'NUM_LAYERS': 1, 'MAX_FRAMES': tiny.MAX_FRAMES,
-            'NUM_CLASSES': tiny.CLASSES, 'BATCH_SIZE': 4, 'TRAIN_STEPS': 2,
-            'task.model.features': [{'name': 'rgb', 'size': 8},
-                                    {'name': 'audio', 'size': 4}],
-            'trainer.steps_per_loop': 1, 'trainer.validation_interval': 2,
-            'runtime.run_eagerly': True},
-    'seeds': [3],
-    'groups': [
-        {'name': 'skyline', 'experiment': 'yt8m_distill_single',
-         'gin_file': 'skyline.gin'},
-        {'name': 'serial', 'experiment': 'yt8m_distill',
-         'gin_file': 'serial.gin', 'needs': 'skyline'},
-        {'name': 'wrong', 'experiment': 'yt8m_distill_single',
-         'gin_file': 'train.gin', 'set': {'STUDENT_CHUNKS': 3}}],
+  'set': {
+    'EVERY_N': tiny.EVERY_N,
+    'STUDENT_CHUNKS': 2,
+    'TEACHER_CHUNKS': 5,
+    'NUM_CELLS': 4,
+    'NUM_LAYERS': 1,
+    'MAX_FRAMES': tiny.MAX_FRAMES,
+    'NUM_CLASSES': tiny.CLASSES,
+    'BATCH_SIZE': 4,
+    'TRAIN_STEPS': 2,
+    'task.model.features': [{'name': 'rgb', 'size': 8}, {'name': 'audio', 'size': 4}],
+    'trainer.steps_per_loop': 1,
+    'trainer.validation_interval': 2,
+    'runtime.run_eagerly': True,
+  },
+  'seeds': [3],
+  'groups': [
+    {'name': 'skyline', 'experiment': 'yt8m_distill_single', 'gin_file': 'skyline.gin'},
+    {
+      'name': 'serial',
+      'experiment': 'yt8m_distill',
+      'gin_file': 'serial.gin',
+      'needs': 'skyline',
+    },
+    {
+      'name': 'wrong',
+      'experiment': 'yt8m_distill_single',
+      'gin_file': 'train.gin',
+      'set': {'STUDENT_CHUNKS': 3},
+    },
+  ],
 }
 
 
 @pytest.mark.slow
 def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
-  study = config.parse(_STUDY, [
-      f"{name}_PATH='{tmp_path}/records'" for name in ('TRAIN', 'VALIDATION')])
+  study = config.parse(
+    _STUDY, [f"{name}_PATH='{tmp_path}/records'" for name in ('TRAIN', 'VALIDATION')]
+  )
   failed = runner.execute(study.runs, str(tmp_path / 'out'), workers=2)
   assert list(failed) == ['wrong-seed=3']
   assert failed['wrong-seed=3'].startswith('ValueError: ')
   evaluations = {
-      name: results.read(str(tmp_path / 'out' / name))
-      for name in fabricated.finished(tmp_path / 'out')}
+    name: results.read(str(tmp_path / 'out' / name))
+    for name in fabricated.finished(tmp_path / 'out')
+  }
   assert list(evaluations) == ['serial-seed=3', 'skyline-seed=3']
   # The frozen teacher is the skyline.
   assert evaluations['serial-seed=3']['metrics']['teacher/gap'] == (
-      pytest.approx(evaluations['skyline-seed=3']['metrics']['gap']))
+    pytest.approx(evaluations['skyline-seed=3']['metrics']['gap'])
+  )
 
 
 @pytest.mark.skipif(
-    not (pathlib.Path(sys.prefix) / '.complete').exists(),
-    reason='not in an environment of experiments/environment.sh')
+  not (pathlib.Path(sys.prefix) / '.complete').exists(),
+  reason='not in an environment of experiments/environment.sh',
+)
 def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   out = tmp_path / 'out'
   (out / 'data').mkdir(parents=True)
   (out / 'settings').write_text('DATA=/other\n')
   script = subprocess.run(
-      ['bash', tiny.ROOT / 'experiments' / 'study.sh', out],
-      env={**tiny.script_environment(), 'DATA': str(tmp_path)},
-      capture_output=True, text=True, check=False)
+    ['bash', tiny.ROOT / 'experiments' / 'study.sh', out],
+    env={**tiny.script_environment(), 'DATA': str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert script.returncode == 2
   assert f"with 'DATA=/other', not 'DATA={tmp_path}'" in script.stderr

@@ -6,10 +6,9 @@ The mean feature of a video-level record passes as it is, for it is one frame.
 B videos, T frames, D features.
 """
 
+from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
-
-from official.vision.modeling.backbones import factory
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -31,8 +30,11 @@ class Average(tf_keras.Model):
     self.built = True
 
   def call(self, inputs, training=False):
-    return {'representation': mean(
-        tf.cast(inputs['frames'], tf.float32), inputs['num_frames'])}
+    return {
+      'representation': mean(
+        tf.cast(inputs['frames'], tf.float32), inputs['num_frames']
+      )
+    }
 
   @property
   def representation_size(self) -> int:
@@ -44,29 +46,28 @@ class Average(tf_keras.Model):
     return 2 * self._max_frames * self._features
 
   def get_config(self):
-    return {'name': self.name,
-            'frames_shape': [None, self._max_frames, self._features]}
+    return {'name': self.name, 'frames_shape': [None, self._max_frames, self._features]}
 
   @classmethod
   def from_config(cls, config, custom_objects=None):
-    return cls({'frames': tf_keras.layers.InputSpec(
-        shape=config['frames_shape'])}, name=config['name'])
+    return cls(
+      {'frames': tf_keras.layers.InputSpec(shape=config['frames_shape'])},
+      name=config['name'],
+    )
 
 
 def mean(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
   """Mean of real frames, float [B, D] of [B, T, D]; zero where none is."""
   real = tf.sequence_mask(num_frames, frames.shape[1])[..., None]
   # Times 0 what a padded frame holds might still be NaN.
-  total = tf.reduce_sum(
-      tf.where(real, frames, tf.zeros([], frames.dtype)), axis=1)
+  total = tf.reduce_sum(tf.where(real, frames, tf.zeros([], frames.dtype)), axis=1)
   return total / tf.cast(tf.maximum(num_frames, 1), frames.dtype)[:, None]
 
 
 @factory.register_backbone_builder('yt8m_average')
-def build_average(input_specs,
-                  backbone_config,
-                  norm_activation_config=None,
-                  l2_regularizer=None) -> Average:
+def build_average(
+  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+) -> Average:
   """Builder for the Garden's registry.
 
   Args:

@@ -11,10 +11,10 @@ moving averages have tf_keras' momentum 0.99 (0.999).
 B videos, T frames, D features, K clusters, R representation.
 """
 
+from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from official.vision.modeling.backbones import factory
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
 
@@ -29,13 +29,15 @@ class Dbof(tf_keras.Model):
   one that excites no cluster.
   """
 
-  def __init__(self,
-               input_specs,
-               clusters: int = 8192,
-               hidden: int = 1024,
-               pooling: str = 'max',
-               kernel_regularizer=None,
-               **kwargs):
+  def __init__(
+    self,
+    input_specs,
+    clusters: int = 8192,
+    hidden: int = 1024,
+    pooling: str = 'max',
+    kernel_regularizer=None,
+    **kwargs,
+  ):
     """Initialises and builds the backbone.
 
     Args:
@@ -54,32 +56,34 @@ class Dbof(tf_keras.Model):
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be at least 1.')
     if pooling not in _POOLINGS:
-      raise ValueError(f'pooling is {pooling!r}: choose one of '
-                       f'{", ".join(_POOLINGS)}.')
+      raise ValueError(f'pooling is {pooling!r}: choose one of {", ".join(_POOLINGS)}.')
     _, frames, features = input_specs['frames'].shape
     regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._config = {
-        'frames_shape': [None, frames, features],
-        'clusters': clusters,
-        'hidden': hidden,
-        'pooling': pooling,
-        'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
+      'frames_shape': [None, frames, features],
+      'clusters': clusters,
+      'hidden': hidden,
+      'pooling': pooling,
+      'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
     }
 
     def dense(name, units):
-      return tf_keras.layers.Dense(units, use_bias=False, name=name,
-                                   kernel_regularizer=regularizer)
+      return tf_keras.layers.Dense(
+        units, use_bias=False, name=name, kernel_regularizer=regularizer
+      )
 
     self.input_norm = masked_batch_norm.FrameNorm(name='input_norm')
     self.clusters = dense('clusters', clusters)
     self.cluster_norm = masked_batch_norm.FrameNorm(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
     self.hidden_norm = masked_batch_norm.FrameNorm(name='hidden_norm')
-    for layer, shape in ((self.input_norm, [None, frames, features]),
-                         (self.clusters, [None, frames, features]),
-                         (self.cluster_norm, [None, frames, clusters]),
-                         (self.hidden, [None, clusters]),
-                         (self.hidden_norm, [None, hidden])):
+    for layer, shape in (
+      (self.input_norm, [None, frames, features]),
+      (self.clusters, [None, frames, features]),
+      (self.cluster_norm, [None, frames, clusters]),
+      (self.hidden, [None, clusters]),
+      (self.hidden_norm, [None, hidden]),
+    ):
       with tf.name_scope(layer.name):
         layer.build(shape)
     self.built = True
@@ -90,10 +94,12 @@ class Dbof(tf_keras.Model):
     # Times 0 what a padded frame holds might still be NaN.
     frames = tf.where(real[..., None], frames, tf.zeros([], frames.dtype))
     frames = self.input_norm(frames, real, training=training)
-    clusters = tf.nn.relu6(self.cluster_norm(
-        self.clusters(frames), real, training=training))
+    clusters = tf.nn.relu6(
+      self.cluster_norm(self.clusters(frames), real, training=training)
+    )
     hidden = self.hidden_norm(
-        self.hidden(self._pool(clusters, num_frames, real)), training=training)
+      self.hidden(self._pool(clusters, num_frames, real)), training=training
+    )
     return {'representation': tf.nn.relu6(hidden)}
 
   def _pool(self, clusters, num_frames, real):
@@ -110,8 +116,10 @@ class Dbof(tf_keras.Model):
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
     frames = self._config['frames_shape'][1]
-    return 2 * (frames * int(self.clusters.kernel.shape.num_elements()) +
-                int(self.hidden.kernel.shape.num_elements()))
+    return 2 * (
+      frames * int(self.clusters.kernel.shape.num_elements())
+      + int(self.hidden.kernel.shape.num_elements())
+    )
 
   def get_config(self):
     return {**self._config, 'name': self.name}
@@ -124,10 +132,9 @@ class Dbof(tf_keras.Model):
 
 
 @factory.register_backbone_builder('yt8m_dbof')
-def build_dbof(input_specs,
-               backbone_config,
-               norm_activation_config=None,
-               l2_regularizer=None) -> Dbof:
+def build_dbof(
+  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+) -> Dbof:
   """Builder for the Garden's registry.
 
   Args:
@@ -140,5 +147,6 @@ def build_dbof(input_specs,
     The backbone.
   """
   del norm_activation_config
-  return Dbof(input_specs, kernel_regularizer=l2_regularizer,
-              **backbone_config.get().as_dict())
+  return Dbof(
+    input_specs, kernel_regularizer=l2_regularizer, **backbone_config.get().as_dict()
+  )

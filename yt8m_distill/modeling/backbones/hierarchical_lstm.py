@@ -12,10 +12,10 @@ B videos, T frames, D features, C chunks, R representation, K moments.
 
 from typing import Optional
 
+from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from official.vision.modeling.backbones import factory
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import lstm_stack
 
@@ -24,8 +24,9 @@ def _check_chunks(chunks: int, frames: int):
   if chunks < 1 or frames % chunks:
     divisors = [str(n) for n in range(1, frames + 1) if frames % n == 0]
     raise ValueError(
-        f'chunks is {chunks}, which does not divide the {frames} frames that '
-        f'the network sees: choose one of {", ".join(divisors)}.')
+      f'chunks is {chunks}, which does not divide the {frames} frames that '
+      f'the network sees: choose one of {", ".join(divisors)}.'
+    )
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -45,17 +46,19 @@ class HierarchicalLstm(tf_keras.Model):
 
   takes_stored_frames = True
 
-  def __init__(self,
-               input_specs,
-               chunks: int = 20,
-               num_cells: int = 1024,
-               num_layers: int = 2,
-               static_shapes: bool = False,
-               kernel_regularizer=None,
-               tile: Optional[int] = None,
-               use_cudnn: bool = True,
-               recompute: bool = False,
-               **kwargs):
+  def __init__(
+    self,
+    input_specs,
+    chunks: int = 20,
+    num_cells: int = 1024,
+    num_layers: int = 2,
+    static_shapes: bool = False,
+    kernel_regularizer=None,
+    tile: Optional[int] = None,
+    use_cudnn: bool = True,
+    recompute: bool = False,
+    **kwargs,
+  ):
     """Initialises and builds the backbone.
 
     Args:
@@ -77,24 +80,30 @@ class HierarchicalLstm(tf_keras.Model):
     _, frames, features = input_specs['frames'].shape
     _check_chunks(chunks, frames)
     self._config = {
-        'frames_shape': [None, frames, features],
-        'chunks': chunks,
-        'num_cells': num_cells,
-        'num_layers': num_layers,
-        'static_shapes': static_shapes,
-        'kernel_regularizer': tf_keras.regularizers.serialize(
-            tf_keras.regularizers.get(kernel_regularizer)),
-        'tile': tile,
-        'use_cudnn': use_cudnn,
-        'recompute': recompute,
+      'frames_shape': [None, frames, features],
+      'chunks': chunks,
+      'num_cells': num_cells,
+      'num_layers': num_layers,
+      'static_shapes': static_shapes,
+      'kernel_regularizer': tf_keras.regularizers.serialize(
+        tf_keras.regularizers.get(kernel_regularizer)
+      ),
+      'tile': tile,
+      'use_cudnn': use_cudnn,
+      'recompute': recompute,
     }
     self._chunks = chunks
     self._chunk_length = frames // chunks
-    stack = dict(num_cells=num_cells, num_layers=num_layers,
-                 static_shapes=static_shapes, tile=tile, use_cudnn=use_cudnn,
-                 recompute=recompute, kernel_regularizer=kernel_regularizer)
-    self.lower = lstm_stack.LSTMStack(
-        name='lower', input_gradient=False, **stack)
+    stack = dict(
+      num_cells=num_cells,
+      num_layers=num_layers,
+      static_shapes=static_shapes,
+      tile=tile,
+      use_cudnn=use_cudnn,
+      recompute=recompute,
+      kernel_regularizer=kernel_regularizer,
+    )
+    self.lower = lstm_stack.LSTMStack(name='lower', input_gradient=False, **stack)
     self.upper = lstm_stack.LSTMStack(name='upper', **stack)
     self.lower.build([None, self._chunk_length, features])
     self.upper.build([None, chunks, self.lower.state_size])
@@ -108,26 +117,32 @@ class HierarchicalLstm(tf_keras.Model):
     lengths = tf.reduce_sum(tf.reshape(real, [-1, chunks, length]), axis=2)
     moments = inputs.get('moments')
     states = self.lower(
-        tf.reshape(frames, [-1, length, frames.shape[2]]),
-        tf.reshape(lengths, [-1]), training=training,
-        prepare=frames_lib.normalize if frames.dtype.is_integer else None,
-        moments=None if moments is None else self._steps(moments))
+      tf.reshape(frames, [-1, length, frames.shape[2]]),
+      tf.reshape(lengths, [-1]),
+      training=training,
+      prepare=frames_lib.normalize if frames.dtype.is_integer else None,
+      moments=None if moments is None else self._steps(moments),
+    )
     outputs = {}
     if moments is not None:
       states, moment_states = states
       outputs['moment_states'] = tf.reshape(
-          moment_states, [-1, moments.shape[1], self.lower.state_size])
+        moment_states, [-1, moments.shape[1], self.lower.state_size]
+      )
     states = tf.reshape(states, [-1, chunks, self.lower.state_size])
-    representation = self.upper(
-        states, -(-num_frames // length), training=training)
+    representation = self.upper(states, -(-num_frames // length), training=training)
     return {'representation': representation, 'states': states, **outputs}
 
   def _steps(self, moments):
     """Pairs of chunk, of all of a batch, and step in it, for frames [B, K]."""
     first = tf.range(tf.shape(moments)[0])[:, None] * self._chunks
-    return tf.stack([
+    return tf.stack(
+      [
         tf.reshape(first + moments // self._chunk_length, [-1]),
-        tf.reshape(moments % self._chunk_length, [-1])], axis=1)
+        tf.reshape(moments % self._chunk_length, [-1]),
+      ],
+      axis=1,
+    )
 
   @property
   def representation_size(self) -> int:
@@ -141,8 +156,9 @@ class HierarchicalLstm(tf_keras.Model):
 
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
-    return (self._chunks * self.lower.flops(self._chunk_length) +
-            self.upper.flops(self._chunks))
+    return self._chunks * self.lower.flops(self._chunk_length) + self.upper.flops(
+      self._chunks
+    )
 
   def get_config(self):
     return {**self._config, 'name': self.name}
@@ -155,10 +171,9 @@ class HierarchicalLstm(tf_keras.Model):
 
 
 @factory.register_backbone_builder('hierarchical_lstm')
-def build_hierarchical_lstm(input_specs,
-                            backbone_config,
-                            norm_activation_config=None,
-                            l2_regularizer=None) -> HierarchicalLstm:
+def build_hierarchical_lstm(
+  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+) -> HierarchicalLstm:
   """Builder for the Garden's registry.
 
   Args:
@@ -174,7 +189,12 @@ def build_hierarchical_lstm(input_specs,
   del norm_activation_config
   config = backbone_config.get()
   return HierarchicalLstm(
-      input_specs, chunks=config.chunks, num_cells=config.num_cells,
-      num_layers=config.num_layers, static_shapes=config.static_shapes,
-      kernel_regularizer=l2_regularizer, use_cudnn=config.use_cudnn,
-      recompute=config.recompute)
+    input_specs,
+    chunks=config.chunks,
+    num_cells=config.num_cells,
+    num_layers=config.num_layers,
+    static_shapes=config.static_shapes,
+    kernel_regularizer=l2_regularizer,
+    use_cudnn=config.use_cudnn,
+    recompute=config.recompute,
+  )

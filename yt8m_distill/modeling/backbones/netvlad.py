@@ -12,10 +12,10 @@ not drawn here.
 B videos, T frames, D features of a frame, K clusters, R representation.
 """
 
+from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from official.vision.modeling.backbones import factory
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 
@@ -39,22 +39,27 @@ class NetVladPool(tf_keras.layers.Layer):
     features = input_shape[-1]
     self.output_size = self._clusters * features
     self.assign = tf_keras.layers.Dense(
-        self._clusters, use_bias=False, name='assign',
-        kernel_initializer=vlad.normal(1 / features))
+      self._clusters,
+      use_bias=False,
+      name='assign',
+      kernel_initializer=vlad.normal(1 / features),
+    )
     for layer, size in ((self.assign, features), (self.norm, self._clusters)):
       with tf.name_scope(layer.name):
         layer.build([None, None, size])
     self.centres = self.add_weight(
-        name='centres', shape=[self._clusters, features],
-        initializer=vlad.normal(1 / features), experimental_autocast=False)
+      name='centres',
+      shape=[self._clusters, features],
+      initializer=vlad.normal(1 / features),
+      experimental_autocast=False,
+    )
     super().build(input_shape)
 
   def call(self, frames, real, training=False):
     logits = self.norm(self.assign(frames), real, training=training)
     assignment = tf.nn.softmax(logits) * tf.cast(real, tf.float32)[..., None]
     descriptor = vlad.aggregate(assignment, frames, self.centres)
-    return tf.nn.l2_normalize(
-        tf.reshape(descriptor, [-1, self.output_size]), axis=-1)
+    return tf.nn.l2_normalize(tf.reshape(descriptor, [-1, self.output_size]), axis=-1)
 
   def flops(self, frames: int) -> int:
     """FLOPs of `frames` frames: assigned, then summed."""
@@ -73,12 +78,14 @@ class NetVlad(vlad.VladBackbone):
   Returns {'representation': float32 [B, R]}.
   """
 
-  def __init__(self,
-               input_specs,
-               clusters: int = 256,
-               hidden: int = 1024,
-               kernel_regularizer=None,
-               **kwargs):
+  def __init__(
+    self,
+    input_specs,
+    clusters: int = 256,
+    hidden: int = 1024,
+    kernel_regularizer=None,
+    **kwargs,
+  ):
     """Initialises and builds the backbone.
 
     Args:
@@ -93,10 +100,15 @@ class NetVlad(vlad.VladBackbone):
       ValueError: a size is too small.
     """
     super().__init__(
-        input_specs, clusters, hidden,
-        lambda share, name: NetVladPool(clusters // share, name=name),
-        use_bias=True, kernel_regularizer=kernel_regularizer, options={},
-        **kwargs)
+      input_specs,
+      clusters,
+      hidden,
+      lambda share, name: NetVladPool(clusters // share, name=name),
+      use_bias=True,
+      kernel_regularizer=kernel_regularizer,
+      options={},
+      **kwargs,
+    )
     self.norm = masked_batch_norm.FrameNorm(name='norm')
     with tf.name_scope('norm'):
       self.norm.build(input_specs['frames'].shape)
@@ -111,10 +123,9 @@ class NetVlad(vlad.VladBackbone):
 
 
 @factory.register_backbone_builder('netvlad')
-def build_netvlad(input_specs,
-                  backbone_config,
-                  norm_activation_config=None,
-                  l2_regularizer=None) -> NetVlad:
+def build_netvlad(
+  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+) -> NetVlad:
   """Builder for the Garden's registry.
 
   Args:
@@ -127,5 +138,6 @@ def build_netvlad(input_specs,
     The backbone.
   """
   del norm_activation_config
-  return NetVlad(input_specs, kernel_regularizer=l2_regularizer,
-                 **backbone_config.get().as_dict())
+  return NetVlad(
+    input_specs, kernel_regularizer=l2_regularizer, **backbone_config.get().as_dict()
+  )

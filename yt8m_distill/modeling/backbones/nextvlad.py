@@ -17,16 +17,17 @@ B videos, T frames, D features of a frame, E expansion, G groups, K clusters, R
 representation.
 """
 
-from typing import Optional, Sequence
+from typing import Optional
+from typing import Sequence
 
 import numpy as np
+from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from official.vision.modeling.backbones import factory
-from yt8m_distill.utils import per_video_random
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
+from yt8m_distill.utils import per_video_random
 
 _SALT = 3  # of the noise
 # The releases' features were divided by sqrt(eigenvalue + this).
@@ -62,26 +63,34 @@ class NextVladPool(tf_keras.layers.Layer):
     width = self._expansion * input_shape[-1]
     if width % self._groups:
       raise ValueError(
-          f'groups is {self._groups} for a feature of {input_shape[-1]} values '
-          f'with expansion {self._expansion}: it must divide their product, '
-          f'{width}.')
+        f'groups is {self._groups} for a feature of {input_shape[-1]} values '
+        f'with expansion {self._expansion}: it must divide their product, '
+        f'{width}.'
+      )
     self._vector = width // self._groups
     self.output_size = self._clusters * self._vector
     vectors = self._groups * self._clusters
     self.expand = tf_keras.layers.Dense(width, name='expand')
     self.attend = tf_keras.layers.Dense(self._groups, name='attend')
     self.assign = tf_keras.layers.Dense(
-        vectors, use_bias=False, name='assign',
-        kernel_initializer=vlad.normal(1 / width))
-    for layer, size in ((self.expand, input_shape[-1]), (self.attend, width),
-                        (self.assign, width), (self.assign_norm, vectors)):
+      vectors, use_bias=False, name='assign', kernel_initializer=vlad.normal(1 / width)
+    )
+    for layer, size in (
+      (self.expand, input_shape[-1]),
+      (self.attend, width),
+      (self.assign, width),
+      (self.assign_norm, vectors),
+    ):
       with tf.name_scope(layer.name):
         layer.build([None, None, size])
     with tf.name_scope(self.norm.name):
       self.norm.build([None, self.output_size])
     self.centres = self.add_weight(
-        name='centres', shape=[self._clusters, self._vector],
-        initializer=vlad.normal(1 / width), experimental_autocast=False)
+      name='centres',
+      shape=[self._clusters, self._vector],
+      initializer=vlad.normal(1 / width),
+      experimental_autocast=False,
+    )
     super().build(input_shape)
 
   def call(self, frames, real, training=False):
@@ -90,27 +99,36 @@ class NextVladPool(tf_keras.layers.Layer):
     attention = tf.sigmoid(tf.cast(self.attend(x), tf.float32))
     attention *= tf.cast(real, tf.float32)[..., None]
     logits = self.assign_norm(self.assign(x), real, training=training)
-    assignment = (
-        tf.nn.softmax(tf.reshape(logits, [-1, vectors, self._clusters])) *
-        tf.reshape(attention, [-1, vectors, 1]))
+    assignment = tf.nn.softmax(
+      tf.reshape(logits, [-1, vectors, self._clusters])
+    ) * tf.reshape(attention, [-1, vectors, 1])
     descriptor = vlad.aggregate(
-        assignment, tf.reshape(x, [-1, vectors, self._vector]), self.centres)
-    return self.norm(tf.reshape(descriptor, [-1, self.output_size]),
-                     tf.reduce_any(real, axis=1), training=training)
+      assignment, tf.reshape(x, [-1, vectors, self._vector]), self.centres
+    )
+    return self.norm(
+      tf.reshape(descriptor, [-1, self.output_size]),
+      tf.reduce_any(real, axis=1),
+      training=training,
+    )
 
   def flops(self, frames: int) -> int:
     """FLOPs of `frames` frames: 2 per multiply-add of the matrix products."""
     dense = (self.expand, self.attend, self.assign)
-    return 2 * frames * (
-        sum(int(layer.kernel.shape.num_elements()) for layer in dense) +
-        self._groups * self.output_size)
+    return (
+      2
+      * frames
+      * (
+        sum(int(layer.kernel.shape.num_elements()) for layer in dense)
+        + self._groups * self.output_size
+      )
+    )
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'clusters': self._clusters,
-        'groups': self._groups,
-        'expansion': self._expansion,
+      **super().get_config(),
+      'clusters': self._clusters,
+      'groups': self._groups,
+      'expansion': self._expansion,
     }
 
 
@@ -124,16 +142,18 @@ class NextVlad(vlad.VladBackbone):
   Returns {'representation': float32 [B, R]}.
   """
 
-  def __init__(self,
-               input_specs,
-               clusters: int = 128,
-               groups: int = 8,
-               expansion: int = 2,
-               hidden: int = 2048,
-               dropout: float = 0.5,
-               eigenvalues: Optional[Sequence[float]] = None,
-               kernel_regularizer=None,
-               **kwargs):
+  def __init__(
+    self,
+    input_specs,
+    clusters: int = 128,
+    groups: int = 8,
+    expansion: int = 2,
+    hidden: int = 2048,
+    dropout: float = 0.5,
+    eigenvalues: Optional[Sequence[float]] = None,
+    kernel_regularizer=None,
+    **kwargs,
+  ):
     """Initialises and builds the backbone.
 
     Args:
@@ -154,26 +174,35 @@ class NextVlad(vlad.VladBackbone):
         share.
     """
     if not 0.0 <= dropout < 1.0:
-      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below '
-                       '1.')
+      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below 1.')
     if expansion < 1:
       raise ValueError(f'expansion is {expansion}: it must be at least 1.')
     vlad.check_shares('groups', groups, len(input_specs.get('features', [0])))
     super().__init__(
-        input_specs, clusters, hidden,
-        lambda share, name: NextVladPool(
-            clusters // share, groups // share, expansion, name=name),
-        use_bias=False, kernel_regularizer=kernel_regularizer,
-        options={'groups': groups, 'expansion': expansion, 'dropout': dropout,
-                 'eigenvalues': eigenvalues}, **kwargs)
+      input_specs,
+      clusters,
+      hidden,
+      lambda share, name: NextVladPool(
+        clusters // share, groups // share, expansion, name=name
+      ),
+      use_bias=False,
+      kernel_regularizer=kernel_regularizer,
+      options={
+        'groups': groups,
+        'expansion': expansion,
+        'dropout': dropout,
+        'eigenvalues': eigenvalues,
+      },
+      **kwargs,
+    )
     self._dropout = dropout
     self._scale = None
     if eigenvalues is not None:
       # Further features were not whitened.
       rest = input_specs['frames'].shape[-1] - len(eigenvalues)
-      self._scale = np.concatenate([
-          np.sqrt(np.asarray(eigenvalues) + _WHITENING_EPSILON),
-          np.ones(rest)]).astype(np.float32)
+      self._scale = np.concatenate(
+        [np.sqrt(np.asarray(eigenvalues) + _WHITENING_EPSILON), np.ones(rest)]
+      ).astype(np.float32)
     self.norm = masked_batch_norm.FrameNorm(name='norm')
     with tf.name_scope('norm'):
       self.norm.build([None, hidden])
@@ -182,15 +211,19 @@ class NextVlad(vlad.VladBackbone):
   def call(self, inputs, training=False):
     frames, num_frames = inputs['frames'], inputs['num_frames']
     if self._scale is not None:
-      frames = tf.nn.l2_normalize(
-          tf.cast(frames, tf.float32) * self._scale, axis=-1)
+      frames = tf.nn.l2_normalize(tf.cast(frames, tf.float32) * self._scale, axis=-1)
     descriptor = self.describe(
-        frames, tf.sequence_mask(num_frames, frames.shape[1]), training)
+      frames, tf.sequence_mask(num_frames, frames.shape[1]), training
+    )
     if training and self._dropout:
       descriptor = per_video_random.dropout(
-          descriptor, inputs.get('seed'), self._dropout, _SALT)
-    return {'representation': self.norm(
-        self.projection(descriptor), num_frames > 0, training=training)}
+        descriptor, inputs.get('seed'), self._dropout, _SALT
+      )
+    return {
+      'representation': self.norm(
+        self.projection(descriptor), num_frames > 0, training=training
+      )
+    }
 
 
 def read_eigenvalues(path: str, size: int) -> list[float]:
@@ -206,35 +239,37 @@ def read_eigenvalues(path: str, size: int) -> list[float]:
   Raises:
     ValueError: there is no such file, or it holds something else.
   """
-  remedy = 'give the eigenvals.npy of the releases\' yt8m_pca.tgz.'
+  remedy = "give the eigenvals.npy of the releases' yt8m_pca.tgz."
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:
       values = np.load(file)
   except tf.errors.OpError as error:
-    raise ValueError(f'eigenvalues is {path!r}, which cannot be read '
-                     f'({error.message}): {remedy}') from error
+    raise ValueError(
+      f'eigenvalues is {path!r}, which cannot be read ({error.message}): {remedy}'
+    ) from error
   except (ValueError, EOFError) as error:
     raise ValueError(
-        f'eigenvalues is {path!r}, which is no .npy file: {remedy}') from error
+      f'eigenvalues is {path!r}, which is no .npy file: {remedy}'
+    ) from error
   if not isinstance(values, np.ndarray):
-    raise ValueError(f'eigenvalues is {path!r}, which holds several arrays: '
-                     f'{remedy}')
+    raise ValueError(f'eigenvalues is {path!r}, which holds several arrays: {remedy}')
   if values.size < size or values.size != len(values):
     raise ValueError(
-        f'eigenvalues is {path!r}, which holds an array {list(values.shape)}, '
-        f'where the first feature has {size} values: {remedy}')
+      f'eigenvalues is {path!r}, which holds an array {list(values.shape)}, '
+      f'where the first feature has {size} values: {remedy}'
+    )
   values = values.reshape([-1])[:size]
   if not np.all(values >= 0):
-    raise ValueError(f'eigenvalues is {path!r}, which holds negative numbers '
-                     f'or NaN: {remedy}')
+    raise ValueError(
+      f'eigenvalues is {path!r}, which holds negative numbers or NaN: {remedy}'
+    )
   return values.tolist()
 
 
 @factory.register_backbone_builder('nextvlad')
-def build_nextvlad(input_specs,
-                   backbone_config,
-                   norm_activation_config=None,
-                   l2_regularizer=None) -> NextVlad:
+def build_nextvlad(
+  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+) -> NextVlad:
   """Builder for the Garden's registry.
 
   Args:
@@ -256,6 +291,8 @@ def build_nextvlad(input_specs,
   path = options.pop('eigenvalues')
   first = input_specs.get('features', [input_specs['frames']])[0]
   return NextVlad(
-      input_specs, kernel_regularizer=l2_regularizer,
-      eigenvalues=read_eigenvalues(path, first.shape[-1]) if path else None,
-      **options)
+    input_specs,
+    kernel_regularizer=l2_regularizer,
+    eigenvalues=read_eigenvalues(path, first.shape[-1]) if path else None,
+    **options,
+  )

@@ -18,12 +18,14 @@ _INPUT_GATES = ('none', 'context', 'se')
 class LogisticHead(tf_keras.layers.Layer):
   """Predictions float32 [B, V] in [0, 1] from a representation [B, R]."""
 
-  def __init__(self,
-               num_classes: int,
-               l2_weight_decay: float = 1e-8,
-               input_gate: str = 'none',
-               se_reduction: int = 8,
-               **kwargs):
+  def __init__(
+    self,
+    num_classes: int,
+    l2_weight_decay: float = 1e-8,
+    input_gate: str = 'none',
+    se_reduction: int = 8,
+    **kwargs,
+  ):
     """Initialises the head.
 
     Args:
@@ -40,23 +42,25 @@ class LogisticHead(tf_keras.layers.Layer):
     if num_classes < 1:
       raise ValueError(f'num_classes is {num_classes}: it must be at least 1.')
     if input_gate not in _INPUT_GATES:
-      raise ValueError(f'input_gate is {input_gate!r}: choose one of '
-                       f'{", ".join(_INPUT_GATES)}.')
+      raise ValueError(
+        f'input_gate is {input_gate!r}: choose one of {", ".join(_INPUT_GATES)}.'
+      )
     self._config = {
-        'num_classes': num_classes,
-        'l2_weight_decay': l2_weight_decay,
-        'input_gate': input_gate,
-        'se_reduction': se_reduction,
+      'num_classes': num_classes,
+      'l2_weight_decay': l2_weight_decay,
+      'input_gate': input_gate,
+      'se_reduction': se_reduction,
     }
     self.input_gate = None
     if input_gate == 'context':
       self.input_gate = gates.ContextGate(name='input_gate')
     elif input_gate == 'se':
-      self.input_gate = gates.SqueezeExcitationGate(
-          se_reduction, name='input_gate')
+      self.input_gate = gates.SqueezeExcitationGate(se_reduction, name='input_gate')
     self.classes = tf_keras.layers.Dense(
-        num_classes, name='classes',
-        kernel_regularizer=tf_keras.regularizers.L2(l2_weight_decay / 2))
+      num_classes,
+      name='classes',
+      kernel_regularizer=tf_keras.regularizers.L2(l2_weight_decay / 2),
+    )
 
   def build(self, input_shape):
     for layer in filter(None, (self.input_gate, self.classes)):

@@ -18,13 +18,15 @@ from yt8m_distill.modeling import gates as gates_lib
 class MoeHead(tf_keras.layers.Layer):
   """Predictions float32 [B, V] in [0, 1] from a representation [B, R]."""
 
-  def __init__(self,
-               num_classes: int,
-               num_mixtures: int = 2,
-               l2_weight_decay: float = 1e-8,
-               input_gate: bool = False,
-               output_gate: bool = False,
-               **kwargs):
+  def __init__(
+    self,
+    num_classes: int,
+    num_mixtures: int = 2,
+    l2_weight_decay: float = 1e-8,
+    input_gate: bool = False,
+    output_gate: bool = False,
+    **kwargs,
+  ):
     """Initialises the head.
 
     Args:
@@ -39,8 +41,7 @@ class MoeHead(tf_keras.layers.Layer):
       ValueError: a size below 1.
     """
     super().__init__(**kwargs)
-    for name, value in (('num_classes', num_classes),
-                        ('num_mixtures', num_mixtures)):
+    for name, value in (('num_classes', num_classes), ('num_mixtures', num_mixtures)):
       if value < 1:
         raise ValueError(f'{name} is {value}: it must be at least 1.')
     self.num_classes = num_classes
@@ -49,8 +50,11 @@ class MoeHead(tf_keras.layers.Layer):
 
     def dense(name, units, use_bias):
       return tf_keras.layers.Dense(
-          units, use_bias=use_bias, name=name,
-          kernel_regularizer=tf_keras.regularizers.L2(l2_weight_decay / 2))
+        units,
+        use_bias=use_bias,
+        name=name,
+        kernel_regularizer=tf_keras.regularizers.L2(l2_weight_decay / 2),
+      )
 
     self.gates = dense('gates', num_classes * (num_mixtures + 1), False)
     self.experts = dense('experts', num_classes * num_mixtures, True)
@@ -61,10 +65,12 @@ class MoeHead(tf_keras.layers.Layer):
       self.output_gate = gates_lib.ContextGate(name='output_gate')
 
   def build(self, input_shape):
-    for layer, shape in ((self.gates, input_shape),
-                         (self.experts, input_shape),
-                         (self.input_gate, input_shape),
-                         (self.output_gate, [None, self.num_classes])):
+    for layer, shape in (
+      (self.gates, input_shape),
+      (self.experts, input_shape),
+      (self.input_gate, input_shape),
+      (self.output_gate, [None, self.num_classes]),
+    ):
       if layer:
         with tf.name_scope(layer.name):
           layer.build(shape)
@@ -74,31 +80,40 @@ class MoeHead(tf_keras.layers.Layer):
     if self.input_gate:
       representation = self.input_gate(representation, training=training)
     # float32 whatever the policy: sums of small probabilities follow.
-    gates = tf.nn.softmax(tf.cast(tf.reshape(
-        self.gates(representation),
-        [-1, self.num_classes, self.num_mixtures + 1]), tf.float32))
-    experts = tf.sigmoid(tf.cast(tf.reshape(
-        self.experts(representation),
-        [-1, self.num_classes, self.num_mixtures]), tf.float32))
-    predictions = tf.reduce_sum(
-        gates[..., :self.num_mixtures] * experts, axis=-1)
+    gates = tf.nn.softmax(
+      tf.cast(
+        tf.reshape(
+          self.gates(representation), [-1, self.num_classes, self.num_mixtures + 1]
+        ),
+        tf.float32,
+      )
+    )
+    experts = tf.sigmoid(
+      tf.cast(
+        tf.reshape(
+          self.experts(representation), [-1, self.num_classes, self.num_mixtures]
+        ),
+        tf.float32,
+      )
+    )
+    predictions = tf.reduce_sum(gates[..., : self.num_mixtures] * experts, axis=-1)
     if self.output_gate:
       predictions = self.output_gate(predictions, training=training)
     return predictions
 
   def flops(self) -> int:
     """FLOPs of a video: 2 per multiply-add."""
-    gates = sum(gate.flops() for gate in (self.input_gate, self.output_gate)
-                if gate)
-    return gates + 2 * sum(int(layer.kernel.shape.num_elements())
-                           for layer in (self.gates, self.experts))
+    gates = sum(gate.flops() for gate in (self.input_gate, self.output_gate) if gate)
+    return gates + 2 * sum(
+      int(layer.kernel.shape.num_elements()) for layer in (self.gates, self.experts)
+    )
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'num_classes': self.num_classes,
-        'num_mixtures': self.num_mixtures,
-        'l2_weight_decay': self._l2_weight_decay,
-        'input_gate': self.input_gate is not None,
-        'output_gate': self.output_gate is not None,
+      **super().get_config(),
+      'num_classes': self.num_classes,
+      'num_mixtures': self.num_mixtures,
+      'l2_weight_decay': self._l2_weight_decay,
+      'input_gate': self.input_gate is not None,
+      'output_gate': self.output_gate is not None,
     }
