@@ -28,7 +28,6 @@ class Fake:
   def __init__(self):
     self.calls = []
 
-  # pylint: disable-next=redefined-builtin
   def __call__(
     self,
     input,

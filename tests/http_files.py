@@ -51,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     path = self.server.folder / self.path.lstrip('/')
     return path.read_bytes() if path.is_file() else None
 
-  def do_GET(self):  # pylint: disable=invalid-name
+  def do_GET(self):
     server, wanted = self.server, self.headers.get('Range')
     server.requests.append((self.path, wanted))
     failure = server.failure if server.failures > 0 else None
@@ -80,7 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.send_header('Content-Range', span)
     self.end_headers()
 
-  def log_message(self, *_):  # pylint: disable=arguments-differ
+  def log_message(self, *_):
     """Says nothing."""
 
 

@@ -53,7 +53,10 @@ class Case:
 
   def __init__(self, lengths, steps, layers):
     rng = np.random.default_rng(len(lengths))
-    normal = lambda *shape: tf.constant(rng.normal(size=shape), tf.float32)
+
+    def normal(*shape):
+      return tf.constant(rng.normal(size=shape), tf.float32)
+
     self.lengths = lengths
     self.layers = layers
     self.x = normal(len(lengths), steps, FEATURES)

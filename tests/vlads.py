@@ -23,7 +23,9 @@ CLASSES = {'netvlad': netvlad.NetVlad, 'nextvlad': nextvlad.NextVlad}
 
 
 def specs(frames=FRAMES, sizes=SIZES):
-  spec = lambda size: tf_keras.layers.InputSpec(shape=[None, frames, size])
+  def spec(size):
+    return tf_keras.layers.InputSpec(shape=[None, frames, size])
+
   return {'frames': spec(sum(sizes)), 'features': [spec(size) for size in sizes]}
 
 

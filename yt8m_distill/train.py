@@ -24,7 +24,7 @@ from official.modeling import performance
 import tensorflow as tf
 
 import gin
-import yt8m_distill  # pylint: disable=unused-import
+import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.evaluation import results
 from yt8m_distill.trainer import cluster
 from yt8m_distill.trainer import epochs

@@ -1,4 +1,4 @@
-"""The same networks and training step in PyTorch, timed as benchmarks/model.py.
+r"""The same networks and training step in PyTorch, timed as benchmarks/model.py.
 
 Hierarchical LSTM with cuDNN at both levels, mixture of experts, L_CE, L_REP and
 L_PRED, Adam, gradients clipped tensor by tensor, all in one process and on one
@@ -80,7 +80,10 @@ class _Cases:
   def __init__(self, args, device, precision):
     torch.manual_seed(0)
     self._device, self._precision = device, precision
-    make = lambda *shape: _Network(args.cells, args.classes, *shape).to(device)
+
+    def make(*shape):
+      return _Network(args.cells, args.classes, *shape).to(device)
+
     self._teacher, self._student = make(20, 1), make(5, 10)
     self._frames = torch.randint(
       256, [args.batch, _FRAMES, _FEATURES], dtype=torch.uint8

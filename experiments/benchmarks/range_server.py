@@ -30,7 +30,7 @@ class _Server(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
   protocol_version = 'HTTP/1.1'  # Connections are kept.
 
-  def do_GET(self):  # pylint: disable=invalid-name
+  def do_GET(self):
     time.sleep(self.server.latency)
     path = os.path.join(self.server.folder, os.path.basename(self.path))
     if not os.path.isfile(path):
@@ -59,7 +59,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
     self.wfile.flush()
 
-  def log_message(self, *_):  # pylint: disable=arguments-differ
+  def log_message(self, *_):
     """Says nothing."""
 
 

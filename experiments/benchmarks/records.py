@@ -3,16 +3,14 @@
 What the benchmarks of input share.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import itertools
 import os
 import tempfile
 import time
-from typing import Dict
-from typing import Iterator
-from typing import Optional
-from typing import Sequence
 
 import numpy as np
 import psutil
@@ -149,14 +147,14 @@ def _seconds(process: psutil.Process) -> float:
   return times.user + times.system
 
 
-def _thread_seconds() -> Dict[int, float]:
+def _thread_seconds() -> dict[int, float]:
   return {
     thread.id: thread.user_time + thread.system_time
     for thread in psutil.Process().threads()
   }
 
 
-def peak_mib(pid: Optional[int] = None) -> float:
+def peak_mib(pid: int | None = None) -> float:
   """Returns the peak memory of a process, by default of this one.
 
   Not as getrusage, which counts what the parent held at the start.

@@ -14,6 +14,8 @@ loaded; `servers` is the peak of the largest of them, TensorFlow included.
   "$python" -m experiments.benchmarks.remote
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import itertools
 import multiprocessing
@@ -21,12 +23,7 @@ import os
 import statistics
 import subprocess
 import sys
-from typing import Dict
-from typing import Iterator
-from typing import List
 from typing import NamedTuple
-from typing import Sequence
-from typing import Tuple
 
 from absl import app
 from absl import flags
@@ -67,7 +64,7 @@ class _Result(NamedTuple):
 
 
 @contextlib.contextmanager
-def _process(module: str, *args: str) -> Iterator[Tuple[int, str]]:
+def _process(module: str, *args: str) -> Iterator[tuple[int, str]]:
   """Starts a module; yields its id and the last word of its first line."""
   with subprocess.Popen(
     [sys.executable, '-m', module, *args], text=True, stdout=subprocess.PIPE
@@ -82,10 +79,13 @@ def _process(module: str, *args: str) -> Iterator[Tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def _serving(source: str, paths: Sequence[str]) -> Iterator[Tuple[List[int], Dict]]:
+def _serving(source: str, paths: Sequence[str]) -> Iterator[tuple[list[int], dict]]:
   """Yields ids of the servers, and the input's fields that read from them."""
   with contextlib.ExitStack() as stack:
-    start = lambda *args: stack.enter_context(_process(*args))
+
+    def start(*args):
+      return stack.enter_context(_process(*args))
+
     if source == 'disk':
       yield [], {'input_path': paths}
     elif source == 'http':
@@ -114,7 +114,7 @@ def _serving(source: str, paths: Sequence[str]) -> Iterator[Tuple[List[int], Dic
 
 
 def _measure(
-  network: str, servers: Sequence[int], videos: int, batch: int, fields: Dict
+  network: str, servers: Sequence[int], videos: int, batch: int, fields: dict
 ) -> _Result:
   tf.config.set_visible_devices([], 'GPU')
   tf.zeros([]).numpy()  # All of TensorFlow is then there.

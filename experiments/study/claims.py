@@ -7,9 +7,9 @@ above 0, does not where one finds it below 0, and is undecided else, or where
 there are fewer than two seeds.
 """
 
-from typing import Iterator
-from typing import Sequence
-from typing import Tuple
+from collections.abc import Iterator
+from collections.abc import Sequence
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -34,12 +34,12 @@ def verdict(differences: Sequence[float]) -> str:
 
 
 # A label in a column.
-_Place = Tuple[str, str]
+_Place = tuple[str, str]
 
 
 def pairs(
   study: config.Study, runs: pd.DataFrame
-) -> Iterator[Tuple[str, _Place, _Place]]:
+) -> Iterator[tuple[str, _Place, _Place]]:
   """Yields what is compared, once: the claim, the higher place, the lower."""
   columns = {label: results.columns(rows) for label, rows in runs.groupby('label')}
 
@@ -52,7 +52,7 @@ def pairs(
   seen = set()
   for chain in study.claims:
     labels = chain.split(' > ')
-    for high, low in zip(labels, labels[1:]):
+    for high, low in itertools.pairwise(labels):
       for column in results.columns(runs):
         pair = place(high, column), place(low, column)
         if all(pair) and column in (pair[0][1], pair[1][1]) and pair not in seen:
@@ -61,7 +61,7 @@ def pairs(
           yield (f'{high} > {low}{where}', *pair)
   for label in dict.fromkeys(study.rises):
     values = columns.get(label, [])
-    for less, more in zip(values, values[1:]):
+    for less, more in itertools.pairwise(values):
       yield (
         f'{label}: {study.columns}={more} > {study.columns}={less}',
         (label, more),

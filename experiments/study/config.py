@@ -37,16 +37,13 @@ serial.gin, and only starts from there in parallel training.
 Runs start in the order of the file: put those that take long first.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import os
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Sequence
 
 # It also teaches yaml.FullLoader that 1e-3 is a number.
-from official.modeling import hyperparams  # pylint: disable=unused-import
 import tensorflow as tf
 import yaml
 
@@ -67,15 +64,15 @@ class Study:
     reference: path of a CSV of published scores: label, the column, gap, map.
   """
 
-  runs: List[expansion.Run]
+  runs: list[expansion.Run]
   columns: str = ''
-  order: List[str] = dataclasses.field(default_factory=list)
-  rises: List[str] = dataclasses.field(default_factory=list)
+  order: list[str] = dataclasses.field(default_factory=list)
+  rises: list[str] = dataclasses.field(default_factory=list)
   per_class: str = ''
   reference: str = ''
 
   @property
-  def claims(self) -> List[str]:
+  def claims(self) -> list[str]:
     """`order` and `per_class`."""
     return [*self.order, *filter(None, [self.per_class])]
 
@@ -99,9 +96,8 @@ def _check_type(key: str, value: Any, where: str):
   """Raises ValueError where a value or an element is not of its key's type."""
   types, elements, words = _TYPES[key]
   # Not isinstance: True is no whole number.
-  if (
-    type(value) not in types
-    or elements
+  if type(value) not in types or (
+    elements
     and any(
       type(element) not in elements
       for element in (value.values() if isinstance(value, dict) else value)
@@ -126,7 +122,7 @@ def _check_keys(values: Any, required: str, optional: str, where: str):
       raise ValueError(f'{where} has no {key}: give it.')
 
 
-def _resolve_needs(groups: Dict[str, List[expansion.Run]]) -> List[expansion.Run]:
+def _resolve_needs(groups: dict[str, list[expansion.Run]]) -> list[expansion.Run]:
   """Puts the name of a run in the place of a group's in every `needs`."""
   for name, runs in groups.items():
     for index, run in enumerate(runs):

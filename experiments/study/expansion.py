@@ -1,13 +1,10 @@
 """Expands one group of a study into its runs."""
 
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import re
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Optional
-from typing import Sequence
 
 # Of results.collect(), beside the axes.
 COLUMNS = (
@@ -52,16 +49,16 @@ class Run:
   name: str
   group: str
   label: str
-  axes: Dict[str, str]
+  axes: dict[str, str]
   seed: int
   experiment: str
-  gin_file: List[str]
-  gin_params: List[str]
-  overrides: Dict[str, Any]
-  needs: Optional[str]
+  gin_file: list[str]
+  gin_params: list[str]
+  overrides: dict[str, Any]
+  needs: str | None
 
 
-def _settings(values: Any, where: str) -> Dict[str, Any]:
+def _settings(values: Any, where: str) -> dict[str, Any]:
   """Returns a mapping of settings, checked for names that none can have."""
   if not isinstance(values, dict):
     raise ValueError(f'{where} is {values!r}: it must map names to values.')
@@ -80,8 +77,8 @@ def _is_setting(name: Any) -> bool:
 
 
 def _axis(
-  name: str, chosen: Any, axes: Dict[str, Any], where: str
-) -> Dict[str, Dict[str, Any]]:
+  name: str, chosen: Any, axes: dict[str, Any], where: str
+) -> dict[str, dict[str, Any]]:
   """Returns what each chosen value of an axis sets."""
   if name in COLUMNS:
     raise ValueError(
@@ -111,7 +108,7 @@ def _axis(
   }
 
 
-def _nested(fields: Dict[str, Any]) -> Dict[str, Any]:
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
   """{'task.seed': 1} as {'task': {'seed': 1}}."""
   tree = {}
   for name, value in fields.items():
@@ -128,11 +125,11 @@ def _nested(fields: Dict[str, Any]) -> Dict[str, Any]:
   return tree
 
 
-def _files(value: Any) -> List[str]:
+def _files(value: Any) -> list[str]:
   return [value] if isinstance(value, str) else list(value or [])
 
 
-def _label(group: Dict[str, Any], axes: Dict[str, str], columns: str) -> str:
+def _label(group: dict[str, Any], axes: dict[str, str], columns: str) -> str:
   """What the runs of all seeds, and of all columns, are called."""
   if 'label' not in group:
     return ' '.join(
@@ -148,8 +145,8 @@ def _label(group: Dict[str, Any], axes: Dict[str, str], columns: str) -> str:
 
 
 def expand(
-  group: Dict[str, Any], study: Dict[str, Any], gin_params: Sequence[str]
-) -> List[Run]:
+  group: dict[str, Any], study: dict[str, Any], gin_params: Sequence[str]
+) -> list[Run]:
   """Returns the runs of a group.
 
   Args:

@@ -4,10 +4,10 @@ gin takes a macro that no file reads for one that is new, and a field that does
 not exist ends a run only when its turn has come.
 """
 
+from collections.abc import Sequence
 import logging
 import re
 import tokenize
-from typing import Sequence
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory

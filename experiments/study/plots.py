@@ -1,11 +1,9 @@
 """Pictures of a study: quality against cost, learning curves, gain by class."""
 
+from collections.abc import Sequence
 import dataclasses
 import os
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Sequence
 
 from absl import logging
 import matplotlib
@@ -20,12 +18,12 @@ from yt8m_distill.evaluation import report
 from yt8m_distill.evaluation import results as results_lib
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
+from matplotlib import pyplot as plt
 
 _TITLES = {'gap': 'GAP@20', 'map': 'mAP'}
 
 
-def _styles(labels: List[str]) -> Dict[str, Dict[str, Any]]:
+def _styles(labels: list[str]) -> dict[str, dict[str, Any]]:
   """A color and a marker for each label, the same in all pictures."""
   colors = plt.get_cmap('tab20').colors
   return {
@@ -212,7 +210,7 @@ def per_class(
   return True
 
 
-def draw(study: config.Study, runs: pd.DataFrame, output_dir: str) -> List[str]:
+def draw(study: config.Study, runs: pd.DataFrame, output_dir: str) -> list[str]:
   """Draws all pictures; returns the names of the files in output_dir."""
   runs = results.learners(runs)
   names = ['quality.png', 'curves.png']

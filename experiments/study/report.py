@@ -1,8 +1,7 @@
 """A study's report in Markdown, with a table in the form of the paper's."""
 
+from collections.abc import Sequence
 import os
-from typing import List
-from typing import Sequence
 
 import pandas as pd
 
@@ -23,7 +22,7 @@ def _spread(mean: float, std: float, sign: str = '') -> str:
 
 def table(
   study: config.Study, summary: pd.DataFrame, reference: pd.DataFrame
-) -> List[List[str]]:
+) -> list[list[str]]:
   """Returns rows of labels and columns of k, GAP and mAP each.
 
   Args:
@@ -67,7 +66,7 @@ def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
   )
 
 
-def _costs(summary: pd.DataFrame) -> List[List[str]]:
+def _costs(summary: pd.DataFrame) -> list[list[str]]:
   """What a video costs, and what a run took since it was last started."""
   return [
     ['', 'frames', 'GFLOPs per video', 'parameters', 'seconds from the last start'],
@@ -84,7 +83,7 @@ def _costs(summary: pd.DataFrame) -> List[List[str]]:
   ]
 
 
-def _claims(claims: pd.DataFrame) -> List[List[str]]:
+def _claims(claims: pd.DataFrame) -> list[list[str]]:
   """One row per claim, the verdicts on both scores side by side."""
   header = ['claim', 'seeds']
   for title in _TITLES.values():

@@ -1,8 +1,7 @@
 """Scores of the finished runs of a study, and their spread over seeds."""
 
+from collections.abc import Sequence
 import os
-from typing import Dict
-from typing import Sequence
 
 import numpy as np
 import pandas as pd
@@ -163,7 +162,7 @@ def reference(study: config.Study) -> pd.DataFrame:
   return table
 
 
-def write(tables: Dict[str, pd.DataFrame], output_dir: str):
+def write(tables: dict[str, pd.DataFrame], output_dir: str):
   """Writes each table as NAME.csv and NAME.parquet."""
   for name, table in tables.items():
     path = os.path.join(output_dir, name)

@@ -6,6 +6,7 @@ once it is complete. A run that was stopped goes on where it was, as the driver
 does.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import multiprocessing
@@ -16,10 +17,6 @@ import threading
 import time
 import traceback
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Optional
-from typing import Sequence
 
 from absl import flags
 from absl import logging
@@ -45,19 +42,19 @@ def folder(output_dir: str, run_name: str) -> str:
   return os.path.join(output_dir, run_name)
 
 
-def _read_json(path: str) -> Optional[Dict[str, Any]]:
+def _read_json(path: str) -> dict[str, Any] | None:
   if not tf.io.gfile.exists(path):
     return None
   with tf.io.gfile.GFile(path) as file:
     return json.load(file)
 
 
-def finished(run_folder: str) -> Optional[Dict[str, Any]]:
+def finished(run_folder: str) -> dict[str, Any] | None:
   """Returns the finished.json of a run: its seconds; None before its end."""
   return _read_json(os.path.join(run_folder, 'finished.json'))
 
 
-def _specification(run: expansion.Run) -> Dict[str, Any]:
+def _specification(run: expansion.Run) -> dict[str, Any]:
   """What a run's results depend on, not how it is called; as JSON has it."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
@@ -98,7 +95,7 @@ def prepare(runs: Sequence[expansion.Run], output_dir: str):
     files.write_text(path, json.dumps(wanted, indent=2) + '\n')
 
 
-def arguments(run: expansion.Run, output_dir: str) -> List[str]:
+def arguments(run: expansion.Run, output_dir: str) -> list[str]:
   """Returns the flags of the driver."""
   gin_params = list(run.gin_params)
   if run.needs:
@@ -144,7 +141,7 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
   start = time.monotonic()
   try:
     _train(arguments(run, output_dir))
-  except Exception as error:  # pylint: disable=broad-exception-caught
+  except Exception as error:
     traceback.print_exc()
     print(
       f'{type(error).__name__}: {" ".join(cli.message(error).split())}', file=sys.stderr
@@ -169,7 +166,7 @@ def _reason(place: str, exit_code: int) -> str:
 
 def execute(
   runs: Sequence[expansion.Run], output_dir: str, workers: int
-) -> Dict[str, str]:
+) -> dict[str, str]:
   """Runs what is not finished yet, in the order given.
 
   Args:

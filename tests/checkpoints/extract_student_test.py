@@ -63,7 +63,10 @@ def test_holds_neither_teacher_nor_optimizer(run, converted):
   assert values['global_step/.ATTRIBUTES/VARIABLE_VALUE'] == 3
   assert {name.split('/')[0] for name in values} == {'global_step', 'model'}
   assert not any('teacher' in name or 'SLOT' in name for name in values)
-  size = lambda values: sum(value.nbytes for value in values.values())
+
+  def size(values):
+    return sum(value.nbytes for value in values.values())
+
   whole = tiny.checkpoint_values(run / 'ckpt-3')
   # Two networks, and two slots of Adam for each of their weights.
   assert size(whole) / size(values) == pytest.approx(6, rel=0.01)

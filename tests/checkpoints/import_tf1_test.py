@@ -135,9 +135,10 @@ def test_driver_evaluates_and_will_not_train_it(
     ),
   ]
   with tiny.eagerly():
-    drive = lambda mode: tiny.run_driver(
-      mode, run, *arguments, experiment=experiment, sized=False
-    )
+
+    def drive(mode):
+      return tiny.run_driver(mode, run, *arguments, experiment=experiment, sized=False)
+
     drive('eval')
     results = results_lib.read(str(run))
     assert results['step'] == (3 if kind == 'teacher_student' else 6)

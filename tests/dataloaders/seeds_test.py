@@ -152,14 +152,17 @@ _FEWER = model_config.FrameSelection(type='random', random=model_config.SomeFram
 @pytest.fixture(name='pair', scope='module')
 def _pair():
   """A teacher that sees some frames, and a student fewer of them."""
-  network = lambda frames: model_config.Network(
-    frames=frames,
-    backbone=model_config.Backbone(
-      hierarchical_lstm=model_config.HierarchicalLstm(
-        chunks=2, num_cells=2, num_layers=1
-      )
-    ),
-  )
+
+  def network(frames):
+    return model_config.Network(
+      frames=frames,
+      backbone=model_config.Backbone(
+        hierarchical_lstm=model_config.HierarchicalLstm(
+          chunks=2, num_cells=2, num_layers=1
+        )
+      ),
+    )
+
   pair = distiller.build(
     model_config.DistillerModel(
       features=_FEATURES,

@@ -54,7 +54,9 @@ def _plain(backbone, inputs, pooling, training):
       layer.gamma.numpy() * (x - mean) / np.sqrt(variance + 1e-3) + layer.beta.numpy()
     )
 
-  relu6 = lambda x: np.clip(x, 0, 6)
+  def relu6(x):
+    return np.clip(x, 0, 6)
+
   videos = [
     frames[:count] for frames, count in zip(inputs['frames'], inputs['num_frames'])
   ]

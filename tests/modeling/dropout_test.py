@@ -50,7 +50,9 @@ def test_hides_a_share_from_the_head_alone():
 
 
 def test_mask_belongs_to_the_seed():
-  mask = lambda seeds: _network()(_inputs(seeds), training=True)['predictions'].numpy()
+  def mask(seeds):
+    return _network()(_inputs(seeds), training=True)['predictions'].numpy()
+
   together = mask([4, 9, 4])
   np.testing.assert_array_equal(together[0], together[2])
   np.testing.assert_array_equal(mask([9, 1, 2, 3])[0], together[1])

@@ -162,13 +162,18 @@ def test_random_frames_by_the_plain_formula():
 
 
 def test_random_frames_follow_the_seed_alone():
-  draw = lambda seeds, k=5: (
-    frame_selection.frame_indices(
-      tf.fill([len(seeds)], 300), _some('random', k), 300, tf.constant(seeds, tf.int32)
-    )[0]
-    .numpy()
-    .tolist()
-  )
+  def draw(seeds, k=5):
+    return (
+      frame_selection.frame_indices(
+        tf.fill([len(seeds)], 300),
+        _some('random', k),
+        300,
+        tf.constant(seeds, tf.int32),
+      )[0]
+      .numpy()
+      .tolist()
+    )
+
   one, two, three = draw([1, 2, 3])
   assert one != two != three != one
   assert draw([3, 1]) == [three, one] and draw([2]) == [two]
@@ -230,7 +235,10 @@ def test_original_table():
 def test_shapes_agree(frames):
   """One video at a time, a batch, and a batch of no known size."""
   num_frames = np.array([[0, 1, 6], [7, 8, 20]], np.int32)
-  choose = lambda n: frame_selection.frame_indices(n, frames, 20)
+
+  def choose(n):
+    return frame_selection.frame_indices(n, frames, 20)
+
   indices, count = choose(tf.constant(num_frames))
   assert indices.shape == [2, 3, 3] and count.shape == [2, 3]
   graph = tf.function(
@@ -251,9 +259,10 @@ def test_every_selection_compiles_under_xla():
     *(_uniform(7, length) for length in frame_selection.UNIFORM_LENGTHS),
     *(_some(kind, 5) for kind in ('uniform', *_SOME)),
   ]
-  choose = lambda n, seeds: [
-    frame_selection.frame_indices(n, s, 20, seeds) for s in selections
-  ]
+
+  def choose(n, seeds):
+    return [frame_selection.frame_indices(n, s, 20, seeds) for s in selections]
+
   num_frames = tf.range(21)
   compiled = tf.function(choose, jit_compile=True, autograph=False)
   tf.nest.map_structure(

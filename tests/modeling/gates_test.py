@@ -60,7 +60,10 @@ def test_equals_its_formula(kind, training):
 
 def test_sizes():
   context, squeeze = _gate('context'), _gate('se')
-  count = lambda gate: sum(np.size(w) for w in gate.trainable_weights)
+
+  def count(gate):
+    return sum(np.size(w) for w in gate.trainable_weights)
+
   assert count(context) == _SIZE**2 + 2 * _SIZE
   assert count(squeeze) == 2 * _SIZE * 3 + 2 * 3
   assert context.flops() == 2 * _SIZE**2

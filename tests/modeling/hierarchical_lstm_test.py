@@ -197,7 +197,7 @@ def test_content_of_padding_changes_nothing():
     }
     results.append(
       _with_gradients(lambda: network(inputs, training=True), network.backbone)
-    )  # pylint: disable=cell-var-from-loop
+    )
   for other in results[1:]:
     tf.nest.map_structure(np.testing.assert_array_equal, results[0], other)
 
@@ -213,7 +213,7 @@ def test_stored_frames_are_normalised_on_the_way(options):
   stored, prepared = (
     _with_gradients(
       lambda: network(
-        {'frames': f, 'num_frames': num_frames},  # pylint: disable=cell-var-from-loop
+        {'frames': f, 'num_frames': num_frames},
         training=True,
       ),
       network,

@@ -191,13 +191,16 @@ def test_weight_schedule_and_metrics():
   inputs, labels = tiny.batch(5)
   terms = task.loss_terms(labels, model(inputs))
   regularization = task.regularization_terms(model)
-  total = lambda terms, step: task.total_loss(
-    terms,
-    regularization,
-    tf.reduce_mean,
-    tf.reduce_sum,
-    **task.factors(tf.constant(step)),
-  )
+
+  def total(terms, step):
+    return task.total_loss(
+      terms,
+      regularization,
+      tf.reduce_mean,
+      tf.reduce_sum,
+      **task.factors(tf.constant(step)),
+    )
+
   more = {
     **terms,
     'student/intermediate_loss': tf.add(terms['student/intermediate_loss'], 1.0),

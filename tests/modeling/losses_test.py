@@ -234,7 +234,10 @@ def test_half_precision_inputs_are_computed_in_float32(kind, dtype):
   rows = np.array(list(_EXTREMES.values()), np.float32)
   teacher = tf.cast(rows, dtype)
   student = tf.cast(rows[::-1], dtype)
-  loss = lambda t, s: losses.prediction_loss(t, s, kind)
+
+  def loss(t, s):
+    return losses.prediction_loss(t, s, kind)
+
   value, gradients = _gradients(loss, teacher, student)
   assert value.dtype == tf.float32
   np.testing.assert_array_equal(

@@ -164,18 +164,21 @@ def test_other_types_are_refused(case):
 @pytest.mark.parametrize('training', [False, True])
 def test_prepares_inputs(case, training):
   x = tf.constant(np.random.default_rng(0).integers(256, size=case.x.shape), tf.uint8)
-  run = lambda function, **options: case.gradients(
-    lambda *args: function(
-      *args,
-      training=training,
-      input_gradient=False,
-      dtype=tf.float32,
-      prepare=frames_lib.normalize,
-      **options,
-    ),
-    x,
-    tf.constant(case.lengths),
-  )
+
+  def run(function, **options):
+    return case.gradients(
+      lambda *args: function(
+        *args,
+        training=training,
+        input_gradient=False,
+        dtype=tf.float32,
+        prepare=frames_lib.normalize,
+        **options,
+      ),
+      x,
+      tf.constant(case.lengths),
+    )
+
   ours, theirs = run(lstm_cudnn.final_states), run(lstm.final_states, tile=3)
   for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
     if k != 1:  # Of the integers.
@@ -327,7 +330,10 @@ def test_cudnn_itself(dtype, tolerance, training):
   tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
   tf.config.experimental.enable_tensor_float_32_execution(False)
   rng = np.random.default_rng(0)
-  normal = lambda *shape: tf.constant(rng.normal(size=shape, scale=0.1), tf.float32)
+
+  def normal(*shape):
+    return tf.constant(rng.normal(size=shape, scale=0.1), tf.float32)
+
   weights = (
     [normal(96 + 64, 4 * 64), normal(2 * 64, 4 * 64)],
     [normal(4 * 64), normal(4 * 64)],

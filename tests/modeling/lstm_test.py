@@ -253,11 +253,14 @@ def test_gradient_outside_of_the_graph(case, tile, jit_compile):
 @pytest.mark.parametrize('training, passes', [(True, 1), (False, 2)])
 def test_keeps_what_a_gradient_needs(case, monkeypatch, graph, training, passes):
   calls = []
-  forward_tile = lstm._forward_tile  # pylint: disable=protected-access
+  forward_tile = lstm._forward_tile
   monkeypatch.setattr(
     lstm, '_forward_tile', lambda *args: (calls.append(args), forward_tile(*args))[1]
   )
-  run = lambda: case.run(None, training=training)
+
+  def run():
+    return case.run(None, training=training)
+
   case.check((tf.function(run, autograph=False) if graph else run)())
   assert len(calls) == passes
 

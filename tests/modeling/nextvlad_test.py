@@ -56,12 +56,15 @@ def test_whitening_is_undone(tmp_path):
   scaled = raw.copy()
   scaled[..., :8] *= np.sqrt(values[:8, 0] + 1e-4)
   num_frames = tf.constant(vlads.NUM_FRAMES)
-  run = lambda network, frames: network(
-    {
-      'frames': frames_lib.preprocess(tf.constant(frames), num_frames),
-      'num_frames': num_frames,
-    }
-  )['representation']
+
+  def run(network, frames):
+    return network(
+      {
+        'frames': frames_lib.preprocess(tf.constant(frames), num_frames),
+        'num_frames': num_frames,
+      }
+    )['representation']
+
   np.testing.assert_allclose(
     run(backbone, raw), run(plain, scaled), rtol=1e-5, atol=1e-6
   )

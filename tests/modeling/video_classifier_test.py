@@ -228,7 +228,7 @@ def _unrolled_flops(network, steps):
       upper, [run(lower, video[k : k + length]) for k in range(0, steps, length)]
     )
     for layer in (head.gates, head.experts):
-      state @ tf.zeros(layer.kernel.shape)  # pylint: disable=expression-not-assigned
+      state @ tf.zeros(layer.kernel.shape)
   options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
   options['output'] = 'none'
   node = tf.compat.v1.profiler.profile(graph, cmd='op', options=options)
@@ -250,7 +250,10 @@ def test_flops_of_the_paper():
     pair = distiller.build(model_config.DistillerModel(num_classes=4716))
     teacher, student = pair.teacher.flops() / 2, pair.student.flops() / 2
     parameters = pair.teacher.count_params()
-  cell = lambda inputs: (inputs + 1024) * 4096
+
+  def cell(inputs):
+    return (inputs + 1024) * 4096
+
   lower, upper = cell(1152) + cell(1024), cell(4096) + cell(1024)
   head = 4096 * 4716 * (3 + 2)
   assert teacher == 300 * lower + 20 * upper + head

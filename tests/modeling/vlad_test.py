@@ -274,9 +274,12 @@ def test_teacher_and_student(kind):
   options = dict(vlads.OPTIONS[kind])
   if 'dropout' in options:
     options['dropout'] = 0.5  # With seeds that the Distiller hands on.
-  network = lambda frames: model_config.Network(
-    frames=frames, backbone=model_config.Backbone({'type': kind, kind: options})
-  )
+
+  def network(frames):
+    return model_config.Network(
+      frames=frames, backbone=model_config.Backbone({'type': kind, kind: options})
+    )
+
   pair = distiller.build(
     model_config.DistillerModel(
       features=[data.Feature(name='rgb', size=8), data.Feature(name='audio', size=4)],

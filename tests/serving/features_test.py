@@ -98,10 +98,12 @@ def test_features_kept_as_floats_are_exported_so(run, tmp_path):
 
 @pytest.mark.parametrize('trained,stored', [('bytes', 'video'), ('video', 'floats')])
 def test_frames_and_whole_videos_are_not_exchanged(trained, stored):
-  features = lambda form: [
-    data.Feature(name=name, size=size, format=form)
-    for name, size in (('rgb', 8), ('audio', 4))
-  ]
+  def features(form):
+    return [
+      data.Feature(name=name, size=size, format=form)
+      for name, size in (('rgb', 8), ('audio', 4))
+    ]
+
   model = model_config.ClassifierModel(features=features(trained))
   with pytest.raises(
     ValueError,

@@ -1,5 +1,7 @@
 """predict writes what the networks predict."""
 
+import functools
+import operator
 import shutil
 
 import numpy as np
@@ -74,7 +76,7 @@ def test_csv_holds_the_best_classes_of_every_video_in_order(
     predict_jobs.rows(out / f'test{i}.csv') for i in range(len(predict_jobs.COUNTS))
   ]
   assert [len(part) for part in parts] == list(predict_jobs.COUNTS)
-  assert sum(parts, []) == rows
+  assert functools.reduce(operator.iadd, parts, []) == rows
 
 
 def test_parquet_holds_names_and_the_representation(runs, data, vocabulary, tmp_path):

@@ -117,7 +117,7 @@ def test_says_which_frames_it_reads(task, module):
   task, network = task
   model = task.task_config.model
   kind = model.network.frames.type
-  with mock.patch.object(module, 'get_inference_signatures', lambda: {}):
+  with mock.patch.object(module, 'get_inference_signatures', dict):
     spec = model_card.input_spec(module)
     text = model_card.model_card(
       types.SimpleNamespace(

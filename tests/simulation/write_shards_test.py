@@ -1,5 +1,7 @@
 """Shards of simulated videos: format, order, sources and errors."""
 
+import functools
+import operator
 import pathlib
 import subprocess
 import sys
@@ -57,12 +59,12 @@ def test_shards_have_the_official_format(tmp_path):
   assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == names
   shards = [simulated.parse(path) for path in paths]
   assert [len(shard) for shard in shards] == [3, 3, 1]
-  videos = sum(shards, [])
+  videos = functools.reduce(operator.iadd, shards, [])
   assert len({video_id for video_id, *_ in videos}) == 7
   for video_id, labels, rgb, audio in videos:
     assert video_id
     assert 1 <= len(labels) == len(set(labels))
-    assert 0 <= labels.min() and labels.max() < 12
+    assert labels.min() >= 0 and labels.max() < 12
     assert 120 <= len(rgb) <= 300
     assert rgb.shape[1] == 1024 and audio.shape == (len(rgb), 128)
 

@@ -78,7 +78,10 @@ def _train(replicas, reduction):
     model = task.create_model()
     tiny.scatter_weights(model)
     optimizer = task.create_optimizer(params.trainer.optimizer_config, params.runtime)
-  step = lambda inputs: strategy.run(task.train_step, args=(inputs, model, optimizer))
+
+  def step(inputs):
+    return strategy.run(task.train_step, args=(inputs, model, optimizer))
+
   if not eager:
     step = tf.function(step, reduce_retracing=True)
   losses = []

@@ -43,7 +43,7 @@ def _of(gradients, network):
 
 
 def test_teacher_learns_as_if_it_were_alone():
-  task = _task(**{name: 100.0 for name in _WEIGHTS})
+  task = _task(**dict.fromkeys(_WEIGHTS, 100.0))
   model = _model(task)
   beside_student = _of(_gradients(task, model), model.teacher)
 
@@ -104,7 +104,7 @@ def test_weights_scale_the_terms_of_the_student():
   single = [gradients(**{name: 3.0}) for name in _WEIGHTS]
   lstm = 0
   assert all(np.abs(term[lstm]).max() > 1e-4 for term in single)
-  together = gradients(**{name: 3.0 for name in _WEIGHTS})
+  together = gradients(**dict.fromkeys(_WEIGHTS, 3.0))
   for total, base, *terms in zip(together, nothing, *single):
     np.testing.assert_allclose(total, sum(terms) - 2.0 * base, rtol=1e-4, atol=1e-5)
 

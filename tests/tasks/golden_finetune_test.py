@@ -44,7 +44,10 @@ class _Case:
   def assert_three_steps(self, model):
     """Trains from the golden start weights on."""
     optimizer = self.optimizer()
-    step = lambda: self.task.train_step(self.batch, model, optimizer)
+
+    def step():
+      return self.task.train_step(self.batch, model, optimizer)
+
     if self.golden.name == 'paper_every10':  # As in golden_steps_test.
       step = tf.function(step)
     gradients = [g for _, g in self.variables(model, 'ft/grad')]

@@ -66,7 +66,10 @@ class _Merged(golden_cases.Case):
 
 def test_three_steps(case):
   model, optimizer = _model(case), case.optimizer()
-  step = lambda: case.task.train_step((case.inputs(), case.labels()), model, optimizer)
+
+  def step():
+    return case.task.train_step((case.inputs(), case.labels()), model, optimizer)
+
   if case.name == 'paper_every10':  # Tracing takes long: one graph is enough.
     step = tf.function(step)
   gradients = {

@@ -93,7 +93,10 @@ def test_reaches_the_loss_and_the_metrics_of_a_step_but_not_evaluation():
     assert {metric.name: float(metric.result()) for metric in means}[
       'distillation_factor'
     ] == factor
-    term = lambda name, logs=logs: np.mean(logs[name])
+
+    def term(name, logs=logs):
+      return np.mean(logs[name])
+
     np.testing.assert_allclose(
       logs['loss'],
       term('teacher/label_loss')

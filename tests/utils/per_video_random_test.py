@@ -32,7 +32,7 @@ def test_by_the_plain_formula(seed, salt):
 def test_is_uniform():
   values = per_video_random.uniform(_SEEDS, _SIZE, 1).numpy()
   assert values.dtype == np.float32 and values.shape == (_VIDEOS, _SIZE)
-  assert 0.0 <= values.min() and values.max() < 1.0
+  assert values.min() >= 0.0 and values.max() < 1.0
   # 5 standard deviations: of a share in 20 bins, and of means.
   shares, _ = np.histogram(values, 20, (0.0, 1.0))
   np.testing.assert_allclose(

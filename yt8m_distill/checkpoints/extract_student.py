@@ -8,7 +8,7 @@ own params.yaml, and its share of evaluation.json where the checkpoint was
 evaluated. It can be evaluated, fine-tuned from, exported and predicted with.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory

@@ -14,7 +14,7 @@ counts once a step, and what the parallel training before it counted twice
 cannot be told apart.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from absl import flags
 from official.core import config_definitions as cfg

@@ -4,10 +4,6 @@ import collections
 import os
 import tempfile
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Optional
-from typing import Tuple
 
 from absl import logging
 import tensorflow as tf
@@ -123,7 +119,7 @@ def start_network(
     )
 
 
-def find_teacher(model: model_config.DistillerModel, source: str) -> Tuple[str, str]:
+def find_teacher(model: model_config.DistillerModel, source: str) -> tuple[str, str]:
   """Finds a trained teacher.
 
   It may have seen other frames than it sees now; that is logged.
@@ -164,9 +160,7 @@ def _path(checkpoint: str, name: str) -> str:
   return path if _variables(checkpoint, path) else 'model'
 
 
-def _network_before(
-  checkpoint: str, name: str
-) -> Optional[model_config.ClassifierModel]:
+def _network_before(checkpoint: str, name: str) -> model_config.ClassifierModel | None:
   """How a network was trained, None without a params.yaml that tells it."""
   params = run_dir.params_path(checkpoint)
   if not params:
@@ -207,7 +201,7 @@ def _at(trackable, path: str) -> tf.train.Checkpoint:
   return tf.train.Checkpoint(root=trackable)
 
 
-def _variables(checkpoint: str, path: str) -> Dict[str, List[int]]:
+def _variables(checkpoint: str, path: str) -> dict[str, list[int]]:
   """Shapes of the variables below a path, by the shortest path to each.
 
   Paths follow the attributes of the saved objects: what two of them share is
@@ -220,9 +214,10 @@ def _variables(checkpoint: str, path: str) -> Dict[str, List[int]]:
     reader.get_tensor(_GRAPH)
   ).nodes
   shapes = reader.get_variable_to_shape_map()
-  children = lambda node: {
-    child.local_name: child.node_id for child in nodes[node].children
-  }
+
+  def children(node):
+    return {child.local_name: child.node_id for child in nodes[node].children}
+
   node = 0
   for name in path.split('/'):
     if name not in children(node):
@@ -260,7 +255,7 @@ def _difference(model: tf_keras.layers.Layer, checkpoint: str, path: str) -> str
 
 def _config_differences(
   before: model_config.VideoModel, now: model_config.VideoModel
-) -> List[str]:
+) -> list[str]:
   found, wanted = _flat(before.as_dict()), _flat(now.as_dict())
   return [
     f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
@@ -270,7 +265,7 @@ def _config_differences(
   ]
 
 
-def _flat(values: Dict[str, Any], path: str = '') -> Dict[str, Any]:
+def _flat(values: dict[str, Any], path: str = '') -> dict[str, Any]:
   """Fields by their path; of a one-of config the chosen one alone."""
   if 'type' in values:
     chosen = values['type']
@@ -286,12 +281,12 @@ def _flat(values: Dict[str, Any], path: str = '') -> Dict[str, Any]:
   return flat
 
 
-def _raise_if(differences: List[str], checkpoint: str):
+def _raise_if(differences: list[str], checkpoint: str):
   if differences:
     raise ValueError(_other_architecture(differences, checkpoint))
 
 
-def some_of(differences: List[str]) -> str:
+def some_of(differences: list[str]) -> str:
   """Names the first of many."""
   more = len(differences) - _MAX_NAMED
   return '; '.join(differences[:_MAX_NAMED]) + (
@@ -299,7 +294,7 @@ def some_of(differences: List[str]) -> str:
   )
 
 
-def _other_architecture(differences: List[str], checkpoint: str) -> str:
+def _other_architecture(differences: list[str], checkpoint: str) -> str:
   return (
     f'Checkpoint {checkpoint} is of another architecture. '
     f'{some_of(differences)}. Configure the model as in the params.yaml '

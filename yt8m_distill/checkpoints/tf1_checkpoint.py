@@ -6,11 +6,9 @@ where g is their j; and the 1.0 that their cell adds to f when it runs is here
 part of the bias. Shapes are the same. The optimizers' slots stay behind.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import re
-from typing import Dict
-from typing import Iterator
-from typing import Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -77,7 +75,7 @@ class Tf1Checkpoint:
       raise self._other_code(['global_step: absent'])
     self.global_step = int(self._reader.get_tensor('global_step'))
 
-  def load(self, networks: Dict[str, video_classifier.VideoClassifier]):
+  def load(self, networks: dict[str, video_classifier.VideoClassifier]):
     """Assigns all weights.
 
     Args:
@@ -139,7 +137,7 @@ def _cell(scope: str, level: str, layer: int) -> str:
 
 def _variables(
   network: video_classifier.VideoClassifier, scope: str
-) -> Iterator[Tuple[str, tf.Variable]]:
+) -> Iterator[tuple[str, tf.Variable]]:
   """Yields each variable of a network with the original's name of it."""
   for level, stack in (('L1', network.backbone.lower), ('L2', network.backbone.upper)):
     for layer, (kernel, bias) in enumerate(zip(stack.kernels, stack.biases)):

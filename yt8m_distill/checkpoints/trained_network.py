@@ -1,12 +1,10 @@
 """Reading a network out of a run, and writing one as a run of its own."""
 
+from collections.abc import Iterator
 import contextlib
 import json
 import os
 from typing import Any
-from typing import Dict
-from typing import Iterator
-from typing import Optional
 
 from official.core import config_definitions as cfg
 from official.core import train_utils
@@ -70,7 +68,7 @@ class Network:
       os.path.dirname(self.checkpoint), prefix
     ) or self._read_evaluation(os.path.dirname(path), prefix)
 
-  def _read_evaluation(self, run: str, prefix: str) -> Optional[Dict[str, Any]]:
+  def _read_evaluation(self, run: str, prefix: str) -> dict[str, Any] | None:
     results = results_lib.read(run)
     if not results or results['step'] != self.step:
       return None
@@ -88,7 +86,7 @@ def write(
   model: tf_keras.Model,
   params: cfg.ExperimentConfig,
   step: int,
-  results: Optional[Dict[str, Any]] = None,
+  results: dict[str, Any] | None = None,
 ):
   """Writes a model as a run: checkpoint, params.yaml, perhaps evaluation.json.
 

@@ -1,7 +1,5 @@
 """What the factories of experiments share."""
 
-from typing import Dict
-
 from official.core import config_definitions as cfg
 from official.modeling import optimization
 
@@ -85,7 +83,7 @@ def network(
 
 def records(
   train_path: str, validation_path: str, batch_size: int, seed: int
-) -> Dict[str, data.VideoData]:
+) -> dict[str, data.VideoData]:
   """Both sets of a task."""
   return dict(
     train_data=data.VideoData(

@@ -1,9 +1,7 @@
 """Configuration of the input: features of a frame and sets of records."""
 
+from collections.abc import Sequence
 import dataclasses
-from typing import List
-from typing import Optional
-from typing import Sequence
 
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams
@@ -33,7 +31,7 @@ class Feature(hyperparams.Config):
   format: str = 'bytes'  # bytes | quantized_floats | floats | video
 
 
-def parse_features(items: Sequence[str]) -> List[Feature]:
+def parse_features(items: Sequence[str]) -> list[Feature]:
   """Reads features from a command line.
 
   Args:
@@ -92,7 +90,7 @@ class VideoData(cfg.DataConfig):
   seed: int = 0
   num_examples: int = 0
   shuffle_buffer_size: int = 1024
-  prefetch_buffer_size: Optional[int] = 4
+  prefetch_buffer_size: int | None = 4
   cycle_length: int = 8
   bagging_seed: int = -1
   skip_corrupt_records: bool = False

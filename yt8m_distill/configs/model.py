@@ -1,7 +1,6 @@
 """Configuration of the networks."""
 
 import dataclasses
-from typing import List
 
 from official.modeling import hyperparams
 
@@ -242,7 +241,7 @@ class Network(hyperparams.Config):
     )
 
 
-def _features() -> List[data.Feature]:
+def _features() -> list[data.Feature]:
   return [data.Feature(name='rgb', size=1024), data.Feature(name='audio', size=128)]
 
 
@@ -256,7 +255,7 @@ class VideoModel(hyperparams.Config):
     num_classes: 3862 (2018), 4716 (2017), 4800 (2016), or your own.
   """
 
-  features: List[data.Feature] = dataclasses.field(default_factory=_features)
+  features: list[data.Feature] = dataclasses.field(default_factory=_features)
   max_frames: int = 300
   num_classes: int = 3862
 

@@ -9,10 +9,8 @@ because it makes a string of each frame.
 B records, T frames, at least those of the longest regular record.
 """
 
+from collections.abc import Sequence
 import itertools
-from typing import List
-from typing import Sequence
-from typing import Tuple
 
 import tensorflow as tf
 
@@ -27,7 +25,7 @@ _DIGITS = 4  # bytes of a context's length
 class Layout:
   """Regular records of certain features and no others."""
 
-  def __init__(self, features: Sequence[Tuple[str, int]]):
+  def __init__(self, features: Sequence[tuple[str, int]]):
     """Initializes the layout.
 
     Args:
@@ -55,7 +53,7 @@ class Layout:
 
   def read(
     self, serialized: tf.Tensor, least: int
-  ) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor, List[tf.Tensor]]:
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
     """Finds the frames.
 
     Args:
@@ -167,7 +165,7 @@ def _frame_header(size: int) -> bytes:
   return header
 
 
-def _before(order, names, strides, num_frames: int) -> List[bytes]:
+def _before(order, names, strides, num_frames: int) -> list[bytes]:
   """Bytes before the frames of each feature, in `order`."""
   headers, total = [], 0
   for feature in order:

@@ -56,7 +56,7 @@ def check(
       'input_path is a mapping, but data sets are not mixed '
       'here: give files or patterns.'
     )
-  if start_step < 0 or start_step and not params.is_training:
+  if start_step < 0 or (start_step and not params.is_training):
     raise ValueError(
       f'start_step is {start_step}: it must be 0 or more, and 0 '
       'where is_training is not set.'

@@ -11,12 +11,10 @@ train{00..zz}.tfrecord     3844 = 62 * 62 names: ends with a letter in them
 Ranges need no list of what is there, so they work over http, which has none.
 """
 
+from collections.abc import Sequence
 import itertools
 import re
 import string
-from typing import List
-from typing import Sequence
-from typing import Union
 
 import tensorflow as tf
 
@@ -28,7 +26,7 @@ _RANGE = re.compile(r'\{([^{}]*?)\.\.([^{}]*)\}')
 _LISTLESS = ('http', 'https')
 
 
-def expand(input_path: Union[str, Sequence[str]]) -> List[str]:
+def expand(input_path: str | Sequence[str]) -> list[str]:
   """Returns the files that `input_path` names, as they are written.
 
   Args:
@@ -57,7 +55,7 @@ def expand(input_path: Union[str, Sequence[str]]) -> List[str]:
   return paths
 
 
-def _expand_item(item: str) -> List[str]:
+def _expand_item(item: str) -> list[str]:
   if item.startswith('@'):
     return _read_list(item[1:])
   paths = []
@@ -67,7 +65,7 @@ def _expand_item(item: str) -> List[str]:
   return paths
 
 
-def _read_list(path: str) -> List[str]:
+def _read_list(path: str) -> list[str]:
   def read():
     with tf.io.gfile.GFile(path) as file:
       return file.read()
@@ -81,7 +79,7 @@ def _read_list(path: str) -> List[str]:
   return paths
 
 
-def _glob(pattern: str) -> List[str]:
+def _glob(pattern: str) -> list[str]:
   scheme = remote.scheme(pattern)
   if scheme in _LISTLESS:
     raise ValueError(
@@ -98,7 +96,7 @@ def _glob(pattern: str) -> List[str]:
   return paths
 
 
-def _expand_ranges(item: str) -> List[str]:
+def _expand_ranges(item: str) -> list[str]:
   """All names of an item; of several ranges the last one changes first."""
   # A text, then per range its two ends and the text behind it.
   parts = _RANGE.split(item)
@@ -108,7 +106,7 @@ def _expand_ranges(item: str) -> List[str]:
   return list(map(''.join, itertools.product(*choices)))
 
 
-def _range(item: str, first: str, last: str) -> List[str]:
+def _range(item: str, first: str, last: str) -> list[str]:
   """The names from `first` to `last`."""
   ends, width = first + last, len(first)
   names = []

@@ -10,11 +10,7 @@ is in order; records are batched before they are parsed (see `reader`). Bagging
 B videos per replica, K frames, D features, V classes.
 """
 
-from typing import Dict
-from typing import List
-from typing import Optional
-from typing import Sequence
-from typing import Tuple
+from collections.abc import Sequence
 
 from absl import logging
 import numpy as np
@@ -28,7 +24,7 @@ from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 
-_File = Tuple[str, int]  # path and bytes
+_File = tuple[str, int]  # path and bytes
 _BLOCK = 16  # records parsed at once for the cache
 _COUNTED = 64  # files counted at once
 
@@ -36,7 +32,7 @@ _COUNTED = 64  # files counted at once
 def build(
   params: data.VideoData,
   reader: reader_lib.FrameReader,
-  input_context: Optional[tf.distribute.InputContext] = None,
+  input_context: tf.distribute.InputContext | None = None,
   start_step: int = 0,
 ) -> tf.data.Dataset:
   """Returns the batches of one input pipeline.
@@ -154,7 +150,7 @@ class _Source:
       )
     self._start_epoch, self._skip = self._start(start_step, paths)
 
-  def _start(self, start_step: int, paths: Sequence[str]) -> Tuple[int, int]:
+  def _start(self, start_step: int, paths: Sequence[str]) -> tuple[int, int]:
     """The epoch to go on in, and how much of it this pipeline has consumed."""
     params = self._params
     if params.enable_tf_data_service:
@@ -197,7 +193,7 @@ class _Source:
     epoch: int,
     enough: int,
     paths: Sequence[str],
-    known: Dict[str, int],
+    known: dict[str, int],
     bar: tqdm.tqdm,
   ) -> int:
     """Counts this pipeline's records of an epoch, up to more than `enough`.
@@ -228,7 +224,7 @@ class _Source:
       tf.range(self._num_files), params.cycle_length if params.is_training else 1
     )
 
-  def epochs(self, cached: Optional[tf.data.Dataset]) -> tf.data.Dataset:
+  def epochs(self, cached: tf.data.Dataset | None) -> tf.data.Dataset:
     """Shuffled epochs without end, of examples `cached` or of the files."""
     params = self._params
 
@@ -261,7 +257,7 @@ class _Source:
     return order[self._id :: self._pipelines] if self._shard_files else order
 
   def _read(
-    self, order: tf.Tensor, cycle_length: int, seed: Optional[tf.Tensor] = None
+    self, order: tf.Tensor, cycle_length: int, seed: tf.Tensor | None = None
   ) -> tf.data.Dataset:
     """This pipeline's share of one pass.
 
@@ -308,7 +304,7 @@ class _Source:
     return dataset
 
 
-def _bag(files: Sequence[_File], seed: int) -> List[_File]:
+def _bag(files: Sequence[_File], seed: int) -> list[_File]:
   """As many files, drawn with replacement; the same on every worker."""
   drawn = np.random.default_rng(seed).integers(len(files), size=len(files))
   distinct = len(np.unique(drawn))

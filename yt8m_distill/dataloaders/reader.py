@@ -15,11 +15,7 @@ classes. A whole batch is read at once: one call per record costs more than what
 it does, and here frames are decoded straight into the padded batch.
 """
 
-from typing import Dict
-from typing import List
-from typing import Optional
-from typing import Sequence
-from typing import Tuple
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -40,7 +36,7 @@ _REMEDY = (
   'and export, says: one byte string, or a float list of its size; '
   'labels must be int64)'
 )
-_Examples = Tuple[Dict[str, tf.Tensor], tf.Tensor]
+_Examples = tuple[dict[str, tf.Tensor], tf.Tensor]
 
 
 class FrameReader:
@@ -103,7 +99,7 @@ class FrameReader:
     paths: tf.Tensor,
     indices: tf.Tensor,
     serialized: tf.Tensor,
-    draws: Optional[tf.Tensor] = None,
+    draws: tf.Tensor | None = None,
   ) -> _Examples:
     """Reads a batch of records.
 
@@ -227,7 +223,7 @@ class FrameReader:
       )
     return context, lists, lengths
 
-  def _seeds(self, ids, draws) -> Optional[tf.Tensor]:
+  def _seeds(self, ids, draws) -> tf.Tensor | None:
     """A hash of each id and draw, int32 [B]; None where none is needed."""
     if not self.with_seeds:
       return None
@@ -250,11 +246,11 @@ class FrameReader:
 
   def _decode(
     self,
-    values: List[tf.Tensor],
+    values: list[tf.Tensor],
     num_frames: tf.Tensor,
     steps: tf.Tensor,
-    seeds: Optional[tf.Tensor],
-  ) -> Tuple[tf.Tensor, tf.Tensor]:
+    seeds: tf.Tensor | None,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Chooses among frames [B, T, ...] and decodes the chosen alone.
 
     Args:

@@ -3,7 +3,7 @@
 B records, T frames of the longest.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from google.protobuf import message as protobuf
 import tensorflow as tf

@@ -7,6 +7,8 @@ a dataset through `shards.read`.
 """
 
 import atexit
+from collections.abc import Callable
+from collections.abc import Iterable
 import ctypes
 import functools
 import os
@@ -14,8 +16,6 @@ import platform
 import re
 import time
 from typing import Any
-from typing import Callable
-from typing import Iterable
 import warnings
 
 from absl import logging
@@ -74,9 +74,9 @@ def _register(path):
   try:
     with warnings.catch_warnings():  # They say less than the error below.
       warnings.simplefilter('ignore')
-      import tensorflow_io  # pylint: disable=g-import-not-at-top
+      import tensorflow_io
     version = tensorflow_io.__version__
-  except Exception as error:  # pylint: disable=broad-except
+  except Exception as error:
     version = f'none that can be imported ({error})'
   name = scheme(path)
   if name not in file_io.get_registered_schemes():
@@ -90,7 +90,7 @@ def _register(path):
     )
 
 
-@functools.lru_cache(maxsize=None)  # Once a process.
+@functools.cache  # Once a process.
 def _end_early():
   """Lets this process end before C++ destroys what is static.
 
@@ -107,7 +107,7 @@ def _end_early():
     # glibc calls first what was registered last, here behind all imports. By
     # then Python has flushed its streams, but C would flush its own later.
     libc.fflush(None)
-    libc.on_exit(libc._exit, None)  # pylint: disable=protected-access
+    libc.on_exit(libc._exit, None)
 
   atexit.register(end_first)
 

@@ -5,15 +5,11 @@ and cost the rest of the shard; those of `read` name file and byte, a bad
 payload need cost one record only, and a server that fails is asked again.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 import threading
-from typing import Iterator
-from typing import List
-from typing import Optional
-from typing import Sequence
-from typing import Tuple
-from typing import Union
 
 from absl import logging
 import tensorflow as tf
@@ -59,7 +55,7 @@ def skipped() -> Skipped:
   return _skipped
 
 
-def find(input_path: Union[str, Sequence[str]]) -> List[str]:
+def find(input_path: str | Sequence[str]) -> list[str]:
   """Returns the files that `input_path` names, sorted, each once.
 
   Args:
@@ -71,7 +67,7 @@ def find(input_path: Union[str, Sequence[str]]) -> List[str]:
   return sorted(set(file_patterns.expand(input_path)))
 
 
-def sizes(paths: Sequence[str]) -> List[int]:
+def sizes(paths: Sequence[str]) -> list[int]:
   """Returns the size of each file in bytes.
 
   Raises:
@@ -135,7 +131,7 @@ def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[
 
 def first(
   paths: Sequence[str], file_sizes: Sequence[int]
-) -> Optional[Tuple[str, int, bytes]]:
+) -> tuple[str, int, bytes] | None:
   """Returns the first whole record, (path, index, serialized), or None.
 
   Raises:

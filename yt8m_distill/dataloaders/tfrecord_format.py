@@ -6,8 +6,6 @@ the payload.
 """
 
 import struct
-from typing import List
-from typing import Optional
 
 import tensorflow as tf
 
@@ -22,7 +20,7 @@ def open_file(path: str):
   )
 
 
-def payload_length(f, offset: int, size: int) -> Optional[int]:
+def payload_length(f, offset: int, size: int) -> int | None:
   """Returns the length of the payload at `offset`, None if it cannot be."""
   f.seek(offset)
   header = f.read(HEADER)
@@ -33,7 +31,7 @@ def payload_length(f, offset: int, size: int) -> Optional[int]:
   return length if whole and masked_crc32c(header[:8]) == checksum else None
 
 
-def _crc_table() -> List[int]:
+def _crc_table() -> list[int]:
   table = []
   for crc in range(256):
     for _ in range(8):

@@ -10,13 +10,11 @@ appear when they are whole. The same command goes on with those that are
 missing; it knows itself by thin.json in the folder.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 import os
-from typing import Iterator
-from typing import List
 from typing import NamedTuple
-from typing import Optional
-from typing import Sequence
 
 from absl import flags
 from google.protobuf import message as protobuf
@@ -137,7 +135,7 @@ def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
   yield left  # What was left out.
 
 
-def _outputs(paths: Sequence[str], output_dir: str) -> List[str]:
+def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
   """Names the file of each shard."""
   sources = {}
   for path in paths:
@@ -155,8 +153,8 @@ def thin(
   every_n: int = 10,
   max_frames: int = 300,
   skip_corrupt_records: bool = False,
-  processes: Optional[int] = None,
-) -> List[str]:
+  processes: int | None = None,
+) -> list[str]:
   """Thins what is missing of a set of shards.
 
   Args:

@@ -9,8 +9,6 @@ records know no such keys.
 B records.
 """
 
-from typing import Dict
-
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
@@ -19,7 +17,7 @@ from yt8m_distill.modeling import frame_selection
 EVERY_N, NUM_FRAMES = KEYS = ('every_n', 'every_n/num_frames')
 
 
-def context_features() -> Dict[str, tf.io.FixedLenFeature]:
+def context_features() -> dict[str, tf.io.FixedLenFeature]:
   """What to parse; 0 in a full record."""
   return {key: tf.io.FixedLenFeature([], tf.int64, 0) for key in KEYS}
 
@@ -61,7 +59,10 @@ def assert_fits(
 
   def fail():
     bad = tf.argmin(tf.cast(served & whole, tf.int32))
-    number = lambda values: tf.strings.as_string(values[bad])
+
+    def number(values):
+      return tf.strings.as_string(values[bad])
+
     held = tf.strings.join([where[bad], ': thinned with every_n=', number(step)])
     return tf.Assert(
       False,

@@ -3,12 +3,11 @@
 What a network scores above it, it has learned from the frames.
 """
 
+from collections.abc import Iterator
 import itertools
 import json
 import os
 from typing import Any
-from typing import Dict
-from typing import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -52,7 +51,7 @@ def _labels(model, data) -> Iterator[np.ndarray]:
       bar.update(len(labels))
 
 
-def class_frequency(task) -> Dict[str, float]:
+def class_frequency(task) -> dict[str, float]:
   """Scores the baseline on the validation set.
 
   Frequencies are counted over the first MAX_TRAIN_VIDEOS of the training set.
@@ -84,7 +83,7 @@ def class_frequency(task) -> Dict[str, float]:
   return {**scores.result(), 'train_videos': videos}
 
 
-def of_run(run: str, task) -> Dict[str, float]:
+def of_run(run: str, task) -> dict[str, float]:
   """As class_frequency(); kept in the run's baseline.json for the next time."""
   path = os.path.join(run, 'baseline.json')
   inputs = _inputs(task)
@@ -100,7 +99,7 @@ def of_run(run: str, task) -> Dict[str, float]:
   return scores
 
 
-def _inputs(task) -> Dict[str, Any]:
+def _inputs(task) -> dict[str, Any]:
   """What the scores depend on."""
   inputs = {
     'num_classes': task.model.num_classes,

@@ -7,11 +7,8 @@ It is written as report.md into the first run; each run that was trained gets
 curves.png (losses and GAP over steps).
 """
 
+from collections.abc import Sequence
 import os
-from typing import Dict
-from typing import List
-from typing import Sequence
-from typing import Tuple
 
 import matplotlib
 from tensorboard.backend.event_processing import event_accumulator
@@ -24,7 +21,7 @@ from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # pylint: disable=wrong-import-position
+from matplotlib import pyplot as plt
 
 _HEADER = (
   'network',
@@ -97,7 +94,7 @@ def table(runs: Sequence[str]) -> str:
   return markdown(rows) + notes
 
 
-def _scores(values: Dict[str, float]) -> List[str]:
+def _scores(values: dict[str, float]) -> list[str]:
   return [f'{values[key]:.4f}' for key in results_lib.SCORES]
 
 
@@ -112,7 +109,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join([lines[0], rule, *lines[1:]]) + '\n'
 
 
-Curves = Dict[str, Tuple[List[int], List[float]]]
+Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def read_curves(folder: str) -> Curves:

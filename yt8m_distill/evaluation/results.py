@@ -1,13 +1,10 @@
 """Collects what validation steps return, and scores a whole set exactly."""
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import os
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Optional
-from typing import Sequence
 
 from absl import logging
 import numpy as np
@@ -23,7 +20,7 @@ SCORES = ('gap', 'map', 'hit_at_one', 'perr')
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
 
-def read_vocabulary(path: str, num_classes: int) -> List[str]:
+def read_vocabulary(path: str, num_classes: int) -> list[str]:
   """Reads class names from a CSV with the columns Index and Name.
 
   Rows may come in any order, as in the official files; classes without a row
@@ -40,7 +37,7 @@ def read_vocabulary(path: str, num_classes: int) -> List[str]:
   return names
 
 
-def read(folder: str) -> Optional[Dict[str, Any]]:
+def read(folder: str) -> dict[str, Any] | None:
   """Returns the evaluation.json of a run, None before its first evaluation."""
   path = os.path.join(folder, 'evaluation.json')
   if not tf.io.gfile.exists(path):
@@ -54,7 +51,7 @@ def key_prefix(network: str) -> str:
   return '' if network == 'network' else f'{network}/'
 
 
-def networks(results: Dict[str, Any]) -> Dict[str, Dict[str, float]]:
+def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
   """Returns the SCORES and the cost of each network of an evaluation.json.
 
   The cost is frames, flops (per video) and parameters.
@@ -120,7 +117,7 @@ class Evaluation:
       prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
       for prefix in prefixes
     }
-    self._sums: Dict[str, float] = {}
+    self._sums: dict[str, float] = {}
     self.left_out = shards.Skipped()
 
   def update(self, step_outputs):
@@ -148,7 +145,7 @@ class Evaluation:
       self._sums[key] += value
     self.left_out += other.left_out
 
-  def result(self) -> Dict[str, float]:
+  def result(self) -> dict[str, float]:
     """Metrics of each network, and means of what else steps returned."""
     results = {
       f'{prefix}{key}': value
@@ -164,9 +161,9 @@ class Evaluation:
   def write(
     self,
     folder: str,
-    results: Dict[str, float],
+    results: dict[str, float],
     step: int,
-    costs: Dict[str, Dict[str, int]],
+    costs: dict[str, dict[str, int]],
   ):
     """Writes per_class.csv and evaluation.json.
 

@@ -3,9 +3,7 @@
 B videos, T frames, D features, R representation, K frames of the student.
 """
 
-from typing import Dict
-from typing import Optional
-from typing import Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras
@@ -42,7 +40,7 @@ class Distiller(tf_keras.Model):
     student_frames: model_config.FrameSelection,
     share_head: bool = False,
     compare_states: bool = False,
-    projections: Optional[Dict[str, tf_keras.layers.Layer]] = None,
+    projections: dict[str, tf_keras.layers.Layer] | None = None,
     **kwargs,
   ):
     """Initialises the pair.

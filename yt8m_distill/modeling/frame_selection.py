@@ -3,9 +3,6 @@
 B videos, T frames of a padded video, K chosen frames at most.
 """
 
-from typing import Optional
-from typing import Tuple
-
 import numpy as np
 import tensorflow as tf
 
@@ -69,8 +66,8 @@ def frame_indices(
   num_frames: tf.Tensor,
   selection: model_config.FrameSelection,
   max_frames: int,
-  seeds: Optional[tf.Tensor] = None,
-) -> Tuple[tf.Tensor, tf.Tensor]:
+  seeds: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Chooses frames by a video's true length.
 
   Args:

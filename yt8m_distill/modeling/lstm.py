@@ -16,18 +16,15 @@ N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
 layers: the state [c0, h0, c1, h1, ...]. P moments, steps of some sequences.
 """
 
-from typing import Callable
-from typing import List
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
-from typing import Optional
-from typing import Sequence
 
 import tensorflow as tf
 
 from yt8m_distill.modeling import lstm_tiles
 
 # Bodies of loops in time run before the loop over layers goes on.
-# pylint: disable=cell-var-from-loop
 
 
 @tf.autograph.experimental.do_not_convert
@@ -36,12 +33,12 @@ def final_states(
   lengths: tf.Tensor,
   kernels: Sequence[tf.Tensor],
   biases: Sequence[tf.Tensor],
-  tile: Optional[int] = None,
+  tile: int | None = None,
   training: bool = False,
   input_gradient: bool = True,
-  prepare: Optional[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = None,
-  dtype: Optional[tf.DType] = None,
-  moments: Optional[tf.Tensor] = None,
+  prepare: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+  dtype: tf.DType | None = None,
+  moments: tf.Tensor | None = None,
 ):
   """Runs stacked LSTM layers from zero states.
 
@@ -171,7 +168,7 @@ def _array(size, shape, dtype=tf.float32) -> tf.TensorArray:
 
 
 def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
-  """a @ b computed in `dtype`, returned in float32."""
+  """A @ b computed in `dtype`, returned in float32."""
   return tf.cast(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), **kwargs), tf.float32)
 
 
@@ -184,8 +181,8 @@ class _Kept(NamedTuple):
       joined, since a join copies.
   """
 
-  states: List[tf.TensorArray]
-  gates: List[tf.TensorArray]
+  states: list[tf.TensorArray]
+  gates: list[tf.TensorArray]
 
   @classmethod
   def create(cls, tiles, cells, count):

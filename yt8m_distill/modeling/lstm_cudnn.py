@@ -19,9 +19,8 @@ N sequences, L steps, D input features, H cells, R = 2 * H * layers: the state
 [c0, h0, c1, h1, ...].
 """
 
-from typing import Callable
-from typing import Optional
-from typing import Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -37,8 +36,8 @@ def final_states(
   biases: Sequence[tf.Tensor],
   training: bool = False,
   input_gradient: bool = True,
-  prepare: Optional[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = None,
-  dtype: Optional[tf.DType] = None,
+  prepare: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+  dtype: tf.DType | None = None,
 ) -> tf.Tensor:
   """Runs stacked LSTM layers from zero states.
 

@@ -1,7 +1,5 @@
 """A stack of LSTM layers as a Keras layer."""
 
-from typing import Optional
-
 import tensorflow as tf
 import tf_keras
 
@@ -41,7 +39,7 @@ class LSTMStack(tf_keras.layers.Layer):
     static_shapes: bool = False,
     input_gradient: bool = True,
     kernel_regularizer=None,
-    tile: Optional[int] = None,
+    tile: int | None = None,
     use_cudnn: bool = True,
     recompute: bool = False,
     **kwargs,
@@ -147,7 +145,7 @@ class LSTMStack(tf_keras.layers.Layer):
       and _on_gpu()
     )
 
-  def _rows(self) -> Optional[int]:
+  def _rows(self) -> int | None:
     strategy = tf.distribute.get_strategy()
     if self._static_shapes or isinstance(strategy, tf.distribute.TPUStrategy):
       return None

@@ -5,11 +5,10 @@ Source: the mean over models is what the original's ensembles submitted.
 B videos, V classes, K best classes, R representation.
 """
 
+from collections.abc import Sequence
 import datetime
 import os
-from typing import Dict
 from typing import NamedTuple
-from typing import Sequence
 
 import tensorflow as tf
 
@@ -95,7 +94,7 @@ class Ensemble:
 
   def __call__(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
-  ) -> Dict[str, tf.Tensor]:
+  ) -> dict[str, tf.Tensor]:
     """Predicts a batch of records.
 
     Args:

@@ -17,12 +17,10 @@ TensorFlow Serving put it at MODEL/1. Its signatures are those of
   tflite/          KIND.tflite for each --tflite
 """
 
+from collections.abc import Sequence
 import contextlib
 import json
 import os
-from typing import List
-from typing import Optional
-from typing import Sequence
 
 from absl import flags
 from official.core import train_utils
@@ -30,7 +28,7 @@ import pandas as pd
 import tensorflow as tf
 import tf_keras
 
-import yt8m_distill  # pylint: disable=unused-import
+import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
@@ -47,7 +45,7 @@ def export(
   out: str,
   name: str = 'student',
   top_k: int = 20,
-  vocabulary: Optional[str] = None,
+  vocabulary: str | None = None,
   kinds: Sequence[str] = (),
   features: Sequence[str] = (),
 ):
@@ -106,9 +104,7 @@ def _float32():
     tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _class_names(
-  network: trained_network.Network, vocabulary: Optional[str]
-) -> List[str]:
+def _class_names(network: trained_network.Network, vocabulary: str | None) -> list[str]:
   if vocabulary is None:
     vocabulary = network.params.task.evaluation.vocabulary
   if not vocabulary:

@@ -1,8 +1,6 @@
 """What an exported network says of itself: input.json and model_card.md."""
 
 from typing import Any
-from typing import Dict
-from typing import List
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
@@ -20,7 +18,7 @@ _STORED = {
 _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 
 
-def input_spec(module: signatures.ServingModule) -> Dict[str, Any]:
+def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
   """Returns what a caller must know to prepare requests."""
   model = module.params
   frames = model.network.frames
@@ -46,7 +44,7 @@ def input_spec(module: signatures.ServingModule) -> Dict[str, Any]:
   }
 
 
-def _signature(function) -> Dict[str, Any]:
+def _signature(function) -> dict[str, Any]:
   outputs = function.get_concrete_function().structured_outputs
   return {
     'inputs': {spec.name: _tensor(spec) for spec in function.input_signature},
@@ -54,7 +52,7 @@ def _signature(function) -> Dict[str, Any]:
   }
 
 
-def _tensor(spec) -> Dict[str, Any]:
+def _tensor(spec) -> dict[str, Any]:
   """A dimension that a request is free to choose is null."""
   return {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
 
@@ -160,7 +158,7 @@ def _quality(network: trained_network.Network) -> str:
   results = network.evaluation
   if not results:
     return 'Not evaluated at this step.\n'
-  rows: List[str] = ['| metric | value |', '|---|---|']
+  rows: list[str] = ['| metric | value |', '|---|---|']
   for key, value in results['metrics'].items():
     rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
   return f'On {results["videos"]:,} validation videos:\n\n' + '\n'.join(rows) + '\n'

@@ -12,6 +12,7 @@ shards that are missing; it knows itself by OUT/predict.json.
 predictions are averaged. Parquet holds the `embedding` of a single one.
 """
 
+from collections.abc import Sequence
 import concurrent.futures
 import contextlib
 import functools
@@ -20,7 +21,6 @@ import os
 import re
 import sys
 import threading
-from typing import Sequence
 
 from absl import flags
 import tensorflow as tf
@@ -47,7 +47,7 @@ def predict(
   model: Sequence[str],
   input_path: str,
   output_dir: str,
-  format: str = 'csv',  # pylint: disable=redefined-builtin
+  format: str = 'csv',
   top_k: int = 20,
   vocabulary: str = '',
   batch_size: int = 64,

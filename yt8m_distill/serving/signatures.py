@@ -6,8 +6,7 @@ know which of them the network sees.
 B videos, T frames, D features, V classes, K best classes, R representation.
 """
 
-from typing import Dict
-from typing import Sequence
+from collections.abc import Sequence
 
 from official.core import export_base
 import tensorflow as tf
@@ -22,7 +21,7 @@ from yt8m_distill.modeling import video_classifier
 _REQUEST = 'request'
 # For random frames of videos without ids; of equal length they get the same.
 _SEEDS = (0,)
-_Outputs = Dict[str, tf.Tensor]
+_Outputs = dict[str, tf.Tensor]
 
 
 class ServingModule(export_base.ExportModule):

@@ -6,13 +6,11 @@ header and figures. Deviation: an id that holds a comma is quoted.
 B videos, K best classes, R representation.
 """
 
+from collections.abc import Sequence
 import contextlib
 import csv
 import io
 import shutil
-from typing import Dict
-from typing import List
-from typing import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +47,7 @@ class Csv:
     self._rows = csv.writer(file, lineterminator='\n')
     self._rows.writerow(_HEADER)
 
-  def write(self, outputs: Dict[str, np.ndarray]):
+  def write(self, outputs: dict[str, np.ndarray]):
     """Appends a batch, see `ensemble.Ensemble`."""
     for name, indices, probabilities in zip(
       _ids(outputs),
@@ -90,7 +88,7 @@ class Parquet:
     self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
     self._batches, self._count = [], 0
 
-  def write(self, outputs: Dict[str, np.ndarray]):
+  def write(self, outputs: dict[str, np.ndarray]):
     """Appends a batch, see `ensemble.Ensemble`."""
     columns = {**outputs, 'id': _ids(outputs)}
     if 'class_names' in self._schema.names:
@@ -142,6 +140,6 @@ def join_csv(paths: Sequence[str], out: str):
         shutil.copyfileobj(part, joined, _BLOCK)
 
 
-def _ids(outputs) -> List[str]:
+def _ids(outputs) -> list[str]:
   # One id that is no UTF-8 is no reason to lose the others.
   return [name.decode(errors='backslashreplace') for name in outputs['id']]

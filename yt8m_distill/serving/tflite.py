@@ -8,10 +8,9 @@ names. Operations are LiteRT's own, so that its plain interpreter runs them; it
 has none that refuses a num_frames out of range.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import tempfile
-from typing import Iterator
-from typing import Sequence
-from typing import Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -41,7 +40,7 @@ def check(kinds: Sequence[str]):
 
 def convert(
   network: trained_network.Network, top_k: int, kinds: Sequence[str]
-) -> Iterator[Tuple[str, bytes]]:
+) -> Iterator[tuple[str, bytes]]:
   """Yields kind and content of a .tflite file for each of `kinds`.
 
   Args:
@@ -78,7 +77,7 @@ def convert(
       try:
         content = converter.convert()
       # The converter's own error has no public name, and it raises others.
-      except Exception as error:  # pylint: disable=broad-exception-caught
+      except Exception as error:
         first = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(
           f'{network.checkpoint} does not convert to TensorFlow Lite '
@@ -121,7 +120,6 @@ def largest_difference(content: bytes, module: signatures.ServingModule) -> floa
 def _litert():
   """The class of interpreters; no other part needs its package."""
   try:
-    # pylint: disable-next=g-import-not-at-top
     from ai_edge_litert import interpreter
   except ImportError as error:
     raise ImportError(

@@ -5,7 +5,6 @@ leans to the prototypes of its labels.
 """
 
 from typing import NamedTuple
-from typing import Optional
 
 import numpy as np
 
@@ -68,7 +67,7 @@ class World(NamedTuple):
 
   prototypes: np.ndarray
   known: np.ndarray
-  frequencies: Optional[np.ndarray]
+  frequencies: np.ndarray | None
   rgb_size: int
 
   def features(self):

@@ -1,9 +1,9 @@
 """Reads video-level YouTube-8M records, to simulate frames of them."""
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import sys
-from typing import Iterator
 from typing import NamedTuple
-from typing import Sequence
 
 import numpy as np
 import tensorflow as tf

@@ -11,13 +11,12 @@ Prototypes and labels are random, or come from video-level records
 (--video_level): then each record becomes one video that averages to it.
 """
 
+from collections.abc import Iterator
 import functools
 import itertools
 import os
 import re
-from typing import Iterator
 from typing import NamedTuple
-from typing import Optional
 
 from absl import flags
 import numpy as np
@@ -157,12 +156,12 @@ def simulate(
   videos_per_shard: int = 256,
   num_classes: int = 3862,
   seed: int = 0,
-  video_level: Optional[str] = None,
+  video_level: str | None = None,
   rgb_size: int = 1024,
   audio_size: int = 128,
   min_frames: int = 120,
   max_frames: int = 300,
-  processes: Optional[int] = None,
+  processes: int | None = None,
 ) -> list[str]:
   """Writes the shards of one split.
 

@@ -6,9 +6,6 @@ B videos, V classes, K top predictions of a video.
 import contextlib
 import random
 from typing import Any
-from typing import Dict
-from typing import List
-from typing import Optional
 
 from official.core import base_task
 from official.core import task_factory
@@ -64,8 +61,8 @@ class ClassificationTask(base_task.Task):
   def __init__(
     self,
     params: config.VideoTask,
-    logging_dir: Optional[str] = None,
-    name: Optional[str] = None,
+    logging_dir: str | None = None,
+    name: str | None = None,
   ):
     super().__init__(params, logging_dir=logging_dir, name=name)
     if params.train_epochs or params.decay_epochs or params.warmup_epochs:
@@ -112,7 +109,7 @@ class ClassificationTask(base_task.Task):
       restore.restore_model(model, checkpoint)
     return model
 
-  def _run_checkpoint(self) -> Optional[str]:
+  def _run_checkpoint(self) -> str | None:
     """The latest checkpoint of this run."""
     return tf.train.latest_checkpoint(self.logging_dir) if (self.logging_dir) else None
 
@@ -121,7 +118,7 @@ class ClassificationTask(base_task.Task):
     model = self.task_config.model
     return video_classifier.build(model, model.network, 'network')
 
-  def networks(self, model_or_outputs) -> Dict[str, Any]:
+  def networks(self, model_or_outputs) -> dict[str, Any]:
     """Splits a model, or what it returned, by the prefix of its names."""
     return {'': model_or_outputs}
 
@@ -164,7 +161,7 @@ class ClassificationTask(base_task.Task):
       with_seeds=model.network.draws(),
     )
 
-  def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
+  def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
     """Losses per video, before weights: {name: float32 [B]}."""
     params = self.task_config.losses
     return {
@@ -178,7 +175,7 @@ class ClassificationTask(base_task.Task):
       for prefix, network in self.networks(outputs).items()
     }
 
-  def regularization_terms(self, model) -> Dict[str, tf.Tensor]:
+  def regularization_terms(self, model) -> dict[str, tf.Tensor]:
     """L2 terms of each network times the penalty: {name: float32 scalar}."""
     return {
       f'{prefix}regularization_loss': self._regularization(network)
@@ -190,7 +187,7 @@ class ClassificationTask(base_task.Task):
       tf.add_n(layer.losses or [0.0]), tf.float32
     )
 
-  def factors(self, step: tf.Tensor) -> Dict[str, tf.Tensor]:
+  def factors(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
     """Factors of total_loss() that change over training, by its arguments.
 
     Args:
@@ -215,7 +212,7 @@ class ClassificationTask(base_task.Task):
     del total
     return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
 
-  def build_metrics(self, training: bool = True) -> List[tf_keras.metrics.Metric]:
+  def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """Means over an interval of training; evaluation has its own way."""
     if not training:
       return [self._left_out]
@@ -224,7 +221,7 @@ class ClassificationTask(base_task.Task):
       for name in self._train_metric_names()
     ]
 
-  def _train_metric_names(self) -> List[str]:
+  def _train_metric_names(self) -> list[str]:
     return [
       f'{prefix}{name}'
       for prefix in self.prefixes
@@ -272,7 +269,10 @@ class ClassificationTask(base_task.Task):
     features, labels = inputs
     outputs = self.inference_step(features, model)
     terms = self.loss_terms(labels, outputs)
-    same = lambda values: values
+
+    def same(values):
+      return values
+
     logs = {
       self.loss: self.total_loss(terms, self.regularization_terms(model), same, same),
       'positives': tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),

@@ -1,7 +1,6 @@
 """What the networks of a task cost."""
 
-from typing import Dict
-from typing import Iterable
+from collections.abc import Iterable
 
 from absl import logging
 
@@ -12,7 +11,7 @@ from yt8m_distill.modeling import video_classifier
 
 def count(
   networks: Iterable[video_classifier.VideoClassifier], params: model_config.VideoModel
-) -> Dict[str, Dict[str, int]]:
+) -> dict[str, dict[str, int]]:
   """Logs what each network costs, and lists its variables.
 
   Args:

@@ -9,8 +9,6 @@ they share their head.
 """
 
 import math
-from typing import Dict
-from typing import List
 
 from official.core import task_factory
 import tensorflow as tf
@@ -78,7 +76,7 @@ class DistillationTask(classification.ClassificationTask):
     model.teacher.trainable = not self._serial
     return model
 
-  def _compared(self) -> List[str]:
+  def _compared(self) -> list[str]:
     """Outputs of the student that a loss compares with the teacher's."""
     params = self.task_config.losses
     return [
@@ -152,7 +150,7 @@ class DistillationTask(classification.ClassificationTask):
       with_seeds=draws or model.student.draws(),
     )
 
-  def loss_terms(self, labels, outputs) -> Dict[str, tf.Tensor]:
+  def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
     """Adds the student's distances from the teacher.
 
     'student/prediction_loss', 'student/representation_loss' and, where it has a

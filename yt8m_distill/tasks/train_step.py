@@ -3,15 +3,14 @@
 B videos.
 """
 
-from typing import Callable
-from typing import Sequence
-from typing import Tuple
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras
 
 
-def averages(labels: tf.Tensor) -> Tuple[Callable, Callable]:
+def averages(labels: tf.Tensor) -> tuple[Callable, Callable]:
   """Returns how values per video become one of the global batch.
 
   Args:
@@ -26,13 +25,16 @@ def averages(labels: tf.Tensor) -> Tuple[Callable, Callable]:
   batch = tf.cast(
     replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.shape(labels)[0]), tf.float32
   )
-  total = lambda values: tf.reduce_sum(values) * replica.num_replicas_in_sync
+
+  def total(values):
+    return tf.reduce_sum(values) * replica.num_replicas_in_sync
+
   return lambda values: total(values) / batch, total
 
 
 def minimize(
   forward: Callable, variables: Sequence[tf.Variable], optimizer, mean: Callable
-) -> Tuple:
+) -> tuple:
   """Takes a step; a loss that is not finite reaches no weight.
 
   Nothing is recorded, or kept in memory, for gradients of other variables.

@@ -1,7 +1,5 @@
 """CSV files with a row per class, in any order."""
 
-from typing import Union
-
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -41,7 +39,7 @@ def read(
     )
   indices = pd.to_numeric(table['Index'], errors='coerce')
   if not ((indices >= 0) & (indices % 1 == 0)).all() or (
-    indices.max() >= num_classes or whole and indices.max() != num_classes - 1
+    indices.max() >= num_classes or (whole and indices.max() != num_classes - 1)
   ):
     raise ValueError(
       f'{kind} {path} has indices from {indices.min()} to {indices.max()}, '
@@ -51,7 +49,7 @@ def read(
   return pd.Series(table[column].astype(str).to_numpy(), indices.astype(int))
 
 
-def class_weights(params: config.VideoTask) -> Union[float, np.ndarray]:
+def class_weights(params: config.VideoTask) -> float | np.ndarray:
   """Returns the weights of a task's label loss, which its file has.
 
   Args:

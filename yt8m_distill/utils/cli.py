@@ -1,9 +1,9 @@
 """Command lines that end with one line where something is wrong."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import re
 import sys
-from typing import Callable
-from typing import Sequence
 
 from absl import app
 import tensorflow as tf

@@ -1,10 +1,9 @@
 """Folders that one job fills, and that another must not mix into."""
 
+from collections.abc import Sequence
 import json
 import os
 from typing import Any
-from typing import Dict
-from typing import Sequence
 
 import tensorflow as tf
 
@@ -17,7 +16,7 @@ def write_text(path: str, text: str):
   tf.io.gfile.rename(partial, path, overwrite=True)
 
 
-def claim(path: str, outputs: Sequence[str], job: Dict[str, Any]):
+def claim(path: str, outputs: Sequence[str], job: dict[str, Any]):
   """Makes a folder that of a job, or raises where it is that of another.
 
   Args:

@@ -1,14 +1,13 @@
 """Work on many files in several processes, under one progress bar."""
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent import futures
 import itertools
 import multiprocessing
 import os
 from typing import Any
-from typing import Callable
-from typing import Iterator
-from typing import Optional
-from typing import Sequence
 
 import tqdm
 
@@ -40,7 +39,7 @@ def run(
   work: Callable[[Any], Iterator[int]],
   items: Sequence[Any],
   bar: tqdm.tqdm,
-  processes: Optional[int] = None,
+  processes: int | None = None,
 ) -> None:
   """Does all items, each in one process.
 

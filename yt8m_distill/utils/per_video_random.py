@@ -11,8 +11,6 @@ counter.
 B videos.
 """
 
-from typing import Optional
-
 import tensorflow as tf
 
 _MASK = 0xFFFFFFFF
@@ -36,9 +34,7 @@ def uniform(seeds: tf.Tensor, size: int, salt: int) -> tf.Tensor:
   return tf.cast(tf.bitwise.right_shift(bits, 8), tf.float32) * 2.0**-24
 
 
-def dropout(
-  x: tf.Tensor, seeds: Optional[tf.Tensor], rate: float, salt: int
-) -> tf.Tensor:
+def dropout(x: tf.Tensor, seeds: tf.Tensor | None, rate: float, salt: int) -> tf.Tensor:
   """Zeroes a share of each video's values and scales up the others.
 
   Args:

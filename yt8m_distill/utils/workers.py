@@ -6,7 +6,6 @@ strategy one process holds all replicas, and is the chief of itself.
 
 import pickle
 from typing import Any
-from typing import List
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +18,7 @@ def is_chief() -> bool:
   return tf.distribute.get_strategy().extended.should_checkpoint
 
 
-def objects(value: Any) -> List[Any]:
+def objects(value: Any) -> list[Any]:
   """Returns the value of every worker, on each of them, in their order.
 
   All workers must call it, from outside of replicas; none returns before the

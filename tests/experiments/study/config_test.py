@@ -12,7 +12,7 @@ from experiments.study import config
 from experiments.study import experiments
 from experiments.study import runner
 import gin
-import yt8m_distill  # pylint: disable=unused-import
+import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.modeling import frame_selection
 
 

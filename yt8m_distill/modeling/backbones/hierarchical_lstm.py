@@ -10,8 +10,6 @@ their state is zero either way.
 B videos, T frames, D features, C chunks, R representation, K moments.
 """
 
-from typing import Optional
-
 from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
@@ -54,7 +52,7 @@ class HierarchicalLstm(tf_keras.Model):
     num_layers: int = 2,
     static_shapes: bool = False,
     kernel_regularizer=None,
-    tile: Optional[int] = None,
+    tile: int | None = None,
     use_cudnn: bool = True,
     recompute: bool = False,
     **kwargs,

@@ -17,8 +17,7 @@ B videos, T frames, D features of a frame, E expansion, G groups, K clusters, R
 representation.
 """
 
-from typing import Optional
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from official.vision.modeling.backbones import factory
@@ -150,7 +149,7 @@ class NextVlad(vlad.VladBackbone):
     expansion: int = 2,
     hidden: int = 2048,
     dropout: float = 0.5,
-    eigenvalues: Optional[Sequence[float]] = None,
+    eigenvalues: Sequence[float] | None = None,
     kernel_regularizer=None,
     **kwargs,
   ):
