@@ -1,21 +1,36 @@
-"""Puts this folder on the path, so that tests share its helpers."""
+"""What applies to all tests: their markers, and the order that they run in."""
 
 import gc
 import pathlib
 
+import pytest
+import tensorflow as tf
+
 _DRIVER = pathlib.Path(__file__).resolve().parent / 'train'
+_MARKERS = ('golden', 'end_to_end', 'gpu')
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Leaves out a method of tf.test.TestCase, and starts with the longest."""
+  """Marks tests without another marker as unit; puts the longest files first."""
+  # This method of tf.test.TestCase is not a test.
   items[:] = [item for item in items if item.name != 'test_session']
-  # Files stay whole: a process that starts the longest last ends last.
-  slow = {item.path for item in items if item.get_closest_marker('slow')}
-  # Those of the driver wait for tf.data to free iterators.
-  items.sort(key=lambda item: (item.path not in slow, item.path.parent != _DRIVER))
+  for item in items:
+    if not any(map(item.get_closest_marker, _MARKERS)):
+      item.add_marker('unit')
+  # Files stay whole: the process that runs the longest one must not start last.
+  long = {item.path for item in items if item.get_closest_marker('end_to_end')}
+  # The driver's tests wait for tf.data to free iterators.
+  items.sort(key=lambda item: (item.path not in long, item.path.parent != _DRIVER))
 
 
 def pytest_collection_finish():
-  """Spares the collector what the imports made: over a second each time."""
+  """Exempts what the imports made from garbage collection, over a second each."""
   gc.collect()
   gc.freeze()
+
+
+def pytest_runtest_setup(item):
+  """Skips tests that need a GPU where there is none."""
+  if item.get_closest_marker('gpu') and not tf.config.list_physical_devices('GPU'):
+    pytest.skip('needs a GPU')

@@ -1,6 +1,6 @@
-"""Small records, and readers of them."""
+"""Readers of small frame-level records, and such records."""
 
-import numpy as np
+import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -12,12 +12,14 @@ ALL = model.FrameSelection()
 
 
 def every(n, length='ceil'):
+  """Selects every n-th frame."""
   return model.FrameSelection(
     type='uniform', uniform=model.UniformFrames(every_n=n, length=length)
   )
 
 
 def reader(features=None, max_frames=300, num_classes=50, selection=ALL, **kwargs):
+  """A FrameReader; `features` is {name: size}, **kwargs are its own."""
   features = [
     data.Feature(name=name, size=size) for name, size in (features or FEATURES).items()
   ]
@@ -25,22 +27,15 @@ def reader(features=None, max_frames=300, num_classes=50, selection=ALL, **kwarg
 
 
 def record(frames=3, labels=(1,), features=None, context=None, seed=0):
-  rng = np.random.default_rng(seed)
-  video = tf.train.SequenceExample()
-  if labels is not None:
-    video.context.feature['labels'].int64_list.value.extend(labels)
-  for key, value in (context or {}).items():
-    video.context.feature[key].bytes_list.value.append(value)
-  for name, size in (features or FEATURES).items():
-    steps = video.feature_lists.feature_list[name].feature
-    for _ in range(frames):
-      steps.add().bytes_list.value.append(rng.bytes(size))
-  return video
+  """A frame-level record with random bytes; `features` is {name: size}."""
+  return records_lib.random_frame_level(
+    frames, features or FEATURES, labels, seed, **(context or {})
+  )
 
 
 def read(by, *records):
-  """Reads serialized or other records as one batch, by a reader."""
-  serialized = [r if isinstance(r, bytes) else r.SerializeToString() for r in records]
+  """Reads records as one batch; returns inputs and labels as arrays."""
+  serialized = records_lib.serialize(records)
   inputs, labels = by(
     tf.fill([len(serialized)], '/data/train07.tfrecord'),
     tf.range(len(serialized), dtype=tf.int64),

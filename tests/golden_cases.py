@@ -1,49 +1,41 @@
-"""What the original TensorFlow 1.3 code computes, as test fixtures."""
+"""Cases that the original TensorFlow 1.3 code computed: golden/*.npz."""
 
 import json
-import pathlib
 
 import numpy as np
 from official.core import exp_factory
-import pytest
+import paths
 import tensorflow as tf
 
 import gin
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / 'shared'
-GOLDEN = SHARED / 'golden'
 NETWORK_CASES = ('paper_every10', 'every5', 'edge_lengths', 'orig300', 'zero_frames')
-
-needs_shared = pytest.mark.skipif(
-  not SHARED.is_dir(), reason='the reference data is not beside the checkout'
-)
 
 
 def to_keras(kernel_or_bias, is_bias):
-  """Gate order i, j, f, o to i, f, j, o; the forget bias becomes explicit."""
+  """Reorders gates i, j, f, o to i, f, j, o and adds the forget bias of 1."""
   i, j, f, o = np.split(kernel_or_bias, 4, axis=-1)
   return np.concatenate([i, f + 1.0 if is_bias else f, j, o], axis=-1)
 
 
 class Case:
-  """One network and training case."""
+  """One case, with its arrays by key (golden/README.md) and its settings `cfg`."""
 
   def __init__(self, name):
     self.name = name
-    self.arrays = np.load(GOLDEN / f'{name}.npz', allow_pickle=True)
+    self.arrays = np.load(paths.GOLDEN / f'{name}.npz', allow_pickle=True)
     self.cfg = json.loads(str(self.arrays['cfg']))
 
   def __getitem__(self, key):
     return self.arrays[key]
 
   def experiment(self, gin_file='original.gin', name='yt8m_distill', bindings=()):
-    """Configuration from a gin file, at the sizes of the case."""
+    """Returns the configuration of a gin file with the sizes of the case."""
     cfg = self.cfg
     with gin.unlock_config():
       gin.clear_config()
       gin.parse_config_files_and_bindings(
-        [str(ROOT / 'gin' / gin_file)],
+        [str(paths.ROOT / 'gin' / gin_file)],
         [
           f'EVERY_N = {cfg["every_n"]}',
           f'STUDENT_CHUNKS = {cfg["num_inputs_L1"]}',
@@ -74,6 +66,7 @@ class Case:
     return params
 
   def inputs(self):
+    """All frames, and how many are real."""
     frames = np.concatenate([self['in/rgb_q'], self['in/audio_q']], axis=-1)
     return {
       'frames': tf.constant(frames),
@@ -88,16 +81,17 @@ class Case:
     }
 
   def labels(self):
+    """bool [B, V]."""
     return tf.constant(self['in/labels'])
 
   def variables(self, model, prefix='w/'):
-    """Pairs (variable, golden value in our order) of a Distiller."""
+    """Pairs (variable, golden value in Keras order) of a Distiller."""
     return self.network_variables(
       model.teacher, f'{prefix}model/'
     ) + self.network_variables(model.student, f'{prefix}model_student/')
 
   def network_variables(self, network, prefix):
-    """Those of one network, whose golden names begin with `prefix`."""
+    """Pairs of one network, whose golden names begin with `prefix`."""
     # A gradient or an optimizer's slot has no forget bias in it.
     weights = 'w' in prefix.split('/')
     pairs = []
@@ -119,12 +113,13 @@ class Case:
     ]
 
   def load(self, model):
+    """Sets the weights of a Distiller to the initial ones of the case."""
     for variable, value in self.variables(model):
       variable.assign(value)
 
 
 def save_tf1(folder, values):
-  """Writes values by name, as the original's Saver does; returns the prefix."""
+  """Writes a TensorFlow 1 checkpoint of {name: value}; returns its prefix."""
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     variables = {
       name: tf.compat.v1.get_variable(f'v{k}', initializer=value)
@@ -137,14 +132,14 @@ def save_tf1(folder, values):
 
 
 def gradients(task, model, optimizer, batch, clip):
-  """Gradients that a task hands to its optimizer, by variable.ref().
+  """Returns the gradients that a task hands to its optimizer, by variable.ref().
 
   Args:
-    task: whose train_step runs.
-    model: of the task.
-    optimizer: keeps its hands off the weights.
+    task: its train_step runs once.
+    model: the task's model; its weights stay as they are.
+    optimizer: gives the step and the norm to clip to.
     batch: (inputs, labels).
-    clip: as the optimizer would.
+    clip: whether to clip as the optimizer would.
   """
   seen = {}
 
@@ -162,11 +157,11 @@ def gradients(task, model, optimizer, batch, clip):
 
 
 def step_error(actual, expected, gradient):
-  """As error(), of weights after steps, where the gradient is not rounding.
+  """error() of weights after steps, where the gradient is not just rounding.
 
-  Adam divides by the root of the second moment: where a gradient is only
-  rounding, its first step has either sign. Left out is what lies below 1e-6 of
-  the gradient's largest value.
+  Adam divides by the root of the second moment, so where a gradient is just
+  rounding, its first step may have either sign. Entries below 1e-6 of the
+  gradient's largest value are left out.
   """
   real = np.abs(gradient) > 1e-6 * np.abs(gradient).max()
   return error(np.where(real, actual, expected), expected)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import zipfile
 
-import golden_cases
+import paths
 import pytest
 
 
@@ -28,12 +28,12 @@ def wheel(tmp_path_factory):
     '--cached',
     '--others',
     '--exclude-standard',
-    cwd=golden_cases.ROOT,
+    cwd=paths.ROOT,
   ).split()
   for name in files:
     if name.startswith(('yt8m_distill/', 'gin/')) or '/' not in name:
       (source / name).parent.mkdir(parents=True, exist_ok=True)
-      (source / name).write_bytes((golden_cases.ROOT / name).read_bytes())
+      (source / name).write_bytes((paths.ROOT / name).read_bytes())
   _run(
     sys.executable,
     '-m',
@@ -51,10 +51,10 @@ def wheel(tmp_path_factory):
 
 def test_holds_every_module_and_gin_file(wheel):
   held = set(zipfile.ZipFile(wheel).namelist())
-  package = golden_cases.ROOT / 'yt8m_distill'
+  package = paths.ROOT / 'yt8m_distill'
   for path in package.rglob('*.py'):
-    assert path.relative_to(golden_cases.ROOT).as_posix() in held
-  for path in (golden_cases.ROOT / 'gin').glob('*.gin'):
+    assert path.relative_to(paths.ROOT).as_posix() in held
+  for path in (paths.ROOT / 'gin').glob('*.gin'):
     assert f'yt8m_distill/gin_files/{path.name}' in held
 
 

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them; arguments go to pytest.
-#   bash tests/run.sh                             against TensorFlow 2.16
-#   TF_SET=tf220 bash tests/run.sh -m 'not slow'  against TensorFlow 2.20
+#   bash tests/run.sh                          all tests
+#   bash tests/run.sh -m unit                  the quick ones
+#   bash tests/run.sh tests/modeling           one folder, or one file
+#   TF_SET=tf220 bash tests/run.sh             with TensorFlow 2.20, not 2.16
+# What each marker is: tests/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
-# A file stays in one process: its fixtures are made once. One process more than
-# there are cores, for some tests wait for others that they start.
+# A file stays in one process, so that its fixtures are made once. One process more
+# than there are cores, because some tests wait for processes that they start.
+# -rs lists what was skipped, and why.
 processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
-exec "$python" -m pytest -q --durations=10 -n "$processes" --dist loadfile \
+exec "$python" -m pytest -q -rs --durations=10 -n "$processes" --dist loadfile \
   --no-loadscope-reorder "$@"

@@ -1,26 +1,85 @@
-"""Tiny jobs of prediction, and what they wrote."""
+"""A tiny trained run, videos for it, and jobs that predict with it."""
 
 import re
 from unittest import mock
 
+import numpy as np
+import records
 import tensorflow as tf
+import tiny
 
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.modeling import distiller
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import predict as predict_lib
 
+STEP = 7
+# One frame, around the student's stride, full, and cut.
+LENGTHS = (1, tiny.EVERY_N, tiny.EVERY_N + 1, tiny.MAX_FRAMES, tiny.MAX_FRAMES + 4)
 TOP_K = 4
 COUNTS = (5, 1, 7)  # videos of the shards
 _ENSEMBLE = ensemble.Ensemble
 _kept = {}
 
 
-def edit(source, target, change):
-  """Copies a shard; `change(number, video)` edits its videos."""
-  with tf.io.TFRecordWriter(str(target)) as writer:
-    for number, record in enumerate(tf.data.TFRecordDataset(str(source))):
-      video = tf.train.SequenceExample.FromString(record.numpy())
-      change(number, video)
-      writer.write(video.SerializeToString())
+def write_run(path, *overrides, scale=1.0):
+  """A distillation run with random weights, evaluated at STEP.
+
+  Args:
+    path: of the run.
+    *overrides: of its configuration.
+    scale: of the weights. At 1 no two predictions are alike; a larger network
+      then amplifies every rounding.
+  """
+  params = tiny.experiment(*overrides)
+  model = distiller.build(params.task.model)
+  tiny.scatter_weights(model)
+  for variable in model.trainable_variables:
+    variable.assign(scale * variable)
+  names = ('teacher', 'student')
+  trained_network.write(
+    str(path),
+    model,
+    params,
+    STEP,
+    {
+      'step': STEP,
+      'videos': 9,
+      'metrics': {f'{name}/gap': 0.5 + 0.25 * (name == 'student') for name in names},
+      'networks': {name: {'frames': 4, 'flops': 5, 'parameters': 6} for name in names},
+    },
+  )
+  return str(path)
+
+
+def videos(features, lengths=LENGTHS, seed=0):
+  """Random videos.
+
+  Args:
+    features: of the model's configuration.
+    lengths: frames of each video.
+    seed: of their content.
+
+  Returns:
+    {'frames': uint8 [B, T, D], 'num_frames': int32 [B]} and the same as
+    serialized SequenceExamples [B].
+  """
+  rng = np.random.default_rng(seed)
+  size = sum(feature.size for feature in features)
+  frames = np.zeros([len(lengths), max(lengths), size], np.uint8)
+  ends = np.cumsum([feature.size for feature in features])[:-1]
+  serialized = []
+  for video, length in zip(frames, lengths):
+    video[:length] = rng.integers(0, 256, [length, size])
+    parts = np.split(video[:length], ends, axis=1)
+    record = records.frame_level(
+      {feature.name: part for feature, part in zip(features, parts)}, labels=[0]
+    )
+    serialized.append(record.SerializeToString())
+  return {
+    'frames': tf.constant(frames),
+    'num_frames': tf.constant(lengths, tf.int32),
+  }, tf.constant(serialized)
 
 
 def predict(runs, data, out, **arguments):

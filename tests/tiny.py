@@ -3,33 +3,23 @@
 import contextlib
 import gc
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 from absl import flags
 from absl.testing import flagsaver
 import numpy as np
 from official.common import flags as tfm_flags
 from official.core import exp_factory
+import records as records_lib
 import tensorflow as tf
 
 import gin
 from yt8m_distill import train
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLASSES = 12
 MAX_FRAMES = 20
 EVERY_N = 5
 _RGB, _AUDIO = 8, 4
-
-
-def script_environment():
-  """Environment in which a script of experiments/ uses that of the tests."""
-  # Of another set of versions it would install its own over them.
-  versions = ''.join(tf.__version__.split('.')[:2])
-  return {**os.environ, 'VENV': sys.prefix, 'TF_SET': f'tf{versions}'}
 
 
 def _network(chunks):
@@ -84,23 +74,20 @@ def experiment(*overrides, experiment='yt8m_distill'):
 
 
 def write_records(path, count, seed=0):
-  """Writes `count` random videos; returns their labels, bool [count, V]."""
+  """Writes `count` random videos with ids; returns their labels, bool [count, V]."""
   rng = np.random.default_rng(seed)
   labels = np.zeros([count, CLASSES], bool)
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for number in range(count):
-      video = tf.train.SequenceExample()
-      video.context.feature['id'].bytes_list.value.append(b'v%03d' % number)
-      chosen = rng.choice(CLASSES, rng.integers(1, 4), replace=False)
-      labels[number, chosen] = True
-      video.context.feature['labels'].int64_list.value.extend(chosen.tolist())
-      length = rng.integers(1, MAX_FRAMES + 5)
-      for name, size in (('rgb', _RGB), ('audio', _AUDIO)):
-        for _ in range(length):
-          video.feature_lists.feature_list[name].feature.add().bytes_list.value.append(
-            rng.bytes(size)
-          )
-      writer.write(video.SerializeToString())
+  videos = []
+  for number in range(count):
+    chosen = rng.choice(CLASSES, rng.integers(1, 4), replace=False)
+    labels[number, chosen] = True
+    length = rng.integers(1, MAX_FRAMES + 5)
+    videos.append(
+      records_lib.random_frame_level(
+        length, {'rgb': _RGB, 'audio': _AUDIO}, chosen, rng, id=b'v%03d' % number
+      )
+    )
+  records_lib.write(path, videos)
   return labels
 
 
@@ -236,51 +223,6 @@ def override(**values):
   return '--params_override=' + ','.join(
     f'{name.replace("__", ".")}={value}' for name, value in values.items()
   )
-
-
-def python(*arguments, check=True):
-  """Runs another Python in the repository's root; returns the process."""
-  environment = {
-    **os.environ,
-    'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}',
-    'CUDA_VISIBLE_DEVICES': '-1',
-    'TF_CPP_MIN_LOG_LEVEL': '2',
-  }
-  done = subprocess.run(
-    [sys.executable, *map(str, arguments)],
-    cwd=ROOT,
-    env=environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert not check or done.returncode == 0, done.stderr[-4000:]
-  return done
-
-
-def killed_driver(checkpoint, killed='os.getpid()'):
-  """Program for `python -c`: the driver, which is killed as it trains.
-
-  Args:
-    checkpoint: prefix of a checkpoint; the first loop behind it is the last.
-    killed: Python for whom to kill, of os.kill(); '0' is the process group.
-
-  Returns:
-    The program, which takes the driver's flags.
-  """
-  return f"""
-import os, runpy, signal
-from yt8m_distill import progress
-
-class Killing(progress.Progress):
-  def __call__(self, output):
-    super().__call__(output)
-    if os.path.exists('{checkpoint}.index'):
-      os.kill({killed}, signal.SIGKILL)
-
-progress.Progress = Killing
-runpy.run_module('yt8m_distill.train', run_name='__main__')
-"""
 
 
 def checkpoint_values(path):

@@ -10,7 +10,10 @@ import shutil
 import golden_cases
 import numpy as np
 from official.core import task_factory
+import paths
+import processes
 import pytest
+import records as records_lib
 import tensorflow as tf
 import tiny
 
@@ -21,9 +24,9 @@ from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
 
-pytestmark = golden_cases.needs_shared
+pytestmark = pytest.mark.golden
 
-_CHECKPOINTS = golden_cases.GOLDEN / 'tf1_checkpoint'
+_CHECKPOINTS = paths.GOLDEN / 'tf1_checkpoint'
 _KINDS = ('teacher_student', 'student')
 _SETTINGS = dict(
   every_n=10,
@@ -122,7 +125,7 @@ def test_driver_evaluates_and_will_not_train_it(
 ):
   run = shutil.copytree(imported / kind, tmp_path / 'run')
   records = tmp_path / 'validate.tfrecord'
-  _write_records(
+  _write(
     records, np.random.default_rng(0).integers(256, size=[3, 25, 16], dtype=np.uint8)
   )
   arguments = [
@@ -147,19 +150,17 @@ def test_driver_evaluates_and_will_not_train_it(
       drive('train')
 
 
-def _write_records(path, videos):
+def _write(path, videos):
   """Videos uint8 [frames, 16], rgb 12 and audio 4."""
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for label, frames in enumerate(videos):
-      video = tf.train.SequenceExample()
-      video.context.feature['id'].bytes_list.value.append(b'v')
-      video.context.feature['labels'].int64_list.value.append(label)
-      for name, values in (('rgb', frames[:, :12]), ('audio', frames[:, 12:])):
-        for frame in values:
-          video.feature_lists.feature_list[name].feature.add().bytes_list.value.append(
-            frame.tobytes()
-          )
-      writer.write(video.SerializeToString())
+  records_lib.write(
+    path,
+    [
+      records_lib.frame_level(
+        {'rgb': frames[:, :12], 'audio': frames[:, 12:]}, [label], id=b'v'
+      )
+      for label, frames in enumerate(videos)
+    ],
+  )
 
 
 def test_exported_it_predicts_the_same(case, imported, tmp_path):
@@ -171,7 +172,7 @@ def test_exported_it_predicts_the_same(case, imported, tmp_path):
   assert golden_cases.error(served['predictions'], expected) < 2e-6
 
   records = tmp_path / 'some.tfrecord'
-  _write_records(
+  _write(
     records,
     [
       frames[:count]
@@ -312,11 +313,11 @@ def test_folder_that_holds_something_is_left_alone(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_command_has_the_original_defaults(tmp_path):
   module = ['-m', 'yt8m_distill.checkpoints.import_tf1']
   source = _CHECKPOINTS / 'student'
-  done = tiny.python(*module, source, tmp_path / 'out', '--features=rgb:16')
+  done = processes.python(*module, source, tmp_path / 'out', '--features=rgb:16')
   assert 'student, ' in done.stdout and 'at step 6' in done.stdout
   model = run_dir.read_params(str(tmp_path / 'out/params.yaml')).task.model
   assert model.max_frames == 300

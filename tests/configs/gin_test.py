@@ -1,8 +1,8 @@
 """gin files: what each of them sets, and that they fit together."""
 
 from official.core import exp_factory
+import paths
 import pytest
-import tiny
 
 import gin
 
@@ -14,7 +14,7 @@ def _configure(experiment, files, *params):
   with gin.unlock_config():
     gin.clear_config()
     gin.parse_config_files_and_bindings(
-      [str(tiny.ROOT / 'gin' / file) for file in files], params
+      [str(paths.ROOT / 'gin' / file) for file in files], params
     )
   try:
     return exp_factory.get_exp_config(experiment)

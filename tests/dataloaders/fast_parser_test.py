@@ -1,7 +1,7 @@
 """The regular layout of records, and whatever else they are read from."""
 
+import frame_readers
 import pytest
-import reading
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import fast_parser
@@ -45,8 +45,8 @@ def _serialize(record, how):
     'unknown field in the map': context + _lists(record, entry=unknown),
     'one list after the other': context
     + b''.join(
-      _lists(reading.record(4, features={name: size}))
-      for name, size in reading.FEATURES.items()
+      _lists(frame_readers.record(4, features={name: size}))
+      for name, size in frame_readers.FEATURES.items()
     ),
     'truncated': (context + lists)[:-1],
     'garbage': bytes(range(255, 0, -1)),
@@ -55,10 +55,10 @@ def _serialize(record, how):
     'length beyond the end': b'\x0a\xff\x7f' + lists,
     'nothing': b'',
     'no frames': context,
-    'empty frames': reading.record(
+    'empty frames': frame_readers.record(
       4, features={'rgb': 0, 'audio': 0}
     ).SerializeToString(),
-    'more frames than the layout knows': reading.record(600).SerializeToString(),
+    'more frames than the layout knows': frame_readers.record(600).SerializeToString(),
   }[how]
 
 
@@ -90,20 +90,20 @@ _REGULAR = ('as written', 'map reversed', 'garbage in the context')
 )
 def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
   records = [
-    reading.record(7),
-    _serialize(reading.record(4, context={'id': b'a'}), how),
+    frame_readers.record(7),
+    _serialize(frame_readers.record(4, context={'id': b'a'}), how),
   ]
 
   def outcome():
-    reader = reading.reader(max_frames=9, with_ids=True, with_labels=False)
+    reader = frame_readers.reader(max_frames=9, with_ids=True, with_labels=False)
     try:
-      inputs, labels = reading.read(reader, *records)
+      inputs, labels = frame_readers.read(reader, *records)
     except tf.errors.InvalidArgumentError as e:
       message = str(e)
       return message[message.index('/data/') :].splitlines()[0]
     return [*(inputs[key].tolist() for key in sorted(inputs)), labels.tolist()]
 
-  regular, *_ = fast_parser.Layout(list(reading.FEATURES.items())).read(
+  regular, *_ = fast_parser.Layout(list(frame_readers.FEATURES.items())).read(
     tf.constant([records[0].SerializeToString(), records[1]]), 1
   )
   assert bool(regular) == (how in _REGULAR)
@@ -117,7 +117,7 @@ def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
 def test_the_layout_of_the_releases_is_regular():
   features = {'rgb': 1024, 'audio': 128}
   # An id so long that the context's length takes two bytes.
-  record = reading.record(300, features=features, context={'id': b'i' * 200})
+  record = frame_readers.record(300, features=features, context={'id': b'i' * 200})
   regular, contexts, num_frames, frames = fast_parser.Layout(
     list(features.items())
   ).read(tf.constant([record.SerializeToString()]), 301)

@@ -5,6 +5,7 @@ import collections
 from absl import logging
 import numpy as np
 import pytest
+import records
 import tensorflow as tf
 import tiny
 
@@ -27,11 +28,11 @@ def _path(tmp_path_factory):
   folder = tmp_path_factory.mktemp('shards')
   for shard, count in enumerate(_COUNTS):
     tiny.write_records(folder / 'plain', count, seed=shard)
-    with tf.io.TFRecordWriter(str(folder / f'{shard}.tfrecord')) as writer:
-      for record in tf.data.TFRecordDataset(str(folder / 'plain')):
-        video = tf.train.SequenceExample.FromString(record.numpy())
-        del video.context.feature['id']
-        writer.write(video.SerializeToString())
+    records.edit(
+      folder / 'plain',
+      folder / f'{shard}.tfrecord',
+      lambda _, video: video.context.feature.pop('id'),
+    )
   (folder / 'plain').unlink()
   return str(folder / '*.tfrecord')
 

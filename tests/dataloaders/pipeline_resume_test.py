@@ -4,6 +4,7 @@ import itertools
 
 from absl import logging
 import pytest
+import records
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -28,13 +29,7 @@ class _Reader:
 
 
 def _write(folder, counts):
-  number = 0
-  for shard, count in enumerate(counts):
-    with tf.io.TFRecordWriter(str(folder / f'{shard}.tfrecord')) as writer:
-      for _ in range(count):
-        writer.write(b'%d' % number)
-        number += 1
-  return str(folder / '*.tfrecord')
+  return records.write_shards(folder, counts, lambda number: b'%d' % number)
 
 
 @pytest.fixture(name='path', scope='module')

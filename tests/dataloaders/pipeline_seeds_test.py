@@ -6,6 +6,7 @@ chosen.
 
 import numpy as np
 import pytest
+import records
 import tensorflow as tf
 import tiny
 
@@ -26,24 +27,15 @@ _RANDOM = model_config.FrameSelection(
 
 
 def _record(number):
-  record = tf.train.SequenceExample()
-  record.context.feature['id'].bytes_list.value.append(b'%d' % number)
-  record.context.feature['labels'].int64_list.value.append(0)
-  frames = record.feature_lists.feature_list['rgb'].feature
-  for i in range(2 if number == 3 else 20 + number):
-    frames.add().bytes_list.value.append(bytes([i, 255 - 8 * i]))
-  return record.SerializeToString()
+  length = 2 if number == 3 else 20 + number
+  return records.frame_level(
+    {'rgb': [[i, 255 - 8 * i] for i in range(length)]}, [0], id=b'%d' % number
+  )
 
 
 @pytest.fixture(name='path', scope='module')
 def _path(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('shards')
-  numbers = iter(range(_TOTAL))
-  for shard, count in enumerate(_COUNTS):
-    with tf.io.TFRecordWriter(str(folder / f'{shard}.tfrecord')) as writer:
-      for _ in range(count):
-        writer.write(_record(next(numbers)))
-  return str(folder / '*.tfrecord')
+  return records.write_shards(tmp_path_factory.mktemp('shards'), _COUNTS, _record)
 
 
 def _params(path, training, **kwargs):
@@ -78,7 +70,7 @@ def _read(reader, numbers, draws=None):
   return reader(
     tf.fill([len(numbers)], 'other'),
     tf.range(len(numbers), dtype=tf.int64),
-    tf.constant([_record(i) for i in numbers]),
+    tf.constant(records.serialize(map(_record, numbers))),
     draws,
   )
 

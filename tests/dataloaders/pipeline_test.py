@@ -2,9 +2,10 @@
 
 import itertools
 
-import golden_cases
 import numpy as np
+import paths
 import pytest
+import records
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -17,24 +18,13 @@ _COUNTS = (3, 7, 1, 5)  # Records of each shard.
 _TOTAL = sum(_COUNTS)
 
 
-def _record(number, size=2, label=0):
-  record = tf.train.SequenceExample()
-  record.context.feature['id'].bytes_list.value.append(b'%d' % number)
-  record.context.feature['labels'].int64_list.value.append(label)
-  frames = record.feature_lists.feature_list['rgb'].feature
-  for _ in range(1 + number % 3):
-    frames.add().bytes_list.value.append(bytes([number]) * size)
-  return record.SerializeToString()
+def _record(number, label=0):
+  frames = [bytes([number]) * 2] * (1 + number % 3)
+  return records.frame_level({'rgb': frames}, [label], id=b'%d' % number)
 
 
 def _write(folder, counts=_COUNTS):
-  number = 0
-  for shard, count in enumerate(counts):
-    with tf.io.TFRecordWriter(str(folder / f'{shard}.tfrecord')) as writer:
-      for _ in range(count):
-        writer.write(_record(number))
-        number += 1
-  return str(folder / '*.tfrecord')
+  return records.write_shards(folder, counts, _record)
 
 
 @pytest.fixture(scope='module', name='path')
@@ -230,7 +220,7 @@ def test_corrupt_shard(tmp_path, how):
   path = _write(tmp_path, (4, 4))
   broken = tmp_path / '0.tfrecord'
   content = bytearray(broken.read_bytes())
-  offset = sum(16 + len(_record(i)) for i in range(2))
+  offset = sum(16 + _record(i).ByteSize() for i in range(2))
   content[offset + {'length': 1, 'payload': 20}[how]] ^= 0xFF
   broken.write_bytes(bytes(content))
   for training in (False, True):
@@ -284,25 +274,21 @@ def test_nothing_readable(tmp_path):
 
 
 def test_bad_record_is_named(tmp_path):
-  with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
-    writer.write(_record(0))
-    writer.write(_record(1, label=9))
+  records.write(tmp_path / 'a.tfrecord', [_record(0), _record(1, label=9)])
   with pytest.raises(
     tf.errors.InvalidArgumentError, match=r'a.tfrecord, record 1 \(id 1\): labels are 9'
   ):
     _batches(_params(str(tmp_path / '*'), False))
 
 
-@golden_cases.needs_shared
 @pytest.mark.parametrize(
-  'name, message',
+  'path, message',
   [
-    ('malformed/float_features', "'rgb' is a float_list"),
-    ('2/video/validate/validate0000', 'video-level'),
+    (paths.REAL / 'float_features.tfrecord', "'rgb' is a float_list"),
+    (paths.VIDEO_LEVEL[0], 'video-level'),
   ],
 )
-def test_other_formats_are_told_at_once(name, message):
-  path = golden_cases.SHARED / 'data/yt8m' / f'{name}.tfrecord'
+def test_other_formats_are_told_at_once(path, message):
   with pytest.raises(ValueError, match=message):
     pipeline.build(_params(str(path), True), _reader())
 

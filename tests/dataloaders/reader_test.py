@@ -1,9 +1,10 @@
 """Tests of the reader: goldens, choices before decoding, and bad records."""
 
-import golden_cases
+import frame_readers
 import numpy as np
+import paths
 import pytest
-import reading
+import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.configs import model
@@ -20,43 +21,38 @@ def _some(kind):
   return frames
 
 
-def _file(path):
-  return [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
-
-
-def _dequantise(frames, num_frames):
-  values = frames * (4 / 255) + (4 / 512 - 2)
+def _dequantize(frames, num_frames):
   real = np.arange(frames.shape[1]) < num_frames[:, np.newaxis]
-  return np.where(real[..., np.newaxis], values, 0)
+  return np.where(real[..., np.newaxis], records_lib.dequantize(frames), 0)
 
 
-@golden_cases.needs_shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
   'name, features, num_classes',
   [
-    ('reader_small', reading.FEATURES, 50),
+    ('reader_small', frame_readers.FEATURES, 50),
     ('reader_full', {'rgb': 1024, 'audio': 128}, 4716),
   ],
 )
 def test_golden(name, features, num_classes):
-  expected = np.load(golden_cases.GOLDEN / 'reader_golden.npz')
-  inputs, labels = reading.read(
-    reading.reader(features, num_classes=num_classes, with_ids=True),
-    *_file(golden_cases.GOLDEN / f'{name}.tfrecord'),
+  expected = np.load(paths.GOLDEN / 'reader_golden.npz')
+  inputs, labels = frame_readers.read(
+    frame_readers.reader(features, num_classes=num_classes, with_ids=True),
+    *records_lib.read(paths.GOLDEN / f'{name}.tfrecord'),
   )
   assert list(inputs['id']) == list(expected[f'{name}/video_id'])
   np.testing.assert_array_equal(inputs['num_frames'], expected[f'{name}/num_frames'])
   np.testing.assert_array_equal(labels, expected[f'{name}/labels'])
   # The golden is float32: half a unit in the last place of 2.
   np.testing.assert_allclose(
-    _dequantise(inputs['frames'], inputs['num_frames']),
+    _dequantize(inputs['frames'], inputs['num_frames']),
     expected[f'{name}/matrix'],
     rtol=0,
     atol=3e-7,
   )
 
 
-@golden_cases.needs_shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
   'name, message',
   [
@@ -70,73 +66,74 @@ def test_golden(name, features, num_classes):
   ],
 )
 def test_odd_records_are_named(name, message):
-  records = _file(golden_cases.GOLDEN / f'reader_odd_{name}.tfrecord')
+  records = records_lib.read(paths.GOLDEN / f'reader_odd_{name}.tfrecord')
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match=rf'/data/train07.tfrecord, record 1 \(id [a-z0-9]+\): {message}',
   ):
-    reading.read(reading.reader(), reading.record(), *records)
+    frame_readers.read(frame_readers.reader(), frame_readers.record(), *records)
 
 
-@golden_cases.needs_shared
 def test_real_record():
-  inputs, labels = reading.read(
-    reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862, with_ids=True),
-    *_file(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'),
+  inputs, labels = frame_readers.read(
+    frame_readers.reader({'rgb': 1024, 'audio': 128}, num_classes=3862, with_ids=True),
+    *records_lib.read(paths.FRAME_LEVEL),
   )
   assert inputs['frames'].shape == (1, 300, 1152)
   assert inputs['frames'].dtype == np.uint8
   assert inputs['num_frames'] == [170] and inputs['id'] == [b'SjJ3']
   assert list(np.flatnonzero(labels[0])) == [11]
-  values = _dequantise(inputs['frames'], inputs['num_frames'])[0, :170]
+  values = _dequantize(inputs['frames'], inputs['num_frames'])[0, :170]
   assert 0.9 < values.std(0).mean() < 1.1
   assert not inputs['frames'][0, 170:].any()
 
 
-@golden_cases.needs_shared
 def test_real_record_with_float_features():
-  path = golden_cases.SHARED / 'data/yt8m/malformed/float_features.tfrecord'
-  reader = reading.reader({'rgb': 1024, 'audio': 128}, num_classes=3862)
+  path = paths.REAL / 'float_features.tfrecord'
+  reader = frame_readers.reader({'rgb': 1024, 'audio': 128}, num_classes=3862)
   with pytest.raises(
     ValueError,
     match='float_features.tfrecord, record 0: '
     "feature 'rgb' is a float_list, but its format 'bytes'.*"
     'quantized_floats',
   ):
-    reader.check_format(str(path), 0, _file(path)[0])
+    reader.check_format(str(path), 0, records_lib.read(path)[0])
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match='(?s)train07.tfrecord, record 0.*as task.model.'
     'features,.*Feature list: (rgb|audio)',
   ):
-    reading.read(reader, _file(path)[0])
+    frame_readers.read(reader, records_lib.read(path)[0])
 
 
-@golden_cases.needs_shared
 def test_video_level_record_is_explained():
-  path = golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
+  path = paths.VIDEO_LEVEL[0]
   with pytest.raises(
     ValueError, match="no frame-level feature 'rgb'.*mean_rgb.*video-level"
   ):
-    reading.reader().check_format(str(path), 0, _file(path)[0])
+    frame_readers.reader().check_format(str(path), 0, records_lib.read(path)[0])
 
 
 @pytest.mark.parametrize(
   'selection',
   [
-    reading.ALL,
-    reading.every(1),
-    reading.every(3),
-    reading.every(10),
-    reading.every(1, 'original'),
-    reading.every(10, 'original'),
+    frame_readers.ALL,
+    frame_readers.every(1),
+    frame_readers.every(3),
+    frame_readers.every(10),
+    frame_readers.every(1, 'original'),
+    frame_readers.every(10, 'original'),
     *map(_some, _KINDS),
   ],
 )
 def test_choosing_before_decoding_equals_choosing_after(selection):
-  records = [reading.record(n, seed=n) for n in (1, 2, 9, 10, 19, 20, 27)]
-  every = reading.read(reading.reader(max_frames=20, with_seeds=True), *records)[0]
-  chosen = reading.read(reading.reader(max_frames=20, selection=selection), *records)[0]
+  records = [frame_readers.record(n, seed=n) for n in (1, 2, 9, 10, 19, 20, 27)]
+  every = frame_readers.read(
+    frame_readers.reader(max_frames=20, with_seeds=True), *records
+  )[0]
+  chosen = frame_readers.read(
+    frame_readers.reader(max_frames=20, selection=selection), *records
+  )[0]
   indices, count = frame_selection.frame_indices(
     tf.constant(every['num_frames']), selection, 20, every['seed']
   )
@@ -150,9 +147,9 @@ def test_choosing_before_decoding_equals_choosing_after(selection):
 
 
 def test_frames_are_joined_in_the_order_of_the_features():
-  record = reading.record(2)
+  record = frame_readers.record(2)
   lists = record.feature_lists.feature_list
-  inputs, _ = reading.read(reading.reader({'audio': 4, 'rgb': 12}), record)
+  inputs, _ = frame_readers.read(frame_readers.reader({'audio': 4, 'rgb': 12}), record)
   joined = (
     lists['audio'].feature[1].bytes_list.value[0]
     + lists['rgb'].feature[1].bytes_list.value[0]
@@ -162,8 +159,8 @@ def test_frames_are_joined_in_the_order_of_the_features():
 
 def test_other_features_and_lengths():
   features = {'flow': 5}
-  records = [reading.record(n, features=features, seed=n) for n in (1, 4, 7)]
-  inputs, _ = reading.read(reading.reader(features, max_frames=4), *records)
+  records = [frame_readers.record(n, features=features, seed=n) for n in (1, 4, 7)]
+  inputs, _ = frame_readers.read(frame_readers.reader(features, max_frames=4), *records)
   assert inputs['frames'].shape == (3, 4, 5)
   assert list(inputs['num_frames']) == [1, 4, 4]
   cut = records[2].feature_lists.feature_list['flow'].feature
@@ -173,20 +170,24 @@ def test_other_features_and_lengths():
 
 
 def test_ids():
-  inputs, _ = reading.read(
-    reading.reader(with_ids=True),
-    reading.record(context={'id': b'new'}),
-    reading.record(context={'video_id': b'old'}),
-    reading.record(),
-    reading.record(context={'id': b'new', 'video_id': b'old'}),
+  inputs, _ = frame_readers.read(
+    frame_readers.reader(with_ids=True),
+    frame_readers.record(context={'id': b'new'}),
+    frame_readers.record(context={'video_id': b'old'}),
+    frame_readers.record(),
+    frame_readers.record(context={'id': b'new', 'video_id': b'old'}),
   )
   assert list(inputs['id']) == [b'new', b'old', b'train07.tfrecord:2', b'new']
-  assert 'id' not in reading.read(reading.reader(), reading.record())[0]
+  assert (
+    'id' not in frame_readers.read(frame_readers.reader(), frame_readers.record())[0]
+  )
 
 
 def test_labels():
-  _, labels = reading.read(
-    reading.reader(), reading.record(labels=(3, 3, 49)), reading.record(labels=())
+  _, labels = frame_readers.read(
+    frame_readers.reader(),
+    frame_readers.record(labels=(3, 3, 49)),
+    frame_readers.record(labels=()),
   )
   assert labels.dtype == bool and labels.shape == (2, 50)
   assert list(np.flatnonzero(labels[0])) == [3, 49] and not labels[1].any()
@@ -194,23 +195,25 @@ def test_labels():
 
 @pytest.mark.parametrize('context', [{'id': b'a'}, {}])
 def test_record_without_labels(context):
-  records = [reading.record(), reading.record(labels=None, context=context)]
+  records = [frame_readers.record(), frame_readers.record(labels=None, context=context)]
   with pytest.raises(tf.errors.InvalidArgumentError, match='record 1 .*: no `labels`'):
-    reading.read(reading.reader(), *records)
+    frame_readers.read(frame_readers.reader(), *records)
   # Nor is it read whether they are in range.
-  _, labels = reading.read(
-    reading.reader(with_labels=False), *records, reading.record(labels=(99,))
+  _, labels = frame_readers.read(
+    frame_readers.reader(with_labels=False),
+    *records,
+    frame_readers.record(labels=(99,)),
   )
   assert labels.shape == (3, 50) and not labels.any()
 
 
 def test_all_faults_of_a_record_are_told():
-  record = reading.record(2, labels=(99,), features={'rgb': 11, 'audio': 5})
+  record = frame_readers.record(2, labels=(99,), features={'rgb': 11, 'audio': 5})
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match='labels are 99.*rgb has frames of 11 bytes.*audio has frames of 5 bytes',
   ):
-    reading.read(reading.reader(), record)
+    frame_readers.read(frame_readers.reader(), record)
 
 
 def test_missing_feature_is_listed_with_those_there():
@@ -219,14 +222,14 @@ def test_missing_feature_is_listed_with_those_there():
     match=r'x, record 4: no frame-level feature '
     r"'audio', but \['rgb'\].*task.model.features",
   ):
-    reading.reader().check_format(
-      'x', 4, reading.record(features={'rgb': 12}).SerializeToString()
+    frame_readers.reader().check_format(
+      'x', 4, frame_readers.record(features={'rgb': 12}).SerializeToString()
     )
 
 
 def test_no_example_at_all():
   with pytest.raises(ValueError, match='x, record 0: no tf.train.Sequence'):
-    reading.reader().check_format('x', 0, b'\xff\xff nonsense')
+    frame_readers.reader().check_format('x', 0, b'\xff\xff nonsense')
 
 
 @pytest.mark.parametrize(
@@ -236,9 +239,9 @@ def test_no_example_at_all():
     (dict(features={'': 4}), r"\('', 4\)"),
     (dict(max_frames=0), 'max_frames is 0'),
     (dict(num_classes=0), 'num_classes is 0'),
-    (dict(selection=reading.every(301)), 'every_n is 301'),
+    (dict(selection=frame_readers.every(301)), 'every_n is 301'),
   ],
 )
 def test_bad_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):
-    reading.reader(**arguments)
+    frame_readers.reader(**arguments)

@@ -1,8 +1,9 @@
 """Video-level records: what is read of them, and what can be wrong."""
 
-import golden_cases
 import numpy as np
+import paths
 import pytest
+import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -11,7 +12,6 @@ from yt8m_distill.dataloaders import reader as reader_lib
 
 _FEATURES = {'mean_rgb': 5, 'mean_audio': 2}
 _REAL = {'mean_rgb': 1024, 'mean_audio': 128}
-_RECORDS = golden_cases.SHARED / 'data' / 'yt8m'
 
 
 def _reader(features=None, num_classes=9, max_frames=1, form='video', **kwargs):
@@ -29,18 +29,16 @@ def _record(labels=(1,), seed=0, **features):
     name: np.random.default_rng(seed).normal(size=size)
     for name, size in _FEATURES.items()
   }
-  record = tf.train.Example()
-  for name, value in {**values, **features}.items():
-    if value is not None:
-      record.features.feature[name].float_list.value.extend(value)
-  record.features.feature['id'].bytes_list.value.append(b'v%d' % seed)
-  if labels is not None:
-    record.features.feature['labels'].int64_list.value.extend(labels)
-  return record
+  values = {**values, **features}
+  return records_lib.video_level(
+    labels,
+    id=b'v%d' % seed,
+    **{name: value for name, value in values.items() if value is not None},
+  )
 
 
-def _read(reader, *serialized):
-  serialized = [getattr(r, 'SerializeToString', lambda r=r: r)() for r in serialized]
+def _read(reader, *records):
+  serialized = records_lib.serialize(records)
   inputs, labels = reader(
     tf.fill([len(serialized)], 'train7.tfrecord'),
     tf.range(len(serialized), dtype=tf.int64),
@@ -67,20 +65,18 @@ def test_a_video_is_one_frame_of_its_features():
   assert [np.flatnonzero(row).tolist() for row in labels] == [[1, 8], [3]]
 
 
-@golden_cases.needs_shared
 @pytest.mark.parametrize(
   'path,classes,labels',
   [
-    ('2/video/validate/validate0000', 3862, True),
-    ('1/video_level/validatea0', 4716, True),
-    ('1/video_level/testa0', 4716, False),
+    (paths.VIDEO_LEVEL[0], 3862, True),
+    (paths.REAL / 'validatea0_first32.tfrecord', 4716, True),
+    (paths.REAL / 'testa0_first32.tfrecord', 4716, False),
   ],
 )
 def test_real_records(path, classes, labels):
-  path = str(_RECORDS / f'{path}.tfrecord')
-  records = [r.numpy() for r in tf.data.TFRecordDataset(path).take(3)]
+  records = records_lib.read(path)[:3]
   reader = _reader(_REAL, classes, with_ids=True, with_labels=labels)
-  reader.check_format(path, 0, records[0])
+  reader.check_format(str(path), 0, records[0])
   inputs, hot = _read(reader, *records)
   assert inputs['frames'].shape == (3, 1, 1152)
   assert all(inputs['id']) and b'train7' not in b''.join(inputs['id'])
@@ -119,11 +115,8 @@ def test_labels_are_not_needed_to_predict():
 
 
 def test_another_format_is_told_of_the_first_record():
-  frames = tf.train.SequenceExample()
-  frames.feature_lists.feature_list['rgb'].feature.add().bytes_list.value.append(b'abc')
-  stored = _record()
-  del stored.features.feature['mean_rgb']
-  stored.features.feature['mean_rgb'].bytes_list.value.append(b'abc')
+  frames = records_lib.frame_level({'rgb': [b'abc']})
+  stored = _record(mean_rgb=b'abc')
   empty = _record()
   empty.features.feature['mean_rgb'].Clear()
   for record, message in (

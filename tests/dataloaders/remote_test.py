@@ -1,8 +1,9 @@
 """Records over HTTP, whole, broken and from servers that fail."""
 
-import http_files
+import file_servers
+import frame_readers
 import pytest
-import reading
+import records
 import tensorflow as tf
 from tensorflow.python.lib.io import file_io
 
@@ -34,10 +35,8 @@ def _server(tmp_path, monkeypatch):
   """Serves a.tfrecord; reading waits for nothing and reads little at once."""
   monkeypatch.setattr(remote, '_WAIT', 0.0)
   monkeypatch.setattr(shards, '_BUFFERS', (_BUFFER, 0))
-  with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
-    for payload in _PAYLOADS:
-      writer.write(payload)
-  with http_files.serving(tmp_path) as server:
+  records.write(tmp_path / 'a.tfrecord', _PAYLOADS)
+  with file_servers.serving(tmp_path) as server:
     yield server
 
 
@@ -240,7 +239,7 @@ def test_a_tf_data_service_cannot_read_them(server):
     ValueError,
     match='enable_tf_data_service is True.*tensorflow-io, as http://.*a.tfrecord',
   ):
-    pipeline.build(params, reading.reader())
+    pipeline.build(params, frame_readers.reader())
 
 
 @pytest.mark.parametrize(

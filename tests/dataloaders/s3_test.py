@@ -12,9 +12,9 @@ import signal
 import sys
 from typing import NamedTuple
 
-import http_files
+import file_servers
+import processes
 import pytest
-import s3_files
 import tensorflow as tf
 import tiny
 
@@ -35,8 +35,8 @@ def _read(path):
 
 
 def _reads(folder):
-  with http_files.serving(folder, s3_files.Handler) as server:
-    os.environ.update(s3_files.environment(server.url))
+  with file_servers.serving(folder, file_servers.S3Handler) as server:
+    os.environ.update(file_servers.s3_environment(server.url))
     paths = [f's3://bucket/videos/{i:04}.tfrecord' for i in range(4)]
     files = [str(folder / path[len('s3://') :]) for path in paths]
     assert shards.find(_SHARDS) == paths
@@ -65,15 +65,17 @@ def _reads(folder):
 
 def _encrypts(folder):
   certificate = str(folder / 'certificate.pem')
-  http_files.certify(certificate)
+  file_servers.certify(certificate)
   file = str(folder / 'bucket' / 'videos' / '0000.tfrecord')
   for handler, trusts, prefix in (
-    (s3_files.Handler, 'S3_CA_FILE', 's3:/'),
-    (http_files.Handler, 'CURL_CA_BUNDLE', None),
+    (file_servers.S3Handler, 'S3_CA_FILE', 's3:/'),
+    (file_servers.Handler, 'CURL_CA_BUNDLE', None),
   ):
-    with http_files.serving(folder, handler) as server:
+    with file_servers.serving(folder, handler) as server:
       server.encrypt(certificate)
-      os.environ.update({**s3_files.environment(server.url), trusts: certificate})
+      os.environ.update(
+        {**file_servers.s3_environment(server.url), trusts: certificate}
+      )
       path = f'{prefix or server.url}/bucket/videos/0000.tfrecord'
       assert _read(path) == _read(file) and server.requests
 
@@ -155,11 +157,11 @@ def _ends(tmp_path_factory):
     (many / f'{i:03}').write_bytes(b'')
   with (
     pytest.MonkeyPatch.context() as patch,
-    http_files.serving(folder, s3_files.Handler) as server,
+    file_servers.serving(folder, file_servers.S3Handler) as server,
   ):
-    for name, value in s3_files.environment(server.url).items():
+    for name, value in file_servers.s3_environment(server.url).items():
       patch.setenv(name, value)
-    tiny.python(__file__, folder)
+    processes.python(__file__, folder)
   return {
     name: _End(
       int((folder / f'{name}.status').read_text()),

@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import shards
@@ -11,10 +12,7 @@ _PAYLOADS = [bytes([65 + i]) * (5 + 3 * i) for i in range(20)]
 
 
 def _write(path, payloads=tuple(_PAYLOADS)):
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for payload in payloads:
-      writer.write(payload)
-  return str(path)
+  return records_lib.write(path, payloads)
 
 
 def _offset(index):

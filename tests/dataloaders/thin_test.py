@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 
-import golden_cases
+import frame_readers
 import numpy as np
+import paths
 import pytest
-import reading
+import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -21,20 +22,13 @@ _LENGTHS = (1, 2, 9, 10, 11, 20, 57, 299, 300, 301, 350)
 
 def _videos(lengths=_LENGTHS):
   return [
-    reading.record(n, labels=(n % 50, 3), seed=n, context={'id': b'video %d' % n})
+    frame_readers.record(n, labels=(n % 50, 3), seed=n, context={'id': b'video %d' % n})
     for n in lengths
   ]
 
 
 def _thinned(video, every_n=10, max_frames=300):
   return thin.thin_record(video.SerializeToString(), every_n, max_frames, 'x')
-
-
-def _write(path, records):
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for record in records:
-      writer.write(record if isinstance(record, bytes) else record.SerializeToString())
-  return str(path)
 
 
 def _assert_equal(one, other):
@@ -47,57 +41,54 @@ def _assert_equal(one, other):
 @pytest.mark.parametrize(
   'selection',
   [
-    reading.every(10),
-    reading.every(10, 'original'),
-    reading.every(30),
-    reading.every(20, 'original'),
-    reading.every(300),
+    frame_readers.every(10),
+    frame_readers.every(10, 'original'),
+    frame_readers.every(30),
+    frame_readers.every(20, 'original'),
+    frame_readers.every(300),
   ],
 )
 def test_a_student_finds_the_same_in_thinned_records(selection):
-  reader = reading.reader(selection=selection, with_ids=True, with_seeds=True)
+  reader = frame_readers.reader(selection=selection, with_ids=True, with_seeds=True)
   full = _videos()
-  inputs, labels = reading.read(reader, *full)
+  inputs, labels = frame_readers.read(reader, *full)
   assert inputs['num_frames'].max() == -(-300 // selection.uniform.every_n)
   thinned = [_thinned(video) for video in full]
   for records in (thinned, thinned[:5] + full[5:]):  # Or some of them.
-    again, labels_again = reading.read(reader, *records)
+    again, labels_again = frame_readers.read(reader, *records)
     _assert_equal(inputs, again)
     np.testing.assert_array_equal(labels, labels_again)
 
 
 def test_a_shorter_student_reads_records_of_a_longer_one():
-  reader = reading.reader(max_frames=60, selection=reading.every(10))
+  reader = frame_readers.reader(max_frames=60, selection=frame_readers.every(10))
   full = _videos()
   _assert_equal(
-    reading.read(reader, *full)[0], reading.read(reader, *map(_thinned, full))[0]
+    frame_readers.read(reader, *full)[0],
+    frame_readers.read(reader, *map(_thinned, full))[0],
   )
 
 
 def test_features_of_floats_are_thinned_likewise():
   features = [data.Feature(name='rgb', size=3, format='floats')]
-  video = tf.train.SequenceExample()
-  for n in range(25):
-    video.feature_lists.feature_list['rgb'].feature.add().float_list.value.extend(
-      [n, n + 0.5, -n]
-    )
+  video = records_lib.frame_level({'rgb': [[n, n + 0.5, -n] for n in range(25)]})
   reader = reader_lib.FrameReader(
-    features, 300, 50, reading.every(10), with_labels=False
+    features, 300, 50, frame_readers.every(10), with_labels=False
   )
-  inputs, _ = reading.read(reader, video)
+  inputs, _ = frame_readers.read(reader, video)
   assert list(inputs['num_frames']) == [3]
-  _assert_equal(inputs, reading.read(reader, _thinned(video))[0])
+  _assert_equal(inputs, frame_readers.read(reader, _thinned(video))[0])
 
 
 def test_all_else_stays():
-  video = reading.record(
+  video = frame_readers.record(
     57, labels=(7, 300, 7), context={'id': b'abcd', 'other': bytes(range(256))}
   )
   thinned = tf.train.SequenceExample.FromString(_thinned(video))
   context = thinned.context.feature
   assert list(context['every_n'].int64_list.value) == [10]
   assert list(context['every_n/num_frames'].int64_list.value) == [57]
-  for name in reading.FEATURES:
+  for name in frame_readers.FEATURES:
     assert list(thinned.feature_lists.feature_list[name].feature) == list(
       video.feature_lists.feature_list[name].feature[::10]
     )
@@ -117,14 +108,14 @@ def _first(kind, k):
 @pytest.mark.parametrize(
   'selection, wanted',
   [
-    (reading.ALL, 'type all'),
-    (reading.every(1), 'every_n=1'),
+    (frame_readers.ALL, 'type all'),
+    (frame_readers.every(1), 'every_n=1'),
     (
-      reading.every(5),
+      frame_readers.every(5),
       'every_n=5. Set input_path to the full records, or to '
       'some thinned with --every_n=5',
     ),
-    (reading.every(15), 'every_n=15'),
+    (frame_readers.every(15), 'every_n=15'),
     (_first('uniform', 30), 'type uniform with k=30'),
     (_first('random', 5), 'type random with k=5'),
     (_first('first', 1), 'type first with k=1'),
@@ -138,17 +129,17 @@ def test_any_other_selection_is_refused(selection, wanted):
       f'every_n=10, but .*{wanted}'
     ),
   ):
-    reading.read(
-      reading.reader(selection=selection),
-      reading.record(20),
+    frame_readers.read(
+      frame_readers.reader(selection=selection),
+      frame_readers.record(20),
       _thinned(_videos([57])[0]),
     )
 
 
 def test_records_cut_too_early_are_refused():
-  reader = reading.reader(selection=reading.every(10))
+  reader = frame_readers.reader(selection=frame_readers.every(10))
   short, long = (_thinned(video, max_frames=200) for video in _videos([90, 250]))
-  assert reading.read(reader, short)[0]['num_frames'] == [9]
+  assert frame_readers.read(reader, short)[0]['num_frames'] == [9]
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match=(
@@ -156,7 +147,7 @@ def test_records_cut_too_early_are_refused():
       'max_frames=300. Thin .* --max_frames=300'
     ),
   ):
-    reading.read(reader, long)
+    frame_readers.read(reader, long)
 
 
 @pytest.fixture(name='source')
@@ -164,7 +155,7 @@ def _source(tmp_path):
   """Three shards; returns their pattern."""
   (tmp_path / 'full').mkdir()
   for shard in range(3):
-    _write(
+    records_lib.write(
       tmp_path / 'full' / f'train{shard}.tfrecord', _videos(range(20 + shard, 60, 3))
     )
   return f'{tmp_path}/full/train*.tfrecord'
@@ -180,7 +171,7 @@ def _batches(path):
   )
   return list(
     pipeline.build(
-      params, reading.reader(selection=reading.every(10), with_ids=True)
+      params, frame_readers.reader(selection=frame_readers.every(10), with_ids=True)
     ).as_numpy_iterator()
   )
 
@@ -195,7 +186,7 @@ def test_the_command_and_the_batches(source, tmp_path):
       f'--input_path={source}',
       f'--output_dir={out}',
     ],
-    cwd=golden_cases.ROOT,
+    cwd=paths.ROOT,
     capture_output=True,
     text=True,
     check=True,
@@ -254,12 +245,12 @@ def test_corrupt_shards(source, tmp_path):
   paths = thin.thin(
     source, str(tmp_path / 'left'), skip_corrupt_records=True, processes=1
   )
-  counts = [sum(1 for _ in tf.data.TFRecordDataset(p)) for p in paths]
+  counts = [len(records_lib.read(p)) for p in paths]
   assert counts == [14, 12, 13]
 
 
 def _uneven():
-  video = reading.record(5)
+  video = frame_readers.record(5)
   del video.feature_lists.feature_list['rgb'].feature[0]
   return video
 
@@ -267,45 +258,42 @@ def _uneven():
 @pytest.mark.parametrize(
   'make, message',
   [
-    (lambda: _thinned(reading.record(30)), 'every_n, so it was thinned before'),
+    (lambda: _thinned(frame_readers.record(30)), 'every_n, so it was thinned before'),
     (_uneven, "{'audio': 5, 'rgb': 4} frames"),
-    (lambda: reading.record(0), 'frames, but each must have'),
+    (lambda: frame_readers.record(0), 'frames, but each must have'),
     (
-      lambda: tf.train.SequenceExample(context=reading.record().context),
+      lambda: tf.train.SequenceExample(context=frame_readers.record().context),
       'no frame-level features',
     ),
     (lambda: b'\xff\xff nonsense', 'no tf.train.SequenceExample'),
   ],
 )
 def test_records_that_cannot_be_thinned_are_named(tmp_path, make, message):
-  path = _write(tmp_path / 'x.tfrecord', [reading.record(), make()])
+  path = records_lib.write(tmp_path / 'x.tfrecord', [frame_readers.record(), make()])
   with pytest.raises(ValueError, match=f'{path}, record 1: .*{message}'):
     thin.thin(path, str(tmp_path / 'out'))
   assert not (tmp_path / 'out' / 'x.tfrecord').exists()
 
 
-@golden_cases.needs_shared
 def test_real_video_level_records_are_refused(tmp_path):
-  path = golden_cases.SHARED / 'data/yt8m/2/video/validate/validate0000.tfrecord'
+  path = paths.VIDEO_LEVEL[0]
   with pytest.raises(
     ValueError, match='validate0000.tfrecord, record 0: no frame-level features'
   ):
     thin.thin(str(path), str(tmp_path / 'out'))
 
 
-@golden_cases.needs_shared
 def test_real_record(tmp_path):
-  path = str(golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord')
+  path = str(paths.FRAME_LEVEL)
   [thinned] = thin.thin(path, str(tmp_path / 'out'))
   assert 9 < os.path.getsize(path) / os.path.getsize(thinned) < 11
-  reader = reading.reader(
+  reader = frame_readers.reader(
     {'rgb': 1024, 'audio': 128},
     num_classes=3862,
-    selection=reading.every(10, 'original'),
+    selection=frame_readers.every(10, 'original'),
   )
   (full, _), (again, _) = (
-    reading.read(reader, *tf.data.TFRecordDataset(p).as_numpy_iterator())
-    for p in (path, thinned)
+    frame_readers.read(reader, *records_lib.read(p)) for p in (path, thinned)
   )
   assert full['num_frames'] == [17]
   _assert_equal(full, again)
@@ -328,6 +316,6 @@ def test_bad_arguments(source, tmp_path, arguments, message):
 
 
 def test_shards_of_one_name_are_refused(source, tmp_path):
-  other = _write(tmp_path / 'train1.tfrecord', [])
+  other = records_lib.write(tmp_path / 'train1.tfrecord', [])
   with pytest.raises(ValueError, match='have the same name'):
     thin.thin(f'{source},{other}', str(tmp_path / 'out'))

@@ -1,12 +1,15 @@
 """The exact metrics against values of the original's own evaluator."""
 
 from absl.testing import parameterized
-import golden_cases
+import metric_cases
 import numpy as np
-import scoring
+import paths
+import pytest
 import tensorflow as tf
 
 from yt8m_distill.evaluation import video_metrics
+
+pytestmark = pytest.mark.golden
 
 
 def _ordered_precision_sum(scores, hits, hits_first):
@@ -51,17 +54,16 @@ def _tie_bounds(predictions, labels, top_k, hits_first):
   return {'gap': gap, 'perr': perr, 'aps': aps, 'map': aps.mean()}
 
 
-@golden_cases.needs_shared
 class GoldenTest(tf.test.TestCase, parameterized.TestCase):
   """Against the original: float64 sums in Python 2.7, float32 in Python 3."""
 
   def _case(self, name, top_k, batched):
-    with np.load(golden_cases.GOLDEN / 'metrics_golden.npz') as data:
+    with np.load(paths.GOLDEN / 'metrics_golden.npz') as data:
       golden = dict(data)
     predictions = golden[f'in/{name}/predictions']
     labels = golden[f'in/{name}/labels']
     sizes = golden['in/batch_sizes'] if batched else None
-    evaluation = scoring.evaluate(predictions, labels, top_k, sizes)
+    evaluation = metric_cases.evaluate(predictions, labels, top_k, sizes)
     ours = dict(evaluation.result(), aps=evaluation.average_precisions())
     return golden, predictions, labels, ours
 

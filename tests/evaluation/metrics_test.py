@@ -4,8 +4,8 @@ import itertools
 import math
 
 from absl.testing import parameterized
+import metric_cases
 import numpy as np
-import scoring
 import tensorflow as tf
 
 from yt8m_distill.evaluation import metrics
@@ -96,9 +96,9 @@ class TieTest(tf.test.TestCase, parameterized.TestCase):
 class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.product(levels=[None, 4], top_k=[1, 5, 12])
   def test_equals_the_plain_statement(self, levels, top_k):
-    predictions, labels = scoring.random_case(top_k, levels=levels)
+    predictions, labels = metric_cases.random_case(top_k, levels=levels)
     want, want_aps = _plain_metrics(predictions, labels, top_k)
-    evaluation = scoring.evaluate(predictions, labels, top_k)
+    evaluation = metric_cases.evaluate(predictions, labels, top_k)
     self.assertAllClose(evaluation.average_precisions(), want_aps, rtol=0, atol=1e-13)
     result = evaluation.result()
     self.assertEqual(set(result), set(want))
@@ -112,25 +112,25 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
   @parameterized.parameters(None, 3)
   def test_order_and_batches_do_not_matter(self, levels):
-    predictions, labels = scoring.random_case(1, levels=levels)
-    want = scoring.evaluate(predictions, labels, 5).result()
+    predictions, labels = metric_cases.random_case(1, levels=levels)
+    want = metric_cases.evaluate(predictions, labels, 5).result()
     for sizes in ([60], [1] * 60, [7, 0, 50, 3, 0]):
       order = np.random.default_rng(len(sizes)).permutation(60)
-      evaluation = scoring.evaluate(predictions[order], labels[order], 5, sizes)
+      evaluation = metric_cases.evaluate(predictions[order], labels[order], 5, sizes)
       self.assertEqual(evaluation.result(), want)
 
   def test_a_result_does_not_end_the_accumulation(self):
-    predictions, labels = scoring.random_case(2)
-    evaluation = scoring.evaluate(predictions[:30], labels[:30], 5)
+    predictions, labels = metric_cases.random_case(2)
+    evaluation = metric_cases.evaluate(predictions[:30], labels[:30], 5)
     self.assertEqual(evaluation.result(), evaluation.result())
-    scoring.add(evaluation, predictions[30:], labels[30:], 5)
-    whole = scoring.evaluate(predictions, labels, 5)
+    metric_cases.add(evaluation, predictions[30:], labels[30:], 5)
+    whole = metric_cases.evaluate(predictions, labels, 5)
     self.assertEqual(evaluation.result(), whole.result())
 
   def test_merged_shares_are_the_whole(self):
-    predictions, labels = scoring.random_case(2)
+    predictions, labels = metric_cases.random_case(2)
     whole, empty, *others = (
-      scoring.evaluate(predictions[rows], labels[rows], 5)
+      metric_cases.evaluate(predictions[rows], labels[rows], 5)
       for rows in (slice(60), slice(0), slice(7), slice(7, 60))
     )
     for other in others:
@@ -158,7 +158,7 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
   def test_videos_without_labels_are_false_positives(self):
     predictions = np.float32([[0.8, 0.1, 0.2], [0.9, 0.3, 0.4]])
     labels = np.array([[1, 0, 0], [0, 0, 0]])
-    result = scoring.evaluate(predictions, labels, 1).result()
+    result = metric_cases.evaluate(predictions, labels, 1).result()
     # The wrong guess at .9 stands before the hit at .8.
     self.assertEqual(
       result, {'hit_at_one': 0.5, 'perr': 0.5, 'gap': 0.5, 'map': 0.5 / 3}
@@ -166,17 +166,17 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_classes_without_positives(self):
     predictions, labels = np.float32([[0.9, 0.8, 0.1]]), np.array([[1, 0, 0]])
-    counted = scoring.evaluate(predictions, labels)
+    counted = metric_cases.evaluate(predictions, labels)
     self.assertEqual(counted.result()['map'], 1 / 3)
-    left_out = scoring.evaluate(predictions, labels, empty_classes='skip')
+    left_out = metric_cases.evaluate(predictions, labels, empty_classes='skip')
     self.assertEqual(left_out.result()['map'], 1.0)
     self.assertAllEqual(left_out.average_precisions(), [1, 0, 0])
 
   @parameterized.parameters('zero', 'skip')
   def test_no_positives_at_all(self, empty_classes):
-    predictions = scoring.random_case(3)[0]
+    predictions = metric_cases.random_case(3)[0]
     labels = np.zeros_like(predictions, bool)
-    evaluation = scoring.evaluate(predictions, labels, empty_classes=empty_classes)
+    evaluation = metric_cases.evaluate(predictions, labels, empty_classes=empty_classes)
     self.assertEqual(
       evaluation.result(), {'hit_at_one': 0.0, 'perr': 0.0, 'gap': 0.0, 'map': 0.0}
     )
@@ -202,7 +202,9 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'no videos were evaluated: check'):
       evaluation.result()
     self.assertAllEqual(evaluation.average_precisions(), np.zeros(3))
-    scoring.add(evaluation, np.zeros([0, 3], np.float32), np.zeros([0, 3], bool), 2)
+    metric_cases.add(
+      evaluation, np.zeros([0, 3], np.float32), np.zeros([0, 3], bool), 2
+    )
     with self.assertRaisesRegex(ValueError, 'no videos were evaluated'):
       evaluation.result()
 
@@ -211,7 +213,7 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
     evaluation = metrics.GlobalMetrics(4)
     predictions = np.float32([[0.1, 0.2, 0.3, 0.4], [value] * 4])
     with self.assertRaisesRegex(ValueError, 'scores must be finite'):
-      scoring.add(evaluation, predictions, predictions == np.float32(0.4), 2)
+      metric_cases.add(evaluation, predictions, predictions == np.float32(0.4), 2)
     self.assertEqual(evaluation.num_videos, 0)
 
   def test_one_nan_is_seen_wherever_it_stands(self):
@@ -219,7 +221,7 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
       predictions = np.float32([[0.1, 0.2, 0.3, 0.4]])
       predictions[0, place] = np.nan
       with self.assertRaisesRegex(ValueError, 'scores must be finite'):
-        scoring.add(metrics.GlobalMetrics(4), predictions, np.zeros([1, 4]), 1)
+        metric_cases.add(metrics.GlobalMetrics(4), predictions, np.zeros([1, 4]), 1)
 
   @parameterized.named_parameters(
     ('class_too_many', {'positives': [1, 0, 0, 0]}, r'positives \[3\]'),

@@ -1,8 +1,8 @@
 """Metrics of each video, on the device."""
 
 from absl.testing import parameterized
+import metric_cases
 import numpy as np
-import scoring
 import tensorflow as tf
 
 from yt8m_distill.evaluation import video_metrics
@@ -33,7 +33,7 @@ class VideoMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
   @parameterized.parameters(1, 3, 100)
   def test_perr_does_not_depend_on_top_k(self, top_k):
-    predictions, labels = scoring.random_case(4)
+    predictions, labels = metric_cases.random_case(4)
     perr = video_metrics.compute(predictions, labels, top_k)['perr']
     all_listed = video_metrics.compute(predictions, labels, 12)
     self.assertAllEqual(perr, all_listed['perr'])
@@ -59,7 +59,7 @@ class VideoMetricsTest(tf.test.TestCase, parameterized.TestCase):
         'hits': (tf.bool, [None, 3]),
       },
     )
-    predictions, labels = scoring.random_case(6, num_videos, 5)
+    predictions, labels = metric_cases.random_case(6, num_videos, 5)
     predictions = tf.cast(predictions, dtype)
     want = video_metrics.compute(tf.cast(predictions, tf.float32), labels, 3)
     for name, value in run(predictions, tf.cast(labels, tf.float32)).items():
@@ -82,8 +82,8 @@ class VideoMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
 class DeviceTest(tf.test.TestCase, parameterized.TestCase):
   def test_batch_gap_equals_the_global_value(self):
-    predictions, labels = scoring.random_case(5)
-    want = scoring.evaluate(predictions, labels, 5).result()['gap']
+    predictions, labels = metric_cases.random_case(5)
+    want = metric_cases.evaluate(predictions, labels, 5).result()['gap']
     values = video_metrics.compute(predictions, labels, 5)
     gap = tf.function(video_metrics.batch_gap)(
       values['scores'], values['hits'], labels.sum()

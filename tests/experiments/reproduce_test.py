@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 
+import paths
+import processes
 import pytest
 import tiny
 
@@ -41,13 +43,13 @@ def _run(folder, *flags, **environment):
   return subprocess.run(
     [
       'bash',
-      tiny.ROOT / 'experiments' / 'reproduce.sh',
+      paths.ROOT / 'experiments' / 'reproduce.sh',
       folder / 'out',
       f'--config_file={sizes}',
       *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
       *flags,
     ],
-    env={**tiny.script_environment(), 'DATA': str(folder), **environment},
+    env={**processes.script_environment(), 'DATA': str(folder), **environment},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -61,14 +63,14 @@ def _killing_environment(folder, checkpoint):
 
   Args:
     folder: of the environment; is made.
-    checkpoint: as of `tiny.killed_driver`.
+    checkpoint: as of `processes.killed_driver`.
 
   Returns:
     The folder.
   """
   python = folder / 'bin' / 'python'
   python.parent.mkdir(parents=True)
-  program = shlex.quote(tiny.killed_driver(checkpoint, '0'))
+  program = shlex.quote(processes.killed_driver(checkpoint, '0'))
   python.write_text(f"""#!/usr/bin/env bash
 [ "$1 $2" = '-m yt8m_distill.train' ] || exit 1
 exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
@@ -86,7 +88,7 @@ def _starts(folder):
   ]
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 @pytest.mark.skipif(
   not (pathlib.Path(sys.prefix) / '.complete').exists(),
   reason='not in an environment of experiments/environment.sh',

@@ -12,7 +12,7 @@ from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import frames
 from yt8m_distill.modeling import losses
 
-pytestmark = golden_cases.needs_shared
+pytestmark = pytest.mark.golden
 
 
 @pytest.fixture(scope='module', params=golden_cases.NETWORK_CASES)

@@ -1,7 +1,7 @@
 """Which frames a network sees: by hand, and by the original's table."""
 
-import golden_cases
 import numpy as np
+import paths
 import pytest
 import tensorflow as tf
 
@@ -212,9 +212,9 @@ def test_counts_the_chosen_frames_that_exist(every_n):
   assert np.all(indices < 300)
 
 
-@golden_cases.needs_shared
+@pytest.mark.golden
 def test_original_table():
-  table = np.load(golden_cases.GOLDEN / 'num_frames_table.npz')
+  table = np.load(paths.GOLDEN / 'num_frames_table.npz')
   assert len(table) > 10
   for name, expected in table.items():
     every_n = int(name.removeprefix('every_'))

@@ -3,10 +3,10 @@
 B videos, T frames, D features, C chunks, R representation.
 """
 
+import lstm_cases
 import numpy as np
 from official.vision.modeling.backbones import factory
 import pytest
-import sequences
 import tensorflow as tf
 import tf_keras
 
@@ -45,7 +45,7 @@ def _frames():
 def _run_stack(stack, sequence):
   """Final state [1, R] of a list of [1, D], one step at a time."""
   x = tf.stack(sequence, 1) if sequence else None
-  return sequences.plain(x, [len(sequence)], stack.kernels, stack.biases)
+  return lstm_cases.plain(x, [len(sequence)], stack.kernels, stack.biases)
 
 
 def _plain(network, frames, num_frames):

@@ -8,9 +8,9 @@ N sequences, L steps, D features, H cells.
 """
 
 import fake_cudnn
+import lstm_cases
 import numpy as np
 import pytest
-import sequences
 import tensorflow as tf
 import tf_keras
 from tf_keras.src.layers.rnn import lstm as keras_lstm
@@ -31,9 +31,9 @@ def _fake(monkeypatch):
   return fake
 
 
-@pytest.fixture(name='gpu')
-def _gpu(monkeypatch):
-  """Lets TensorFlow say that it has a GPU."""
+@pytest.fixture(name='pretended_gpu')
+def _pretended_gpu(monkeypatch):
+  """Makes TensorFlow report a GPU."""
   monkeypatch.setattr(tf.test, 'is_built_with_cuda', lambda: True)
   monkeypatch.setattr(
     tf.config, 'list_logical_devices', lambda kind=None: [f'/device:{kind}:0']
@@ -43,7 +43,7 @@ def _gpu(monkeypatch):
 @pytest.fixture(name='case', scope='module')
 def _case():
   # 0, 1, L - 1 and L steps; two of the seven have none.
-  return sequences.Case([5, 0, 1, 4, 3, 0, 5], steps=5, layers=2)
+  return lstm_cases.Case([5, 0, 1, 4, 3, 0, 5], steps=5, layers=2)
 
 
 def _run(case, x=None, **options):
@@ -85,7 +85,7 @@ def test_graph(case, training):
 @pytest.mark.usefixtures('fake')
 @pytest.mark.parametrize('steps, layers', [(3, 1), (2, 3), (1, 2)])
 def test_steps_and_layers(steps, layers):
-  case = sequences.Case([steps, 0, 1], steps, layers)
+  case = lstm_cases.Case([steps, 0, 1], steps, layers)
   for training in (False, True):
     case.check(_run(case, training=training))
 
@@ -94,7 +94,7 @@ def test_steps_and_layers(steps, layers):
 @pytest.mark.parametrize('lengths', [[0, 0, 0], [0], []])
 @pytest.mark.parametrize('training', [False, True])
 def test_nothing_to_run(lengths, training):
-  case = sequences.Case(lengths, steps=2, layers=2)
+  case = lstm_cases.Case(lengths, steps=2, layers=2)
   shapes = [
     [len(lengths), 8],
     case.x.shape,
@@ -107,7 +107,7 @@ def test_nothing_to_run(lengths, training):
 @pytest.mark.usefixtures('fake')
 def test_no_sequences_in_a_graph():
   """The batch of a replica may be empty, which a graph cannot foresee."""
-  case = sequences.Case([], steps=2, layers=2)
+  case = lstm_cases.Case([], steps=2, layers=2)
   run = _graph(case, batch=None, training=True)
   states, d_x, *d_weights = run(case.x, tf.constant([], tf.int32))
   assert states.shape == [0, 8] and d_x.shape == case.x.shape
@@ -192,15 +192,15 @@ def test_calls_what_keras_calls(case, fake, monkeypatch):
   lengths = tf.maximum(case.lengths, 1)
   kernel, bias = case.kernels[0], case.biases[0]
   states = lstm_cudnn.final_states(case.x, lengths, [kernel], [bias], training=True)
-  zeros = tf.zeros([len(lengths), sequences.CELLS])
+  zeros = tf.zeros([len(lengths), lstm_cases.CELLS])
   real = tf.sequence_mask(lengths, case.x.shape[1])
   inputs = tf.where(real[..., None], case.x, 0)
   _, _, h, c, _ = keras_lstm.gpu_lstm(
     inputs,
     zeros,
     zeros,
-    kernel[: sequences.FEATURES],
-    kernel[sequences.FEATURES :],
+    kernel[: lstm_cases.FEATURES],
+    kernel[lstm_cases.FEATURES :],
     bias,
     mask=None,
     time_major=False,
@@ -234,18 +234,18 @@ def test_operation_accepts_its_arguments(case, batch, training, dtype):
     [True] * 2 if training else [False] * 2 + [True] * 2
   )
   for op in forward:
-    assert op.outputs[0].shape.as_list() == [batch, 5, sequences.CELLS]
+    assert op.outputs[0].shape.as_list() == [batch, 5, lstm_cases.CELLS]
     assert op.get_attr('T') == ('float16' if dtype == 'float16' else 'float32')
   assert len([o for o in operations if o.type == 'CudnnRNNBackpropV3']) == 2
 
 
 def _stack(**options):
   stack = lstm_stack.LSTMStack(num_cells=2, num_layers=2, **options)
-  stack.build([None, 5, sequences.FEATURES])
+  stack.build([None, 5, lstm_cases.FEATURES])
   return stack
 
 
-@pytest.mark.usefixtures('gpu')
+@pytest.mark.usefixtures('pretended_gpu')
 @pytest.mark.parametrize(
   'options, moments, layers',
   [
@@ -266,8 +266,8 @@ def test_stack_chooses(case, fake, options, moments, layers):
   assert stack.runs_on_cudnn() == (layers > 0 or moments is not None)
 
 
-def test_no_cudnn_without_its_gpu(gpu, monkeypatch):
-  del gpu
+def test_no_cudnn_without_its_gpu(pretended_gpu, monkeypatch):
+  del pretended_gpu
   assert _stack().runs_on_cudnn()
   assert not _stack(dtype='float64').runs_on_cudnn()
   with tf.distribute.OneDeviceStrategy('/cpu:0').scope():
@@ -279,7 +279,7 @@ def test_no_cudnn_without_its_gpu(gpu, monkeypatch):
     assert not _stack().runs_on_cudnn()
 
 
-@pytest.mark.usefixtures('gpu')
+@pytest.mark.usefixtures('pretended_gpu')
 @pytest.mark.parametrize('with_moments', [False, True])
 @pytest.mark.parametrize('training', [False, True])
 def test_whole_network(fake, with_moments, training):
@@ -318,9 +318,7 @@ def test_whole_network(fake, with_moments, training):
   )
 
 
-@pytest.mark.skipif(
-  not tf.config.list_physical_devices('GPU'), reason='cuDNN needs a GPU'
-)
+@pytest.mark.gpu
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize(
   'dtype, tolerance', [('float32', 1e-4), ('bfloat16', 1e-4), ('float16', 0.02)]

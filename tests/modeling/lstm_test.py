@@ -3,9 +3,9 @@
 N sequences, L steps, D features, H cells, P moments.
 """
 
+import lstm_cases
 import numpy as np
 import pytest
-import sequences
 import tensorflow as tf
 import tf_keras
 
@@ -14,7 +14,7 @@ from yt8m_distill.modeling import lstm
 _TILES = [1, 2, 3, 100, None]
 
 
-class _Case(sequences.Case):
+class _Case(lstm_cases.Case):
   """Run by the function under test."""
 
   def run(self, tile=None, x=None, **options):
@@ -167,7 +167,7 @@ def test_no_sequences_in_a_graph():
   run = _graph(case, batch=None, tile=2, training=True, moments=case.moments)
   actual = run(case.x, tf.constant([], tf.int32))
   assert actual[0].shape == actual[1].shape == [0, 8]
-  assert actual[2].shape == [0, 2, sequences.FEATURES]
+  assert actual[2].shape == [0, 2, lstm_cases.FEATURES]
   assert not any(np.any(value) for value in actual)
 
 
@@ -222,16 +222,16 @@ def test_what_is_behind_the_end_changes_nothing(case, tile, training):
 def test_equals_keras():
   """Gate order and state, by a third implementation."""
   case = _Case([4, 4, 4], steps=4, layers=2)
-  outputs, finals, features = case.x, [], sequences.FEATURES
+  outputs, finals, features = case.x, [], lstm_cases.FEATURES
   for kernel, bias in zip(case.kernels, case.biases):
     layer = tf_keras.layers.LSTM(
-      sequences.CELLS, return_sequences=True, return_state=True
+      lstm_cases.CELLS, return_sequences=True, return_state=True
     )
     layer.build((None, 4, features))
     layer.set_weights([kernel[:features], kernel[features:], bias])
     outputs, h, c = layer(outputs)
     finals += [c, h]
-    features = sequences.CELLS
+    features = lstm_cases.CELLS
   np.testing.assert_allclose(
     case.run(tile=2)[0], tf.concat(finals, 1), rtol=1e-5, atol=1e-6
   )
@@ -275,7 +275,7 @@ def test_saved_model_may_hold_a_training_graph(tmp_path):
     ),
     autograph=False,
     input_signature=[
-      tf.TensorSpec([None, 2, sequences.FEATURES]),
+      tf.TensorSpec([None, 2, lstm_cases.FEATURES]),
       tf.TensorSpec([None], tf.int32),
     ],
   )

@@ -1,10 +1,10 @@
 """Batch normalisation of what is real, against numpy over just that."""
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tf_keras
-import tiny
 
 from yt8m_distill.modeling import masked_batch_norm
 
@@ -138,7 +138,7 @@ def _check_replicas():
 
 def test_replicas_equal_one():
   """In another Python: devices must be set before TensorFlow starts."""
-  tiny.python(__file__)
+  processes.python(__file__)
 
 
 def test_config_round_trip():

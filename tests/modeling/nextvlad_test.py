@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import vlads
+import vlad_cases
 
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling.backbones import nextvlad
@@ -13,8 +13,8 @@ def test_empty_video_leaves_the_others_statistics_alone():
   """Rows without frames are no descriptors."""
   results = []
   for videos in (slice(None), slice(1, None)):
-    network = vlads.network_of('nextvlad')
-    outputs, _ = vlads.with_gradients(network, vlads.inputs_of(videos=videos))
+    network = vlad_cases.network_of('nextvlad')
+    outputs, _ = vlad_cases.with_gradients(network, vlad_cases.inputs_of(videos=videos))
     results.append((outputs[-3:], network.get_weights()))
   tf.nest.map_structure(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results
@@ -24,19 +24,19 @@ def test_empty_video_leaves_the_others_statistics_alone():
 def test_flops_of_the_paper():
   """Multiply-adds at 300 frames: 1.377 G before the linear layer."""
   with tf.Graph().as_default():
-    network = nextvlad.NextVlad(vlads.specs(300, (1024, 128)))
+    network = nextvlad.NextVlad(vlad_cases.specs(300, (1024, 128)))
     before = network.flops() / 2 - (256 * 128 + 64 * 64) * 2048
   assert round(before / 1e9, 3) == 1.377
 
 
 def test_dropout_by_video():
-  network = vlads.network_of('nextvlad', dropout=0.5)
-  full = vlads.network_of('nextvlad')
+  network = vlad_cases.network_of('nextvlad', dropout=0.5)
+  full = vlad_cases.network_of('nextvlad')
   np.testing.assert_array_equal(
-    network(vlads.inputs_of())['representation'],
-    full(vlads.inputs_of())['representation'],
+    network(vlad_cases.inputs_of())['representation'],
+    full(vlad_cases.inputs_of())['representation'],
   )
-  inputs = vlads.inputs_of()
+  inputs = vlad_cases.inputs_of()
   first = network(inputs, training=True)['representation']
   np.testing.assert_array_equal(first, network(inputs, training=True)['representation'])
   assert not np.allclose(first, full(inputs, training=True)['representation'])
@@ -48,14 +48,14 @@ def test_whitening_is_undone(tmp_path):
   """As if frames had been unwhitened before they were normalised."""
   values = np.linspace(9.0, 1.0, 10)[:, None]
   np.save(tmp_path / 'eigenvals.npy', values)
-  backbone = vlads.build('nextvlad', eigenvalues=str(tmp_path / 'eigenvals.npy'))
+  backbone = vlad_cases.build('nextvlad', eigenvalues=str(tmp_path / 'eigenvals.npy'))
   (tmp_path / 'eigenvals.npy').unlink()  # It is part of the model now.
-  plain = vlads.build('nextvlad')
+  plain = vlad_cases.build('nextvlad')
   plain.set_weights(backbone.get_weights())
-  raw = np.random.default_rng(3).normal(size=[4, vlads.FRAMES, 12]).astype('f')
+  raw = np.random.default_rng(3).normal(size=[4, vlad_cases.FRAMES, 12]).astype('f')
   scaled = raw.copy()
   scaled[..., :8] *= np.sqrt(values[:8, 0] + 1e-4)
-  num_frames = tf.constant(vlads.NUM_FRAMES)
+  num_frames = tf.constant(vlad_cases.NUM_FRAMES)
 
   def run(network, frames):
     return network(
@@ -90,4 +90,4 @@ def test_eigenvalue_errors(tmp_path, values, message):
   elif values is not None:
     np.save(path, values)
   with pytest.raises(ValueError, match=f'some.npy.*{message}.*yt8m_pca'):
-    vlads.build('nextvlad', eigenvalues=str(path))
+    vlad_cases.build('nextvlad', eigenvalues=str(path))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-import vlads
+import vlad_cases
 
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
@@ -78,17 +78,17 @@ def _plain_nextvlad(network, video):
 
 
 def _parts(video):
-  return np.split(video, np.cumsum(vlads.SIZES)[:-1], axis=-1)
+  return np.split(video, np.cumsum(vlad_cases.SIZES)[:-1], axis=-1)
 
 
 @pytest.mark.parametrize(
   'kind,plain', [('netvlad', _plain_netvlad), ('nextvlad', _plain_nextvlad)]
 )
 def test_equals_plain_loops(kind, plain):
-  network, inputs = vlads.network_of(kind), vlads.inputs_of()
+  network, inputs = vlad_cases.network_of(kind), vlad_cases.inputs_of()
   outputs = network(inputs)['representation']
   assert outputs.dtype == tf.float32
-  for video, end, ours in zip(inputs['frames'], vlads.NUM_FRAMES, outputs):
+  for video, end, ours in zip(inputs['frames'], vlad_cases.NUM_FRAMES, outputs):
     np.testing.assert_allclose(
       ours, plain(network, _array(video)[:end]), rtol=1e-4, atol=1e-5
     )
@@ -98,10 +98,13 @@ def test_equals_plain_loops(kind, plain):
 def test_more_padding_changes_nothing(kind):
   """Neither outputs and gradients of training nor moving averages."""
   results = []
-  for frames in (vlads.FRAMES, 3 * vlads.FRAMES):
-    network = vlads.network_of(kind, frames)
+  for frames in (vlad_cases.FRAMES, 3 * vlad_cases.FRAMES):
+    network = vlad_cases.network_of(kind, frames)
     results.append(
-      (vlads.with_gradients(network, vlads.inputs_of(frames)), network.get_weights())
+      (
+        vlad_cases.with_gradients(network, vlad_cases.inputs_of(frames)),
+        network.get_weights(),
+      )
     )
   tf.nest.map_structure(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results
@@ -110,10 +113,10 @@ def test_more_padding_changes_nothing(kind):
 
 @_BOTH
 def test_neighbours_change_nothing(kind):
-  network = vlads.network_of(kind)
-  together = network(vlads.inputs_of())['representation']
-  for k in range(len(vlads.NUM_FRAMES)):
-    alone = network(vlads.inputs_of(videos=slice(k, k + 1)))['representation']
+  network = vlad_cases.network_of(kind)
+  together = network(vlad_cases.inputs_of())['representation']
+  for k in range(len(vlad_cases.NUM_FRAMES)):
+    alone = network(vlad_cases.inputs_of(videos=slice(k, k + 1)))['representation']
     np.testing.assert_allclose(together[k : k + 1], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -121,11 +124,11 @@ def test_neighbours_change_nothing(kind):
 @pytest.mark.parametrize('videos', [slice(0), slice(1)], ids=['none', 'empty'])
 def test_no_videos_and_no_frames(kind, videos):
   """Everything stays finite, and moving averages as they are."""
-  network = vlads.network_of(kind)
+  network = vlad_cases.network_of(kind)
   before = network.get_weights()
-  inputs = vlads.inputs_of(videos=videos)
-  outputs, gradients = vlads.with_gradients(network, inputs)
-  assert outputs.shape == [len(vlads.NUM_FRAMES[videos]), 5]
+  inputs = vlad_cases.inputs_of(videos=videos)
+  outputs, gradients = vlad_cases.with_gradients(network, inputs)
+  assert outputs.shape == [len(vlad_cases.NUM_FRAMES[videos]), 5]
   assert all(np.isfinite(value).all() for value in (outputs, *gradients))
   tf.nest.map_structure(np.testing.assert_array_equal, network.get_weights(), before)
   assert np.isfinite(network(inputs)['representation']).all()
@@ -133,8 +136,8 @@ def test_no_videos_and_no_frames(kind, videos):
 
 @_BOTH
 def test_gradient_reaches_every_weight(kind):
-  network = vlads.network_of(kind)
-  _, gradients = vlads.with_gradients(network, vlads.inputs_of())
+  network = vlad_cases.network_of(kind)
+  _, gradients = vlad_cases.with_gradients(network, vlad_cases.inputs_of())
   for weight, gradient in zip(network.trainable_weights, gradients):
     assert np.isfinite(gradient).all() and np.any(gradient), weight.name
   assert len(network.trainable_weights) == {'netvlad': 12, 'nextvlad': 23}[kind]
@@ -147,11 +150,11 @@ def test_flops_equal_the_graphs(kind):
   TensorFlow's profiler miscounts those that transpose.
   """
   with tf.Graph().as_default() as graph:
-    network = vlads.CLASSES[kind](vlads.specs(), **vlads.OPTIONS[kind])
+    network = vlad_cases.CLASSES[kind](vlad_cases.specs(), **vlad_cases.OPTIONS[kind])
     network(
       {
-        'frames': tf.zeros([1, vlads.FRAMES, sum(vlads.SIZES)]),
-        'num_frames': tf.constant([vlads.FRAMES]),
+        'frames': tf.zeros([1, vlad_cases.FRAMES, sum(vlad_cases.SIZES)]),
+        'num_frames': tf.constant([vlad_cases.FRAMES]),
       }
     )
   flops = 0
@@ -172,7 +175,7 @@ def _mixed(kind):
   before = tf_keras.mixed_precision.global_policy()
   tf_keras.mixed_precision.set_global_policy('mixed_bfloat16')
   try:
-    return vlads.network_of(kind)
+    return vlad_cases.network_of(kind)
   finally:
     tf_keras.mixed_precision.set_global_policy(before)
 
@@ -181,11 +184,11 @@ def _mixed(kind):
 def test_mixed_precision(kind):
   """Within 5 % of the largest value; all weights and results are float32."""
   network = _mixed(kind)
-  ours = network(vlads.inputs_of())['representation']
-  theirs = vlads.network_of(kind)(vlads.inputs_of())['representation']
+  ours = network(vlad_cases.inputs_of())['representation']
+  theirs = vlad_cases.network_of(kind)(vlad_cases.inputs_of())['representation']
   assert {w.dtype for w in network.weights} == {tf.float32} == {ours.dtype}
   assert 0 < np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
-  outputs, gradients = vlads.with_gradients(network, vlads.inputs_of())
+  outputs, gradients = vlad_cases.with_gradients(network, vlad_cases.inputs_of())
   assert all(np.isfinite(value).all() for value in (outputs, *gradients))
 
 
@@ -194,23 +197,23 @@ def test_config_round_trip(kind):
   more = {}
   if kind == 'nextvlad':
     more = {'dropout': 0.25, 'eigenvalues': [2.0] * 8}
-  network = vlads.network_of(
+  network = vlad_cases.network_of(
     kind, kernel_regularizer=tf_keras.regularizers.L2(0.5), name='some', **more
   )
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(network))
   assert again.get_config() == network.get_config()
   again.set_weights(network.get_weights())
   np.testing.assert_array_equal(
-    again(vlads.inputs_of())['representation'],
-    network(vlads.inputs_of())['representation'],
+    again(vlad_cases.inputs_of())['representation'],
+    network(vlad_cases.inputs_of())['representation'],
   )
   assert len(again.losses) == 1
 
 
 @_BOTH
 def test_saved_model(kind, tmp_path):
-  network = vlads.network_of(kind)
-  inputs = vlads.inputs_of()
+  network = vlad_cases.network_of(kind)
+  inputs = vlad_cases.inputs_of()
   function = tf.function(lambda **values: network(values, training=False))
   signature = function.get_concrete_function(
     **{
@@ -230,7 +233,7 @@ def test_saved_model(kind, tmp_path):
 
 
 def test_one_feature_without_a_list():
-  specs = vlads.specs()
+  specs = vlad_cases.specs()
   del specs['features']
   network = netvlad.NetVlad(specs, clusters=1, hidden=5)
   assert len(network.pools) == 1 and network.pools[0].output_size == 12
@@ -238,8 +241,8 @@ def test_one_feature_without_a_list():
 
 @_BOTH
 def test_registered_with_the_garden(kind):
-  backbone = vlads.build(kind)
-  assert isinstance(backbone, vlads.CLASSES[kind])
+  backbone = vlad_cases.build(kind)
+  assert isinstance(backbone, vlad_cases.CLASSES[kind])
   assert backbone.representation_size == 5
   assert [pool.output_size for pool in backbone.pools] == {
     'netvlad': [4 * 8, 2 * 4],
@@ -265,13 +268,13 @@ def test_registered_with_the_garden(kind):
 )
 def test_option_errors(kind, options, message):
   with pytest.raises(ValueError, match=message):
-    vlads.network_of(kind, **options)
+    vlad_cases.network_of(kind, **options)
 
 
 @_BOTH
 def test_teacher_and_student(kind):
   """Both are trained side by side by the Distiller."""
-  options = dict(vlads.OPTIONS[kind])
+  options = dict(vlad_cases.OPTIONS[kind])
   if 'dropout' in options:
     options['dropout'] = 0.5  # With seeds that the Distiller hands on.
 
@@ -283,7 +286,7 @@ def test_teacher_and_student(kind):
   pair = distiller.build(
     model_config.DistillerModel(
       features=[data.Feature(name='rgb', size=8), data.Feature(name='audio', size=4)],
-      max_frames=vlads.FRAMES,
+      max_frames=vlad_cases.FRAMES,
       num_classes=3,
       teacher=network(model_config.FrameSelection()),
       student=network(
@@ -293,7 +296,10 @@ def test_teacher_and_student(kind):
       ),
     )
   )
-  inputs = {**vlads.inputs_of(), 'frames': tf.ones([4, vlads.FRAMES, 12], tf.uint8)}
+  inputs = {
+    **vlad_cases.inputs_of(),
+    'frames': tf.ones([4, vlad_cases.FRAMES, 12], tf.uint8),
+  }
   with tf.GradientTape() as tape:
     outputs = pair(inputs, training=True)
     loss = tf.add_n([tf.reduce_sum(value['predictions']) for value in outputs.values()])

@@ -1,8 +1,8 @@
 """What tests of prediction share."""
 
-import predict_jobs
 import pytest
-import served
+import records
+import serving_cases
 import tiny
 
 
@@ -20,17 +20,20 @@ def runs(tmp_path_factory):
       }
     }
   }
-  return [served.write_run(where / 'a'), served.write_run(where / 'b', every_second)]
+  return [
+    serving_cases.write_run(where / 'a'),
+    serving_cases.write_run(where / 'b', every_second),
+  ]
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
   """A folder of shards; every video has an id of its own."""
   where = tmp_path_factory.mktemp('data')
-  for number, count in enumerate(predict_jobs.COUNTS):
+  for number, count in enumerate(serving_cases.COUNTS):
     plain = where / 'plain'
     tiny.write_records(plain, count, seed=number)
-    predict_jobs.edit(
+    records.edit(
       plain,
       where / f'test{number}.tfrecord',
       lambda i, video: video.context.feature['id'].bytes_list.value.__setitem__(

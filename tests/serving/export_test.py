@@ -9,12 +9,14 @@ import pathlib
 import subprocess
 import sys
 
-import golden_cases
 import numpy as np
 from official.core import task_factory
 import pandas as pd
+import paths
+import processes
 import pytest
-import served
+import records as records_lib
+import serving_cases
 import tensorflow as tf
 import tf_keras
 import tiny
@@ -25,12 +27,11 @@ from yt8m_distill.serving import export
 from yt8m_distill.serving import signatures
 
 _TOP_K = 5
-_FOOD = golden_cases.SHARED / 'data/yt8m/2/frame/food_SjJ3.tfrecord'
 
 
 @pytest.fixture(name='run', scope='module')
 def _run(tmp_path_factory):
-  return served.write_run(tmp_path_factory.mktemp('run') / 'run')
+  return serving_cases.write_run(tmp_path_factory.mktemp('run') / 'run')
 
 
 @pytest.fixture(name='vocabulary', scope='module')
@@ -76,7 +77,7 @@ def _evaluated(run, name, params_path, records):
 
 
 def _videos(run):
-  return served.videos(trained_network.Network(run).model.features)
+  return serving_cases.videos(trained_network.Network(run).model.features)
 
 
 def test_predictions_are_those_of_an_evaluation(run, out, loaded):
@@ -169,9 +170,7 @@ for name in ('yt8m_distill', 'tf_keras', 'official'):
 
 def test_needs_tensorflow_alone(run, out, loaded, tmp_path):
   _, records = _videos(run)
-  with tf.io.TFRecordWriter(str(tmp_path / 'a.tfrecord')) as writer:
-    for record in records.numpy():
-      writer.write(record)
+  records_lib.write(tmp_path / 'a.tfrecord', records.numpy())
   # -I: neither the working folder nor PYTHONPATH is searched for modules.
   done = subprocess.run(
     [
@@ -254,9 +253,8 @@ def test_teacher(run, tmp_path):
   assert 'reads all of' in (out / 'model_card.md').read_text()
 
 
-@golden_cases.needs_shared
 def test_real_record(tmp_path):
-  run = served.write_run(
+  run = serving_cases.write_run(
     tmp_path / 'run',
     {
       'task': {
@@ -269,7 +267,7 @@ def test_real_record(tmp_path):
   )
   out = tmp_path / 'out'
   export.export(run, str(out), top_k=1)
-  record = next(iter(tf.data.TFRecordDataset(str(_FOOD))))[None]
+  record = tf.constant(records_lib.read(paths.FRAME_LEVEL))
   results = tf.saved_model.load(str(out)).signatures['serving_default'](examples=record)
   assert results['id'].numpy() == [b'SjJ3']
   np.testing.assert_allclose(
@@ -337,9 +335,9 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_command_line(run, vocabulary, tmp_path):
-  done = tiny.python(
+  done = processes.python(
     '-m',
     'yt8m_distill.serving.export',
     run,
@@ -350,5 +348,5 @@ def test_command_line(run, vocabulary, tmp_path):
   )
   assert f'{tmp_path}/out: ' in done.stdout and 'step 7' in done.stdout
   assert (tmp_path / 'out' / 'saved_model.pb').exists()
-  done = tiny.python('-m', 'yt8m_distill.serving.export', run, check=False)
+  done = processes.python('-m', 'yt8m_distill.serving.export', run, check=False)
   assert done.returncode and 'RUN OUT' in done.stderr

@@ -5,9 +5,9 @@ import os
 import shutil
 
 import pandas as pd
-import predict_jobs
 import pytest
-import served
+import records
+import serving_cases
 import tensorflow as tf
 
 from yt8m_distill.utils import cli
@@ -19,20 +19,20 @@ def test_shards_that_would_share_a_file_are_refused(runs, data, tmp_path):
   with pytest.raises(
     ValueError, match='test0.tfrecord and .*test0.tfrecord would both be test0.csv'
   ):
-    predict_jobs.predict(
+    serving_cases.predict(
       runs, data, tmp_path / 'out', input_path=f'{data}/test*,{other}/test0*'
     )
   (other / 'test0.tfrecord').rename(other / 'predictions.tfrecord')
   with pytest.raises(
     ValueError, match='the file of all shards would both be predictions.csv'
   ):
-    predict_jobs.predict(runs, other, tmp_path / 'out')
+    serving_cases.predict(runs, other, tmp_path / 'out')
 
 
 def _spoilt(data, tmp_path, change):
   where = tmp_path / 'spoilt'
   where.mkdir()
-  predict_jobs.edit(data / 'test0.tfrecord', where / 'x.tfrecord', change)
+  records.edit(data / 'test0.tfrecord', where / 'x.tfrecord', change)
   return where
 
 
@@ -46,22 +46,19 @@ def test_a_record_without_the_feature_is_named(runs, data, tmp_path):
     tf.errors.InvalidArgumentError,
     match=r'x.tfrecord, record 3 \(id 0-3\): rgb, audio have',
   ):
-    predict_jobs.predict(runs, where, tmp_path / 'out')
+    serving_cases.predict(runs, where, tmp_path / 'out')
   assert os.listdir(tmp_path / 'out') == ['predict.json']
 
 
 def test_a_record_of_garbage_is_named(runs, data, tmp_path):
   where = tmp_path / 'spoilt'
   where.mkdir()
-  with tf.io.TFRecordWriter(str(where / 'x.tfrecord')) as writer:
-    writer.write(
-      next(iter(tf.data.TFRecordDataset(str(data / 'test0.tfrecord')))).numpy()
-    )
-    writer.write(b'garbage')
+  whole = records.read(data / 'test0.tfrecord')[0]
+  records.write(where / 'x.tfrecord', [whole, b'garbage'])
   with pytest.raises(
     tf.errors.InvalidArgumentError, match='x.tfrecord, record 1 '
   ) as error:
-    predict_jobs.predict(runs, where, tmp_path / 'out')
+    serving_cases.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
   assert '\n' not in message and 'x.tfrecord, record 1 ' in message
 
@@ -71,7 +68,7 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
   where.mkdir()
   (where / 'x.tfrecord').write_bytes(b'')
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    predict_jobs.predict(runs, where, tmp_path / 'out')
+    serving_cases.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
   assert message.startswith(f'{where}/x.tfrecord: unreadable from byte 0 of 0')
   assert message.endswith('without what is lost.')
@@ -79,14 +76,14 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
 
 @pytest.fixture(scope='module')
 def wider(tmp_path_factory):
-  return served.write_run(
+  return serving_cases.write_run(
     tmp_path_factory.mktemp('wider') / 'run', {'task': {'model': {'num_classes': 20}}}
   )
 
 
 def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_path):
   with pytest.raises(ValueError, match=f'{runs[0]} predicts 12 classes and {wider} 20'):
-    predict_jobs.predict(runs, data, tmp_path / 'out', model=[runs[0], wider])
+    serving_cases.predict(runs, data, tmp_path / 'out', model=[runs[0], wider])
 
 
 @pytest.mark.parametrize(
@@ -117,5 +114,5 @@ def test_errors_name_what_to_correct(runs, data, tmp_path, arguments, message):
     json.dumps(arguments).replace('{tmp}', str(tmp_path)).replace('{data}', str(data))
   )
   with pytest.raises(ValueError, match=message.replace('{data}', str(data))):
-    predict_jobs.predict(runs, data, tmp_path / 'out', **filled)
+    serving_cases.predict(runs, data, tmp_path / 'out', **filled)
   assert not (tmp_path / 'out').exists()

@@ -6,10 +6,10 @@ import shutil
 import signal
 import time
 
-import predict_jobs
+import processes
 import pytest
+import serving_cases
 import tensorflow as tf
-import tiny
 
 from yt8m_distill.serving import tables
 
@@ -23,22 +23,22 @@ def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
 ):
   mended, out = tmp_path / 'mended', tmp_path / 'out'
   shutil.copytree(data, mended)
-  last = mended / f'test{len(predict_jobs.COUNTS) - 1}.tfrecord'
+  last = mended / f'test{len(serving_cases.COUNTS) - 1}.tfrecord'
   last.write_bytes(last.read_bytes()[:-1])
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match=rf'{last.name}: unreadable from byte \d+ of \d+',
   ):
-    predict_jobs.predict(runs, mended, out, workers=1)
+    serving_cases.predict(runs, mended, out, workers=1)
   finished = _times(out)
   assert set(finished) == {'test0.csv', 'test1.csv'}
   assert set(os.listdir(out)) == {*finished, 'predict.json'}
 
   shutil.copy(data / last.name, last)
-  predict_jobs.predict(runs, mended, out)
+  serving_cases.predict(runs, mended, out)
   assert finished.items() <= _times(out).items()
-  whole = predict_jobs.predict(runs, data, tmp_path / 'whole')
-  assert predict_jobs.contents(out) == predict_jobs.contents(whole)
+  whole = serving_cases.predict(runs, data, tmp_path / 'whole')
+  assert serving_cases.contents(out) == serving_cases.contents(whole)
 
 
 def test_an_interrupt_leaves_whole_files_only(
@@ -59,15 +59,15 @@ def test_an_interrupt_leaves_whole_files_only(
   request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
   out = tmp_path / 'out'
   with pytest.raises(KeyboardInterrupt):
-    predict_jobs.predict(runs, data, out, workers=1, batch_size=4)
+    serving_cases.predict(runs, data, out, workers=1, batch_size=4)
   monkeypatch.undo()
-  whole = predict_jobs.contents(
-    predict_jobs.predict(runs, data, tmp_path / 'whole', batch_size=4)
+  whole = serving_cases.contents(
+    serving_cases.predict(runs, data, tmp_path / 'whole', batch_size=4)
   )
-  left = predict_jobs.contents(out)
+  left = serving_cases.contents(out)
   assert left and left.items() < whole.items()
-  predict_jobs.predict(runs, data, out, batch_size=4)
-  assert predict_jobs.contents(out) == whole
+  serving_cases.predict(runs, data, out, batch_size=4)
+  assert serving_cases.contents(out) == whole
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_an_interrupt_leaves_whole_files_only(
   ],
 )
 def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
-  out = predict_jobs.predict(runs, data, tmp_path / 'out')
-  before = predict_jobs.contents(out)
+  out = serving_cases.predict(runs, data, tmp_path / 'out')
+  before = serving_cases.contents(out)
   change = {
     key: value.format(data=data, runs=runs) if isinstance(value, str) else value
     for key, value in change.items()
@@ -93,15 +93,15 @@ def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
     ValueError,
     match=f'is of another job: .*{next(iter(change))} is .*, and was .*output_dir',
   ):
-    predict_jobs.predict(runs, data, out, **change)
-  assert predict_jobs.contents(out) == before
+    serving_cases.predict(runs, data, out, **change)
+  assert serving_cases.contents(out) == before
 
 
 @pytest.mark.parametrize('name', ['test1.csv', 'predictions.csv'])
 def test_files_that_no_job_made_stay_as_they_are(runs, data, tmp_path, name):
   (tmp_path / name).write_text('mine')
   with pytest.raises(ValueError, match=f'{name} is there, but no .*predict'):
-    predict_jobs.predict(runs, data, tmp_path)
+    serving_cases.predict(runs, data, tmp_path)
   assert (tmp_path / name).read_text() == 'mine'
 
 
@@ -110,7 +110,7 @@ def _flags(run, data, out):
     f'--model={run}',
     f'--input_path={data}/*.tfrecord',
     f'--output_dir={out}',
-    f'--top_k={predict_jobs.TOP_K}',
+    f'--top_k={serving_cases.TOP_K}',
     '--workers=1',
   ]
 
@@ -137,27 +137,27 @@ runpy.run_module('yt8m_distill.serving.predict', run_name='__main__')
 """
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(runs, data, tmp_path):
   out = tmp_path / 'out'
-  killed = tiny.python('-c', _KILLED, *_flags(runs[0], data, out), check=False)
+  killed = processes.python('-c', _KILLED, *_flags(runs[0], data, out), check=False)
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
   finished = _times(out)
   assert set(finished) == {'test0.csv', 'test1.csv'}
   assert set(os.listdir(out)) == {*finished, 'test2.csv.partial', 'predict.json'}
-  predict_jobs.predict(runs, data, out)
+  serving_cases.predict(runs, data, out)
   assert finished.items() <= _times(out).items()
-  whole = predict_jobs.predict(runs, data, tmp_path / 'whole')
-  assert predict_jobs.contents(out) == predict_jobs.contents(whole)
+  whole = serving_cases.predict(runs, data, tmp_path / 'whole')
+  assert serving_cases.contents(out) == serving_cases.contents(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
   cut = tmp_path / 'cut'
   shutil.copytree(data, cut)
   path = cut / 'test2.tfrecord'
   path.write_bytes(path.read_bytes()[:-1])
-  done = tiny.python(
+  done = processes.python(
     '-m',
     'yt8m_distill.serving.predict',
     *_flags(runs[0], cut, tmp_path / 'out'),

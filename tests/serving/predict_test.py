@@ -6,10 +6,11 @@ import shutil
 
 import numpy as np
 import pandas as pd
-import predict_jobs
 import pyarrow as pa
 from pyarrow import parquet
 import pytest
+import records
+import serving_cases
 import tiny
 
 from yt8m_distill.checkpoints import trained_network
@@ -63,31 +64,31 @@ def vocabulary(tmp_path_factory):
 def test_csv_holds_the_best_classes_of_every_video_in_order(
   runs, data, tmp_path, batch_size
 ):
-  out = predict_jobs.predict(runs, data, tmp_path / 'out', batch_size=batch_size)
+  out = serving_cases.predict(runs, data, tmp_path / 'out', batch_size=batch_size)
   ids, predictions, _ = _expected(runs[0], data)
-  rows = predict_jobs.rows(out / 'predictions.csv')
+  rows = serving_cases.rows(out / 'predictions.csv')
   assert [row[0] for row in rows] == [name.decode() for name in ids]
-  best = np.argsort(-predictions, 1)[:, : predict_jobs.TOP_K]
+  best = np.argsort(-predictions, 1)[:, : serving_cases.TOP_K]
   np.testing.assert_array_equal([row[1] for row in rows], best)
   np.testing.assert_allclose(
     [row[2] for row in rows], np.take_along_axis(predictions, best, 1), atol=1e-6
   )
   parts = [
-    predict_jobs.rows(out / f'test{i}.csv') for i in range(len(predict_jobs.COUNTS))
+    serving_cases.rows(out / f'test{i}.csv') for i in range(len(serving_cases.COUNTS))
   ]
-  assert [len(part) for part in parts] == list(predict_jobs.COUNTS)
+  assert [len(part) for part in parts] == list(serving_cases.COUNTS)
   assert functools.reduce(operator.iadd, parts, []) == rows
 
 
 def test_parquet_holds_names_and_the_representation(runs, data, vocabulary, tmp_path):
-  out = predict_jobs.predict(
+  out = serving_cases.predict(
     runs, data, tmp_path / 'out', format='parquet', vocabulary=vocabulary
   )
-  assert sorted(predict_jobs.contents(out)) == [
-    f'test{i}.parquet' for i in range(len(predict_jobs.COUNTS))
+  assert sorted(serving_cases.contents(out)) == [
+    f'test{i}.parquet' for i in range(len(serving_cases.COUNTS))
   ]
   table = pa.concat_tables(
-    [parquet.read_table(out / name) for name in sorted(predict_jobs.contents(out))]
+    [parquet.read_table(out / name) for name in sorted(serving_cases.contents(out))]
   )
   assert table.schema.equals(
     pa.schema(
@@ -103,7 +104,7 @@ def test_parquet_holds_names_and_the_representation(runs, data, vocabulary, tmp_
   ids, predictions, representation = _expected(runs[0], data)
   columns = table.to_pydict()
   assert columns['id'] == [name.decode() for name in ids]
-  best = np.argsort(-predictions, 1)[:, : predict_jobs.TOP_K]
+  best = np.argsort(-predictions, 1)[:, : serving_cases.TOP_K]
   np.testing.assert_array_equal(columns['class_indices'], best)
   np.testing.assert_allclose(
     columns['probabilities'], np.take_along_axis(predictions, best, 1), rtol=1e-5
@@ -113,7 +114,7 @@ def test_parquet_holds_names_and_the_representation(runs, data, vocabulary, tmp_
 
 
 def test_parquet_without_a_vocabulary_has_no_names(runs, data, tmp_path):
-  out = predict_jobs.predict(runs, data, tmp_path / 'out', format='parquet')
+  out = serving_cases.predict(runs, data, tmp_path / 'out', format='parquet')
   assert 'class_names' not in parquet.read_schema(out / 'test0.parquet').names
 
 
@@ -140,23 +141,25 @@ def test_records_without_labels_are_predicted_alike(runs, data, tmp_path):
   bare = tmp_path / 'bare'
   bare.mkdir()
   for path in data.iterdir():
-    predict_jobs.edit(
+    records.edit(
       path, bare / path.name, lambda _, video: video.context.feature.pop('labels')
     )
-  out = predict_jobs.predict(runs, bare, tmp_path / 'out')
-  labelled = predict_jobs.predict(runs, data, tmp_path / 'labelled')
-  assert predict_jobs.contents(out) == predict_jobs.contents(labelled)
+  out = serving_cases.predict(runs, bare, tmp_path / 'out')
+  labelled = serving_cases.predict(runs, data, tmp_path / 'labelled')
+  assert serving_cases.contents(out) == serving_cases.contents(labelled)
 
 
 def test_records_without_id_are_named_by_shard_and_position(runs, data, tmp_path):
   bare = tmp_path / 'bare'
   bare.mkdir()
-  predict_jobs.edit(
+  records.edit(
     data / 'test0.tfrecord',
     bare / 'x.tfrecord',
     lambda _, video: video.context.feature.pop('id'),
   )
-  rows = predict_jobs.rows(predict_jobs.predict(runs, bare, tmp_path / 'out') / 'x.csv')
+  rows = serving_cases.rows(
+    serving_cases.predict(runs, bare, tmp_path / 'out') / 'x.csv'
+  )
   assert [row[0] for row in rows] == [f'x.tfrecord:{i}' for i in range(5)]
 
 
@@ -165,19 +168,19 @@ def test_an_id_that_is_no_utf8_or_holds_a_comma_stays_in_its_column(
 ):
   odd = tmp_path / 'odd'
   odd.mkdir()
-  predict_jobs.edit(
+  records.edit(
     data / 'test1.tfrecord',
     odd / 'x.tfrecord',
     lambda _, video: video.context.feature['id'].bytes_list.value.__setitem__(
       0, b'a,\xff'
     ),
   )
-  table = pd.read_csv(predict_jobs.predict(runs, odd, tmp_path / 'out') / 'x.csv')
+  table = pd.read_csv(serving_cases.predict(runs, odd, tmp_path / 'out') / 'x.csv')
   assert table['VideoId'].tolist() == ['a,\\xff']
 
 
 def test_several_networks_are_averaged(runs, data, tmp_path):
-  out = predict_jobs.predict(
+  out = serving_cases.predict(
     runs, data, tmp_path / 'out', model=runs, format='parquet', top_k=tiny.CLASSES
   )
   assert 'embedding' not in parquet.read_schema(out / 'test0.parquet').names
@@ -192,9 +195,9 @@ def test_several_networks_are_averaged(runs, data, tmp_path):
 
 
 def test_the_teacher_is_predicted_with_where_asked_for(runs, data, tmp_path):
-  out = predict_jobs.predict(runs, data, tmp_path / 'out', network='teacher')
+  out = serving_cases.predict(runs, data, tmp_path / 'out', network='teacher')
   _, predictions, _ = _expected(runs[0], data, 'teacher')
-  rows = predict_jobs.rows(out / 'predictions.csv')
+  rows = serving_cases.rows(out / 'predictions.csv')
   np.testing.assert_allclose([row[2][0] for row in rows], predictions.max(1), atol=1e-6)
 
 
@@ -206,16 +209,16 @@ def export(runs, vocabulary, tmp_path_factory):
 
 
 def test_an_export_and_its_run_give_equal_files(runs, data, export, tmp_path):
-  a = predict_jobs.predict(runs, data, tmp_path / 'a')
-  b = predict_jobs.predict(runs, data, tmp_path / 'b', model=[export])
-  assert predict_jobs.contents(a) == predict_jobs.contents(b)
+  a = serving_cases.predict(runs, data, tmp_path / 'a')
+  b = serving_cases.predict(runs, data, tmp_path / 'b', model=[export])
+  assert serving_cases.contents(a) == serving_cases.contents(b)
 
 
 def test_an_export_knows_its_names_and_can_be_averaged_with_a_run(
   runs, data, export, tmp_path
 ):
   def best(name, models):
-    out = predict_jobs.predict(
+    out = serving_cases.predict(
       runs, data, tmp_path / name, model=models, format='parquet', top_k=tiny.CLASSES
     )
     return parquet.read_table(out / 'test0.parquet').to_pydict()
@@ -226,9 +229,9 @@ def test_an_export_knows_its_names_and_can_be_averaged_with_a_run(
 
 
 def test_workers_change_nothing(runs, data, tmp_path):
-  one = predict_jobs.predict(runs, data, tmp_path / 'one', workers=1)
-  three = predict_jobs.predict(runs, data, tmp_path / 'three', workers=3)
-  assert predict_jobs.contents(one) == predict_jobs.contents(three)
+  one = serving_cases.predict(runs, data, tmp_path / 'one', workers=1)
+  three = serving_cases.predict(runs, data, tmp_path / 'three', workers=3)
+  assert serving_cases.contents(one) == serving_cases.contents(three)
 
 
 def test_corrupt_records_are_left_out_where_asked_for(runs, data, tmp_path):
@@ -236,8 +239,8 @@ def test_corrupt_records_are_left_out_where_asked_for(runs, data, tmp_path):
   shutil.copytree(data, cut)
   path = cut / 'test0.tfrecord'
   path.write_bytes(path.read_bytes()[:-1])
-  out = predict_jobs.predict(runs, cut, tmp_path / 'out', skip_corrupt_records=True)
+  out = serving_cases.predict(runs, cut, tmp_path / 'out', skip_corrupt_records=True)
   ids = [name.decode() for name in _expected(runs[0], data)[0]]
-  assert [row[0] for row in predict_jobs.rows(out / 'predictions.csv')] == (
+  assert [row[0] for row in serving_cases.rows(out / 'predictions.csv')] == (
     ids[:4] + ids[5:]
   )

@@ -8,7 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import served
+import serving_cases
 import tensorflow as tf
 import tiny
 
@@ -57,7 +57,7 @@ def _module(task):
 @pytest.fixture(name='videos', scope='module')
 def _videos(task):
   features = task[0].task_config.model.features
-  return served.videos(features, (2, 4, 5, 11, 20, 24))
+  return serving_cases.videos(features, (2, 4, 5, 11, 20, 24))
 
 
 def _chosen(task, frames, num_frames, seeds):

@@ -5,7 +5,8 @@ B videos, T frames, D features, V classes, K best classes.
 
 import numpy as np
 import pytest
-import served
+import records
+import serving_cases
 import tensorflow as tf
 import tiny
 
@@ -28,7 +29,7 @@ def _module():
 
 @pytest.fixture(name='videos', scope='module')
 def _videos(module):
-  return served.videos(module.params.features)
+  return serving_cases.videos(module.params.features)
 
 
 def _dequantized(videos):
@@ -72,7 +73,7 @@ def test_best_classes_are_sorted_and_named(module, videos):
 def test_results_depend_on_neither_neighbours_nor_padding(module, videos):
   arrays, records = videos
   together = module.frames(**arrays)
-  for row, length in enumerate(served.LENGTHS):
+  for row, length in enumerate(serving_cases.LENGTHS):
     alone = module.frames(
       arrays['frames'][row : row + 1, :length], arrays['num_frames'][row : row + 1]
     )
@@ -137,9 +138,7 @@ def test_bad_frames(module, frames, num_frames, message):
 
 
 def _floats():
-  video = tf.train.SequenceExample()
-  video.feature_lists.feature_list['rgb'].feature.add().float_list.value.append(1.0)
-  return video.SerializeToString()
+  return records.frame_level({'rgb': [[1.0]]}).SerializeToString()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import csv
 
 import numpy as np
 import pytest
-import served
+import records as records_lib
+import serving_cases
 import tensorflow as tf
 import tiny
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
@@ -22,32 +22,26 @@ _NAMES = {'rgb': 'RGB/feature/floats', 'audio': 'AUDIO/feature/floats'}
 
 @pytest.fixture(name='run', scope='module')
 def _run(tmp_path_factory):
-  return served.write_run(tmp_path_factory.mktemp('run') / 'run')
+  return serving_cases.write_run(tmp_path_factory.mktemp('run') / 'run')
 
 
 def _as_mediapipe(serialized, path):
-  """The same video with dequantised float lists, as MediaPipe writes them."""
+  """The same video with dequantized float lists, as MediaPipe writes them."""
   stored = tf.train.SequenceExample.FromString(serialized)
-  video = tf.train.SequenceExample()
-  video.context.feature['clip/data_path'].bytes_list.value.append(path)
-  for name, other in _NAMES.items():
-    steps = video.feature_lists.feature_list[other].feature
-    for frame in stored.feature_lists.feature_list[name].feature:
-      values = np.frombuffer(frame.bytes_list.value[0], np.uint8)
-      steps.add().float_list.value.extend(
-        frames_lib.dequantize(tf.constant(values)).numpy()
-      )
-  return video.SerializeToString()
+  features = {
+    other: [
+      records_lib.dequantize(np.frombuffer(frame.bytes_list.value[0], np.uint8))
+      for frame in stored.feature_lists.feature_list[name].feature
+    ]
+    for name, other in _NAMES.items()
+  }
+  return records_lib.frame_level(
+    features, **{'clip/data_path': path}
+  ).SerializeToString()
 
 
 def _flags(form, features):
   return [f'{_NAMES[f.name]}:{f.size}:{form}' for f in features]
-
-
-def _write(path, records):
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for record in records:
-      writer.write(record)
 
 
 def _rows(path):
@@ -57,9 +51,9 @@ def _rows(path):
 
 def test_predictions_of_mediapipe_records_are_those_of_the_releases(run, tmp_path):
   features = tiny.experiment().task.model.features
-  _, records = served.videos(features)
-  _write(tmp_path / 'bytes.tfrecord', records.numpy())
-  _write(
+  _, records = serving_cases.videos(features)
+  records_lib.write(tmp_path / 'bytes.tfrecord', records.numpy())
+  records_lib.write(
     tmp_path / 'floats.tfrecord',
     [
       _as_mediapipe(record, b'/my/%d.mp4' % i)
@@ -79,7 +73,7 @@ def test_predictions_of_mediapipe_records_are_those_of_the_releases(run, tmp_pat
 def test_features_kept_as_floats_are_exported_so(run, tmp_path):
   model = trained_network.Network(run).model
   how = _flags('floats', model.features)
-  videos, records = served.videos(model.features)
+  videos, records = serving_cases.videos(model.features)
   export.export(run, str(tmp_path / 'out'), features=how)
   loaded = tf.saved_model.load(str(tmp_path / 'out'))
   assert sorted(loaded.signatures) == ['features', 'serving_default']

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-import served
+import serving_cases
 import tensorflow as tf
 import tiny
 
@@ -44,7 +44,7 @@ _TOLERANCES = {'float32': 1e-5, 'dynamic': 1e-2, 'float16': 5e-4}
 def _exported(tmp_path_factory):
   """The run, its export, and what the export printed."""
   path = tmp_path_factory.mktemp('tflite')
-  run = served.write_run(path / 'run', _SIZES, scale=0.25)
+  run = serving_cases.write_run(path / 'run', _SIZES, scale=0.25)
   with contextlib.redirect_stdout(io.StringIO()) as printed:
     export.export(run, str(path / 'out'), top_k=3, kinds=tflite.KINDS)
   return run, path / 'out', printed.getvalue().splitlines()
@@ -59,7 +59,7 @@ def test_agrees_with_the_saved_model(exported, kind):
   ).get_signature_runner()
   features = trained_network.Network(run).model.features
   for length in (1, 2, 13, 24):
-    videos, _ = served.videos(features, [length], seed=length)
+    videos, _ = serving_cases.videos(features, [length], seed=length)
     padded = tf.pad(videos['frames'], [[0, 0], [0, 24 - length], [0, 0]])
     results = lite(frames=padded.numpy(), num_frames=np.array([length], np.int32))
     expected = serve(**videos)
@@ -126,7 +126,7 @@ def test_every_selection_converts():
 
 def test_random_frames(tmp_path):
   frames = {'type': 'random', 'random': {'k': 12}}
-  run = served.write_run(
+  run = serving_cases.write_run(
     tmp_path / 'run',
     _SIZES,
     {'task': {'model': {'student': {'frames': frames}}}},

@@ -1,9 +1,9 @@
 """Simulated videos: their labels, shots and frames."""
 
 import numpy as np
+import paths
 import pytest
-import simulated
-import tensorflow as tf
+import records
 
 from yt8m_distill.simulation import classes
 from yt8m_distill.simulation import frames as frames_lib
@@ -32,7 +32,7 @@ def _draw(rng, world, mean=None):
   plan = frames_lib.shot_plan(rng, labels, length)
   frames = frames_lib.simulate_frames(rng, world, mean, *plan)
   assert frames.dtype == np.uint8 and frames.shape == (length, len(mean))
-  return labels, mean, simulated.floats(frames), plan
+  return labels, mean, records.dequantize(frames), plan
 
 
 @pytest.fixture(name='world', scope='module')
@@ -94,10 +94,9 @@ def test_frames_measure_like_the_real_record(videos):
 
 
 def test_real_record_measures_like_the_constants():
-  path = simulated.real('2/frame/*.tfrecord')
-  ((_, _, rgb, audio),) = simulated.parse(tf.io.gfile.glob(path)[0])
+  ((_, _, rgb, audio),) = records.parse(paths.FRAME_LEVEL)
   for quantised, spread in ((rgb, classes.RGB_SPREAD), (audio, classes.AUDIO_SPREAD)):
-    std, adjacent, distant = _statistics(simulated.floats(quantised))
+    std, adjacent, distant = _statistics(records.dequantize(quantised))
     assert std == pytest.approx(spread.std, abs=0.01)
     assert adjacent == pytest.approx(spread.adjacent, abs=0.01)
     assert distant == pytest.approx(0.05, abs=0.04)
@@ -107,8 +106,8 @@ def test_frames_average_to_the_mean(world, videos):
   for _, mean, frames, _ in videos:
     np.testing.assert_allclose(frames.mean(0), mean, atol=0.01)
   rng = np.random.default_rng(5)
-  wide = rng.uniform(*simulated.floats(np.array([0, 255])), 1152).astype(np.float32)
-  wide[:4] = simulated.floats(np.array([0, 255, 1, 254]))
+  wide = rng.uniform(*records.dequantize(np.array([0, 255])), 1152).astype(np.float32)
+  wide[:4] = records.dequantize(np.array([0, 255, 1, 254]))
   for _ in range(5):
     _, _, frames, _ = _draw(rng, world, wide)
     np.testing.assert_allclose(frames.mean(0), wide, atol=0.01)

@@ -7,15 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
+import paths
 import pytest
-import simulated
+import records
 import tensorflow as tf
 
 from yt8m_distill.simulation import frames as frames_lib
 from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.simulation import write_shards
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SMALL = dict(num_classes=12, rgb_size=24, audio_size=8)
 
 
@@ -26,25 +26,17 @@ def _video_level(tmp_path):
   def write(name='records', **changes):
     rng = np.random.default_rng(3)
     path = tmp_path / f'{name}.tfrecord'
-    with tf.io.TFRecordWriter(str(path)) as writer:
-      for number in range(6):
-        values = {
-          'id': b'%s%d' % (name.encode(), number),
-          'labels': [number % 3, 5],
-          'mean_rgb': rng.uniform(-1, 1, 24),
-          'mean_audio': rng.uniform(-1, 1, 8),
-        }
-        values.update(changes if number == 4 else {})
-        example = tf.train.Example()
-        for key, value in values.items():
-          feature = example.features.feature[key]
-          if isinstance(value, bytes):
-            feature.bytes_list.value.append(value)
-          elif key == 'labels':
-            feature.int64_list.value.extend(value)
-          else:
-            feature.float_list.value.extend(value)
-        writer.write(example.SerializeToString())
+    videos = []
+    for number in range(6):
+      values = {
+        'id': b'%s%d' % (name.encode(), number),
+        'labels': [number % 3, 5],
+        'mean_rgb': rng.uniform(-1, 1, 24),
+        'mean_audio': rng.uniform(-1, 1, 8),
+      }
+      values.update(changes if number == 4 else {})
+      videos.append(records.video_level(**values))
+    records.write(path, videos)
     return str(tmp_path / '*.tfrecord')
 
   return write
@@ -57,7 +49,7 @@ def test_shards_have_the_official_format(tmp_path):
   names = [f'train000{shard}.tfrecord' for shard in range(3)]
   assert [pathlib.Path(path).name for path in paths] == names
   assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == names
-  shards = [simulated.parse(path) for path in paths]
+  shards = [records.parse(path) for path in paths]
   assert [len(shard) for shard in shards] == [3, 3, 1]
   videos = functools.reduce(operator.iadd, shards, [])
   assert len({video_id for video_id, *_ in videos}) == 7
@@ -85,7 +77,7 @@ def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
     [
       rgb.tobytes()
       for path in sorted((tmp_path / 'one').glob(glob))
-      for _, _, rgb, _ in simulated.parse(path)
+      for _, _, rgb, _ in records.parse(path)
     ]
     for glob in ('t*', 'v*')
   ]
@@ -105,8 +97,8 @@ def test_splits_of_one_seed_share_their_classes(tmp_path):
       audio_size=16,
     )
     sums = np.zeros((4, 64))
-    for _, labels, rgb, _ in simulated.parse(path):
-      sums[labels] += simulated.floats(rgb).mean(0)
+    for _, labels, rgb, _ in records.parse(path):
+      sums[labels] += records.dequantize(rgb).mean(0)
     sums -= sums.mean(0)
     return sums / np.linalg.norm(sums)
 
@@ -132,7 +124,7 @@ def test_video_level_records_become_videos(tmp_path, video_level):
   assert [path.read_bytes() for path in paths] == [
     path.read_bytes() for path in sorted((tmp_path / 'two').iterdir())
   ]
-  shards = [simulated.parse(path) for path in paths]
+  shards = [records.parse(path) for path in paths]
   assert [len(shard) for shard in shards] == [4, 4, 2]
   assert [video_id for shard in shards for video_id, *_ in shard] == [
     b'a%d' % number for number in range(6)
@@ -140,7 +132,7 @@ def test_video_level_records_become_videos(tmp_path, video_level):
   everything = write_shards.simulate(
     str(tmp_path / 'all'), 'x', video_level=pattern, **_SMALL
   )
-  assert sum(len(simulated.parse(path)) for path in everything) == 12
+  assert sum(len(records.parse(path)) for path in everything) == 12
   listed = write_shards.simulate(
     str(tmp_path / 'range'), 'x', video_level=pattern.replace('*', '{a..b}'), **_SMALL
   )
@@ -150,11 +142,11 @@ def test_video_level_records_become_videos(tmp_path, video_level):
 
 
 def test_real_video_level_records_keep_labels_and_means(tmp_path):
-  pattern = simulated.real('2/video/validate/validate00*.tfrecord')
+  pattern = str(paths.REAL / 'validate00*.tfrecord')
   (path,) = write_shards.simulate(
     str(tmp_path), 'validate', 120, 120, video_level=pattern
   )
-  videos = simulated.parse(path)
+  videos = records.parse(path)
   assert len(videos) == 120
   world, files = video_level_lib.read_world(
     sorted(tf.io.gfile.glob(pattern)), 120, 3862, 1024, 128
@@ -165,18 +157,18 @@ def test_real_video_level_records_keep_labels_and_means(tmp_path):
   ):
     assert video_id == record.video_id
     assert list(labels) == list(record.labels)
-    frames = simulated.floats(np.concatenate([rgb, audio], axis=1))
+    frames = records.dequantize(np.concatenate([rgb, audio], axis=1))
     np.testing.assert_allclose(frames.mean(0), record.mean, atol=0.01)
     stds.append(frames[:, :1024].std(1).mean())
   assert np.mean(stds) == pytest.approx(1.0, abs=0.03)
 
 
 def test_2017_records_name_their_video_id(tmp_path):
-  pattern = simulated.real('1/video_level/validatea0.tfrecord')
+  pattern = str(paths.REAL / 'validatea0_first32.tfrecord')
   (path,) = write_shards.simulate(
     str(tmp_path), 'x', 3, video_level=pattern, num_classes=4716
   )
-  assert [len(video_id) for video_id, *_ in simulated.parse(path)] == [11] * 3
+  assert [len(video_id) for video_id, *_ in records.parse(path)] == [11] * 3
 
 
 @pytest.mark.parametrize(
@@ -265,7 +257,7 @@ def test_command_line(tmp_path):
       '--seed=2',
       '--videos_per_shard=2',
     ],
-    cwd=_ROOT,
+    cwd=paths.ROOT,
     check=True,
   )
-  assert [len(simulated.parse(path)) for path in sorted(tmp_path.iterdir())] == [2, 1]
+  assert [len(records.parse(path)) for path in sorted(tmp_path.iterdir())] == [2, 1]

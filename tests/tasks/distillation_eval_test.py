@@ -4,9 +4,9 @@ import csv
 import json
 import shutil
 
-import golden_cases
 import numpy as np
 import pandas as pd
+import paths
 import pytest
 import tensorflow as tf
 import tiny
@@ -261,9 +261,8 @@ def test_vocabulary_without_its_columns_is_an_error(tmp_path):
     results_lib.read_vocabulary(str(path), 12)
 
 
-@golden_cases.needs_shared
 def test_official_vocabulary_is_read_by_its_index_column():
-  path = golden_cases.SHARED / 'data/yt8m/2/vocabulary.csv'
+  path = paths.REAL / 'vocabulary.csv'
   names = results_lib.read_vocabulary(str(path), 3862)
   with open(path, newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 from official.core import train_lib
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -152,7 +153,7 @@ def _main(folder):
 @pytest.fixture(name='folder', scope='module')
 def _folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('replicas')
-  tiny.python(__file__, folder)
+  processes.python(__file__, folder)
   return folder
 
 

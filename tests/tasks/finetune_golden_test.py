@@ -13,7 +13,7 @@ import tensorflow as tf
 from yt8m_distill.checkpoints import import_tf1
 from yt8m_distill.tasks import classification
 
-pytestmark = golden_cases.needs_shared
+pytestmark = pytest.mark.golden
 
 
 class _Case:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from yt8m_distill.tasks import distillation
 
-pytestmark = golden_cases.needs_shared
+pytestmark = pytest.mark.golden
 
 
 @pytest.fixture(scope='module', params=golden_cases.NETWORK_CASES)

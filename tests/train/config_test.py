@@ -5,6 +5,7 @@ import pathlib
 
 from official.core import exp_factory
 from official.core import train_lib
+import paths
 import pytest
 import tensorflow as tf
 import tiny
@@ -13,7 +14,7 @@ import yaml
 from yt8m_distill.tasks import distillation
 
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
-_GIN_FILES = sorted(path.name for path in (tiny.ROOT / 'gin').glob('*.gin'))
+_GIN_FILES = sorted(path.name for path in (paths.ROOT / 'gin').glob('*.gin'))
 
 
 class _Recorder:
@@ -87,7 +88,7 @@ def test_params_yaml_alone_rebuilds_the_run(configure, tmp_path):
 
 @pytest.mark.parametrize('file', _GIN_FILES)
 def test_shipped_gin_file_parses_and_builds(configure, file):
-  text = (tiny.ROOT / 'gin' / file).read_text()
+  text = (paths.ROOT / 'gin' / file).read_text()
   # Without the networks' file they go behind one that has it.
   alone = 'include' in text or file == 'uniform_every_n.gin'
   params = configure(

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-import http_files
+import file_servers
 import pytest
 import tiny
 
@@ -17,7 +17,7 @@ def _results(run):
   return results.pop('input_path'), results
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_a_server_is_as_good_as_a_disk(tmp_path):
   try:
     remote.ensure('http://host/path')
@@ -28,7 +28,7 @@ def test_a_server_is_as_good_as_a_disk(tmp_path):
   for shard in range(3):
     tiny.write_records(folder / f'{shard}.tfrecord', 4, shard)
   runs = [tmp_path / name / 'run' for name in ('disk', 'server')]
-  with http_files.serving(folder) as server:
+  with file_servers.serving(folder) as server:
     places = [folder, server.url]
     for run, place in zip(runs, places):
       # The quotes are for YAML, which would take the braces for its own.

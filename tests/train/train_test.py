@@ -3,6 +3,8 @@
 import json
 import re
 
+import paths
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -180,17 +182,17 @@ def test_train_and_eval_writes_a_whole_run(tmp_path, capsys):
   assert 'videos/s' in lines[1] and 'student/gap' in lines[0]
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_stock_driver_of_the_garden_trains(tmp_path):
   tiny.write_records(tmp_path / 'train.tfrecord', 6)
   run = tmp_path / 'run'
-  tiny.python(
+  processes.python(
     '-m',
     'official.vision.train',
     '--experiment=yt8m_distill',
     '--mode=train',
     f'--model_dir={run}',
-    f'--gin_file={tiny.ROOT / "gin" / "train.gin"}',
+    f'--gin_file={paths.ROOT / "gin" / "train.gin"}',
     f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
     '--gin_params=BATCH_SIZE=2',
     '--gin_params=TRAIN_STEPS=3',

@@ -3,8 +3,9 @@
 import csv
 import json
 
-import golden_cases
 import numpy as np
+import paths
+import records as records_lib
 import tensorflow as tf
 import tiny
 
@@ -33,26 +34,23 @@ _SIZES = {
     'evaluation': {'top_k': 5},
   }
 }
-_RECORDS = golden_cases.SHARED / 'data' / 'yt8m' / '2' / 'video' / 'validate'
 
 
 def _write(path, with_labels=True):
   """Writes 9 videos; returns their features, float32 [9, 8], and records."""
   rng = np.random.default_rng(0)
   values = rng.normal(size=[9, 8]).astype('f')
-  records = []
-  for number, row in enumerate(values):
-    features = tf.train.Example().features
-    features.feature['id'].bytes_list.value.append(b'v%d' % number)
-    features.feature['mean_rgb'].float_list.value.extend(row[:6])
-    features.feature['mean_audio'].float_list.value.extend(row[6:])
-    if with_labels:
-      features.feature['labels'].int64_list.value.append(number % tiny.CLASSES)
-    records.append(tf.train.Example(features=features).SerializeToString())
-  with tf.io.TFRecordWriter(str(path)) as writer:
-    for record in records:
-      writer.write(record)
-  return values, records
+  videos = [
+    records_lib.video_level(
+      [number % tiny.CLASSES] if with_labels else None,
+      id=b'v%d' % number,
+      mean_rgb=row[:6],
+      mean_audio=row[6:],
+    )
+    for number, row in enumerate(values)
+  ]
+  records_lib.write(path, videos)
+  return values, records_lib.serialize(videos)
 
 
 def _drive(tmp_path, run, experiment, **values):
@@ -115,7 +113,6 @@ def test_trained_fine_tuned_exported_and_predicted(tmp_path):
     assert [int(item) for item in row[1].split()[::2]] == indices.tolist()
 
 
-@golden_cases.needs_shared
 def test_a_real_shard_is_learned(tmp_path):
   """Better than by class frequencies."""
   run = tmp_path / 'run'
@@ -124,9 +121,9 @@ def test_a_real_shard_is_learned(tmp_path):
     run,
     '--gin_file=train.gin',
     '--gin_file=average.gin',
-    f'--config_file={tiny.ROOT}/experiments/video_2018.yaml',
-    f"--gin_params=TRAIN_PATH='{_RECORDS}/validate0000.tfrecord'",
-    f"--gin_params=VALIDATION_PATH='{_RECORDS}/validate0001.tfrecord'",
+    f'--config_file={paths.ROOT}/experiments/video_2018.yaml',
+    f"--gin_params=TRAIN_PATH='{paths.VIDEO_LEVEL[0]}'",
+    f"--gin_params=VALIDATION_PATH='{paths.VIDEO_LEVEL[1]}'",
     "--gin_params=HEAD='logistic'",
     '--gin_params=BATCH_SIZE=64',
     '--gin_params=LEARNING_RATE=0.01',

@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import paths
 import pytest
 import tiny
 
@@ -77,11 +78,11 @@ def _start(workers, folder, *flags):
   """Starts a cluster; returns its process, whose lines can be read."""
   return subprocess.Popen(
     _command(workers, folder, *flags),
-    cwd=tiny.ROOT,
+    cwd=paths.ROOT,
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
-    env={**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'TF_CPP_MIN_LOG_LEVEL': '2'},
+    env={**os.environ, 'PYTHONPATH': str(paths.ROOT), 'TF_CPP_MIN_LOG_LEVEL': '2'},
   )
 
 
@@ -165,12 +166,12 @@ def _many(killed, folder):
   run, *_, flags = killed
   done = subprocess.run(
     _command(3, folder, *flags),
-    cwd=tiny.ROOT,
+    cwd=paths.ROOT,
     capture_output=True,
     text=True,
     timeout=_LIMIT,
     check=False,
-    env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)},
+    env={**os.environ, 'PYTHONPATH': str(paths.ROOT)},
   )
   assert done.returncode == 0, done.stderr
   return run
@@ -184,7 +185,7 @@ def _scalars(run, part):
   }
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 class TestKilledAndResumed:
   def test_others_are_stopped_and_the_end_is_told(self, killed, folder):
     _, status, told, pids, _ = killed
@@ -283,7 +284,7 @@ def test_signal_ends_all_workers(tmp_path, number):
 
 def test_no_workers_is_an_error(tmp_path):
   done = subprocess.run(
-    _command(0, tmp_path), cwd=tiny.ROOT, text=True, capture_output=True, check=False
+    _command(0, tmp_path), cwd=paths.ROOT, text=True, capture_output=True, check=False
   )
   assert done.returncode == 2
   assert '--workers is 0: give 1 or more.' in done.stderr
@@ -336,7 +337,7 @@ def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
 
 
 def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
-  start = runpy.run_path(str(tiny.ROOT / 'experiments/cluster/data_service.py'))[
+  start = runpy.run_path(str(paths.ROOT / 'experiments/cluster/data_service.py'))[
     'start'
   ]
   dispatcher = start(0, '')

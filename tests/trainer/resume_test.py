@@ -13,6 +13,7 @@ import shutil
 import signal
 
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -134,13 +135,13 @@ def test_finished_run_trains_no_further(halves, resume):
     np.testing.assert_array_equal(after[name], value)
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_killed_run_equals_one_that_was_not(records, tmp_path):
   """In graphs, and the first half in a process of its own."""
   run = tmp_path / 'run'
-  killed = tiny.python(
+  killed = processes.python(
     '-c',
-    tiny.killed_driver(run / 'ckpt-2'),
+    processes.killed_driver(run / 'ckpt-2'),
     '--experiment=yt8m_distill',
     '--mode=train',
     f'--model_dir={run}',

@@ -3,9 +3,9 @@
 import dataclasses
 import re
 
-import fabricated
+import fabricated_studies
+import paths
 import pytest
-import tiny
 import yaml
 
 from experiments.study import config
@@ -17,7 +17,9 @@ from yt8m_distill.modeling import frame_selection
 
 
 def _runs(**values):
-  return {run.name: run for run in config.parse(fabricated.study(**values)).runs}
+  return {
+    run.name: run for run in config.parse(fabricated_studies.study(**values)).runs
+  }
 
 
 def test_grid_and_seeds_expand_in_the_order_of_the_file():
@@ -39,7 +41,7 @@ def test_grid_and_seeds_expand_in_the_order_of_the_file():
 
 
 def test_run_holds_what_its_axes_set_and_a_later_one_wins():
-  values = fabricated.study(
+  values = fabricated_studies.study(
     set={'K': 1, 'BATCH_SIZE': 5, 'task.seed': 3, 'trainer.train_steps': 4}
   )
   values['groups'][2]['set'] = {'BATCH_SIZE': 6, 'trainer.train_steps': 5}
@@ -66,7 +68,7 @@ def test_needs_is_the_run_of_the_same_seed():
 
 
 def test_label_without_a_template_leaves_out_the_column():
-  values = fabricated.study()
+  values = fabricated_studies.study()
   del values['groups'][2]['label']
   assert {run.label for run in config.parse(values).runs} == {
     'skyline',
@@ -160,7 +162,7 @@ def _change(index, **values):
   ],
 )
 def test_what_is_wrong_is_named(change, message):
-  values = fabricated.study()
+  values = fabricated_studies.study()
   change(values)
   with pytest.raises(ValueError, match=message):
     config.parse(values)
@@ -185,7 +187,7 @@ def test_numbers_of_a_file_are_numbers(tmp_path):
 
 
 def test_shipped_study_has_the_papers_comparisons():
-  study = config.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
+  study = config.read(str(paths.ROOT / 'experiments/study/paper.yaml'))
   assert len(study.runs) == 84
   runs = {run.name: run for run in study.runs}
   run = runs['serial-k=30-losses=L_PRED-seed=1']
@@ -202,7 +204,7 @@ def test_shipped_study_has_the_papers_comparisons():
 
 @pytest.mark.parametrize('name', ['paper', 'longer', 'smoke'])
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
-  study = config.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
+  study = config.read(str(paths.ROOT / f'experiments/study/{name}.yaml'))
   for run in study.runs[:: len({run.seed for run in study.runs})]:
     params = experiments.configuration(run)
     assert params.task.seed == params.task.train_data.seed == run.seed
@@ -267,7 +269,7 @@ def test_needs_reaches_the_configuration(gin_file):
 def test_example_of_the_readme():
   (example,) = re.findall(
     r'```yaml\n(.*?)```',
-    (tiny.ROOT / 'README.md').read_text(encoding='utf-8'),
+    (paths.ROOT / 'README.md').read_text(encoding='utf-8'),
     re.DOTALL,
   )
   study = config.parse(yaml.safe_load(example))

@@ -2,8 +2,9 @@
 
 import types
 
-import fabricated
+import fabricated_studies
 from official.modeling import hyperparams
+import paths
 import pytest
 import tiny
 
@@ -30,14 +31,14 @@ def _baseline(monkeypatch):
 
 def _finish(study, output_dir, gap):
   for run in study.runs:
-    fabricated.finish(run, output_dir, gap(run))
+    fabricated_studies.finish(run, output_dir, gap(run))
     hyperparams.save_params_dict_to_yaml(
       tiny.experiment(), str(output_dir / run.name / 'params.yaml')
     )
 
 
 def test_report_of_the_papers_study(tmp_path):
-  study = config.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
+  study = config.read(str(paths.ROOT / 'experiments/study/paper.yaml'))
   study.runs[:] = [
     run
     for run in study.runs
@@ -101,7 +102,7 @@ def test_study_of_one_seed_without_columns_and_claims(tmp_path):
 
 
 def test_study_without_a_finished_run(tmp_path):
-  study = config.parse(fabricated.study())
+  study = config.parse(fabricated_studies.study())
   with pytest.raises(ValueError, match='No run of the study'):
     command.write_report(study, str(tmp_path))
 

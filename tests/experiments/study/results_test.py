@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import fabricated
+import fabricated_studies
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,13 +32,13 @@ def _gap(run):
 @pytest.fixture(name='study')
 def _study(tmp_path):
   study = config.parse(
-    fabricated.study(
+    fabricated_studies.study(
       order=['skyline > serial > uniform-k', 'last-k > serial'],
       rises=['serial', 'last-k'],
     )
   )
   for run in study.runs:
-    fabricated.finish(run, tmp_path, _gap(run), curve=False)
+    fabricated_studies.finish(run, tmp_path, _gap(run), curve=False)
   return study
 
 
@@ -128,13 +128,15 @@ def test_class_table_is_the_mean_over_seeds(study, tmp_path):
     table['average_precision'],
     np.mean([f['student/average_precision'] for f in files], axis=0),
   )
-  assert table['positives'].tolist() == list(range(fabricated.CLASSES))
+  assert table['positives'].tolist() == list(range(fabricated_studies.CLASSES))
 
 
 def test_reference_by_label_and_column(tmp_path):
   path = tmp_path / 'published.csv'
   path.write_text('# Table 1\nlabel,k,gap,map\nskyline,,0.8,0.4\nlast-k,6,0.2,0.1\n')
-  study = dataclasses.replace(config.parse(fabricated.study()), reference=str(path))
+  study = dataclasses.replace(
+    config.parse(fabricated_studies.study()), reference=str(path)
+  )
   table = results.reference(study)
   assert table.loc[('skyline', ''), 'gap'] == 0.8
   assert table.loc[('last-k', '6'), 'map'] == 0.1
@@ -154,7 +156,9 @@ def test_reference_by_label_and_column(tmp_path):
 def test_reference_that_cannot_be_compared(tmp_path, lines, message):
   path = tmp_path / 'published.csv'
   path.write_text(f'label,k,gap,map\n{lines}')
-  study = dataclasses.replace(config.parse(fabricated.study()), reference=str(path))
+  study = dataclasses.replace(
+    config.parse(fabricated_studies.study()), reference=str(path)
+  )
   with pytest.raises(ValueError, match=f'published.csv.* {message}'):
     results.reference(study)
 

@@ -10,7 +10,7 @@ import signal
 import time
 import types
 
-import fabricated
+import fabricated_studies
 import pytest
 import tensorflow as tf
 
@@ -31,7 +31,7 @@ def _runs(monkeypatch):
       f'set_{name}_op_parallelism_threads',
       lambda n, name=name: print(f'{name}: {n} threads'),
     )
-  values = fabricated.study(seeds=[0, 1])
+  values = fabricated_studies.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
   return config.parse(values).runs
@@ -95,11 +95,11 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(runs, tmp_pa
   log = (tmp_path / 'serial-seed=1' / 'log').read_text()
   assert f"yt8m_distill.teacher_checkpoint='{tmp_path}/skyline-seed=1'" in log
   assert 'inter: 3 threads' in log and 'intra: 3 threads' in log
-  assert fabricated.finished(tmp_path) == sorted(times)
+  assert fabricated_studies.finished(tmp_path) == sorted(times)
 
 
 def test_finished_runs_are_kept(runs, tmp_path):
-  fabricated.finish(runs[0], tmp_path, 0.5, curve=False)
+  fabricated_studies.finish(runs[0], tmp_path, 0.5, curve=False)
   runner.execute(runs, str(tmp_path), workers=4)
   again = [_times(tmp_path, run) for run in runs[1:]]
   runner.execute(runs, str(tmp_path), workers=4)
@@ -116,14 +116,14 @@ def test_failures_are_listed_and_stop_no_other_run(runs, tmp_path):
     'serial-seed=0': 'needs skyline-seed=0, which failed',
     'serial-seed=1': 'ended by signal 9',
   }
-  assert fabricated.finished(tmp_path) == ['skyline-seed=1']
+  assert fabricated_studies.finished(tmp_path) == ['skyline-seed=1']
   assert 'Traceback' in (tmp_path / 'skyline-seed=0' / 'log').read_text()
   # Mended, only what failed runs again.
   kept = _times(tmp_path, runs[1])
   (tmp_path / runs[0].name / 'raise').unlink()
   (tmp_path / runs[3].name / 'die').unlink()
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
-  assert len(fabricated.finished(tmp_path)) == 4
+  assert len(fabricated_studies.finished(tmp_path)) == 4
   assert kept == _times(tmp_path, runs[1])
 
 
@@ -139,7 +139,7 @@ def test_interrupt_ends_the_runs_and_the_next_call_goes_on(runs, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
       runner.execute(runs, str(tmp_path), workers=1)
   assert not multiprocessing.active_children()
-  assert fabricated.finished(tmp_path) == []
+  assert fabricated_studies.finished(tmp_path) == []
   (tmp_path / runs[0].name / 'hang').unlink()
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
 
@@ -187,7 +187,7 @@ def test_nothing_is_waited_for_where_nothing_runs(runs, tmp_path, monkeypatch):
 
 def test_other_name_of_the_same_run_is_no_change(runs, tmp_path):
   runner.prepare(runs, str(tmp_path))
-  values = fabricated.study(seeds=[0, 1])
+  values = fabricated_studies.study(seeds=[0, 1])
   values['groups'] = [{**values['groups'][0], 'label': 'teacher'}]
   del values['columns']
   runner.prepare(config.parse(values).runs, str(tmp_path))

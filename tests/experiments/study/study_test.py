@@ -4,7 +4,9 @@ import pathlib
 import subprocess
 import sys
 
-import fabricated
+import fabricated_studies
+import paths
+import processes
 import pytest
 import tiny
 
@@ -47,7 +49,7 @@ _STUDY = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.end_to_end
 def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
   study = config.parse(
@@ -58,7 +60,7 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   assert failed['wrong-seed=3'].startswith('ValueError: ')
   evaluations = {
     name: results.read(str(tmp_path / 'out' / name))
-    for name in fabricated.finished(tmp_path / 'out')
+    for name in fabricated_studies.finished(tmp_path / 'out')
   }
   assert list(evaluations) == ['serial-seed=3', 'skyline-seed=3']
   # The frozen teacher is the skyline.
@@ -76,8 +78,8 @@ def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   (out / 'data').mkdir(parents=True)
   (out / 'settings').write_text('DATA=/other\n')
   script = subprocess.run(
-    ['bash', tiny.ROOT / 'experiments' / 'study.sh', out],
-    env={**tiny.script_environment(), 'DATA': str(tmp_path)},
+    ['bash', paths.ROOT / 'experiments' / 'study.sh', out],
+    env={**processes.script_environment(), 'DATA': str(tmp_path)},
     capture_output=True,
     text=True,
     check=False,
