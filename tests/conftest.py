@@ -1,10 +1,9 @@
-"""What applies to all tests: their markers, and the order that they run in."""
+"""Markers and order of all tests, and runs that several files read."""
 
 import gc
 import pathlib
 
 import pytest
-import tensorflow as tf
 
 _DRIVER = pathlib.Path(__file__).resolve().parent / 'train'
 _MARKERS = ('golden', 'end_to_end', 'gpu')
@@ -31,6 +30,42 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_setup(item):
-  """Skips tests that need a GPU where there is none."""
-  if item.get_closest_marker('gpu') and not tf.config.list_physical_devices('GPU'):
-    pytest.skip('needs a GPU')
+  """Skips a test that needs a GPU where there is none."""
+  if item.get_closest_marker('gpu'):
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices('GPU'):
+      pytest.skip('needs a GPU')
+
+
+# Below: files that no test may change; one that must works on a copy.
+
+
+@pytest.fixture(scope='session')
+def records(tmp_path_factory):
+  """A file of 9 tiny videos."""
+  import tiny
+
+  path = tmp_path_factory.mktemp('records') / 'videos.tfrecord'
+  tiny.write_records(path, 9)
+  return path
+
+
+@pytest.fixture(scope='session')
+def distilled(records, tmp_path_factory):
+  """A distillation run of 3 steps on them, evaluated."""
+  import tiny
+
+  run = tmp_path_factory.mktemp('distilled') / 'run'
+  tiny.drive('train_and_eval', run, records)
+  return run
+
+
+@pytest.fixture(scope='session')
+def converted(distilled):
+  """The student taken out of that run, beside it."""
+  from yt8m_distill.checkpoints import extract_student
+
+  out = distilled.parent / 'converted'
+  extract_student.extract(str(distilled), str(out))
+  return out

@@ -8,6 +8,8 @@ import zipfile
 import paths
 import pytest
 
+pytestmark = pytest.mark.end_to_end
+
 
 def _run(*command, **kwargs):
   done = subprocess.run(

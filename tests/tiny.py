@@ -1,4 +1,4 @@
-"""Tiny records, experiments and runs, for tests of tasks and of the driver."""
+"""Tiny experiments, and the driver that runs them in this process."""
 
 import contextlib
 import gc
@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import gin
 from yt8m_distill import train
+from yt8m_distill.tasks import classification
 
 CLASSES = 12
 MAX_FRAMES = 20
@@ -30,8 +31,8 @@ def _network(chunks):
   }
 
 
-# Overrides for tests to which the networks do not matter: without recurrence,
-# a step that runs eagerly takes a tenth of the time.
+# Overrides for tests where the networks do not matter: without recurrence, a step
+# that runs eagerly takes a tenth of the time.
 AVERAGES = {
   'task': {
     'model': {
@@ -43,7 +44,7 @@ AVERAGES = {
 
 
 def sizes(experiment='yt8m_distill'):
-  """Overrides that make an experiment tiny; one network is the student."""
+  """Returns overrides that make an experiment tiny; a single network is the student."""
   student = {**_network(2), 'frames': {'uniform': {'every_n': EVERY_N}}}
   networks = (
     {'teacher': _network(5), 'student': student}
@@ -64,7 +65,7 @@ def sizes(experiment='yt8m_distill'):
 
 
 def experiment(*overrides, experiment='yt8m_distill'):
-  """Configuration of a tiny experiment, from defaults, without gin."""
+  """Returns the configuration of a tiny experiment, from defaults without gin."""
   with gin.unlock_config():
     gin.clear_config()
   params = exp_factory.get_exp_config(experiment)
@@ -73,8 +74,18 @@ def experiment(*overrides, experiment='yt8m_distill'):
   return params
 
 
-def write_records(path, count, seed=0):
-  """Writes `count` random videos with ids; returns their labels, bool [count, V]."""
+def write_records(path, count, seed=0, ids=b'v%03d'):
+  """Writes random videos.
+
+  Args:
+    path: of the file.
+    count: number of videos.
+    seed: of their content.
+    ids: format of an id, which gets the video's number.
+
+  Returns:
+    Their labels, bool [count, V].
+  """
   rng = np.random.default_rng(seed)
   labels = np.zeros([count, CLASSES], bool)
   videos = []
@@ -84,7 +95,7 @@ def write_records(path, count, seed=0):
     length = rng.integers(1, MAX_FRAMES + 5)
     videos.append(
       records_lib.random_frame_level(
-        length, {'rgb': _RGB, 'audio': _AUDIO}, chosen, rng, id=b'v%03d' % number
+        length, {'rgb': _RGB, 'audio': _AUDIO}, chosen, rng, id=ids % number
       )
     )
   records_lib.write(path, videos)
@@ -92,7 +103,7 @@ def write_records(path, count, seed=0):
 
 
 def batch(rows, seed=0):
-  """A random batch as the task's input pipeline delivers it."""
+  """Returns a random batch as the input pipeline delivers it."""
   rng = np.random.default_rng(seed)
   return (
     {
@@ -106,7 +117,7 @@ def batch(rows, seed=0):
 
 
 def students(inputs):
-  """Of the frames in a `batch`, those that the student sees."""
+  """Returns the inputs of a batch with the student's frames only."""
   return {
     'frames': inputs['frames'][:, ::EVERY_N],
     'num_frames': -(-inputs['num_frames'] // EVERY_N),
@@ -114,17 +125,28 @@ def students(inputs):
 
 
 def scatter_weights(model, seed=0):
-  """Random values for every variable, so that no two predictions are alike."""
+  """Sets every variable to random values, so that no two predictions are equal."""
   rng = np.random.default_rng(seed)
   for variable in model.trainable_variables:
     variable.assign(rng.normal(0.0, 0.7, variable.shape))
 
 
+def single_task(**network):
+  """A task of one network with these settings, and its model of random weights."""
+  params = experiment(
+    {'task': {'model': {'network': network}}}, experiment='yt8m_distill_single'
+  )
+  task = classification.ClassificationTask(params.task)
+  model = task.build_model()
+  scatter_weights(model)
+  return task, model
+
+
 class Recorder:
-  """An optimizer that keeps the gradients instead of applying them.
+  """An optimizer that records gradients instead of applying them.
 
   Attributes:
-    gradients: of the last step, by the variable's ref().
+    gradients: those of the last step, by the variable's ref().
   """
 
   def __init__(self, step=0):
@@ -136,7 +158,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def eagerly():
-  """Spares the tracing of a graph for each run."""
+  """Runs functions eagerly, which saves tracing a graph for each run."""
   tf.config.run_functions_eagerly(True)
   try:
     yield
@@ -145,14 +167,14 @@ def eagerly():
 
 
 def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill', sized=True):
-  """Runs `yt8m_distill.train` in this process, as a command line would.
+  """Runs `yt8m_distill.train` in this process as a command line would.
 
   Args:
     mode: --mode.
     model_dir: --model_dir.
     *arguments: further flags.
     experiment: --experiment.
-    sized: puts a --config_file with `sizes()` before them.
+    sized: whether a --config_file with sizes() comes before these.
 
   Returns:
     What the driver returns.
@@ -176,19 +198,19 @@ def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill', sized=Tru
     finally:
       with gin.unlock_config():
         gin.clear_config()
-      # An iterator that is freed late may wait a minute for tf.data's tuner.
+      # Freed later, an iterator may wait a minute for tf.data's autotuner.
       gc.collect()
 
 
 def drive(mode, run, records, experiment='yt8m_distill', **values):
-  """Runs the driver eagerly over 3 steps of 4 videos, evaluated at the end.
+  """Runs the driver eagerly for 3 steps of 4 videos; evaluates at the end.
 
   Args:
     mode: --mode.
     run: --model_dir.
-    records: to train on and to evaluate on.
+    records: path of the records to train and evaluate on.
     experiment: --experiment.
-    **values: as of override().
+    **values: further values, as of override().
   """
   with eagerly():
     run_driver(
@@ -211,7 +233,7 @@ def drive(mode, run, records, experiment='yt8m_distill', **values):
 
 
 def sizes_file(folder, experiment='yt8m_distill'):
-  """Writes `sizes()` where --config_file can read it; returns the path."""
+  """Writes sizes() as a file for --config_file; returns its path."""
   path = pathlib.Path(folder) / 'sizes.yaml'
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(sizes(experiment)))  # JSON is YAML.
@@ -219,14 +241,14 @@ def sizes_file(folder, experiment='yt8m_distill'):
 
 
 def override(**values):
-  """--params_override of values by their path, with '__' for the dots."""
+  """Returns --params_override for values by path, with '__' for each dot."""
   return '--params_override=' + ','.join(
     f'{name.replace("__", ".")}={value}' for name, value in values.items()
   )
 
 
 def checkpoint_values(path):
-  """All tensors of a checkpoint but its own counter of saves."""
+  """Returns {name: value} of a checkpoint, without its counter of saves."""
   reader = tf.train.load_checkpoint(str(path))
   return {
     name: reader.get_tensor(name)

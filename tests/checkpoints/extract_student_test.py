@@ -14,29 +14,9 @@ from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import results as results_lib
 
+pytestmark = pytest.mark.end_to_end
+
 _FINETUNE = 'yt8m_distill_finetune'
-
-
-@pytest.fixture(name='records', scope='module')
-def _records(tmp_path_factory):
-  path = tmp_path_factory.mktemp('records') / 'videos.tfrecord'
-  tiny.write_records(path, 9)
-  return path
-
-
-@pytest.fixture(name='run', scope='module')
-def _run(records, tmp_path_factory):
-  """A distillation run of 3 steps, evaluated."""
-  run = tmp_path_factory.mktemp('distilled') / 'run'
-  tiny.drive('train_and_eval', run, records)
-  return run
-
-
-@pytest.fixture(name='converted', scope='module')
-def _converted(run, tmp_path_factory):
-  out = tmp_path_factory.mktemp('converted') / 'out'
-  extract_student.extract(str(run), str(out))
-  return out
 
 
 def _load(run):
@@ -50,15 +30,15 @@ def _assert_same_weights(actual, expected):
     np.testing.assert_array_equal(value, other)
 
 
-def test_predicts_as_the_student_in_the_run(run, converted):
+def test_predicts_as_the_student_in_the_run(distilled, converted):
   inputs, _ = tiny.batch(6)
-  expected = _load(run)(inputs)['student']
+  expected = _load(distilled)(inputs)['student']
   actual = _load(converted)(tiny.students(inputs))
   for name in ('predictions', 'representation'):
     np.testing.assert_array_equal(actual[name], expected[name])
 
 
-def test_holds_neither_teacher_nor_optimizer(run, converted):
+def test_holds_neither_teacher_nor_optimizer(distilled, converted):
   values = tiny.checkpoint_values(tf.train.latest_checkpoint(str(converted)))
   assert values['global_step/.ATTRIBUTES/VARIABLE_VALUE'] == 3
   assert {name.split('/')[0] for name in values} == {'global_step', 'model'}
@@ -67,13 +47,13 @@ def test_holds_neither_teacher_nor_optimizer(run, converted):
   def size(values):
     return sum(value.nbytes for value in values.values())
 
-  whole = tiny.checkpoint_values(run / 'ckpt-3')
+  whole = tiny.checkpoint_values(distilled / 'ckpt-3')
   # Two networks, and two slots of Adam for each of their weights.
   assert size(whole) / size(values) == pytest.approx(6, rel=0.01)
 
 
-def test_configuration_is_the_students(run, converted):
-  before = run_dir.read_params(str(run / 'params.yaml')).task
+def test_configuration_is_the_students(distilled, converted):
+  before = run_dir.read_params(str(distilled / 'params.yaml')).task
   after = run_dir.read_params(str(converted / 'params.yaml')).task
   assert after.model.network.as_dict() == before.model.student.as_dict()
   for part in ('train_data', 'validation_data', 'evaluation'):
@@ -81,12 +61,12 @@ def test_configuration_is_the_students(run, converted):
   assert after.losses.label_epsilon == before.losses.label_epsilon
 
 
-def test_evaluates_as_the_student_in_the_run(run, converted, records, tmp_path):
+def test_evaluates_as_the_student_in_the_run(distilled, converted, records, tmp_path):
   out = shutil.copytree(converted, tmp_path / 'out')
   carried = results_lib.read(str(out))
   (out / 'evaluation.json').unlink()
   tiny.drive('eval', out, records, experiment=_FINETUNE)
-  expected = results_lib.read(str(run))['metrics']
+  expected = results_lib.read(str(distilled))['metrics']
   results = results_lib.read(str(out))
   assert {'gap', 'map', 'hit_at_one', 'perr', 'label_loss'} <= set(results['metrics'])
   for name, value in results['metrics'].items():
@@ -95,8 +75,8 @@ def test_evaluates_as_the_student_in_the_run(run, converted, records, tmp_path):
   assert results['step'] == carried['step'] == 3
 
 
-def test_evaluation_of_another_step_is_not_carried(run, tmp_path):
-  copy = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
+def test_evaluation_of_another_step_is_not_carried(distilled, tmp_path):
+  copy = pathlib.Path(shutil.copytree(distilled, tmp_path / 'run'))
   path = copy / 'evaluation.json'
   path.write_text(path.read_text().replace('"step": 3', '"step": 2'))
   extract_student.extract(str(copy), str(tmp_path / 'out'))
@@ -105,14 +85,14 @@ def test_evaluation_of_another_step_is_not_carried(run, tmp_path):
 
 
 @pytest.mark.parametrize('source', ['best_ckpt', 'ckpt-3'])
-def test_source_may_be_the_best_or_a_prefix(run, converted, tmp_path, source):
-  extract_student.extract(str(run / source), str(tmp_path / 'out'))
+def test_source_may_be_the_best_or_a_prefix(distilled, converted, tmp_path, source):
+  extract_student.extract(str(distilled / source), str(tmp_path / 'out'))
   _assert_same_weights(_load(tmp_path / 'out'), _load(converted))
   assert results_lib.read(str(tmp_path / 'out')) == results_lib.read(str(converted))
 
 
-def test_evaluation_of_the_best_itself_is_carried(run, tmp_path):
-  copy = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
+def test_evaluation_of_the_best_itself_is_carried(distilled, tmp_path):
+  copy = pathlib.Path(shutil.copytree(distilled, tmp_path / 'run'))
   (copy / 'evaluation.json').rename(copy / 'best_ckpt/evaluation.json')
   extract_student.extract(str(copy / 'best_ckpt'), str(tmp_path / 'out'))
   assert results_lib.read(str(tmp_path / 'out'))['step'] == 3
@@ -135,15 +115,15 @@ def test_training_in_its_folder_is_refused(converted, records, tmp_path):
   assert run_dir.checkpoint(str(out)).endswith('ckpt-3')
 
 
-def test_folder_that_holds_something_is_left_alone(run, tmp_path):
+def test_folder_that_holds_something_is_left_alone(distilled, tmp_path):
   (tmp_path / 'mine').write_text('mine')
   with pytest.raises(ValueError, match=f'{tmp_path} already holds something'):
-    extract_student.extract(str(run), str(tmp_path))
+    extract_student.extract(str(distilled), str(tmp_path))
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
 
-def test_empty_folder_is_used(run, tmp_path):
-  extract_student.extract(str(run), str(tmp_path) + '/')
+def test_empty_folder_is_used(distilled, tmp_path):
+  extract_student.extract(str(distilled), str(tmp_path) + '/')
   assert (tmp_path / 'params.yaml').exists()
 
 
@@ -175,8 +155,8 @@ def _torn_params(run):
     (_other_cells, r'\[16, 16\] in the checkpoint, \[18, 24\] in the model'),
   ],
 )
-def test_source_that_does_not_fit_is_named(run, tmp_path, spoil, message):
-  copy = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
+def test_source_that_does_not_fit_is_named(distilled, tmp_path, spoil, message):
+  copy = pathlib.Path(shutil.copytree(distilled, tmp_path / 'run'))
   spoil(copy)
   with pytest.raises(ValueError, match=message):
     extract_student.extract(str(copy), str(tmp_path / 'out'))
@@ -184,7 +164,7 @@ def test_source_that_does_not_fit_is_named(run, tmp_path, spoil, message):
 
 
 def test_interrupted_conversion_leaves_nothing_that_looks_whole(
-  run, tmp_path, monkeypatch
+  distilled, tmp_path, monkeypatch
 ):
   out = tmp_path / 'out'
 
@@ -194,8 +174,8 @@ def test_interrupted_conversion_leaves_nothing_that_looks_whole(
   with monkeypatch.context() as patch:
     patch.setattr(train_utils, 'serialize_config', interrupt)
     with pytest.raises(KeyboardInterrupt):
-      extract_student.extract(str(run), str(out))
+      extract_student.extract(str(distilled), str(out))
   assert not out.exists()
-  extract_student.extract(str(run), str(out))
+  extract_student.extract(str(distilled), str(out))
   assert [path.name for path in tmp_path.iterdir()] == ['out']
   assert _load(out)

@@ -123,6 +123,7 @@ def test_missing_checkpoint_is_an_error(tmp_path):
     restore.restore_model(_task().create_model(), path)
 
 
+@pytest.mark.end_to_end
 def test_resume_with_another_architecture_fails_before_training(tmp_path):
   folder = tmp_path / 'run'
   records = tmp_path / 'train.tfrecord'

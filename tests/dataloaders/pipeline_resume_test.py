@@ -11,6 +11,8 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import shards
 
+pytestmark = pytest.mark.end_to_end
+
 _COUNTS = (3, 7, 1, 5, 2, 4, 6)  # records of each file
 _TOTAL = sum(_COUNTS)
 

@@ -217,12 +217,7 @@ def test_training_refuses_to_cache_what_is_drawn(path):
       pipeline.build(_params(path, True, cache=True), reader)
 
 
-def test_tf_data_service_draws_anew_each_epoch(path):
-  service = tf.data.experimental.service
-  dispatcher = service.DispatchServer()
-  worker = service.WorkerServer(
-    service.WorkerConfig(dispatcher_address=dispatcher.target.split('://')[1])
-  )
+def test_tf_data_service_draws_anew_each_epoch(path, data_service):
   seen = _seen(
     _batches(
       _params(
@@ -230,7 +225,7 @@ def test_tf_data_service_draws_anew_each_epoch(path):
         True,
         enable_tf_data_service=True,
         global_batch_size=_TOTAL,
-        tf_data_service_address=dispatcher.target,
+        tf_data_service_address=data_service,
       ),
       2,
     )
@@ -239,4 +234,3 @@ def test_tf_data_service_draws_anew_each_epoch(path):
   assert len(first) == len(second) == _TOTAL
   # In which order the worker sees the videos, and so their draws, is by chance.
   assert sum(first[i] != second[i] for i in first) > _TOTAL // 2
-  del worker

@@ -84,6 +84,7 @@ def test_evaluation_is_in_order_and_complete(path, batch, cache):
   assert [len(b) for b in batches[:-1]] == [batch] * (len(batches) - 1)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('pipelines, batch', [(2, 6), (2, 40), (5, 10)])
 def test_pipelines_share_the_evaluation(path, pipelines, batch):
   parts = [
@@ -107,6 +108,7 @@ def test_replicas_share_a_batch(path):
   assert [len(b) for b in batches] == [2] * 8
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('cache', [False, True])
 def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
   def epochs(seed):
@@ -121,6 +123,7 @@ def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
   assert epochs(2)[0] != first[0]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('cache', [False, True])
 def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
   params = _params(path, True, 10, cache=cache)  # No epoch is whole batches.
@@ -131,6 +134,7 @@ def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
       assert sorted(_flat(shares)) == sorted(batch)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('pipelines', [2, 5])
 def test_pipelines_share_each_training_epoch(path, pipelines):
   params = _params(path, True, pipelines, shuffle_buffer_size=3)
@@ -147,6 +151,7 @@ def test_pipelines_share_each_training_epoch(path, pipelines):
       assert set(part) == set(range(_TOTAL))
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
   'batch, known, cache',
   [
@@ -164,6 +169,7 @@ def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
     assert _batches(params, 4, None, start) == whole[start : start + 4]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('pipelines, known', [(2, _TOTAL), (5, 0), (5, _TOTAL)])
 def test_each_resumed_pipeline_goes_on(path, pipelines, known):
   params = _params(path, True, 2 * pipelines, num_examples=known)
@@ -185,20 +191,14 @@ def test_known_length_spares_whole_epochs(path):
   assert source._start_epoch == 0
 
 
-def test_tf_data_service_delivers_every_record(path):
-  service = tf.data.experimental.service
-  dispatcher = service.DispatchServer()
-  worker = service.WorkerServer(
-    service.WorkerConfig(dispatcher_address=dispatcher.target.split('://')[1])
-  )
+def test_tf_data_service_delivers_every_record(path, data_service):
   params = _params(
-    path, True, enable_tf_data_service=True, tf_data_service_address=dispatcher.target
+    path, True, enable_tf_data_service=True, tf_data_service_address=data_service
   )
   ids = _flat(_batches(params, 8))
   assert sorted(ids[:_TOTAL]) == list(range(_TOTAL))
   assert sorted(ids[_TOTAL:]) == list(range(_TOTAL))
   assert ids[:_TOTAL] != ids[_TOTAL:]
-  del worker
 
 
 @pytest.mark.parametrize('training', [False, True])
@@ -243,6 +243,7 @@ def test_corrupt_shard(tmp_path, how):
   assert sorted(epochs) == sorted(2 * left)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('pipelines', [2, 3])
 def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
   path = _write(tmp_path, (4, 4))

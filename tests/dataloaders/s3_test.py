@@ -21,6 +21,8 @@ import tiny
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 
+pytestmark = pytest.mark.end_to_end
+
 _SHARDS = 's3://bucket/videos/{0000..0003}.tfrecord'
 _PATH = 's3://bucket/videos/0000.tfrecord'
 _OUTPUT = 'x' * 1_000_000

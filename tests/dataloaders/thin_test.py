@@ -176,6 +176,7 @@ def _batches(path):
   )
 
 
+@pytest.mark.end_to_end
 def test_the_command_and_the_batches(source, tmp_path):
   out = tmp_path / 'out'
   done = subprocess.run(

@@ -46,7 +46,7 @@ class VideoMetricsTest(tf.test.TestCase, parameterized.TestCase):
   def test_types_and_shapes_in_a_graph(self, dtype, num_videos):
     signature = [tf.TensorSpec([None, 5], dtype), tf.TensorSpec([None, 5])]
     run = tf.function(
-      lambda p, l: video_metrics.compute(p, l, 3), input_signature=signature
+      lambda p, y: video_metrics.compute(p, y, 3), input_signature=signature
     )
     outputs = run.get_concrete_function().structured_outputs
     self.assertEqual(
@@ -69,7 +69,7 @@ class VideoMetricsTest(tf.test.TestCase, parameterized.TestCase):
     values = video_metrics.compute([[0.1, 0.3, 0.2]], [[1, 0, 0]], 20)
     self.assertAllEqual(values['classes'], [[1, 2, 0]])
     unknown = tf.function(
-      lambda p, l: video_metrics.compute(p, l, 20),
+      lambda p, y: video_metrics.compute(p, y, 20),
       input_signature=[tf.TensorSpec([None, None])] * 2,
     )
     values = unknown([[0.1, 0.3, 0.2]], [[1.0, 0.0, 0.0]])

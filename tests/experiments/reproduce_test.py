@@ -16,6 +16,8 @@ import tiny
 
 from yt8m_distill.checkpoints import extract_student
 
+pytestmark = pytest.mark.end_to_end
+
 _SIZES = {
   'task': {
     'model': {'features': [{'name': 'rgb', 'size': 8}, {'name': 'audio', 'size': 4}]}
@@ -88,7 +90,6 @@ def _starts(folder):
   ]
 
 
-@pytest.mark.end_to_end
 @pytest.mark.skipif(
   not (pathlib.Path(sys.prefix) / '.complete').exists(),
   reason='not in an environment of experiments/environment.sh',

@@ -1,9 +1,9 @@
 """Gates against their formulas in plain numpy."""
 
+import layers
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 
 from yt8m_distill.modeling import gates
 
@@ -108,10 +108,7 @@ def test_extreme_values(kind, training):
 @pytest.mark.parametrize('kind', ['context', 'se'])
 def test_round_trip(kind):
   gate = _gate(kind)
-  again = tf_keras.layers.deserialize(tf_keras.layers.serialize(gate))
-  again.build([None, _SIZE])
-  again.set_weights(gate.get_weights())
-  np.testing.assert_array_equal(again(_x()), gate(_x()))
+  layers.assert_round_trip(gate, _x())
 
 
 @pytest.mark.parametrize('reduction', [0, -1, _SIZE + 1])

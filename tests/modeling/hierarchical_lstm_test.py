@@ -3,6 +3,8 @@
 B videos, T frames, D features, C chunks, R representation.
 """
 
+import functools
+
 import lstm_cases
 import numpy as np
 from official.vision.modeling.backbones import factory
@@ -196,7 +198,9 @@ def test_content_of_padding_changes_nothing():
       'num_frames': tf.constant(_NUM_FRAMES),
     }
     results.append(
-      _with_gradients(lambda: network(inputs, training=True), network.backbone)
+      _with_gradients(
+        functools.partial(network, inputs, training=True), network.backbone
+      )
     )
   for other in results[1:]:
     tf.nest.map_structure(np.testing.assert_array_equal, results[0], other)
@@ -212,9 +216,8 @@ def test_stored_frames_are_normalised_on_the_way(options):
   num_frames = tf.constant(_NUM_FRAMES)
   stored, prepared = (
     _with_gradients(
-      lambda: network(
-        {'frames': f, 'num_frames': num_frames},
-        training=True,
+      functools.partial(
+        network, {'frames': f, 'num_frames': num_frames}, training=True
       ),
       network,
     )

@@ -1,9 +1,9 @@
 """The logistic head against its formula, and the choice of heads."""
 
+import layers
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import gates
@@ -70,13 +70,7 @@ def test_no_videos():
 @pytest.mark.parametrize('gate', _GATES)
 def test_round_trip(gate):
   head = _head(input_gate=gate, l2_weight_decay=0.25, name='head')
-  again = tf_keras.layers.deserialize(tf_keras.layers.serialize(head))
-  assert again.get_config() == head.get_config()
-  if not again.built:
-    again.build([None, _SIZE])
-  again.set_weights(head.get_weights())
-  np.testing.assert_array_equal(again(_representation()), head(_representation()))
-  np.testing.assert_array_equal(again.losses, head.losses)
+  layers.assert_round_trip(head, _representation())
 
 
 def test_a_configuration_is_built_as_it_says():

@@ -136,6 +136,7 @@ def _check_replicas():
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5)
 
 
+@pytest.mark.end_to_end
 def test_replicas_equal_one():
   """In another Python: devices must be set before TensorFlow starts."""
   processes.python(__file__)

@@ -1,9 +1,9 @@
 """The mixture of experts against plain loops over classes and mixtures."""
 
+import layers
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 
 from yt8m_distill.modeling.heads import moe
 
@@ -138,14 +138,7 @@ def test_no_videos(options):
 @pytest.mark.parametrize('gates', [{}, {'input_gate': True}, {'output_gate': True}])
 def test_round_trip(gates):
   head = _head(num_mixtures=3, l2_weight_decay=0.25, name='head', **gates)
-  again = tf_keras.layers.deserialize(tf_keras.layers.serialize(head))
-  assert isinstance(again, moe.MoeHead)
-  assert again.get_config() == head.get_config()
-  if not again.built:
-    again.build([None, _SIZE])
-  again.set_weights(head.get_weights())
-  np.testing.assert_array_equal(again(_representation()), head(_representation()))
-  np.testing.assert_array_equal(again.losses, head.losses)
+  layers.assert_round_trip(head, _representation())
 
 
 @pytest.mark.parametrize('name', ['num_classes', 'num_mixtures'])

@@ -7,7 +7,6 @@ import tf_keras
 import tiny
 
 from yt8m_distill.modeling import video_classifier
-from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
 
 _RATE = 0.3
@@ -75,19 +74,8 @@ def test_rates_that_are_no_share(rate):
     _network(rate)
 
 
-def _task(**network):
-  task = classification.ClassificationTask(
-    tiny.experiment(
-      {'task': {'model': {'network': network}}}, experiment='yt8m_distill_single'
-    ).task
-  )
-  model = task.build_model()
-  tiny.scatter_weights(model)
-  return task, model
-
-
 def test_config_round_trip():
-  _, model = _task(dropout=_RATE)
+  _, model = tiny.single_task(dropout=_RATE)
   again = type(model).from_config(model.get_config())
   again.set_weights(model.get_weights())
   inputs = {**tiny.students(tiny.batch(3)[0]), 'seed': tf.constant([1, 2, 3])}
@@ -113,8 +101,8 @@ def test_distillation_asks_for_seeds_where_a_network_draws(model, needed):
 
 def test_is_drawn_anew_in_each_epoch_of_training(tmp_path):
   tiny.write_records(tmp_path / 'records', 8)
-  task, model = _task(dropout=0.5)
-  _, plain = _task()
+  task, model = tiny.single_task(dropout=0.5)
+  _, plain = tiny.single_task()
   params = task.task_config.train_data.replace(
     input_path=str(tmp_path / 'records'), global_batch_size=8, shuffle_buffer_size=1
   )  # One file in its order, again and again.
@@ -134,7 +122,7 @@ def test_is_drawn_anew_in_each_epoch_of_training(tmp_path):
 
 
 def test_without_a_seed_says_what_to_give():
-  _, model = _task(dropout=0.5)
+  _, model = tiny.single_task(dropout=0.5)
   inputs, _ = tiny.batch(2)
   with pytest.raises(ValueError, match="dropout is 0.5.*inputs\\['seed'\\]"):
     model(tiny.students(inputs), training=True)

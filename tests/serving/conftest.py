@@ -1,7 +1,6 @@
 """What tests of prediction share."""
 
 import pytest
-import records
 import serving_cases
 import tiny
 
@@ -31,14 +30,6 @@ def data(tmp_path_factory):
   """A folder of shards; every video has an id of its own."""
   where = tmp_path_factory.mktemp('data')
   for number, count in enumerate(serving_cases.COUNTS):
-    plain = where / 'plain'
-    tiny.write_records(plain, count, seed=number)
-    records.edit(
-      plain,
-      where / f'test{number}.tfrecord',
-      lambda i, video: video.context.feature['id'].bytes_list.value.__setitem__(
-        0, b'%d-%d' % (number, i)
-      ),
-    )
-    plain.unlink()
+    path = where / f'test{number}.tfrecord'
+    tiny.write_records(path, count, seed=number, ids=b'%d-%%d' % number)
   return where

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from yt8m_distill.utils import cli
 
+pytestmark = pytest.mark.end_to_end
+
 
 def test_shards_that_would_share_a_file_are_refused(runs, data, tmp_path):
   other = tmp_path / 'other'

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from yt8m_distill.serving import tables
 
+pytestmark = pytest.mark.end_to_end
+
 
 def _times(out):
   return {path.name: path.stat().st_mtime_ns for path in out.glob('test*.csv')}
@@ -137,7 +139,6 @@ runpy.run_module('yt8m_distill.serving.predict', run_name='__main__')
 """
 
 
-@pytest.mark.end_to_end
 def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(runs, data, tmp_path):
   out = tmp_path / 'out'
   killed = processes.python('-c', _KILLED, *_flags(runs[0], data, out), check=False)
@@ -151,7 +152,6 @@ def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(runs, data, tmp_
   assert serving_cases.contents(out) == serving_cases.contents(whole)
 
 
-@pytest.mark.end_to_end
 def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
   cut = tmp_path / 'cut'
   shutil.copytree(data, cut)

@@ -19,6 +19,8 @@ from yt8m_distill.dataloaders import reader
 from yt8m_distill.serving import export as export_lib
 from yt8m_distill.serving import tables
 
+pytestmark = pytest.mark.end_to_end
+
 
 def _expected(run, data, network='student'):
   """Ids, predictions and representations, by way of evaluation's input."""

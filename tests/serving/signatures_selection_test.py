@@ -15,7 +15,6 @@ import tiny
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
-from yt8m_distill.tasks import classification
 
 _K = 4
 # What the card says that the model reads.
@@ -38,15 +37,7 @@ def _task(request):
   params = {} if kind == 'all' else {'k': _K}
   if kind == 'uniform':
     params['every_n'] = 0
-  frames = {'frames': {'type': kind, kind: params}}
-  task = classification.ClassificationTask(
-    tiny.experiment(
-      {'task': {'model': {'network': frames}}}, experiment='yt8m_distill_single'
-    ).task
-  )
-  network = task.build_model()
-  tiny.scatter_weights(network)
-  return task, network
+  return tiny.single_task(frames={'type': kind, kind: params})
 
 
 @pytest.fixture(name='module', scope='module')

@@ -244,6 +244,7 @@ def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
   assert not list(tmp_path.glob('*.tfrecord'))
 
 
+@pytest.mark.end_to_end
 def test_command_line(tmp_path):
   subprocess.run(
     [

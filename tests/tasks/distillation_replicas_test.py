@@ -17,6 +17,8 @@ import tiny
 
 from yt8m_distill.tasks import distillation
 
+pytestmark = pytest.mark.end_to_end
+
 _CHECKPOINT_STEP = 3
 _VIDEOS = 9
 # Rows of replica 0 and 1, of one step each.

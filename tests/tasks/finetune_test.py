@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.tasks import classification
+
+pytestmark = pytest.mark.end_to_end
 
 _FINETUNE = 'yt8m_distill_finetune'
 _LEARNING_RATE = (
@@ -19,20 +20,11 @@ _LEARNING_RATE = (
 )
 
 
-@pytest.fixture(name='records', scope='module')
-def _records(tmp_path_factory):
-  path = tmp_path_factory.mktemp('records') / 'videos.tfrecord'
-  tiny.write_records(path, 9)
-  return path
-
-
 @pytest.fixture(name='run', scope='module')
-def _run(records, tmp_path_factory):
-  """A distillation run, and beside it its student converted."""
-  run = tmp_path_factory.mktemp('distilled') / 'run'
-  tiny.drive('train_and_eval', run, records)
-  extract_student.extract(str(run), f'{run.parent}/converted')
-  return run
+def _run(distilled, converted):
+  """A distillation run, with `converted`, its student taken out, beside it."""
+  assert converted == distilled.parent / 'converted'
+  return distilled
 
 
 @pytest.fixture(name='weights', scope='module')

@@ -14,6 +14,8 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
 
+pytestmark = pytest.mark.end_to_end
+
 _SINGLE = 'yt8m_distill_single'
 # The teacher of tiny.sizes() as a network of its own.
 _SKYLINE = {
@@ -38,13 +40,6 @@ def _task(teacher='', training='serial', **task):
       {'task': {'training': training, 'teacher_checkpoint': str(teacher), **task}}
     ).task
   )
-
-
-@pytest.fixture(name='records', scope='module')
-def _records(tmp_path_factory):
-  path = tmp_path_factory.mktemp('records') / 'videos.tfrecord'
-  tiny.write_records(path, 9)
-  return path
 
 
 @pytest.fixture(name='skyline', scope='module')

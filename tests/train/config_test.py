@@ -13,6 +13,8 @@ import yaml
 
 from yt8m_distill.tasks import distillation
 
+pytestmark = pytest.mark.end_to_end
+
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
 _GIN_FILES = sorted(path.name for path in (paths.ROOT / 'gin').glob('*.gin'))
 

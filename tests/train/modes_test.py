@@ -16,6 +16,8 @@ import tiny
 from yt8m_distill.evaluation import report
 from yt8m_distill.modeling import distiller
 
+pytestmark = pytest.mark.end_to_end
+
 _STEPS = 7
 _INTERVAL = 2
 _LEARNING_RATE = (

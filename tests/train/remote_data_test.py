@@ -11,13 +11,14 @@ from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import predict
 
+pytestmark = pytest.mark.end_to_end
+
 
 def _results(run):
   results = json.loads((run / 'evaluation.json').read_text())
   return results.pop('input_path'), results
 
 
-@pytest.mark.end_to_end
 def test_a_server_is_as_good_as_a_disk(tmp_path):
   try:
     remote.ensure('http://host/path')

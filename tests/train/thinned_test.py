@@ -10,6 +10,8 @@ from yt8m_distill.dataloaders import thin
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.serving import predict
 
+pytestmark = pytest.mark.end_to_end
+
 _EVALUATION = 'evaluation.json'
 
 

@@ -12,6 +12,8 @@ import tiny
 from yt8m_distill import train
 from yt8m_distill.tasks import distillation
 
+pytestmark = pytest.mark.end_to_end
+
 
 def test_fault_of_the_code_keeps_its_traceback(monkeypatch):
   """It is no bad input, and must not be told as such."""
@@ -182,7 +184,6 @@ def test_train_and_eval_writes_a_whole_run(tmp_path, capsys):
   assert 'videos/s' in lines[1] and 'student/gap' in lines[0]
 
 
-@pytest.mark.end_to_end
 def test_stock_driver_of_the_garden_trains(tmp_path):
   tiny.write_records(tmp_path / 'train.tfrecord', 6)
   run = tmp_path / 'run'

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import paths
+import pytest
 import records as records_lib
 import tensorflow as tf
 import tiny
@@ -14,6 +15,8 @@ from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
+
+pytestmark = pytest.mark.end_to_end
 
 _FEATURES = {'mean_rgb': 6, 'mean_audio': 2}
 _SIZES = {

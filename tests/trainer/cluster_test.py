@@ -23,6 +23,8 @@ import tiny
 from yt8m_distill.evaluation import report
 from yt8m_distill.utils import workers as workers_lib
 
+pytestmark = pytest.mark.end_to_end
+
 _LIMIT = 900  # seconds; a process may take a minute to start
 _STEPS, _INTERVAL = 24, 8
 # Rounding: sums over a batch are added up in another order.
@@ -185,7 +187,6 @@ def _scalars(run, part):
   }
 
 
-@pytest.mark.end_to_end
 class TestKilledAndResumed:
   def test_others_are_stopped_and_the_end_is_told(self, killed, folder):
     _, status, told, pids, _ = killed

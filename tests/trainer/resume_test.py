@@ -6,7 +6,6 @@ epochs end within batches, and both halves cross such an end. The student's
 frames and what dropout hides are drawn anew in each epoch.
 """
 
-import contextlib
 import json
 import re
 import shutil
@@ -19,6 +18,8 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.modeling import distiller
+
+pytestmark = pytest.mark.end_to_end
 
 _STEPS = 4  # N
 
@@ -74,21 +75,11 @@ def _records(tmp_path_factory):
   return folder
 
 
-@contextlib.contextmanager
-def _eagerly():
-  """Spares the tracing of a graph for each run."""
-  tf.config.run_functions_eagerly(True)
-  try:
-    yield
-  finally:
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.fixture(name='halves', scope='module')
 def _halves(tmp_path_factory, records):
   """The end of 2N steps, and the folder of a run that stopped at N."""
   folder = tmp_path_factory.mktemp('halves')
-  with _eagerly():
+  with tiny.eagerly():
     whole = _train(folder / 'whole', records, 2 * _STEPS)
     _train(folder / 'half', records, _STEPS)
   return whole, folder / 'half'
@@ -100,7 +91,7 @@ def _resume(halves, records, tmp_path):
   shutil.copytree(halves[1], tmp_path / 'run')
 
   def resume(steps=2 * _STEPS, num_examples=0):
-    with _eagerly():
+    with tiny.eagerly():
       return _train(tmp_path / 'run', records, steps, num_examples=num_examples)
 
   return resume
@@ -135,7 +126,6 @@ def test_finished_run_trains_no_further(halves, resume):
     np.testing.assert_array_equal(after[name], value)
 
 
-@pytest.mark.end_to_end
 def test_killed_run_equals_one_that_was_not(records, tmp_path):
   """In graphs, and the first half in a process of its own."""
   run = tmp_path / 'run'
