@@ -215,6 +215,7 @@ def test_garden_fields_are_handed_on(path, training):
   assert set(_flat(_batches(params, 8))) == set(range(_TOTAL))
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize('how', ['length', 'payload'])
 def test_corrupt_shard(tmp_path, how):
   path = _write(tmp_path, (4, 4))

@@ -168,6 +168,7 @@ for name in ('yt8m_distill', 'tf_keras', 'official'):
 """
 
 
+@pytest.mark.end_to_end
 def test_needs_tensorflow_alone(run, out, loaded, tmp_path):
   _, records = _videos(run)
   records_lib.write(tmp_path / 'a.tfrecord', records.numpy())
@@ -240,6 +241,7 @@ def test_describes_itself(out, vocabulary):
   assert 'YouTube-8M' not in card  # Such features are not from there.
 
 
+@pytest.mark.end_to_end
 def test_teacher(run, tmp_path):
   out = tmp_path / 'out'
   export.export(run, str(out), name='teacher', top_k=1)
@@ -253,6 +255,7 @@ def test_teacher(run, tmp_path):
   assert 'reads all of' in (out / 'model_card.md').read_text()
 
 
+@pytest.mark.end_to_end
 def test_real_record(tmp_path):
   run = serving_cases.write_run(
     tmp_path / 'run',
@@ -310,7 +313,7 @@ def test_occupied_folder_stays_as_it_is(run, tmp_path):
 def test_interrupted_export_leaves_no_folder(run, tmp_path, monkeypatch):
   def interrupt(folder, *args, **kwargs):
     del args, kwargs
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('half')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('half')
     raise KeyboardInterrupt
 
   out = tmp_path / 'out'
@@ -325,7 +328,7 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   def fill(folder, *args, **kwargs):
     del args, kwargs
     (out / 'other').mkdir(parents=True)
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('whole')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('whole')
 
   out = tmp_path / 'out'
   monkeypatch.setattr(signatures, 'save', fill)
