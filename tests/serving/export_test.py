@@ -312,7 +312,7 @@ def test_occupied_folder_stays_as_it_is(run, tmp_path):
 def test_interrupted_export_leaves_no_folder(run, tmp_path, monkeypatch):
   def interrupt(folder, *args, **kwargs):
     del args, kwargs
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('half')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('half')
     raise KeyboardInterrupt
 
   out = tmp_path / 'out'
@@ -327,7 +327,7 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   def fill(folder, *args, **kwargs):
     del args, kwargs
     (out / 'other').mkdir(parents=True)
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('whole')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('whole')
 
   out = tmp_path / 'out'
   monkeypatch.setattr(signatures, 'save', fill)
