@@ -24,7 +24,7 @@ def _runs(monkeypatch):
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
   monkeypatch.setattr(runner, '_train', _drive)
-  monkeypatch.setattr(runner.processes, 'cores', lambda: 6)
+  monkeypatch.setattr(runner.parallel, 'cores', lambda: 6)
   for name in ('inter', 'intra'):
     monkeypatch.setattr(
       tf.config.threading,
