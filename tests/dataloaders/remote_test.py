@@ -1,7 +1,7 @@
 """Records over HTTP, whole, broken and from servers that fail."""
 
-import file_servers
 import frame_readers
+import http_files
 import pytest
 import records
 import tensorflow as tf
@@ -36,7 +36,7 @@ def _server(tmp_path, monkeypatch):
   monkeypatch.setattr(remote, '_WAIT', 0.0)
   monkeypatch.setattr(shards, '_BUFFERS', (_BUFFER, 0))
   records.write(tmp_path / 'a.tfrecord', _PAYLOADS)
-  with file_servers.serving(tmp_path) as server:
+  with http_files.serving(tmp_path) as server:
     yield server
 
 

@@ -12,9 +12,10 @@ import signal
 import sys
 from typing import NamedTuple
 
-import file_servers
+import http_files
 import processes
 import pytest
+import s3_files
 import tensorflow as tf
 import tiny
 
@@ -37,8 +38,8 @@ def _read(path):
 
 
 def _reads(folder):
-  with file_servers.serving(folder, file_servers.S3Handler) as server:
-    os.environ.update(file_servers.s3_environment(server.url))
+  with http_files.serving(folder, s3_files.Handler) as server:
+    os.environ.update(s3_files.environment(server.url))
     paths = [f's3://bucket/videos/{i:04}.tfrecord' for i in range(4)]
     files = [str(folder / path[len('s3://') :]) for path in paths]
     assert shards.find(_SHARDS) == paths
@@ -67,17 +68,15 @@ def _reads(folder):
 
 def _encrypts(folder):
   certificate = str(folder / 'certificate.pem')
-  file_servers.certify(certificate)
+  http_files.certify(certificate)
   file = str(folder / 'bucket' / 'videos' / '0000.tfrecord')
   for handler, trusts, prefix in (
-    (file_servers.S3Handler, 'S3_CA_FILE', 's3:/'),
-    (file_servers.Handler, 'CURL_CA_BUNDLE', None),
+    (s3_files.Handler, 'S3_CA_FILE', 's3:/'),
+    (http_files.Handler, 'CURL_CA_BUNDLE', None),
   ):
-    with file_servers.serving(folder, handler) as server:
+    with http_files.serving(folder, handler) as server:
       server.encrypt(certificate)
-      os.environ.update(
-        {**file_servers.s3_environment(server.url), trusts: certificate}
-      )
+      os.environ.update({**s3_files.environment(server.url), trusts: certificate})
       path = f'{prefix or server.url}/bucket/videos/0000.tfrecord'
       assert _read(path) == _read(file) and server.requests
 
@@ -159,9 +158,9 @@ def _ends(tmp_path_factory):
     (many / f'{i:03}').write_bytes(b'')
   with (
     pytest.MonkeyPatch.context() as patch,
-    file_servers.serving(folder, file_servers.S3Handler) as server,
+    http_files.serving(folder, s3_files.Handler) as server,
   ):
-    for name, value in file_servers.s3_environment(server.url).items():
+    for name, value in s3_files.environment(server.url).items():
       patch.setenv(name, value)
     processes.python(__file__, folder)
   return {

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-import file_servers
+import http_files
 import pytest
 import tiny
 
@@ -29,7 +29,7 @@ def test_a_server_is_as_good_as_a_disk(tmp_path):
   for shard in range(3):
     tiny.write_records(folder / f'{shard}.tfrecord', 4, shard)
   runs = [tmp_path / name / 'run' for name in ('disk', 'server')]
-  with file_servers.serving(folder) as server:
+  with http_files.serving(folder) as server:
     places = [folder, server.url]
     for run, place in zip(runs, places):
       # The quotes are for YAML, which would take the braces for its own.

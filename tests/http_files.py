@@ -1,8 +1,4 @@
-"""Serves a folder over HTTP, HTTPS or S3, and fails requests when told to.
-
-S3 is the part that tensorflow-io 0.37.1 reads with, unsigned and with the bucket
-in the path: HeadObject, GetObject with a Range, ListObjectsV2.
-"""
+"""A folder over HTTP or HTTPS, by a server that can be told to fail."""
 
 import contextlib
 import http.server
@@ -10,8 +6,6 @@ import re
 import ssl
 import subprocess
 import threading
-from urllib import parse
-from xml.etree import ElementTree
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -19,12 +13,12 @@ class Server(http.server.ThreadingHTTPServer):
 
   Attributes:
     folder: what it serves.
-    url: its address, without a slash at the end.
-    requests: (path, Range or None) of every request so far.
-    failures: how many of the next requests fail.
+    url: where, without a slash at the end.
+    requests: (path, Range or None) of all that came.
+    failures: how many requests to fail from now on.
     failure: what a failing request gets: a status, or 'cut' for half of what
       it asked for.
-    honours_range: False answers every request with the whole file.
+    honours_range: if not, every request gets the whole file.
   """
 
   daemon_threads = True
@@ -39,21 +33,21 @@ class Server(http.server.ThreadingHTTPServer):
     self.honours_range = True
 
   def encrypt(self, certificate):
-    """Speaks TLS from now on, with a certificate written by certify()."""
+    """Speaks TLS from now on, with a file as of certify()."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     self.socket = context.wrap_socket(self.socket, server_side=True)
     self.url = self.url.replace('http:', 'https:')
 
   def handle_error(self, request, client_address):
-    """Stays silent: a client that has what it wanted hangs up."""
+    """Says nothing where a client has what it wanted, and hangs up."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-  """Answers the requests to a Server."""
+  """Answers a Server's requests."""
 
   def content(self):
-    """Returns the bytes of the file that self.path names, or None without one."""
+    """Returns what self.path names, bytes, or None if there is no such file."""
     path = self.server.folder / self.path.lstrip('/')
     return path.read_bytes() if path.is_file() else None
 
@@ -87,51 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
 
   def log_message(self, *_):
-    """Logs nothing."""
-
-
-class S3Handler(Handler):
-  """Serves each folder in the Server's folder as a bucket."""
-
-  do_HEAD = Handler.do_GET
-
-  def content(self):
-    url = parse.urlsplit(self.path)
-    query = dict(parse.parse_qsl(url.query))
-    if 'list-type' not in query:
-      return super().content()
-    return _listing(self.server.folder / url.path.strip('/'), query)
-
-
-def _listing(bucket, query):
-  """The XML of one page of a bucket's keys."""
-  prefix, size = query['prefix'], int(query['max-keys'])
-  keys = [
-    path.relative_to(bucket).as_posix() for path in bucket.rglob('*') if path.is_file()
-  ]
-  keys = sorted(key for key in keys if key.startswith(prefix))
-  if 'delimiter' in query:  # Folders stand for what is in them.
-    keys = sorted(
-      {prefix + ''.join(key[len(prefix) :].partition('/')[:2]) for key in keys}
-    )
-  start = int(query.get('continuation-token', 0))
-  result = ElementTree.Element('ListBucketResult')
-
-  def add(parent, tag, text):
-    ElementTree.SubElement(parent, tag).text = str(text)
-
-  for key in keys[start : start + size]:
-    if key.endswith('/'):
-      add(ElementTree.SubElement(result, 'CommonPrefixes'), 'Prefix', key)
-    else:
-      contents = ElementTree.SubElement(result, 'Contents')
-      add(contents, 'Key', key)
-      add(contents, 'Size', (bucket / key).stat().st_size)
-  more = start + size < len(keys)
-  add(result, 'IsTruncated', str(more).lower())
-  if more:
-    add(result, 'NextContinuationToken', start + size)
-  return ElementTree.tostring(result)
+    """Says nothing."""
 
 
 @contextlib.contextmanager
@@ -148,7 +98,7 @@ def serving(folder, handler=Handler):
 
 
 def certify(certificate):
-  """Writes a key and a self-signed certificate for the loopback device."""
+  """Writes a key and a certificate, signed by itself, for this device."""
   subprocess.run(
     [
       'openssl',
@@ -176,13 +126,3 @@ def certify(certificate):
     open(f'{certificate}.public', encoding='ascii') as public,
   ):
     file.write(public.read())
-
-
-def s3_environment(url):
-  """Returns the environment variables that point tensorflow-io to a server."""
-  return {
-    'S3_ENDPOINT': url,
-    'AWS_REGION': 'us-east-1',
-    'AWS_ACCESS_KEY_ID': 'key',
-    'AWS_SECRET_ACCESS_KEY': 'secret',
-  }
