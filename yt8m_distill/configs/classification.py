@@ -12,7 +12,7 @@ from official.core import exp_factory
 from official.modeling import hyperparams
 
 import gin
-from yt8m_distill.configs import common
+from yt8m_distill.configs import experiments
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 
@@ -124,8 +124,8 @@ def _experiment(
       model=model_config.ClassifierModel(
         num_classes=num_classes,
         max_frames=max_frames,
-        network=common.network(
-          common.selection(frames, every_n, k, length),
+        network=experiments.network(
+          experiments.selection(frames, every_n, k, length),
           backbone,
           head,
           chunks,
@@ -134,9 +134,9 @@ def _experiment(
           num_mixtures,
         ),
       ),
-      **common.records(train_path, validation_path, batch_size, seed),
+      **experiments.records(train_path, validation_path, batch_size, seed),
     ),
-    trainer=common.trainer(
+    trainer=experiments.trainer(
       'gap', batch_size, train_steps, learning_rate, learning_rate_decay, adam_epsilon
     ),
   )
@@ -160,7 +160,7 @@ def yt8m_distill_single(
   train_path: str = '',
   validation_path: str = '',
   batch_size: int = 256,
-  train_steps: int = common.FIVE_EPOCHS,
+  train_steps: int = experiments.FIVE_EPOCHS,
   learning_rate: float = 1e-3,
   learning_rate_decay: float = 0.95,
   adam_epsilon: float = 1e-7,
@@ -216,7 +216,7 @@ def yt8m_distill_finetune(
   train_path: str = '',
   validation_path: str = '',
   batch_size: int = 256,
-  train_steps: int = common.THREE_EPOCHS,
+  train_steps: int = experiments.THREE_EPOCHS,
   learning_rate: float = 1e-3,
   learning_rate_decay: float = 0.95,
   adam_epsilon: float = 1e-7,

@@ -8,7 +8,7 @@ from official.modeling import hyperparams
 
 import gin
 from yt8m_distill.configs import classification
-from yt8m_distill.configs import common
+from yt8m_distill.configs import experiments
 from yt8m_distill.configs import model as model_config
 
 
@@ -98,7 +98,7 @@ def yt8m_distill(
   train_path: str = '',
   validation_path: str = '',
   batch_size: int = 256,
-  train_steps: int = common.FIVE_EPOCHS,
+  train_steps: int = experiments.FIVE_EPOCHS,
   learning_rate: float = 1e-3,
   learning_rate_decay: float = 0.95,
   adam_epsilon: float = 1e-7,
@@ -154,11 +154,11 @@ def yt8m_distill(
       model=model_config.DistillerModel(
         num_classes=num_classes,
         max_frames=max_frames,
-        teacher=common.network(
+        teacher=experiments.network(
           model_config.FrameSelection(), chunks=teacher_chunks, **sizes
         ),
-        student=common.network(
-          common.selection(frames, every_n, k, student_length),
+        student=experiments.network(
+          experiments.selection(frames, every_n, k, student_length),
           chunks=student_chunks,
           **sizes,
         ),
@@ -167,9 +167,9 @@ def yt8m_distill(
         representation_weight=representation_weight,
         prediction_reduction=prediction_reduction,
       ),
-      **common.records(train_path, validation_path, batch_size, seed),
+      **experiments.records(train_path, validation_path, batch_size, seed),
     ),
-    trainer=common.trainer(
+    trainer=experiments.trainer(
       'student/gap',
       batch_size,
       train_steps,
