@@ -23,7 +23,8 @@ import orbit
 import tensorflow as tf
 
 from experiments.benchmarks import records
-from yt8m_distill.configs import distillation as config
+from yt8m_distill.configs import experiments
+from yt8m_distill.configs import settings
 from yt8m_distill.tasks import distillation
 from yt8m_distill.trainer import cluster
 
@@ -57,7 +58,9 @@ def _loop(trainer, dataset):
 
 
 def main(_):
-  params = config.yt8m_distill(num_cells=_CELLS.value, batch_size=_BATCH.value)
+  params = experiments.yt8m_distill(
+    settings.Settings(num_cells=_CELLS.value, batch_size=_BATCH.value)
+  )
   params.runtime.num_gpus = len(tf.config.list_physical_devices('GPU'))
   strategy = cluster.create_strategy(params.runtime, 'train')
   with records.folder_and_path(_INPUT_PATH.value, 2400, 16) as (_, path):

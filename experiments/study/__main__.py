@@ -1,8 +1,8 @@
 """Runs a study and reports it.
 
   python -m experiments.study --config=study.yaml --output_dir=runs/study \
-    --workers=2 --gin_params="TRAIN_PATH='train*.tfrecord'" \
-    --gin_params="VALIDATION_PATH='validate*.tfrecord'"
+    --workers=2 --gin_params="yt8m_distill.train_path='train*.tfrecord'" \
+    --gin_params="yt8m_distill.validation_path='validate*.tfrecord'"
 
 `study.config` says what the file holds. Each run gets a folder in --output_dir;
 one that is finished is not run again, one that was stopped goes on where it

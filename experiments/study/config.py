@@ -3,20 +3,20 @@
 A study is a file such as
 
   gin_file: train.gin
-  set: {NUM_CELLS: 64, trainer.validation_interval: 60}
+  set: {num_cells: 64, trainer.validation_interval: 60}
   seeds: [0, 1, 2]
   axes:
     k:
-      6: {K: 6, STUDENT_CHUNKS: 3}
-      30: {K: 30, STUDENT_CHUNKS: 5}
+      6: {k: 6, student_chunks: 3}
+      30: {k: 30, student_chunks: 5}
   groups:
     - name: skyline
       experiment: yt8m_distill_single
       gin_file: skyline.gin
     - name: alone
       experiment: yt8m_distill_single
-      label: '{FRAMES}-k'
-      grid: {FRAMES: [uniform, random], k: [6, 30]}
+      label: '{frames}-k'
+      grid: {frames: [uniform, random], k: [6, 30]}
     - name: serial
       experiment: yt8m_distill
       gin_file: serial.gin
@@ -25,8 +25,8 @@ A study is a file such as
   columns: k
   order: [skyline > serial > uniform-k]
 
-Whatever is set is a gin parameter (K, yt8m_distill.every_n) or, where its name
-begins with task., trainer. or runtime., a field of the configuration. A later
+Whatever is set is a setting of gin (k, every_n; see gin/README.md) or, where its
+name begins with task., trainer. or runtime., a field of the configuration. A later
 one wins: the study's `set`, the group's, the axes in the order of the grid, the
 seed. An axis that `axes` does not list is itself such a name.
 

@@ -6,6 +6,8 @@ import itertools
 import re
 from typing import Any
 
+from yt8m_distill.configs import settings as settings_lib
+
 # Of results.collect(), beside the axes.
 COLUMNS = (
   'name',
@@ -20,12 +22,11 @@ COLUMNS = (
   'perr',
   'flops',
   'parameters',
-  'frames',
+  'num_frames',
   'seconds',
   'steps',
 )
 _FIELD = re.compile(r'(task|trainer|runtime)\.')
-_GIN_NAME = re.compile(r'[A-Z][A-Z0-9_]*|[a-z]\w*(\.\w+)+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +66,16 @@ def _settings(values: Any, where: str) -> dict[str, Any]:
   for name in values:
     if not _is_setting(name):
       raise ValueError(
-        f'{where} sets {name!r}: give a gin macro in capitals, an argument '
-        'such as yt8m_distill.every_n, or a field below task., trainer. or '
-        'runtime.'
+        f'{where} sets {name!r}: give a setting of gin, such as every_n, or a '
+        'field below task., trainer. or runtime.'
       )
   return values
 
 
 def _is_setting(name: Any) -> bool:
-  return isinstance(name, str) and bool(_GIN_NAME.fullmatch(name))
+  return isinstance(name, str) and bool(
+    name in settings_lib.NAMES or _FIELD.match(name)
+  )
 
 
 def _axis(
@@ -92,8 +94,7 @@ def _axis(
     if not _is_setting(name):
       raise ValueError(
         f'{where} names the unknown axis {name!r}: choose of '
-        f'{", ".join(map(str, axes))}, or a gin macro in '
-        'capitals.'
+        f'{", ".join(map(str, axes))}, or a setting of gin.'
       )
     return {str(value): {name: value} for value in chosen}
   known = {str(value): settings for value, settings in axes[name].items()}
@@ -180,7 +181,7 @@ def expand(
       }
       for name, value in axes.items():
         settings.update(grid[name][value])
-      settings['SEED'] = seed
+      settings['seed'] = seed
       fields = {name: value for name, value in settings.items() if _FIELD.match(name)}
       runs.append(
         Run(
@@ -198,7 +199,7 @@ def expand(
           experiment=group['experiment'],
           gin_file=_files(group.get('gin_file', study.get('gin_file'))),
           gin_params=[
-            f'{name}={value!r}'
+            f'yt8m_distill.{name}={value!r}'
             for name, value in settings.items()
             if name not in fields
           ]

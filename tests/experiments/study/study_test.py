@@ -16,15 +16,15 @@ from yt8m_distill.evaluation import results
 
 _STUDY = {
   'set': {
-    'EVERY_N': tiny.EVERY_N,
-    'STUDENT_CHUNKS': 2,
-    'TEACHER_CHUNKS': 5,
-    'NUM_CELLS': 4,
-    'NUM_LAYERS': 1,
-    'MAX_FRAMES': tiny.MAX_FRAMES,
-    'NUM_CLASSES': tiny.CLASSES,
-    'BATCH_SIZE': 4,
-    'TRAIN_STEPS': 2,
+    'every_n': tiny.EVERY_N,
+    'student_chunks': 2,
+    'teacher_chunks': 5,
+    'num_cells': 4,
+    'num_layers': 1,
+    'max_frames': tiny.MAX_FRAMES,
+    'num_classes': tiny.CLASSES,
+    'batch_size': 4,
+    'train_steps': 2,
     'task.model.features': [{'name': 'rgb', 'size': 8}, {'name': 'audio', 'size': 4}],
     'trainer.steps_per_loop': 1,
     'trainer.validation_interval': 2,
@@ -43,7 +43,7 @@ _STUDY = {
       'name': 'wrong',
       'experiment': 'yt8m_distill_single',
       'gin_file': 'train.gin',
-      'set': {'STUDENT_CHUNKS': 3},
+      'set': {'student_chunks': 3},
     },
   ],
 }
