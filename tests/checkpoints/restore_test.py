@@ -183,12 +183,14 @@ def _evaluate(folder, *overrides):
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.end_to_end
 def test_evaluation_without_a_checkpoint_is_an_error(tmp_path):
   with pytest.raises(ValueError, match=f'no checkpoint in {tmp_path}'):
     _evaluate(tmp_path)
   assert not (tmp_path / 'evaluation.json').exists()
 
 
+@pytest.mark.end_to_end
 def test_evaluation_from_init_checkpoint_needs_no_run(run, tmp_path):
   _evaluate(tmp_path, {'task': {'init_checkpoint': run[0]}})
   assert (tmp_path / 'evaluation.json').exists()

@@ -14,6 +14,8 @@ from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.evaluation import baseline
 
+pytestmark = pytest.mark.end_to_end
+
 _COUNTS = (2, 3, 1, 2, 4)  # videos of each file
 _SEED = 3
 

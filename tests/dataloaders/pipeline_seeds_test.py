@@ -16,6 +16,8 @@ from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.modeling import distiller
 
+pytestmark = pytest.mark.end_to_end
+
 _COUNTS = (4, 1, 6)  # videos of each shard
 _TOTAL = sum(_COUNTS)
 _T, _K = 30, 4

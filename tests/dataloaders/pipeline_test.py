@@ -191,6 +191,7 @@ def test_known_length_spares_whole_epochs(path):
   assert source._start_epoch == 0
 
 
+@pytest.mark.end_to_end
 def test_tf_data_service_delivers_every_record(path, data_service):
   params = _params(
     path, True, enable_tf_data_service=True, tf_data_service_address=data_service

@@ -230,6 +230,7 @@ def test_goes_on_where_it_stopped_and_refuses_other_settings(source, tmp_path):
     thin.thin(source, str(out))
 
 
+@pytest.mark.end_to_end
 def test_corrupt_shards(source, tmp_path):
   path = tmp_path / 'full' / 'train1.tfrecord'
   content = bytearray(path.read_bytes())

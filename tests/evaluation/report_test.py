@@ -88,6 +88,7 @@ def test_baseline_is_the_ranking_by_training_frequency(run):
   assert scores['gap'] == pytest.approx(total / validation.sum())
 
 
+@pytest.mark.end_to_end
 def test_baseline_counts_a_bounded_share_of_the_training_set(run, monkeypatch):
   folder, train, validation = run
   monkeypatch.setattr(baseline, '_BATCH', 5)

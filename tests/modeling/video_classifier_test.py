@@ -140,6 +140,7 @@ def test_config_round_trip(pair, which):
   _check_equal(again(inputs), model(inputs))
 
 
+@pytest.mark.end_to_end
 def test_saved_model(pair, tmp_path):
   path = str(tmp_path / 'model')
   network = pair.teacher

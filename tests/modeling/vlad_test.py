@@ -143,6 +143,7 @@ def test_gradient_reaches_every_weight(kind):
   assert len(network.trainable_weights) == {'netvlad': 12, 'nextvlad': 23}[kind]
 
 
+@pytest.mark.end_to_end
 @_BOTH
 def test_flops_equal_the_graphs(kind):
   """Of all matrix products over one video.
@@ -210,6 +211,7 @@ def test_config_round_trip(kind):
   assert len(again.losses) == 1
 
 
+@pytest.mark.end_to_end
 @_BOTH
 def test_saved_model(kind, tmp_path):
   network = vlad_cases.network_of(kind)

@@ -26,6 +26,8 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.serving import export
 from yt8m_distill.serving import signatures
 
+pytestmark = pytest.mark.end_to_end
+
 _TOP_K = 5
 
 
@@ -168,7 +170,6 @@ for name in ('yt8m_distill', 'tf_keras', 'official'):
 """
 
 
-@pytest.mark.end_to_end
 def test_needs_tensorflow_alone(run, out, loaded, tmp_path):
   _, records = _videos(run)
   records_lib.write(tmp_path / 'a.tfrecord', records.numpy())
@@ -241,7 +242,6 @@ def test_describes_itself(out, vocabulary):
   assert 'YouTube-8M' not in card  # Such features are not from there.
 
 
-@pytest.mark.end_to_end
 def test_teacher(run, tmp_path):
   out = tmp_path / 'out'
   export.export(run, str(out), name='teacher', top_k=1)
@@ -255,7 +255,6 @@ def test_teacher(run, tmp_path):
   assert 'reads all of' in (out / 'model_card.md').read_text()
 
 
-@pytest.mark.end_to_end
 def test_real_record(tmp_path):
   run = serving_cases.write_run(
     tmp_path / 'run',
@@ -338,7 +337,6 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 
-@pytest.mark.end_to_end
 def test_command_line(run, vocabulary, tmp_path):
   done = processes.python(
     '-m',

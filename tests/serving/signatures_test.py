@@ -36,6 +36,7 @@ def _dequantized(videos):
   return {**videos, 'frames': frames_lib.dequantize(videos['frames'])}
 
 
+@pytest.mark.end_to_end
 def test_all_signatures_say_the_same(module, videos):
   arrays, records = videos
   results = [

@@ -49,6 +49,7 @@ def _rows(path):
     return list(csv.reader(file))[1:]
 
 
+@pytest.mark.end_to_end
 def test_predictions_of_mediapipe_records_are_those_of_the_releases(run, tmp_path):
   features = tiny.experiment().task.model.features
   _, records = serving_cases.videos(features)
@@ -70,6 +71,7 @@ def test_predictions_of_mediapipe_records_are_those_of_the_releases(run, tmp_pat
   assert [row[0] for row in got] == [f'/my/{i}.mp4' for i in range(len(records))]
 
 
+@pytest.mark.end_to_end
 def test_features_kept_as_floats_are_exported_so(run, tmp_path):
   model = trained_network.Network(run).model
   how = _flags('floats', model.features)

@@ -21,6 +21,8 @@ from yt8m_distill.serving import export
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
 
+pytestmark = pytest.mark.end_to_end
+
 interpreter = pytest.importorskip('ai_edge_litert.interpreter')
 
 # Chunks of 6 frames, whose clip TensorFlow Lite would take for a Relu6, and

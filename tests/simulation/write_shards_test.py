@@ -61,6 +61,7 @@ def test_shards_have_the_official_format(tmp_path):
     assert rgb.shape[1] == 1024 and audio.shape == (len(rgb), 128)
 
 
+@pytest.mark.end_to_end
 def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
   def write(name, split='train', seed=4, processes=1):
     paths = write_shards.simulate(
@@ -107,6 +108,7 @@ def test_splits_of_one_seed_share_their_classes(tmp_path):
   assert np.sum(train * label_means('train', 2)) < 0.5
 
 
+@pytest.mark.end_to_end
 def test_video_level_records_become_videos(tmp_path, video_level):
   pattern = video_level('a')
   video_level('b')
@@ -141,6 +143,7 @@ def test_video_level_records_become_videos(tmp_path, video_level):
   ]
 
 
+@pytest.mark.end_to_end
 def test_real_video_level_records_keep_labels_and_means(tmp_path):
   pattern = str(paths.REAL / 'validate00*.tfrecord')
   (path,) = write_shards.simulate(

@@ -142,6 +142,7 @@ def _eagerly():
   tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.end_to_end
 def test_metrics_equal_numpy_on_all_predictions_at_once(run):
   results, table = run.evaluate(4)
   expected, precisions = run.expected()
@@ -174,6 +175,7 @@ def test_metrics_equal_numpy_on_all_predictions_at_once(run):
     np.testing.assert_allclose(table[f'{name}/average_precision'], values, rtol=1e-6)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures('eagerly')
 @pytest.mark.parametrize('batch_size', [2, 9, 20])
 def test_batch_size_does_not_matter(run, batch_size):
@@ -182,6 +184,7 @@ def test_batch_size_does_not_matter(run, batch_size):
     np.testing.assert_allclose(results[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures('eagerly')
 def test_classes_are_named_by_the_index_of_the_vocabulary(run):
   _, table = run.evaluate(9, task__evaluation__vocabulary=run.vocabulary)
@@ -191,6 +194,7 @@ def test_classes_are_named_by_the_index_of_the_vocabulary(run):
   ]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures('eagerly')
 def test_classes_without_positives_may_be_left_out(run):
   results, table = run.evaluate(9, task__evaluation__empty_classes='skip')
@@ -203,6 +207,7 @@ def test_classes_without_positives_may_be_left_out(run):
   )
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures('eagerly')
 def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
   run.evaluate(9)
