@@ -160,7 +160,7 @@ def _explained(source: str) -> Iterator[None]:
     yield
   except (SyntaxError, tokenize.TokenError) as error:
     statement = getattr(error, 'text', None) or source.partition('=')[2]
-    if getattr(error, 'filename', None):
+    if isinstance(error, SyntaxError) and error.filename:
       source = f'{error.filename}, line {error.lineno}: {statement.strip()}'
     raise ValueError(
       f'{source} cannot be parsed: a string needs quotes, inside those of the '
