@@ -8,6 +8,8 @@ A factory writes every setting that concerns its experiment into one field of th
 configuration, which the Garden then overrides with YAML and --params_override.
 """
 
+from typing import Any
+
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import optimization
@@ -170,7 +172,7 @@ def _network(
 
 def _records_and_seed(
   settings: settings_lib.Settings,
-) -> dict[str, data.VideoData | int]:
+) -> dict[str, Any]:
   """Fields that all tasks have."""
   return dict(
     train_data=data.VideoData(

@@ -160,7 +160,7 @@ def _explained(source: str) -> Iterator[None]:
     yield
   except (SyntaxError, tokenize.TokenError) as error:
     statement = getattr(error, 'text', None) or source.partition('=')[2]
-    if getattr(error, 'filename', None):
+    if isinstance(error, SyntaxError) and error.filename:
       source = f'{error.filename}, line {error.lineno}: {statement.strip()}'
     raise ValueError(
       f'{source} cannot be parsed: a string needs quotes, inside those of the '
@@ -178,7 +178,8 @@ def _explained(source: str) -> Iterator[None]:
 
 def _unknown(name: str) -> str:
   """Says that a name is no setting, and which ones are spelled like it."""
-  near = difflib.get_close_matches(name.rpartition('.')[2].lower(), NAMES)
+  short = name.rpartition('.')[2].lower()
+  near = [short] if short in NAMES else difflib.get_close_matches(short, NAMES)
   meant = ' or '.join(f'yt8m_distill.{match}' for match in near or NAMES)
   return f'{name} is not a setting. Did you mean {meant}?'
 

@@ -53,7 +53,11 @@ _STUDY = {
 def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
   study = config.parse(
-    _STUDY, [f"{name}_PATH='{tmp_path}/records'" for name in ('TRAIN', 'VALIDATION')]
+    _STUDY,
+    [
+      f"yt8m_distill.{name}_path='{tmp_path}/records'"
+      for name in ('train', 'validation')
+    ],
   )
   failed = runner.execute(study.runs, str(tmp_path / 'out'), workers=2)
   assert list(failed) == ['wrong-seed=3']
