@@ -66,7 +66,7 @@ def _context(pipelines=1, number=0, replicas=None):
 
 
 def _batches(params, count=None, context=None, start_step=0):
-  """Ids of the records, batch by batch."""
+  """Returns the ids of the records of each batch."""
   dataset = pipeline.build(params, _reader(), context, start_step)
   if count is not None:
     dataset = dataset.take(count)
@@ -75,7 +75,7 @@ def _batches(params, count=None, context=None, start_step=0):
     ids = [int(video_id) for video_id in inputs['id']]
     assert inputs['frames'].shape == (len(ids), 3, 2)
     assert labels.shape == (len(ids), 4) and labels[:, 0].all()
-    # The example belongs to its id: nothing is shuffled apart.
+    # Frames and labels belong to the id.
     assert [f.max() for f in inputs['frames']] == ids
     assert list(inputs['num_frames']) == [1 + i % 3 for i in ids]
     batches.append(ids)
@@ -132,8 +132,8 @@ def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
 
 
 @pytest.mark.parametrize('cache', [False, True])
-def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
-  params = _params(path, True, 10, cache=cache)  # No epoch is whole batches.
+def test_divided_batches_are_together_those_of_one_pipeline(path, cache):
+  params = _params(path, True, 10, cache=cache)  # Batches do not divide an epoch.
   whole = _batches(params, 12)
   for start in (0, 7):
     parts = [_batches(params, 5, _context(5, i), start) for i in range(5)]
@@ -144,15 +144,15 @@ def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
 @pytest.mark.parametrize('pipelines', [2, 5])
 def test_pipelines_share_each_training_epoch(path, pipelines):
   params = _params(path, True, pipelines, shuffle_buffer_size=3)
-  # Batches of 1: as many as the pipelines' shares of one epoch, at least.
+  # Batches of 1, enough for more than an epoch of each pipeline.
   parts = [
     _flat(_batches(params, 3 * _TOTAL, _context(pipelines, i)))
     for i in range(pipelines)
   ]
-  if pipelines > len(_COUNTS):  # Records are dealt: shares are known.
+  if pipelines > len(_COUNTS):  # Records are divided, so shares are known.
     parts = [part[: len(range(i, _TOTAL, pipelines))] for i, part in enumerate(parts)]
     assert sorted(_flat(parts)) == list(range(_TOTAL))
-  else:  # Files are dealt, anew in each epoch.
+  else:  # Files are divided, differently in each epoch.
     for part in parts:
       assert set(part) == set(range(_TOTAL))
 
@@ -167,7 +167,7 @@ def test_pipelines_share_each_training_epoch(path, pipelines):
     (7, _TOTAL, True),
   ],
 )
-def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
+def test_resumed_training_continues_where_it_stopped(path, batch, known, cache):
   params = _params(path, True, batch, num_examples=known, cache=cache)
   whole = _batches(params, 14)  # More than three epochs.
   for start in (3, 9):  # Within the first epoch, and in a later one.
@@ -175,7 +175,7 @@ def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
 
 
 @pytest.mark.parametrize('pipelines, known', [(2, _TOTAL), (5, 0), (5, _TOTAL)])
-def test_each_resumed_pipeline_goes_on(path, pipelines, known):
+def test_each_resumed_pipeline_continues(path, pipelines, known):
   params = _params(path, True, 2 * pipelines, num_examples=known)
   for i in (0, pipelines - 1):
     context = _context(pipelines, i)
@@ -185,14 +185,14 @@ def test_each_resumed_pipeline_goes_on(path, pipelines, known):
 
 def test_known_length_spares_whole_epochs(path):
   params = _params(path, True, num_examples=_TOTAL)
-  paths = shards.find(path)
-  files = list(zip(paths, shards.sizes(paths)))
-  source = pipeline._Source(params, files, _context(), 1001, False)
-  assert source._start_epoch == 1001 * 4 // _TOTAL
-  assert source._skip == 1001 * 4 % _TOTAL
-  unsure = params.replace(skip_corrupt_records=True)
-  source = pipeline._Source(unsure, files, _context(), 1001, False)
-  assert source._start_epoch == 0
+  files = pipeline._find_files(params, _reader())
+
+  def position(params):
+    source = pipeline._RecordSource(params, files, _context(), 1001, False)
+    return source._start_epoch, source._skip
+
+  assert position(params) == divmod(1001 * 4, _TOTAL)
+  assert position(params.replace(skip_corrupt_records=True)) == (0, 1001 * 4)
 
 
 def test_tf_data_service_delivers_every_record(path):
@@ -212,7 +212,7 @@ def test_tf_data_service_delivers_every_record(path):
 
 
 @pytest.mark.parametrize('training', [False, True])
-def test_garden_fields_are_handed_on(path, training):
+def test_tf_data_options_are_set(path, training):
   params = _params(
     path,
     training,
@@ -222,7 +222,12 @@ def test_garden_fields_are_handed_on(path, training):
     autotune_algorithm='HILL_CLIMB',
     block_length=2,
   )
+  options = pipeline.build(params, _reader()).options()
+  assert options.deterministic is False
+  assert options.autotune.autotune_algorithm.name == 'HILL_CLIMB'
+  assert options.autotune.ram_budget == 1 << 30
   assert set(_flat(_batches(params, 8))) == set(range(_TOTAL))
+  assert pipeline.build(_params(path, training), _reader()).options().deterministic
 
 
 @pytest.mark.parametrize('how', ['length', 'payload'])
@@ -254,7 +259,7 @@ def test_corrupt_shard(tmp_path, how):
 
 
 @pytest.mark.parametrize('pipelines', [2, 3])
-def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
+def test_skipped_records_count_once_among_pipelines(tmp_path, pipelines):
   path = _write(tmp_path, (4, 4))
   broken = tmp_path / '0.tfrecord'
   content = bytearray(broken.read_bytes())
@@ -270,16 +275,18 @@ def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
 def test_empty_shard(tmp_path):
   path = _write(tmp_path, (2,))
   (tmp_path / 'empty.tfrecord').touch()
-  with pytest.raises(ValueError, match='empty.tfrecord: empty, 0 bytes'):
+  with pytest.raises(ValueError, match='empty.tfrecord: the file is empty'):
     _batches(_params(path, False))
   lenient = _params(path, False, skip_corrupt_records=True)
   assert _batches(lenient) == [[0, 1]]
 
 
-def test_nothing_readable(tmp_path):
+def test_files_without_readable_record(tmp_path):
   (tmp_path / 'text.tfrecord').write_text('These are no records at all.')
   for skip in (False, True):
-    with pytest.raises(ValueError, match='text.tfrecord.* no record can'):
+    with pytest.raises(
+      ValueError, match='input_path is .* 1 files.*text.tfrecord.* readable record'
+    ):
       _batches(_params(str(tmp_path / '*'), False, skip_corrupt_records=skip))
 
 
@@ -301,7 +308,7 @@ def test_bad_record_is_named(tmp_path):
     ('2/video/validate/validate0000', 'video-level'),
   ],
 )
-def test_other_formats_are_told_at_once(name, message):
+def test_other_formats_are_explained_when_building(name, message):
   path = golden_cases.SHARED / 'data/yt8m' / f'{name}.tfrecord'
   with pytest.raises(ValueError, match=message):
     pipeline.build(_params(str(path), True), _reader())
@@ -335,13 +342,13 @@ def test_other_formats_are_told_at_once(name, message):
     ),
   ],
 )
-def test_fields_that_cannot_be_honoured(path, training, fields, message):
+def test_invalid_fields(path, training, fields, message):
   params = _params(path, training).replace(**fields)
   with pytest.raises(ValueError, match=message):
     pipeline.build(params, _reader())
 
 
-def test_contexts_that_cannot_be_honoured(path):
+def test_invalid_contexts(path):
   with pytest.raises(ValueError, match='which 3 replicas cannot share'):
     pipeline.build(_params(path, True), _reader(), _context(1, 0, 3))
   with pytest.raises(ValueError, match='sharding is False'):
