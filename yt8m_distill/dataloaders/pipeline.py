@@ -283,7 +283,7 @@ class _RecordSource:
     if params.num_examples and reads_all_files and params.bagging_seed < 0:
       epoch, consumed = divmod(consumed, params.num_examples)
     else:
-      epoch, counts = 0, {}
+      epoch, counts = 0, dict[str, int]()
       with tqdm.tqdm(
         desc='Counting records',
         total=len(set(self._paths)),

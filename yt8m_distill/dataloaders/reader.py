@@ -134,6 +134,7 @@ class FrameReader:
 
   def _read_fast(self, paths, indices, serialized, epoch_keys) -> _Examples:
     """Reads valid records of the usual layout; falls back to `_read_any`."""
+    assert self._fast_parser
     is_regular, contexts, num_frames, frames = self._fast_parser.parse(
       serialized, self._max_frames
     )

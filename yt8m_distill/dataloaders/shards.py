@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
+import functools
 import threading
 
 from absl import logging
@@ -154,7 +155,7 @@ def first_record(
     return None
 
   for path, size in zip(paths, file_sizes):
-    record = remote.retry(path, lambda p=path, s=size: search(p, s))
+    record = remote.retry(path, functools.partial(search, path, size))
     if record:
       return record
   return None

@@ -137,7 +137,7 @@ def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
   """Returns the file to write for each shard."""
-  sources = {}
+  sources: dict[str, str] = {}
   for path in paths:
     other = sources.setdefault(remote.file_name(path), path)
     if other != path:

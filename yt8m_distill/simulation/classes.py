@@ -115,7 +115,7 @@ def random_world(
 def mixtures(rng: np.random.Generator, world: World, count: int) -> np.ndarray:
   """Draws random sums of prototypes, float32 [count, dims]."""
   chosen = rng.choice(world.known, size=(count, _MIXTURE_SIZE))
-  signs = rng.choice(np.float32([-1, 1]), size=(count, _MIXTURE_SIZE, 1))
+  signs = rng.choice(np.array([-1, 1], np.float32), size=(count, _MIXTURE_SIZE, 1))
   return to_unit((world.prototypes[chosen] * signs).sum(1), world.rgb_size)
 
 

@@ -211,7 +211,7 @@ def simulate(
       f'{min(present)} exists. Delete the shards of that split, or choose another '
       'output_dir or split.'
     )
-  files = ()
+  files: tuple[tuple[str, int], ...] = ()
   if video_level:
     try:
       paths = shards_lib.find(video_level)
