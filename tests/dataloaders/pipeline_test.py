@@ -195,20 +195,38 @@ def test_known_length_spares_whole_epochs(path):
   assert position(params.replace(skip_corrupt_records=True)) == (0, 1001 * 4)
 
 
-def test_tf_data_service_delivers_every_record(path):
+@pytest.fixture(name='service')
+def _service():
+  """Starts a tf.data service of one worker; returns the fields that use it."""
   service = tf.data.experimental.service
   dispatcher = service.DispatchServer()
   worker = service.WorkerServer(
     service.WorkerConfig(dispatcher_address=dispatcher.target.split('://')[1])
   )
-  params = _params(
-    path, True, enable_tf_data_service=True, tf_data_service_address=dispatcher.target
-  )
-  ids = _flat(_batches(params, 8))
+  yield {'enable_tf_data_service': True, 'tf_data_service_address': dispatcher.target}
+  del worker
+
+
+def test_tf_data_service_delivers_every_record(path, service):
+  ids = _flat(_batches(_params(path, True, **service), 8))
   assert sorted(ids[:_TOTAL]) == list(range(_TOTAL))
   assert sorted(ids[_TOTAL:]) == list(range(_TOTAL))
   assert ids[:_TOTAL] != ids[_TOTAL:]
-  del worker
+
+
+@pytest.mark.parametrize('before_batching', [False, True])
+def test_trainers_can_share_the_work_of_a_tf_data_service(
+  path, service, before_batching
+):
+  fields = {
+    **service,
+    'enable_shared_tf_data_service_between_parallel_trainers': True,
+    'apply_tf_data_service_before_batching': before_batching,
+    'cache': before_batching,
+  }
+  one, other = (_batches(_params(path, True, trainer_id=t, **fields), 8) for t in 'ab')
+  assert one == other
+  assert set(_flat(one)) == set(range(_TOTAL))
 
 
 @pytest.mark.parametrize('training', [False, True])
