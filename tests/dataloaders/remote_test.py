@@ -103,7 +103,7 @@ def test_reading_gives_up_with_one_message(server, skip_corrupt):
   server.failures = 100
   with pytest.raises(
     tf.errors.InvalidArgumentError,
-    match=(rf'{path}: not readable in {remote.ATTEMPTS} attempts: .*503'),
+    match=(rf'{path}: not readable in {remote.ATTEMPTS} attempts\. .*503'),
   ):
     list(records)
 
