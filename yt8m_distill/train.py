@@ -33,6 +33,7 @@ from yt8m_distill.trainer import epochs
 from yt8m_distill.trainer import progress
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import process_exit
 
 FLAGS = flags.FLAGS
 
@@ -190,6 +191,8 @@ def main(_):
   except (ValueError, OSError, tf.errors.OpError) as error:
     logging.debug('Where:', exc_info=True)
     sys.exit(f'Error: {cli.message(error)}')
+  finally:
+    process_exit.end_process()
 
 
 if __name__ == '__main__':

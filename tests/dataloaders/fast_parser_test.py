@@ -1,4 +1,4 @@
-"""The regular layout of records, and whatever else they are read from."""
+"""Tests of the fast parser on regular records and on all others."""
 
 import frame_readers
 import pytest
@@ -13,7 +13,7 @@ def _field(tag, content):
 
 
 def _lists(record, swap=False, entry=b''):
-  """The feature lists in a chosen order, with `entry` added to each."""
+  """Serializes feature lists in a given order, with `entry` added to each."""
   names = sorted(record.feature_lists.feature_list, reverse=swap)
   entries = []
   for name in names:
@@ -28,7 +28,7 @@ def _serialize(record, how):
   context = _field(0x0A, record.context.SerializeToString())
   lists, unknown = _lists(record), _field(0x7A, b'unknown')
   swapped = _lists(record, True)
-  if how == 'frames of other lengths':  # As many bytes in all.
+  if how == 'frames of other lengths':  # The total is the same.
     rgb = record.feature_lists.feature_list['rgb'].feature
     for i, size in enumerate((13, 11)):
       rgb[i].bytes_list.value[0] = bytes(size)
@@ -36,12 +36,12 @@ def _serialize(record, how):
   return {
     'as written': context + lists,
     'map reversed': context + swapped,
-    'context behind': lists + context,
+    'context after': lists + context,
     'context twice': context + context + lists,
     'no context': lists,
     'unknown field before': unknown + context + lists,
     'unknown field between': context + unknown + lists,
-    'unknown field behind': context + lists + unknown,
+    'unknown field after': context + lists + unknown,
     'unknown field in the map': context + _lists(record, entry=unknown),
     'one list after the other': context
     + b''.join(
@@ -58,7 +58,7 @@ def _serialize(record, how):
     'empty frames': frame_readers.record(
       4, features={'rgb': 0, 'audio': 0}
     ).SerializeToString(),
-    'more frames than the layout knows': frame_readers.record(600).SerializeToString(),
+    'more frames than it handles': frame_readers.record(600).SerializeToString(),
   }[how]
 
 
@@ -69,12 +69,12 @@ _REGULAR = ('as written', 'map reversed', 'garbage in the context')
   'how',
   [
     *_REGULAR,
-    'context behind',
+    'context after',
     'context twice',
     'no context',
     'unknown field before',
     'unknown field between',
-    'unknown field behind',
+    'unknown field after',
     'unknown field in the map',
     'one list after the other',
     'frames of other lengths',
@@ -85,10 +85,10 @@ _REGULAR = ('as written', 'map reversed', 'garbage in the context')
     'nothing',
     'no frames',
     'empty frames',
-    'more frames than the layout knows',
+    'more frames than it handles',
   ],
 )
-def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
+def test_any_record_is_read_as_by_tensorflow(monkeypatch, how):
   records = [
     frame_readers.record(7),
     _serialize(frame_readers.record(4, context={'id': b'a'}), how),
@@ -103,24 +103,24 @@ def test_any_layout_is_read_as_the_parser_does(monkeypatch, how):
       return message[message.index('/data/') :].splitlines()[0]
     return [*(inputs[key].tolist() for key in sorted(inputs)), labels.tolist()]
 
-  regular, *_ = fast_parser.Layout(list(frame_readers.FEATURES.items())).read(
+  regular, *_ = fast_parser.FastParser(list(frame_readers.FEATURES.items())).parse(
     tf.constant([records[0].SerializeToString(), records[1]]), 1
   )
   assert bool(regular) == (how in _REGULAR)
   got = outcome()
   monkeypatch.setattr(
-    reader_lib.FrameReader, '_read_regular', reader_lib.FrameReader._read_any
+    reader_lib.FrameReader, '_read_fast', reader_lib.FrameReader._read_any
   )
   assert got == outcome()
 
 
-def test_the_layout_of_the_releases_is_regular():
+def test_records_of_the_releases_are_regular():
   features = {'rgb': 1024, 'audio': 128}
-  # An id so long that the context's length takes two bytes.
+  # The id makes the length of the context a varint of two bytes.
   record = frame_readers.record(300, features=features, context={'id': b'i' * 200})
-  regular, contexts, num_frames, frames = fast_parser.Layout(
+  regular, contexts, num_frames, frames = fast_parser.FastParser(
     list(features.items())
-  ).read(tf.constant([record.SerializeToString()]), 301)
+  ).parse(tf.constant([record.SerializeToString()]), 301)
   assert regular and num_frames.numpy() == [300]
   context = tf.train.SequenceExample.FromString(contexts[0].numpy())
   assert context == tf.train.SequenceExample(context=record.context)

@@ -1,4 +1,4 @@
-"""Tests of what may be written as input_path."""
+"""Tests of expanding input_path."""
 
 import pytest
 
@@ -48,11 +48,11 @@ def test_order_of_characters():
 @pytest.mark.parametrize(
   'item, problem',
   [
-    ('{00..100}', 'equally many characters'),
-    ('{a..zz}', 'equally many characters'),
-    ('{3..1}', 'first end is behind'),
-    ('{b..a}', 'first end is behind'),
-    ('{a..Z}', 'first end is behind'),
+    ('{00..100}', 'same number of characters'),
+    ('{a..zz}', 'same number of characters'),
+    ('{3..1}', 'first end must not come after'),
+    ('{b..a}', 'first end must not come after'),
+    ('{a..Z}', 'first end must not come after'),
     ('{..3}', 'digits and letters'),
     ('{-1..3}', 'digits and letters'),
     ('{é..ü}', 'digits and letters'),
@@ -63,7 +63,7 @@ def test_bad_ranges_are_named(item, problem):
     file_patterns.expand(f'/d/x{item}')
 
 
-def test_every_file_of_a_range_must_be_there(tmp_path):
+def test_every_file_of_a_range_must_exist(tmp_path):
   for number in (0, 1, 3):
     (tmp_path / f'{number}.tfrecord').write_bytes(bytes(number))
   assert shards.sizes(shards.find(f'{tmp_path}/{{0..1}}.tfrecord')) == [0, 1]
@@ -80,7 +80,7 @@ def test_range_and_pattern_together(tmp_path):
     shards.find(f'{tmp_path}/{{c..d}}*')
 
 
-def test_lists_are_taken_as_they_stand(tmp_path):
+def test_paths_in_lists_are_not_expanded(tmp_path):
   paths = tmp_path / 'paths.txt'
   paths.write_text('/d/b,c.tfrecord\n\n  /d/a?*.tfrecord\n/d/{0..1}\n')
   expected = ['/d/a?*.tfrecord', '/d/b,c.tfrecord', '/d/{0..1}']
@@ -97,6 +97,6 @@ def test_bad_lists_are_named(tmp_path):
 
 
 @pytest.mark.parametrize('value', [7, [7], {'a': 'b'}])
-def test_other_than_strings_are_refused(value):
-  with pytest.raises(ValueError, match='input_path is .*give files or pattern'):
+def test_values_other_than_strings_are_refused(value):
+  with pytest.raises(ValueError, match='input_path is .*must be a string or a list'):
     shards.find(value)

@@ -1,4 +1,4 @@
-"""Training on a bag of files."""
+"""Tests of training on a bag of files."""
 
 import collections
 
@@ -26,7 +26,7 @@ def _model():
 
 @pytest.fixture(name='path', scope='module')
 def _path(tmp_path_factory):
-  """Videos without id, which are then called <file>:<number>."""
+  """Videos without id, which are named <file>:<index>."""
   folder = tmp_path_factory.mktemp('shards')
   for shard, count in enumerate(_COUNTS):
     tiny.write_records(folder / 'plain', count, seed=shard)
@@ -69,7 +69,7 @@ def _ids(params, count, context=None, start_step=0):
 
 
 def _bag(seed, counts=_COUNTS):
-  """How often each video is in a bag."""
+  """Returns how often each video is in a bag."""
   drawn = np.random.default_rng(seed).integers(len(counts), size=len(counts))
   return collections.Counter(
     f'{file}.tfrecord:{i}' for file in drawn for i in range(counts[file])
@@ -110,7 +110,7 @@ def test_a_bag_of_the_only_file_is_that_file(path):
 
 
 @pytest.mark.parametrize('num_examples', [0, sum(_COUNTS)])
-def test_resumed_training_goes_on_where_it_stopped(path, num_examples):
+def test_resumed_training_continues_where_it_stopped(path, num_examples):
   params = _params(path, global_batch_size=4, num_examples=num_examples)
   assert sum(_bag(_SEED).values()) != sum(_COUNTS)
   whole = _ids(params, 9)
@@ -125,7 +125,8 @@ def test_log_says_how_much_of_the_set_is_in_the_bag(path, monkeypatch):
   _ids(_params(path), 1)
   files = {name.split(':')[0] for name in _bag(_SEED)}
   assert (
-    f'Bag {_SEED}: 5 files, {len(files)} of the 5 there are ({len(files) * 20}.0 %).'
+    f'bagging_seed {_SEED} draws 5 files, {len(files)} of them distinct '
+    f'({len(files) * 20}.0%).'
   ) in lines
 
 

@@ -1,4 +1,4 @@
-"""Streams of several pipelines, and of those that go on where they stopped."""
+"""Tests of several pipelines, and of pipelines that resume."""
 
 import itertools
 
@@ -18,16 +18,16 @@ _TOTAL = sum(_COUNTS)
 
 
 class _Reader:
-  """Tells records and what is drawn for them; building it takes no time."""
+  """Returns records and their epoch keys; building it takes no time."""
 
   def __init__(self, with_seeds):
     self.with_seeds = with_seeds
 
   def check_format(self, *_):
-    """Any is good."""
+    """Accepts any record."""
 
-  def __call__(self, paths, indices, serialized, draws=None):
-    return serialized, paths if draws is None else draws
+  def __call__(self, paths, indices, serialized, epoch_keys=None):
+    return serialized, paths if epoch_keys is None else epoch_keys
 
 
 def _write(folder, counts):
@@ -55,7 +55,7 @@ def _params(path, **kwargs):
 
 
 def _batches(params, count, pipelines=1, number=0, start_step=0):
-  """[[(record, its draw) of each video] of each batch]; of a cache its path."""
+  """[[(record, its epoch key, or path if cached)] of each batch]."""
   dataset = pipeline.build(
     params,
     _Reader(not params.cache),
@@ -66,12 +66,12 @@ def _batches(params, count, pipelines=1, number=0, start_step=0):
 
 
 def _begun(monkeypatch):
-  """Returns a list that gets (epoch, consumed of it) as the log tells it."""
+  """Returns a list to which the logged (epoch, records to skip) are added."""
   told = []
   monkeypatch.setattr(
     logging,
     'info',
-    lambda text, *values: told.append(values) if 'goes on in epoch' in text else None,
+    lambda text, *values: told.append(values) if 'resumes in epoch' in text else None,
   )
   return told
 
@@ -105,7 +105,7 @@ def test_without_sharding_batches_are_together_those_of_one_pipeline(
   ],
   ids=str,
 )
-def test_pipelines_of_whole_files_go_on(path, monkeypatch, pipelines, fields):
+def test_pipelines_of_whole_files_resume(path, monkeypatch, pipelines, fields):
   params = _params(path, global_batch_size=12, **fields)
   for number in range(pipelines):
     whole = _batches(params, 32, pipelines, number)
@@ -116,7 +116,7 @@ def test_pipelines_of_whole_files_go_on(path, monkeypatch, pipelines, fields):
     assert epochs[0] <= 1 and epochs == sorted(epochs) and epochs[-1] >= 4
 
 
-def test_epochs_are_passed_over(tmp_path, monkeypatch):
+def test_whole_epochs_are_skipped(tmp_path, monkeypatch):
   path = _write(tmp_path, (3,) * 4)
   begun = _begun(monkeypatch)
   for fields, pipelines in (
@@ -127,13 +127,13 @@ def test_epochs_are_passed_over(tmp_path, monkeypatch):
     ({'cache': True}, 2),
   ):
     _batches(_params(path, **fields), 1, pipelines, 0, 1001)
-    deals = 'sharding' in fields
+    by_record = 'sharding' in fields
     assert begun.pop() == divmod(
-      6006 // (1 if deals else pipelines), 12 // (1 if deals else pipelines)
+      6006 // (1 if by_record else pipelines), 12 // (1 if by_record else pipelines)
     )
 
 
-def test_only_what_must_be_known_is_counted(path, monkeypatch):
+def test_records_are_counted_only_if_necessary(path, monkeypatch):
   def count(*_):
     raise AssertionError('counted')
 
@@ -153,7 +153,9 @@ def test_only_what_must_be_known_is_counted(path, monkeypatch):
 
 @pytest.mark.parametrize('pipelines', [1, 2])
 @pytest.mark.parametrize('bag', [-1, 3])
-def test_what_is_corrupt_is_left_out_before_and_behind(tmp_path, pipelines, bag):
+def test_corrupt_records_are_left_out_before_and_after_resuming(
+  tmp_path, pipelines, bag
+):
   path = _write(tmp_path, _COUNTS)
   for shard in (0, 3, 6):
     file = tmp_path / f'{shard}.tfrecord'
@@ -166,10 +168,10 @@ def test_what_is_corrupt_is_left_out_before_and_behind(tmp_path, pipelines, bag)
     assert _batches(params, 4, pipelines, 0, start) == whole[start : start + 4]
 
 
-def test_no_more_is_counted_than_was_consumed(tmp_path, monkeypatch):
+def test_only_consumed_files_are_counted(tmp_path, monkeypatch):
   path = _write(tmp_path, (3,) * 8)
   counted, count = [], shards.count_by_file
-  monkeypatch.setattr(pipeline, '_COUNTED', 1)
+  monkeypatch.setattr(pipeline, '_COUNT_BATCH', 1)
   monkeypatch.setattr(
     shards,
     'count_by_file',
@@ -183,11 +185,11 @@ def test_no_more_is_counted_than_was_consumed(tmp_path, monkeypatch):
   assert sorted(counted) == shards.find(path)  # Each once.
 
 
-def test_dealing_needs_an_order(path):
+def test_dividing_records_needs_an_order(path):
   fields = dict(sharding=False, deterministic=False)
   with pytest.raises(
     ValueError,
-    match='deterministic is False, but records of 7 files are dealt out to 2',
+    match='deterministic is False: 2 input pipelines .* divide the records of 7 files',
   ):
     _batches(_params(path, **fields), 1, 2)
   assert _batches(_params(path, **fields), 1)

@@ -1,4 +1,4 @@
-"""Seeds of videos, from records to the frames that networks see.
+"""Tests of the seeds of videos, from records to the frames that networks see.
 
 Frame i of a video begins with the byte i, so that frames tell which were
 chosen.
@@ -67,18 +67,18 @@ def _batches(params, count=-1, start_step=0, reader=None):
   )
 
 
-def _read(reader, numbers, draws=None):
-  """One batch of the videos of these numbers, without a pipeline."""
+def _read(reader, numbers, epoch_keys=None):
+  """Reads one batch of the videos with these numbers, without a pipeline."""
   return reader(
     tf.fill([len(numbers)], 'other'),
     tf.range(len(numbers), dtype=tf.int64),
     tf.constant(records.serialize(map(_record, numbers))),
-    draws,
+    epoch_keys,
   )
 
 
 def _seen(batches):
-  """[(id, its chosen frames)] in the order of the videos."""
+  """Returns (id, selected frames) of each video."""
   videos = []
   for inputs, _ in batches:
     for name, frames, count in zip(
@@ -94,7 +94,7 @@ def _evaluated(path):
   return _seen(_batches(_params(path, False)))
 
 
-def test_evaluation_draws_by_the_id_alone(path, evaluated):
+def test_in_evaluation_draws_depend_on_the_id_only(path, evaluated):
   seen = evaluated
   assert [name for name, _ in seen] == list(range(_TOTAL))
   for number, frames in seen:
@@ -105,7 +105,7 @@ def test_evaluation_draws_by_the_id_alone(path, evaluated):
     _seen(_batches(_params(path, False, global_batch_size=3, seed=7, cache=True)))
     == seen
   )
-  # Nor does the place of a record count.
+  # Draws do not depend on the position of a record.
   order = np.random.default_rng(0).permutation(_TOTAL)
   assert _seen([_read(_reader(), order)]) == [seen[i] for i in order]
 
@@ -116,7 +116,7 @@ def _whole(path):
   return _seen(_batches(_params(path, True), 9))
 
 
-def test_training_draws_anew_each_epoch(evaluated, whole):
+def test_training_draws_differently_in_each_epoch(evaluated, whole):
   epochs = [dict(whole[i * _TOTAL : (i + 1) * _TOTAL]) for i in range(3)]
   for number in range(_TOTAL):
     draws = {epoch[number] for epoch in (*epochs, dict(evaluated))}
@@ -124,7 +124,7 @@ def test_training_draws_anew_each_epoch(evaluated, whole):
 
 
 def test_training_repeats_and_follows_the_seed(path, whole):
-  # Other batches, and the first epoch read with other neighbours.
+  # With another batch size.
   again = _seen(_batches(_params(path, True, global_batch_size=_TOTAL), 1))
   assert again == whole[:_TOTAL]
   other = dict(
@@ -170,10 +170,10 @@ def _pair():
   return pair
 
 
-@pytest.mark.parametrize('draws', [None, ['1', '2', '1', '2']])
-def test_distiller_chooses_the_frames_that_the_reader_does(pair, draws):
+@pytest.mark.parametrize('epoch_keys', [None, ['1', '2', '1', '2']])
+def test_distiller_selects_the_same_frames_as_the_reader(pair, epoch_keys):
   every, teachers, students = (
-    _read(reader, (0, 5, 6, 9), draws)[0]
+    _read(reader, (0, 5, 6, 9), epoch_keys)[0]
     for reader in (_reader(_ALL, with_seeds=True), _reader(), _reader(_FEWER))
   )
   np.testing.assert_array_equal(every['seed'], teachers['seed'])
@@ -193,12 +193,12 @@ def test_distiller_without_seeds_says_so(pair):
     pair({'frames': tf.zeros([1, _T, 2], tf.uint8), 'num_frames': tf.constant([9])})
 
 
-def test_seeds_come_only_where_asked_for():
+def test_seeds_are_added_only_if_requested():
   last = model_config.FrameSelection(type='last')
   assert not _reader(last).with_seeds and _reader().with_seeds
-  for draws in (None, ['1'] * 4):
-    assert 'seed' not in _read(_reader(last), range(4), draws)[0]
-    seeds = _read(_reader(last, with_seeds=True), range(4), draws)[0]['seed']
+  for epoch_keys in (None, ['1'] * 4):
+    assert 'seed' not in _read(_reader(last), range(4), epoch_keys)[0]
+    seeds = _read(_reader(last, with_seeds=True), range(4), epoch_keys)[0]['seed']
     assert seeds.dtype == np.int32 and seeds.shape == [4]
     assert (seeds.numpy() >= 0).all()
 
@@ -219,7 +219,7 @@ def test_training_refuses_to_cache_what_is_drawn(path):
       pipeline.build(_params(path, True, cache=True), reader)
 
 
-def test_tf_data_service_draws_anew_each_epoch(path, data_service):
+def test_tf_data_service_draws_differently_in_each_epoch(path, data_service):
   seen = _seen(
     _batches(
       _params(
@@ -234,5 +234,5 @@ def test_tf_data_service_draws_anew_each_epoch(path, data_service):
   )
   first, second = dict(seen[:_TOTAL]), dict(seen[_TOTAL:])
   assert len(first) == len(second) == _TOTAL
-  # In which order the worker sees the videos, and so their draws, is by chance.
+  # The order in which the worker sees the videos is random, and so are draws.
   assert sum(first[i] != second[i] for i in first) > _TOTAL // 2

@@ -56,7 +56,7 @@ def _context(pipelines=1, number=0, replicas=None):
 
 
 def _batches(params, count=None, context=None, start_step=0):
-  """Ids of the records, batch by batch."""
+  """Returns the ids of the records of each batch."""
   dataset = pipeline.build(params, _reader(), context, start_step)
   if count is not None:
     dataset = dataset.take(count)
@@ -65,7 +65,7 @@ def _batches(params, count=None, context=None, start_step=0):
     ids = [int(video_id) for video_id in inputs['id']]
     assert inputs['frames'].shape == (len(ids), 3, 2)
     assert labels.shape == (len(ids), 4) and labels[:, 0].all()
-    # The example belongs to its id: nothing is shuffled apart.
+    # Frames and labels belong to the id.
     assert [f.max() for f in inputs['frames']] == ids
     assert list(inputs['num_frames']) == [1 + i % 3 for i in ids]
     batches.append(ids)
@@ -125,8 +125,8 @@ def test_training_order_is_a_function_of_seed_and_epoch(path, cache):
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize('cache', [False, True])
-def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
-  params = _params(path, True, 10, cache=cache)  # No epoch is whole batches.
+def test_divided_batches_are_together_those_of_one_pipeline(path, cache):
+  params = _params(path, True, 10, cache=cache)  # Batches do not divide an epoch.
   whole = _batches(params, 12)
   for start in (0, 7):
     parts = [_batches(params, 5, _context(5, i), start) for i in range(5)]
@@ -138,15 +138,15 @@ def test_dealt_batches_are_together_those_of_one_pipeline(path, cache):
 @pytest.mark.parametrize('pipelines', [2, 5])
 def test_pipelines_share_each_training_epoch(path, pipelines):
   params = _params(path, True, pipelines, shuffle_buffer_size=3)
-  # Batches of 1: as many as the pipelines' shares of one epoch, at least.
+  # Batches of 1, enough for more than an epoch of each pipeline.
   parts = [
     _flat(_batches(params, 3 * _TOTAL, _context(pipelines, i)))
     for i in range(pipelines)
   ]
-  if pipelines > len(_COUNTS):  # Records are dealt: shares are known.
+  if pipelines > len(_COUNTS):  # Records are divided, so shares are known.
     parts = [part[: len(range(i, _TOTAL, pipelines))] for i, part in enumerate(parts)]
     assert sorted(_flat(parts)) == list(range(_TOTAL))
-  else:  # Files are dealt, anew in each epoch.
+  else:  # Files are divided, differently in each epoch.
     for part in parts:
       assert set(part) == set(range(_TOTAL))
 
@@ -162,7 +162,7 @@ def test_pipelines_share_each_training_epoch(path, pipelines):
     (7, _TOTAL, True),
   ],
 )
-def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
+def test_resumed_training_continues_where_it_stopped(path, batch, known, cache):
   params = _params(path, True, batch, num_examples=known, cache=cache)
   whole = _batches(params, 14)  # More than three epochs.
   for start in (3, 9):  # Within the first epoch, and in a later one.
@@ -171,7 +171,7 @@ def test_resumed_training_goes_on_where_it_stopped(path, batch, known, cache):
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize('pipelines, known', [(2, _TOTAL), (5, 0), (5, _TOTAL)])
-def test_each_resumed_pipeline_goes_on(path, pipelines, known):
+def test_each_resumed_pipeline_continues(path, pipelines, known):
   params = _params(path, True, 2 * pipelines, num_examples=known)
   for i in (0, pipelines - 1):
     context = _context(pipelines, i)
@@ -181,29 +181,46 @@ def test_each_resumed_pipeline_goes_on(path, pipelines, known):
 
 def test_known_length_spares_whole_epochs(path):
   params = _params(path, True, num_examples=_TOTAL)
-  paths = shards.find(path)
-  files = list(zip(paths, shards.sizes(paths)))
-  source = pipeline._Source(params, files, _context(), 1001, False)
-  assert source._start_epoch == 1001 * 4 // _TOTAL
-  assert source._skip == 1001 * 4 % _TOTAL
-  unsure = params.replace(skip_corrupt_records=True)
-  source = pipeline._Source(unsure, files, _context(), 1001, False)
-  assert source._start_epoch == 0
+  files = pipeline._find_files(params, _reader())
+
+  def position(params):
+    source = pipeline._RecordSource(params, files, _context(), 1001, False)
+    return source._start_epoch, source._skip
+
+  assert position(params) == divmod(1001 * 4, _TOTAL)
+  assert position(params.replace(skip_corrupt_records=True)) == (0, 1001 * 4)
 
 
-@pytest.mark.end_to_end
-def test_tf_data_service_delivers_every_record(path, data_service):
-  params = _params(
-    path, True, enable_tf_data_service=True, tf_data_service_address=data_service
-  )
-  ids = _flat(_batches(params, 8))
+@pytest.fixture(name='service')
+def _service(data_service):
+  """Fields that use a tf.data service of one worker."""
+  return {'enable_tf_data_service': True, 'tf_data_service_address': data_service}
+
+
+def test_tf_data_service_delivers_every_record(path, service):
+  ids = _flat(_batches(_params(path, True, **service), 8))
   assert sorted(ids[:_TOTAL]) == list(range(_TOTAL))
   assert sorted(ids[_TOTAL:]) == list(range(_TOTAL))
   assert ids[:_TOTAL] != ids[_TOTAL:]
 
 
+@pytest.mark.parametrize('before_batching', [False, True])
+def test_trainers_can_share_the_work_of_a_tf_data_service(
+  path, service, before_batching
+):
+  fields = {
+    **service,
+    'enable_shared_tf_data_service_between_parallel_trainers': True,
+    'apply_tf_data_service_before_batching': before_batching,
+    'cache': before_batching,
+  }
+  one, other = (_batches(_params(path, True, trainer_id=t, **fields), 8) for t in 'ab')
+  assert one == other
+  assert set(_flat(one)) == set(range(_TOTAL))
+
+
 @pytest.mark.parametrize('training', [False, True])
-def test_garden_fields_are_handed_on(path, training):
+def test_tf_data_options_are_set(path, training):
   params = _params(
     path,
     training,
@@ -213,7 +230,12 @@ def test_garden_fields_are_handed_on(path, training):
     autotune_algorithm='HILL_CLIMB',
     block_length=2,
   )
+  options = pipeline.build(params, _reader()).options()
+  assert options.deterministic is False
+  assert options.autotune.autotune_algorithm.name == 'HILL_CLIMB'
+  assert options.autotune.ram_budget == 1 << 30
   assert set(_flat(_batches(params, 8))) == set(range(_TOTAL))
+  assert pipeline.build(_params(path, training), _reader()).options().deterministic
 
 
 @pytest.mark.end_to_end
@@ -247,7 +269,7 @@ def test_corrupt_shard(tmp_path, how):
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize('pipelines', [2, 3])
-def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
+def test_skipped_records_count_once_among_pipelines(tmp_path, pipelines):
   path = _write(tmp_path, (4, 4))
   broken = tmp_path / '0.tfrecord'
   content = bytearray(broken.read_bytes())
@@ -263,16 +285,18 @@ def test_what_pipelines_leave_out_counts_once(tmp_path, pipelines):
 def test_empty_shard(tmp_path):
   path = _write(tmp_path, (2,))
   (tmp_path / 'empty.tfrecord').touch()
-  with pytest.raises(ValueError, match='empty.tfrecord: empty, 0 bytes'):
+  with pytest.raises(ValueError, match='empty.tfrecord: the file is empty'):
     _batches(_params(path, False))
   lenient = _params(path, False, skip_corrupt_records=True)
   assert _batches(lenient) == [[0, 1]]
 
 
-def test_nothing_readable(tmp_path):
+def test_files_without_readable_record(tmp_path):
   (tmp_path / 'text.tfrecord').write_text('These are no records at all.')
   for skip in (False, True):
-    with pytest.raises(ValueError, match='text.tfrecord.* no record can'):
+    with pytest.raises(
+      ValueError, match='input_path is .* 1 files.*text.tfrecord.* readable record'
+    ):
       _batches(_params(str(tmp_path / '*'), False, skip_corrupt_records=skip))
 
 
@@ -291,7 +315,7 @@ def test_bad_record_is_named(tmp_path):
     (paths.VIDEO_LEVEL[0], 'video-level'),
   ],
 )
-def test_other_formats_are_told_at_once(path, message):
+def test_other_formats_are_explained_when_building(path, message):
   with pytest.raises(ValueError, match=message):
     pipeline.build(_params(str(path), True), _reader())
 
@@ -324,13 +348,13 @@ def test_other_formats_are_told_at_once(path, message):
     ),
   ],
 )
-def test_fields_that_cannot_be_honoured(path, training, fields, message):
+def test_invalid_fields(path, training, fields, message):
   params = _params(path, training).replace(**fields)
   with pytest.raises(ValueError, match=message):
     pipeline.build(params, _reader())
 
 
-def test_contexts_that_cannot_be_honoured(path):
+def test_invalid_contexts(path):
   with pytest.raises(ValueError, match='which 3 replicas cannot share'):
     pipeline.build(_params(path, True), _reader(), _context(1, 0, 3))
   with pytest.raises(ValueError, match='sharding is False'):

@@ -1,4 +1,4 @@
-"""Features that are stored as floats."""
+"""Tests of features that are stored as floats."""
 
 import frame_readers
 import numpy as np
@@ -31,7 +31,7 @@ def _float_record(values, sizes=None, context=None):
   return records.frame_level(features, **(context or {}))
 
 
-def test_float_features_are_kept_as_they_are():
+def test_float_features_are_unchanged():
   rng = np.random.default_rng(0)
   videos = [rng.normal(0, 3, [n, 16]).astype(np.float32) for n in (4, 12, 1)]
   records = [_float_record(v) for v in videos]
@@ -50,8 +50,8 @@ def test_float_features_are_kept_as_they_are():
   assert not chosen['frames'][0, 1:].any()
 
 
-def test_floats_are_quantised_as_the_releases_are():
-  """Bytes come back from their own dequantised values; the rest is clipped."""
+def test_floats_are_quantized_like_the_releases():
+  """Dequantized bytes are restored; values out of range are clipped."""
   rng = np.random.default_rng(0)
   stored = rng.integers(0, 256, [5, 16])
   values = (stored * (4 / 255) + (4 / 512 - 2)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_floats_are_quantised_as_the_releases_are():
   np.testing.assert_array_equal(inputs['frames'][0, :5], stored)
 
 
-def test_stored_bytes_and_quantised_floats_join():
+def test_bytes_and_quantized_floats_can_be_joined():
   features = [
     data.Feature(name='rgb', size=12),
     data.Feature(name='AUDIO/feature/floats', size=4, format='quantized_floats'),
@@ -84,7 +84,7 @@ def test_stored_bytes_and_quantised_floats_join():
   assert (inputs['frames'][0, :3, 12:] == 127).all()
 
 
-def test_path_of_mediapipe_is_an_id():
+def test_data_path_of_mediapipe_is_an_id():
   values = np.zeros([2, 16], np.float32)
   reader = _float_reader('floats', with_ids=True)
   inputs, _ = frame_readers.read(
@@ -117,8 +117,11 @@ def test_bad_floats_are_named(values, words):
 @pytest.mark.parametrize(
   'forms,words',
   [
-    (('floats', 'bytes'), 'cannot be joined; make it quantized_floats'),
-    (('text', 'bytes'), "formats of features are .*'text'.*choose of bytes"),
+    (('floats', 'bytes'), 'cannot be joined. Replace floats with quantized_floats'),
+    (
+      ('text', 'bytes'),
+      "formats of task.model.features are .*'text'.*choose from bytes",
+    ),
   ],
 )
 def test_bad_formats_are_an_error(forms, words):
@@ -135,6 +138,6 @@ def test_bytes_where_floats_are_expected_are_explained():
   with pytest.raises(
     ValueError,
     match='is a bytes_list, but its format '
-    "'floats' is a float_list. Set its format .* to bytes",
+    "'floats' needs a float_list. Set its format .* to bytes",
   ):
     _float_reader('floats').check_format('a', 0, record.SerializeToString())

@@ -1,4 +1,4 @@
-"""Tests of the reader: goldens, choices before decoding, and bad records."""
+"""Tests of the reader: goldens, selection of frames, and invalid records."""
 
 import frame_readers
 import numpy as np
@@ -14,7 +14,7 @@ _KINDS = ('uniform', 'random', 'first', 'middle', 'last', 'first_middle_last')
 
 
 def _some(kind):
-  """9 frames."""
+  """Selects 9 frames."""
   frames = model.FrameSelection(type=kind)
   frames.uniform.every_n = 0
   frames.get().k = 9
@@ -60,12 +60,12 @@ def test_golden(name, features, num_classes):
     ('mismatch300', 'rgb, audio have 8, 10 frames'),
     ('zero', 'rgb, audio have 0, 0 frames'),
     ('noaudio', 'rgb, audio have [0-9]+, 0 frames'),
-    ('label', 'labels are 50, but must lie between 0 and 49'),
-    ('neglabel', 'labels are -1, 2, but must lie between 0 and 49'),
+    ('label', 'labels are 50, but must be between 0 and 49'),
+    ('neglabel', 'labels are -1, 2, but must be between 0 and 49'),
     ('size', 'rgb has frames of 13 bytes, not 12'),
   ],
 )
-def test_odd_records_are_named(name, message):
+def test_invalid_records_are_named(name, message):
   records = records_lib.read(paths.GOLDEN / f'reader_odd_{name}.tfrecord')
   with pytest.raises(
     tf.errors.InvalidArgumentError,
@@ -126,7 +126,7 @@ def test_video_level_record_is_explained():
     *map(_some, _KINDS),
   ],
 )
-def test_choosing_before_decoding_equals_choosing_after(selection):
+def test_selecting_before_decoding_equals_selecting_after(selection):
   records = [frame_readers.record(n, seed=n) for n in (1, 2, 9, 10, 19, 20, 27)]
   every = frame_readers.read(
     frame_readers.reader(max_frames=20, with_seeds=True), *records
@@ -198,7 +198,7 @@ def test_record_without_labels(context):
   records = [frame_readers.record(), frame_readers.record(labels=None, context=context)]
   with pytest.raises(tf.errors.InvalidArgumentError, match='record 1 .*: no `labels`'):
     frame_readers.read(frame_readers.reader(), *records)
-  # Nor is it read whether they are in range.
+  # Labels are not even checked.
   _, labels = frame_readers.read(
     frame_readers.reader(with_labels=False),
     *records,
@@ -207,7 +207,7 @@ def test_record_without_labels(context):
   assert labels.shape == (3, 50) and not labels.any()
 
 
-def test_all_faults_of_a_record_are_told():
+def test_all_problems_of_a_record_are_named():
   record = frame_readers.record(2, labels=(99,), features={'rgb': 11, 'audio': 5})
   with pytest.raises(
     tf.errors.InvalidArgumentError,
@@ -216,19 +216,19 @@ def test_all_faults_of_a_record_are_told():
     frame_readers.read(frame_readers.reader(), record)
 
 
-def test_missing_feature_is_listed_with_those_there():
+def test_missing_feature_is_named_with_existing_ones():
   with pytest.raises(
     ValueError,
     match=r'x, record 4: no frame-level feature '
-    r"'audio', but \['rgb'\].*task.model.features",
+    r"'audio'. Its frame-level features are \['rgb'\].*task.model.features",
   ):
     frame_readers.reader().check_format(
       'x', 4, frame_readers.record(features={'rgb': 12}).SerializeToString()
     )
 
 
-def test_no_example_at_all():
-  with pytest.raises(ValueError, match='x, record 0: no tf.train.Sequence'):
+def test_record_that_is_no_protobuf():
+  with pytest.raises(ValueError, match='x, record 0: not a tf.train.Sequence'):
     frame_readers.reader().check_format('x', 0, b'\xff\xff nonsense')
 
 

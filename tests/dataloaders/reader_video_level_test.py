@@ -1,4 +1,4 @@
-"""Video-level records: what is read of them, and what can be wrong."""
+"""Tests of video-level records, valid and invalid."""
 
 import numpy as np
 import paths
@@ -96,13 +96,13 @@ def test_real_records(path, classes, labels):
     (_record(mean_rgb=[1.0] * 6), ': mean_rgb has 6 values, not 5'),
     (
       _record(mean_rgb=[1.0, np.nan, 0, 0, 0]),
-      r'\(id v0\): mean_rgb holds NaN or infinity; leave the record out',
+      r'\(id v0\): mean_rgb holds NaN or infinity. Leave the record out',
     ),
     (_record(None), r'\(id v0\): .*labels'),
-    (_record((9,)), r'\(id v0\): labels are 9, but must lie between 0 and 8'),
+    (_record((9,)), r'\(id v0\): labels are 9, but must be between 0 and 8'),
   ],
 )
-def test_odd_records_are_named(record, message):
+def test_invalid_records_are_named(record, message):
   with pytest.raises(
     tf.errors.InvalidArgumentError, match='(?s)train7.tfrecord, record 1.*' + message
   ):
@@ -114,7 +114,7 @@ def test_labels_are_not_needed_to_predict():
   assert labels.shape == (1, 9) and not labels.any()
 
 
-def test_another_format_is_told_of_the_first_record():
+def test_another_format_is_explained():
   frames = records_lib.frame_level({'rgb': [b'abc']})
   stored = _record(mean_rgb=b'abc')
   empty = _record()
@@ -122,14 +122,14 @@ def test_another_format_is_told_of_the_first_record():
   for record, message in (
     (
       frames,
-      r"no video-level feature 'mean_rgb', but none at all; frame-"
-      r"level \['rgb'\].*where these are frame-level records",
+      r"no video-level feature 'mean_rgb'. Its video-level features are \[\], its "
+      r"frame-level ones \['rgb'\].*should not name frame-level records",
     ),
-    (_record(mean_audio=None), r"'mean_audio', but \['id', 'labels', 'mean_"),
-    (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5; set its "),
+    (_record(mean_audio=None), r"'mean_audio'. Its .* are \['id', 'labels', 'mean_"),
+    (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5. Correct its "),
     (
       stored,
-      "'mean_rgb' is a bytes_list, but its format 'video' is a "
+      "'mean_rgb' is a bytes_list, but its format 'video' needs a "
       'float_list. Leave the record out.$',
     ),
     (empty, "'mean_rgb' is empty, but its .*. Leave the record out.$"),
@@ -139,13 +139,13 @@ def test_another_format_is_told_of_the_first_record():
   with pytest.raises(
     ValueError,
     match="no frame-level feature 'mean_rgb'.*"
-    'format video.*where these are video-level records',
+    'format video.*should not name video-level records',
   ):
     _reader(form='floats').check_format('x', 4, _record().SerializeToString())
 
 
 def test_configuration_errors():
-  with pytest.raises(ValueError, match='max_frames is 300.*task.model.max_fr'):
+  with pytest.raises(ValueError, match='task.model.max_frames is 300: .*Set it to 1'):
     _reader(max_frames=300)
   with pytest.raises(ValueError, match=r"'floats', 'video'\].*cannot be join"):
     reader_lib.FrameReader(

@@ -1,4 +1,4 @@
-"""Records over HTTP, whole, broken and from servers that fail."""
+"""Tests of records over HTTP: valid, corrupt, and from servers that fail."""
 
 import frame_readers
 import http_files
@@ -19,7 +19,7 @@ _BUFFER = 4 * _RECORD
 
 def _has_http():
   try:
-    remote.ensure('http://host/path')
+    remote.ensure_file_system('http://host/path')
   except ValueError:
     return False
   return True
@@ -32,9 +32,9 @@ needs_http = pytest.mark.skipif(
 
 @pytest.fixture(name='server')
 def _server(tmp_path, monkeypatch):
-  """Serves a.tfrecord; reading waits for nothing and reads little at once."""
+  """Serves a.tfrecord; retries do not wait, and the read buffer is small."""
   monkeypatch.setattr(remote, '_WAIT', 0.0)
-  monkeypatch.setattr(shards, '_BUFFERS', (_BUFFER, 0))
+  monkeypatch.setattr(shards, '_REMOTE_BUFFER', _BUFFER)
   records.write(tmp_path / 'a.tfrecord', _PAYLOADS)
   with http_files.serving(tmp_path) as server:
     yield server
@@ -77,7 +77,7 @@ def test_reads_in_large_pieces(server, monkeypatch, skip_corrupt):
 @needs_http
 @pytest.mark.parametrize('failure', [503, 'cut'])
 @pytest.mark.parametrize('skip_corrupt', [False, True])
-def test_a_server_that_fails_is_asked_again(server, caplog, failure, skip_corrupt):
+def test_a_request_that_fails_is_retried(server, caplog, failure, skip_corrupt):
   path, server.failure = f'{server.url}/a.tfrecord', failure
   before = shards.skipped()
   records = _records(path, skip_corrupt).as_numpy_iterator()
@@ -88,7 +88,7 @@ def test_a_server_that_fails_is_asked_again(server, caplog, failure, skip_corrup
   assert [(i, serialized) for _, i, serialized in read] == _numbered(range(20))
   assert shards.skipped() == before and server.failures == 0
   lines = _attempts(caplog.messages, path)
-  # What was delivered is not read again.
+  # Delivered records are not read again.
   assert f'at byte {8 * _RECORD} of {20 * _RECORD}' in lines[0]
   assert 'attempt 2 of 5 failed' in lines[1] and 'node' not in lines[1]
 
@@ -102,13 +102,13 @@ def test_reading_gives_up_with_one_message(server, skip_corrupt):
   server.failures = 100
   with pytest.raises(
     tf.errors.InvalidArgumentError,
-    match=(rf'{path}: not readable in {remote.ATTEMPTS} attempts: .*503'),
+    match=(rf'{path}: not readable in {remote.ATTEMPTS} attempts\. .*503'),
   ):
     list(records)
 
 
 @needs_http
-def test_looking_and_counting_are_tried_again(server, caplog):
+def test_stat_and_counting_are_retried(server, caplog):
   path = f'{server.url}/a.tfrecord'
   with caplog.at_level('WARNING', 'absl'):
     server.failures = 2
@@ -116,7 +116,7 @@ def test_looking_and_counting_are_tried_again(server, caplog):
     server.failures = 2
     assert shards.count_records([path]) == 20
     server.failures = 2
-    assert shards.first([path], sizes) == (path, 0, _PAYLOADS[0])
+    assert shards.first_record([path], sizes) == (path, 0, _PAYLOADS[0])
   assert sizes == [20 * _RECORD]
   lines = _attempts(caplog.messages, path)
   assert '1 of 5' in lines[0] and '2 of 5' in lines[1] and '503' in lines[1]
@@ -127,7 +127,7 @@ def test_looking_and_counting_are_tried_again(server, caplog):
 
 @needs_http
 @pytest.mark.parametrize('status', [404, 403])
-def test_what_does_not_pass_is_not_tried_again(server, status):
+def test_permanent_errors_are_not_retried(server, status):
   server.failures, server.failure = 100, status
   with pytest.raises(ValueError, match=f'a.tfrecord: no such file.*{status}'):
     shards.sizes(shards.find(f'{server.url}/a.tfrecord'))
@@ -141,7 +141,7 @@ def test_one_missing_file_of_a_range_is_named(server):
 
 
 @needs_http
-def test_a_server_without_ranges_is_told_so(server):
+def test_a_server_without_range_requests_is_named(server):
   path = f'{server.url}/a.tfrecord'
   server.honours_range = False
   with pytest.raises(
@@ -158,7 +158,7 @@ def test_a_server_without_ranges_is_told_so(server):
     (9 * _RECORD, range(9), (0, 1)),
   ],
 )
-def test_corrupt_remote_files_are_as_local_ones(server, where, left, lost):
+def test_corrupt_remote_files_are_treated_like_local_ones(server, where, left, lost):
   file = server.folder / 'a.tfrecord'
   content = bytearray(file.read_bytes())
   content[where] ^= 0xFF
@@ -194,20 +194,20 @@ def test_patterns_cannot_be_listed_over_http(server, pattern):
     shards.find(f'{server.url}/{pattern}')
 
 
-def test_names():
+def test_file_name():
   for path in (
     'https://host/a/b.tfrecord?key=/x#y',
     '/a/b.tfrecord',
     's3://a/b.tfrecord',
   ):
-    assert remote.name(path) == 'b.tfrecord'
-  assert remote.name('/a/b?.tfrecord') == 'b?.tfrecord'
+    assert remote.file_name(path) == 'b.tfrecord'
+  assert remote.file_name('/a/b?.tfrecord') == 'b?.tfrecord'
 
 
 @pytest.mark.parametrize(
   'error', [tf.errors.UnavailableError, tf.errors.PermissionDeniedError]
 )
-def test_listing_is_tried_again_or_named(monkeypatch, error):
+def test_listing_is_retried_or_named(monkeypatch, error):
   answers = [error(None, None, 'busy'), ['s3://a/b0.tfrecord']]
 
   def glob(_):
@@ -216,7 +216,7 @@ def test_listing_is_tried_again_or_named(monkeypatch, error):
       raise answer
     return answer
 
-  monkeypatch.setattr(remote, 'ensure', lambda _: None)
+  monkeypatch.setattr(remote, 'ensure_file_system', lambda _: None)
   monkeypatch.setattr(remote.time, 'sleep', lambda _: None)
   monkeypatch.setattr(tf.io.gfile, 'glob', glob)
   if error is tf.errors.UnavailableError:
@@ -237,7 +237,7 @@ def test_a_tf_data_service_cannot_read_them(server):
   )
   with pytest.raises(
     ValueError,
-    match='enable_tf_data_service is True.*tensorflow-io, as http://.*a.tfrecord',
+    match='enable_tf_data_service is True: .*http://.*a.tfrecord, which needs tensorf',
   ):
     pipeline.build(params, frame_readers.reader())
 
@@ -245,13 +245,13 @@ def test_a_tf_data_service_cannot_read_them(server):
 @pytest.mark.parametrize(
   'path', ['http://host/x{0..1}', '@http://host/list', 's3://bucket/*.tfrecord']
 )
-def test_without_its_file_system_the_versions_are_told(monkeypatch, path):
+def test_a_missing_file_system_names_the_versions(monkeypatch, path):
   monkeypatch.setattr(file_io, 'get_registered_schemes', lambda: ['', 'gs'])
   with pytest.raises(
     ValueError,
     match=(
       'no file system (http|s3)://.*tensorflow 2.16 with tensorflow-io 0.37.1.*'
-      f'Here are tensorflow {tf.__version__}'
+      f'Installed are tensorflow {tf.__version__}'
     ),
   ):
     shards.find(path)

@@ -1,7 +1,7 @@
 """Records over S3 and HTTPS, and how a process that has read S3 ends.
 
-Each case is a function that runs in a process of its own, as a script would:
-what ends it is tested, and the clients read the environment only once.
+Each case is a function that runs in a process of its own, as a command would, because
+its exit status is tested, and because the clients read the environment only once.
 """
 
 import json
@@ -12,6 +12,7 @@ import signal
 import sys
 from typing import NamedTuple
 
+from absl import flags
 import http_files
 import processes
 import pytest
@@ -19,8 +20,10 @@ import s3_files
 import tensorflow as tf
 import tiny
 
+from yt8m_distill import train
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.utils import cli
 
 pytestmark = pytest.mark.end_to_end
 
@@ -32,7 +35,7 @@ _OUTPUT = 'x' * 1_000_000
 def _read(path):
   [size] = shards.sizes([path])
   records = shards.read(
-    tf.constant(path), tf.constant(size, tf.int64), retry=remote.among([path])
+    tf.constant(path), tf.constant(size, tf.int64), retry=remote.is_remote(path)
   )
   return [(index, serialized) for _, index, serialized in records.as_numpy_iterator()]
 
@@ -90,7 +93,7 @@ def _trains(folder):
 def _reads_on(folder):
   """Ends while a thread of tf.data is still reading."""
   del folder
-  remote.ensure(_PATH)
+  remote.ensure_file_system(_PATH)
   contents = tf.data.Dataset.range(1_000_000).map(lambda i: (i, tf.io.read_file(_PATH)))
   global _iterator  # For the end of the process to delete.
   _iterator = iter(contents.filter(lambda i, _: i < 1).prefetch(1))
@@ -100,24 +103,35 @@ def _reads_on(folder):
 def _exits(folder):
   del folder
   shards.sizes([_PATH])
-  sys.exit('Error: so it is.')
+  raise ValueError('as expected.')
 
 
 def _raises(folder):
   del folder
   shards.sizes([_PATH])
-  raise RuntimeError('so it is')
+  raise RuntimeError('as expected')
 
 
-_CASES = {
-  case.__name__: case
-  for case in (_reads, _encrypts, _trains, _reads_on, _exits, _raises)
-}
+def _ends_training(folder):
+  """Ends as `yt8m_distill.train` does after an error."""
+  train.run = lambda _: _exits(folder)
+  flags.FLAGS(sys.argv)
+  train.main(None)
+
+
+def _ends_unaided(folder):
+  """Ends without `process_exit.end_process`."""
+  del folder
+  shards.sizes([_PATH])
+
+
+_COMMANDS = (_reads, _encrypts, _trains, _reads_on, _exits, _raises)
+_CASES = {case.__name__: case for case in (*_COMMANDS, _ends_training, _ends_unaided)}
 
 
 def _run_cases(folder):
   """Runs each case in a fork, which spares it the imports."""
-  remote.ensure('http://host/path')  # Imports what all need, touches no S3.
+  remote.ensure_file_system('http://host/path')  # Imports what all need; not S3.
   names = {}
   for name, case in _CASES.items():
     process = os.fork()
@@ -126,6 +140,8 @@ def _run_cases(folder):
       for stream, kind in ((sys.stdout, 'out'), (sys.stderr, 'err')):
         with open(folder / f'{name}.{kind}', 'wb') as file:
           os.dup2(file.fileno(), stream.fileno())
+      if case in _COMMANDS:
+        cli.run(lambda _, case=case: case(folder), 'FOLDER')
       case(folder)
       return
     names[process] = name
@@ -144,7 +160,7 @@ class _End(NamedTuple):
 def _ends(tmp_path_factory):
   """Runs all cases; returns how each ended, by its name."""
   try:
-    remote.ensure('http://host/path')  # Not s3, for the end of this process.
+    remote.ensure_file_system('http://host/path')
   except ValueError as error:
     pytest.skip(str(error))
   folder = tmp_path_factory.mktemp('s3')
@@ -197,11 +213,21 @@ def test_all_output_arrives(ends):
 
 
 @pytest.mark.parametrize(
-  'case, last', [(_exits, 'Error: so it is.'), (_raises, 'RuntimeError: so it is')]
+  'case, last',
+  [
+    (_exits, 'Error: as expected.'),
+    (_raises, 'RuntimeError: as expected'),
+    (_ends_training, 'Error: as expected.'),
+  ],
 )
-def test_an_error_stays_one(ends, case, last):
+def test_errors_keep_status_and_message(ends, case, last):
   end = ends[case.__name__]
   assert end.status == 1 and end.errors.splitlines()[-1] == last
+
+
+def test_without_end_process_the_process_aborts(ends):
+  """If this fails, tensorflow-io is repaired and `process_exit` has no more use."""
+  assert ends['_ends_unaided'].status == -signal.SIGABRT
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Tests of finding, counting and reading shards, whole and broken ones."""
+"""Tests of finding, counting and reading shards, valid and corrupt."""
 
 import struct
 
@@ -128,7 +128,7 @@ _BREAKS = [
 
 
 @pytest.mark.parametrize('how', _BREAKS)
-def test_skip_corrupt_costs_no_more_than_it_must(tmp_path, caplog, how):
+def test_skip_corrupt_leaves_out_as_little_as_possible(tmp_path, caplog, how):
   path = _write(tmp_path / 'broken')
   left, (records, tails) = _break(path, how)
   before = shards.skipped()
@@ -152,7 +152,7 @@ def test_strict_reading_names_file_and_byte(tmp_path, how):
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match=f'{path}: unreadable from byte {_offset(lost)} of '
-    '.*skip_corrupt_records=True',
+    '.*skip_corrupt_records to True',
   ):
     _read(path)
 
@@ -167,10 +167,10 @@ def test_length_beyond_the_file_with_good_checksum_ends_it(tmp_path):
   assert _read(path, skip_corrupt=True) == _numbered(range(19))
 
 
-def test_first_skips_bad_payloads_and_files(tmp_path):
+def test_first_record_skips_bad_payloads_and_files(tmp_path):
   empty, path = str(tmp_path / 'a'), _write(tmp_path / 'b')
   (tmp_path / 'a').touch()
   _flip(path, _offset(0) + 13)
   paths = [empty, path]
-  assert shards.first(paths, shards.sizes(paths)) == (path, 1, _PAYLOADS[1])
-  assert shards.first(paths[:1], [0]) is None
+  assert shards.first_record(paths, shards.sizes(paths)) == (path, 1, _PAYLOADS[1])
+  assert shards.first_record(paths[:1], [0]) is None

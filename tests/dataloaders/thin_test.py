@@ -48,13 +48,13 @@ def _assert_equal(one, other):
     frame_readers.every(300),
   ],
 )
-def test_a_student_finds_the_same_in_thinned_records(selection):
+def test_a_student_gets_the_same_from_thinned_records(selection):
   reader = frame_readers.reader(selection=selection, with_ids=True, with_seeds=True)
   full = _videos()
   inputs, labels = frame_readers.read(reader, *full)
   assert inputs['num_frames'].max() == -(-300 // selection.uniform.every_n)
   thinned = [_thinned(video) for video in full]
-  for records in (thinned, thinned[:5] + full[5:]):  # Or some of them.
+  for records in (thinned, thinned[:5] + full[5:]):  # All or some of them.
     again, labels_again = frame_readers.read(reader, *records)
     _assert_equal(inputs, again)
     np.testing.assert_array_equal(labels, labels_again)
@@ -69,7 +69,7 @@ def test_a_shorter_student_reads_records_of_a_longer_one():
   )
 
 
-def test_features_of_floats_are_thinned_likewise():
+def test_float_features_are_thinned():
   features = [data.Feature(name='rgb', size=3, format='floats')]
   video = records_lib.frame_level({'rgb': [[n, n + 0.5, -n] for n in range(25)]})
   reader = reader_lib.FrameReader(
@@ -80,7 +80,7 @@ def test_features_of_floats_are_thinned_likewise():
   _assert_equal(inputs, frame_readers.read(reader, _thinned(video))[0])
 
 
-def test_all_else_stays():
+def test_everything_else_is_unchanged():
   video = frame_readers.record(
     57, labels=(7, 300, 7), context={'id': b'abcd', 'other': bytes(range(256))}
   )
@@ -113,7 +113,7 @@ def _first(kind, k):
     (
       frame_readers.every(5),
       'every_n=5. Set input_path to the full records, or to '
-      'some thinned with --every_n=5',
+      'records thinned with --every_n=5',
     ),
     (frame_readers.every(15), 'every_n=15'),
     (_first('uniform', 30), 'type uniform with k=30'),
@@ -197,7 +197,7 @@ def test_the_command_and_the_batches(source, tmp_path):
   assert '3 shards' in done.stdout and 'Thinning: 100%' in done.stderr
   size = sum(os.path.getsize(out / name) for name in names)
   assert size < 0.3 * sum(os.path.getsize(f'{tmp_path}/full/{name}') for name in names)
-  # The same whatever the number of processes.
+  # The number of processes changes nothing.
   alone = tmp_path / 'alone'
   thin.thin(source, str(alone), processes=1)
   assert _contents(alone) == _contents(out)
@@ -208,7 +208,7 @@ def test_the_command_and_the_batches(source, tmp_path):
     np.testing.assert_array_equal(one[1], other[1])
 
 
-def test_goes_on_where_it_stopped_and_refuses_other_settings(source, tmp_path):
+def test_resumes_where_it_stopped_and_refuses_other_settings(source, tmp_path):
   out = tmp_path / 'out'
   paths = thin.thin(source, str(out), processes=1)
   whole = _contents(out)
@@ -262,12 +262,12 @@ def _uneven():
   [
     (lambda: _thinned(frame_readers.record(30)), 'every_n, so it was thinned before'),
     (_uneven, "{'audio': 5, 'rgb': 4} frames"),
-    (lambda: frame_readers.record(0), 'frames, but each must have'),
+    (lambda: frame_readers.record(0), 'frames, but must have the same number'),
     (
       lambda: tf.train.SequenceExample(context=frame_readers.record().context),
       'no frame-level features',
     ),
-    (lambda: b'\xff\xff nonsense', 'no tf.train.SequenceExample'),
+    (lambda: b'\xff\xff nonsense', 'not a tf.train.SequenceExample'),
   ],
 )
 def test_records_that_cannot_be_thinned_are_named(tmp_path, make, message):
@@ -304,7 +304,7 @@ def test_real_record(tmp_path):
 @pytest.mark.parametrize(
   'arguments, message',
   [
-    (dict(every_n=1), 'every_n is 1: it must lie between 2 and max_frames'),
+    (dict(every_n=1), 'every_n is 1: it must be between 2 and max_frames'),
     (dict(every_n=11, max_frames=10), 'every_n is 11'),
     (dict(input_path='/absent*'), 'no file matches'),
   ],

@@ -166,6 +166,6 @@ def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
   assert done.returncode == 1
   assert 'Traceback' not in done.stderr
   assert re.match(
-    rf'Error: {path}: unreadable from byte \d+ of \d+ on: .*',
+    rf'Error: {path}: unreadable from byte \d+ of \d+: .*',
     done.stderr.splitlines()[-1],
   )

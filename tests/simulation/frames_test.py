@@ -1,4 +1,4 @@
-"""Simulated videos: their labels, shots and frames."""
+"""Tests of simulated videos: labels, shots and frames."""
 
 import numpy as np
 import paths
@@ -12,7 +12,7 @@ _RGB = slice(0, 1024)
 
 
 def _correlation(frames, lag):
-  """Mean correlation of the feature vectors of frames `lag` apart."""
+  """Returns the mean correlation of frames at a distance of `lag`."""
   frames = frames - frames.mean(1, keepdims=True)
   frames /= np.sqrt(np.square(frames).sum(1, keepdims=True))
   return float((frames[:-lag] * frames[lag:]).sum(1).mean())
@@ -71,7 +71,7 @@ def test_lengths_are_uniform_and_fit_the_labels():
     frames_lib.random_length(rng, 60, 120, 300)
 
 
-def test_a_labels_frames_are_told_from_the_others(world, videos):
+def test_frames_of_a_label_differ_from_others(world, videos):
   right = []
   for labels, _, frames, (lengths, shown) in videos:
     shown = np.repeat(shown, lengths)

@@ -1,4 +1,4 @@
-"""Shards of simulated videos: format, order, sources and errors."""
+"""Tests of shards of simulated videos: format, order, sources and errors."""
 
 import functools
 import operator
@@ -177,14 +177,14 @@ def test_2017_records_name_their_video_id(tmp_path):
 @pytest.mark.parametrize(
   'changes, message',
   [
-    (dict(num_videos=0), 'num_videos is 0: give at least 1'),
+    (dict(num_videos=0), 'num_videos is 0: it must be 1 or more'),
     (dict(num_videos=-2), 'num_videos is -2'),
     (dict(videos_per_shard=0), 'videos_per_shard is 0'),
     (dict(num_classes=1), 'num_classes is 1'),
     (dict(seed=-1), 'seed is -1'),
     (dict(rgb_size=0), 'rgb_size is 0'),
     (dict(min_frames=9), 'min_frames is 9'),
-    (dict(min_frames=50, max_frames=40), 'max_frames is 40: give at least 50'),
+    (dict(min_frames=50, max_frames=40), 'max_frames is 40: it must be 50 or more'),
     (dict(split='a/b'), "split is 'a/b'"),
     (dict(video_level='/nowhere/*'), r"video_level is '/nowhere/\*': no file matches"),
   ],
@@ -199,13 +199,13 @@ def test_bad_arguments_are_named(tmp_path, changes, message):
 @pytest.mark.parametrize(
   'changes, message',
   [
-    (dict(mean_rgb=[]), "mean_rgb of record b'bad4' of .* 0 floats .* of 24"),
+    (dict(mean_rgb=[]), "mean_rgb of record b'bad4' of .* 0 floats: it must have 24"),
     (dict(mean_audio=[0.0] * 9), 'mean_audio of .* has 9 floats'),
-    (dict(mean_rgb=[2.1] * 24), 'outside the range of the quantiser'),
-    (dict(mean_rgb=[np.nan] * 24), 'outside the range of the quantiser'),
-    (dict(labels=[]), "labels of record b'bad4' .* missing: take the train"),
-    (dict(labels=[3, 12]), r'are \[3, 12\], not all in 0 to 11'),
-    (dict(labels=[-1]), r'are \[-1\], not all in 0 to 11'),
+    (dict(mean_rgb=[2.1] * 24), 'has invalid values: .* between -1.992 and 2.008'),
+    (dict(mean_rgb=[np.nan] * 24), 'has invalid values: .* between -1.992 and 2.008'),
+    (dict(labels=[]), "labels of record b'bad4' .* missing. Use the train"),
+    (dict(labels=[3, 12]), r'are \[3, 12\]: they must be between 0 and 11'),
+    (dict(labels=[-1]), r'are \[-1\]: they must be between 0 and 11'),
     (dict(id=b''), 'neither id nor video_id'),
   ],
 )
@@ -220,8 +220,8 @@ def test_bad_records_are_named(tmp_path, video_level, changes, message):
 def test_damaged_and_empty_files_are_named(tmp_path):
   path = tmp_path / 'records'
   for content, message in (
-    (b'', 'no record in .*records'),
-    (b'text' * 20, 'records is damaged'),
+    (b'', '1 files, such as .*records, without any record'),
+    (b'text' * 20, 'records is corrupt'),
   ):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):

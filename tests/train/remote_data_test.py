@@ -21,7 +21,7 @@ def _results(run):
 
 def test_a_server_is_as_good_as_a_disk(tmp_path):
   try:
-    remote.ensure('http://host/path')
+    remote.ensure_file_system('http://host/path')
   except ValueError as error:
     pytest.skip(str(error))
   folder = tmp_path / 'records'

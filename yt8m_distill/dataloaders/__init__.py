@@ -1,0 +1,1 @@
+"""From TFRecord files to batches of frames and labels."""

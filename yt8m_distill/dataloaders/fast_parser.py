@@ -1,12 +1,20 @@
-"""Frames straight from the bytes of records of the regular layout.
+"""Cuts frames out of records directly, without a string per frame.
 
-Source: how protobuf writes a `tf.train.SequenceExample` of a context and byte
-strings of equal size, as in all YouTube-8M releases. The number of bytes behind
-the context then tells the number of frames, and that every byte between the
-payloads. Whatever differs in one of them is for the parser, which takes longer
-because it makes a string of each frame.
+Source: the bytes that protobuf writes for a `tf.train.SequenceExample` in which every
+frame of a feature has the same size, as in all YouTube-8M releases:
 
-B records, T frames, at least those of the longest regular record.
+  0A len  context
+  12 len  feature lists, one map entry per feature:
+            0A len  entry:  0A len name   12 len list:
+                      per frame:  0A len  0A len  0A len  payload
+                      (Feature, BytesList and its value; equal bytes for all frames)
+
+After the context, the number of bytes determines the number of frames, and so every
+byte between the payloads. A record is *regular* if it has exactly these bytes. All
+others are left to TensorFlow's parser, which is slower because it makes a string of
+each frame.
+
+B records, T frames: at least those of the longest regular record.
 """
 
 from collections.abc import Sequence
@@ -14,165 +22,207 @@ import itertools
 
 import tensorflow as tf
 
-_CONTEXT, _LISTS = 0x0A, 0x12  # tags in a SequenceExample
-_ENTRY, _KEY, _VALUE = 0x0A, 0x0A, 0x12  # tags in its map of feature lists
-_FRAME = (0x0A, 0x0A, 0x0A)  # tags in BytesList, Feature and FeatureList
-_LONGEST = 512  # frames; longer videos are for the parser
-_ORDERS = 6  # of a map's entries: all of up to 3 features
-_DIGITS = 4  # bytes of a context's length
+_CONTEXT_TAG, _LISTS_TAG = 0x0A, 0x12  # fields of SequenceExample
+_ENTRY_TAG, _KEY_TAG, _VALUE_TAG = 0x0A, 0x0A, 0x12  # the map of feature lists
+_FRAME_TAGS = (
+  0x0A,
+  0x0A,
+  0x0A,
+)  # BytesList.value, Feature.bytes_list, FeatureList.feature
+_MAX_FRAMES = 512  # longer videos are left to the parser
+_MAX_ORDERS = 6  # orders of the map's entries that are tried: all of 3 features
+_LENGTH_BYTES = 4  # bytes of a context's length that are decoded
 
 
-class Layout:
-  """Regular records of certain features and no others."""
+class FastParser:
+  """Parses regular records that have certain features and no others."""
 
   def __init__(self, features: Sequence[tuple[str, int]]):
-    """Initializes the layout.
+    """Initializes the parser.
 
     Args:
       features: name and bytes per frame of each.
     """
     names = [name.encode() for name, _ in features]
     self._sizes = [size for _, size in features]
-    self._headers = [_frame_header(size) for size in self._sizes]
+    self._frame_headers = [_frame_header(size) for size in self._sizes]
     self._strides = [
-      len(header) + size for header, size in zip(self._headers, self._sizes)
+      len(header) + size for header, size in zip(self._frame_headers, self._sizes)
     ]
+    # A map's entries have no fixed order.
     self._orders = list(
-      itertools.islice(itertools.permutations(range(len(features))), _ORDERS)
+      itertools.islice(itertools.permutations(range(len(features))), _MAX_ORDERS)
     )
-    # By order and number of frames less 1: bytes before the frames of each.
-    self._before = [
-      [_before(order, names, self._strides, n) for n in range(1, _LONGEST + 1)]
+    # [order][num_frames - 1][position in order]: bytes before the feature's frames.
+    self._list_headers = [
+      [_list_headers(order, names, self._strides, n) for n in range(1, _MAX_FRAMES + 1)]
       for order in self._orders
     ]
-    # All bytes behind the context, the same in every order.
-    self._totals = [
-      sum(map(len, before)) + n * sum(self._strides)
-      for n, before in enumerate(self._before[0], 1)
+    # [num_frames - 1]: bytes after the context; the same in all orders.
+    self._total_bytes = [
+      sum(map(len, headers)) + n * sum(self._strides)
+      for n, headers in enumerate(self._list_headers[0], 1)
     ]
 
-  def read(
-    self, serialized: tf.Tensor, least: int
+  def parse(
+    self, serialized: tf.Tensor, min_frames: int
   ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-    """Finds the frames.
+    """Finds and decodes the frames.
 
     Args:
-      serialized: string [B], of any bytes.
-      least: T is no less.
+      serialized: string [B], any bytes.
+      min_frames: least T.
 
     Returns:
-      regular: bool [], whether all records are. If not, the rest is of no use.
-      contexts: string [B], records that have the context alone.
+      is_regular: bool [], whether all records are regular. If False, the other values
+        are meaningless.
+      contexts: string [B], serialized records that have only the context.
       num_frames: int32 [B].
-      frames: per feature uint8 [B, T, size], zero behind the frames of a video.
+      frames: per feature uint8 [B, T, size], zero after the frames of a video.
     """
+    # 1. The number of bytes after the context gives the number of frames.
     start = _context_end(serialized)
     total = tf.cast(tf.strings.length(serialized) - start, tf.int64)
-    totals = tf.constant(self._totals, tf.int64)
-    row = tf.minimum(tf.searchsorted(totals, total), _LONGEST - 1)
-    good = (start > 0) & (tf.gather(totals, row) == total)
-    num_frames = tf.where(good, row + 1, 0)
-    found = tf.zeros_like(good)
-    positions = tf.zeros([len(self._sizes), tf.size(serialized)], tf.int32)
-    for order, before in zip(self._orders, self._before):
-      fits, places = self._places(
-        serialized, start, good, num_frames, order, tf.gather(tf.constant(before), row)
+    total_bytes = tf.constant(self._total_bytes, tf.int64)
+    row = tf.minimum(tf.searchsorted(total_bytes, total), _MAX_FRAMES - 1)
+    has_length = (start > 0) & (tf.gather(total_bytes, row) == total)
+    num_frames = tf.where(has_length, row + 1, 0)
+    # 2. The headers of the feature lists tell in which order they come.
+    is_found = tf.zeros_like(has_length)
+    offsets = tf.zeros([len(self._sizes), tf.size(serialized)], tf.int32)
+    for order, headers in zip(self._orders, self._list_headers):
+      matches, starts = self._match_order(
+        serialized,
+        start,
+        has_length,
+        num_frames,
+        order,
+        tf.gather(tf.constant(headers), row),
       )
-      found |= fits
-      positions = tf.where(fits, places, positions)
-    num_frames = tf.where(found, num_frames, 0)
-    longest = tf.maximum(tf.reduce_max(num_frames), least)
-    regular, frames = tf.reduce_all(found), []
-    for position, header, size in zip(
-      tf.unstack(positions), self._headers, self._sizes
+      is_found |= matches
+      offsets = tf.where(matches, starts, offsets)
+    num_frames = tf.where(is_found, num_frames, 0)
+    # 3. Each feature's frames are cut out, and their headers compared.
+    max_frames = tf.maximum(tf.reduce_max(num_frames), min_frames)
+    is_regular, frames = tf.reduce_all(is_found), []
+    for offset, header, size in zip(
+      tf.unstack(offsets), self._frame_headers, self._sizes
     ):
-      fine, values = _frames(serialized, position, num_frames, longest, header, size)
-      regular &= fine
+      has_headers, values = _cut_frames(
+        serialized, offset, num_frames, max_frames, header, size
+      )
+      is_regular &= has_headers
       frames.append(values)
+    # 4. A record that ends after its context is valid for TensorFlow's parser.
     contexts = tf.strings.substr(
-      serialized, tf.zeros_like(start), tf.where(found, start, 0)
+      serialized, tf.zeros_like(start), tf.where(is_found, start, 0)
     )
-    return regular, contexts, num_frames, frames
+    return is_regular, contexts, num_frames, frames
 
-  def _places(self, serialized, position, fits, num_frames, order, before):
-    """Whether features come in `order` [B]; where each begins [features, B]."""
-    places = [None] * len(order)
+  def _match_order(self, serialized, offset, matches, num_frames, order, headers):
+    """Compares the headers of the feature lists in one order.
+
+    Args:
+      serialized: string [B].
+      offset: int32 [B], where the feature lists begin.
+      matches: bool [B], records to compare; False for others.
+      num_frames: int32 [B].
+      order: indices of the features.
+      headers: string [B, features], expected, in `order`.
+
+    Returns:
+      bool [B], whether all headers match, and int32 [features, B], where the frames
+      of each feature begin.
+    """
+    starts = [None] * len(order)
     end = tf.strings.length(serialized)
     for i, feature in enumerate(order):
-      length = tf.strings.length(before[:, i])
-      there = tf.strings.substr(serialized, tf.minimum(position, end), length)
-      fits &= there == before[:, i]
-      places[feature] = position + length
-      position = places[feature] + num_frames * self._strides[feature]
-    return fits, tf.stack(places)
+      length = tf.strings.length(headers[:, i])
+      found = tf.strings.substr(serialized, tf.minimum(offset, end), length)
+      matches &= found == headers[:, i]
+      starts[feature] = offset + length
+      offset = starts[feature] + num_frames * self._strides[feature]
+    return matches, tf.stack(starts)
 
 
-def _frames(serialized, position, num_frames, longest, header, size):
-  """Whether all headers are as they must be; uint8 [B, longest, size]."""
+def _cut_frames(serialized, offset, num_frames, max_frames, header, size):
+  """Cuts out the frames of one feature.
+
+  Returns:
+    bool [], whether all frames have the expected header, and the payloads,
+    uint8 [B, max_frames, size].
+  """
 
   def rows(strings, starts, stride):
+    # Frames have a fixed stride, so one call decodes all of a record, padded with 0.
     return tf.reshape(
       tf.io.decode_raw(
         tf.strings.substr(strings, starts, num_frames * stride),
         tf.uint8,
-        fixed_length=longest * stride,
+        fixed_length=max_frames * stride,
       ),
       [-1, stride],
     )
 
-  # In matrices: their slices are copied a row at once.
-  found = rows(serialized, position, len(header) + size)
+  # Matrices, because their slices are copied a whole row at a time.
+  found = rows(serialized, offset, len(header) + size)
+  # Padded rows are 0 in both.
   expected = rows(
-    tf.fill(tf.shape(serialized), header * _LONGEST),
-    tf.zeros_like(position),
+    tf.fill(tf.shape(serialized), header * _MAX_FRAMES),
+    tf.zeros_like(offset),
     len(header),
   )
-  fine = tf.reduce_all(tf.slice(found, [0, 0], [-1, len(header)]) == expected)
+  has_headers = tf.reduce_all(tf.slice(found, [0, 0], [-1, len(header)]) == expected)
   values = tf.slice(found, [0, len(header)], [-1, size])
-  return fine, tf.reshape(values, [-1, longest, size])
+  return has_headers, tf.reshape(values, [-1, max_frames, size])
 
 
 def _context_end(serialized):
-  """Where the context ends, 0 if none begins the record; int32 [B]."""
+  """Returns where the context ends, int32 [B]; 0 if a record begins differently."""
   head = tf.cast(
-    tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _DIGITS), tf.int32
+    tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _LENGTH_BYTES), tf.int32
   )
-  more, digits = head[:, 1:] // 128, head[:, 1:] % 128
-  scales = tf.constant([128**i for i in range(_DIGITS)])
-  used = tf.math.cumprod(more, 1, exclusive=True)
-  end = 1 + tf.reduce_sum(used * (1 + digits * scales), 1)
-  good = (
-    (head[:, 0] == _CONTEXT)
-    & (tf.reduce_prod(more, 1) == 0)
+  # The length is a varint: 7 bits per byte, low bits first; bit 8: more bytes follow.
+  continues, digits = head[:, 1:] // 128, head[:, 1:] % 128
+  scales = tf.constant([128**i for i in range(_LENGTH_BYTES)])
+  is_used = tf.math.cumprod(continues, 1, exclusive=True)
+  # The tag, the bytes of the length, and the context itself.
+  end = 1 + tf.reduce_sum(is_used * (1 + digits * scales), 1)
+  is_valid = (
+    (head[:, 0] == _CONTEXT_TAG)
+    & (tf.reduce_prod(continues, 1) == 0)
     & (end <= tf.strings.length(serialized))
   )
-  return tf.where(good, end, 0)
+  return tf.where(is_valid, end, 0)
 
 
 def _header(tag: int, length: int) -> bytes:
-  """What protobuf writes before a field of `length` bytes."""
+  """Returns what protobuf writes before a field of `length` bytes."""
   header = [tag]
-  while length >= 128:
+  while length >= 128:  # A varint, see _context_end.
     header.append(length % 128 + 128)
     length //= 128
   return bytes([*header, length])
 
 
 def _frame_header(size: int) -> bytes:
+  """Returns the bytes before the payload of a frame."""
   header = b''
-  for tag in _FRAME:
+  for tag in _FRAME_TAGS:
     header = _header(tag, len(header) + size) + header
   return header
 
 
-def _before(order, names, strides, num_frames: int) -> list[bytes]:
-  """Bytes before the frames of each feature, in `order`."""
+def _list_headers(order, names, strides, num_frames: int) -> list[bytes]:
+  """Returns the bytes before the frames of each feature, in `order`."""
   headers, total = [], 0
   for feature in order:
     length = num_frames * strides[feature]
     entry = (
-      _header(_KEY, len(names[feature])) + names[feature] + _header(_VALUE, length)
+      _header(_KEY_TAG, len(names[feature]))
+      + names[feature]
+      + _header(_VALUE_TAG, length)
     )
-    headers.append(_header(_ENTRY, len(entry) + length) + entry)
+    headers.append(_header(_ENTRY_TAG, len(entry) + length) + entry)
     total += len(headers[-1]) + length
-  return [_header(_LISTS, total) + headers[0], *headers[1:]]
+  return [_header(_LISTS_TAG, total) + headers[0], *headers[1:]]

@@ -1,14 +1,14 @@
-"""From what a user writes as input_path to the names of files.
+"""Expands an input_path into file names.
 
-What is written            What it names
-train*.tfrecord            files that are there; * and ? are any characters
-train{0000..3843}.tfrecord 3844 numbers, all of 4 digits; {0..99} has 1 or 2
-train{00..zz}.tfrecord     3844 = 62 * 62 names: ends with a letter in them
-                           count in the digits 0-9, then A-Z, then a-z
-@urls.txt                  a text file, local or remote, of one path a line,
-                           each taken as it stands
+input_path                 files
+train*.tfrecord            existing files; * and ? match any characters
+train{0000..3843}.tfrecord 3844 numbers of 4 digits; {0..99} have 1 or 2 digits
+train{00..zz}.tfrecord     3844 = 62 * 62 names; if an end of a range holds a letter,
+                           characters count in the order 0-9, A-Z, a-z
+@urls.txt                  a local or remote text file with one path per line; these
+                           paths are not expanded
 
-Ranges need no list of what is there, so they work over http, which has none.
+A range needs no directory listing, so it also works over http, which has none.
 """
 
 from collections.abc import Sequence
@@ -20,37 +20,37 @@ import tensorflow as tf
 
 from yt8m_distill.dataloaders import remote
 
-# In the order of ASCII, so that a range comes sorted.
+# In ASCII order, so that the names of a range are sorted.
 _CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANGE = re.compile(r'\{([^{}]*?)\.\.([^{}]*)\}')
-_LISTLESS = ('http', 'https')
+_SCHEMES_WITHOUT_LISTING = ('http', 'https')
 
 
 def expand(input_path: str | Sequence[str]) -> list[str]:
-  """Returns the files that `input_path` names, as they are written.
+  """Returns the files that `input_path` names, in the order given.
 
   Args:
-    input_path: what the table above has, several separated by commas, or a
-      list of these. Files that a range or a list names need not be there.
+    input_path: one of the forms above, several separated by commas, or a list of
+      these. Files named by a range or a list are not checked for existence.
 
   Raises:
-    ValueError: a pattern matches nothing or cannot be listed, a range has no
-      meaning, a list is empty or cannot be read, or no path is given.
+    ValueError: a pattern matches nothing or cannot be listed, a range is invalid, a
+      list is empty or unreadable, or no path is given.
   """
-  given = [input_path] if isinstance(input_path, str) else input_path
-  if not isinstance(given, (list, tuple)) or not all(
-    isinstance(line, str) for line in given
+  lines = [input_path] if isinstance(input_path, str) else input_path
+  if not isinstance(lines, (list, tuple)) or not all(
+    isinstance(line, str) for line in lines
   ):
     raise ValueError(
-      f'input_path is {input_path!r}: give files or patterns, '
-      'separated by commas or in a list.'
+      f'input_path is {input_path!r}: it must be a string or a list of strings. Set it '
+      'to files or patterns.'
     )
-  items = [item.strip() for line in given for item in line.split(',')]
+  items = [item.strip() for line in lines for item in line.split(',')]
   paths = [path for item in items if item for path in _expand_item(item)]
   if not paths:
     raise ValueError(
-      'input_path is empty: set it to TFRecord files, for '
-      "example '/data/train*.tfrecord'."
+      'input_path is empty: it must name TFRecord files. Set it, for example, to '
+      "'/data/train*.tfrecord'."
     )
   return paths
 
@@ -60,7 +60,7 @@ def _expand_item(item: str) -> list[str]:
     return _read_list(item[1:])
   paths = []
   for name in _expand_ranges(item):
-    remote.ensure(name)
+    remote.ensure_file_system(name)
     paths += _glob(name) if '*' in name or '?' in name else [name]
   return paths
 
@@ -73,20 +73,20 @@ def _read_list(path: str) -> list[str]:
   paths = [line.strip() for line in remote.retry(path, read).splitlines()]
   paths = [line for line in paths if line]
   if not paths:
-    raise ValueError(f'{path} is empty: write one path or URL a line.')
+    raise ValueError(f'{path} is empty: it must hold one path or URL per line.')
   for name in paths:
-    remote.ensure(name)
+    remote.ensure_file_system(name)
   return paths
 
 
 def _glob(pattern: str) -> list[str]:
   scheme = remote.scheme(pattern)
-  if scheme in _LISTLESS:
+  if scheme in _SCHEMES_WITHOUT_LISTING:
     raise ValueError(
-      f'input_path is {pattern!r}: files cannot be listed over {scheme}, so '
-      '* and ? match nothing. Write a range, as in train{0000..3843}.tfrecord'
-      ' or train{00..zz}.tfrecord, or @FILE, a text file of one URL a line '
-      '(also for a URL that has a ? of its own).'
+      f'input_path is {pattern!r}: files cannot be listed over {scheme}, so * and ? '
+      'are not allowed. Write a range, such as train{0000..3843}.tfrecord or '
+      'train{00..zz}.tfrecord, or @FILE, a text file with one URL per line (also for a '
+      'URL that contains ?).'
     )
   paths = remote.retry(pattern, lambda: tf.io.gfile.glob(pattern))
   if not paths:
@@ -97,48 +97,49 @@ def _glob(pattern: str) -> list[str]:
 
 
 def _expand_ranges(item: str) -> list[str]:
-  """All names of an item; of several ranges the last one changes first."""
-  # A text, then per range its two ends and the text behind it.
+  """Returns all names of an item; of several ranges, the last changes fastest."""
+  # re.split returns: text, first, last, text, first, last, text, ...
   parts = _RANGE.split(item)
   choices = [parts[:1]]
   for first, last, text in zip(parts[1::3], parts[2::3], parts[3::3]):
-    choices += [_range(item, first, last), [text]]
+    choices += [_expand_range(item, first, last), [text]]
   return list(map(''.join, itertools.product(*choices)))
 
 
-def _range(item: str, first: str, last: str) -> list[str]:
-  """The names from `first` to `last`."""
+def _expand_range(item: str, first: str, last: str) -> list[str]:
+  """Returns the names from `first` to `last`."""
   ends, width = first + last, len(first)
   names = []
   if not (first and last and ends.isascii() and ends.isalnum()):
     problem = 'its ends must be digits and letters'
   elif width != len(last) and not (ends.isdecimal() and first == str(int(first))):
-    problem = 'its ends must have equally many characters'
+    problem = 'its ends must have the same number of characters'
   else:
-    problem = 'its first end is behind the last (0-9, then A-Z, then a-z)'
+    problem = 'its first end must not come after its last (order: 0-9, A-Z, a-z)'
     if ends.isdecimal():
       names = [f'{n:0{width}}' for n in range(int(first), int(last) + 1)]
     else:
-      names = [_name(n, width) for n in range(_position(first), _position(last) + 1)]
+      names = [_to_name(n, width) for n in range(_to_int(first), _to_int(last) + 1)]
   if not names:
     raise ValueError(
-      f'input_path has {item!r}: {{{first}..{last}}} is no '
-      f'range, for {problem}. Write it as {{0000..3843}} or '
-      '{00..zz}.'
+      f'input_path has {item!r}: the range {{{first}..{last}}} is invalid, {problem}. '
+      'Write it as in {0000..3843} or {00..zz}.'
     )
   return names
 
 
-def _position(name: str) -> int:
-  position = 0
+def _to_int(name: str) -> int:
+  """Reads a name as a number in base 62."""
+  number = 0
   for character in name:
-    position = position * len(_CHARACTERS) + _CHARACTERS.index(character)
-  return position
+    number = number * len(_CHARACTERS) + _CHARACTERS.index(character)
+  return number
 
 
-def _name(position: int, length: int) -> str:
+def _to_name(number: int, width: int) -> str:
+  """Writes a number in base 62."""
   characters = []
-  for _ in range(length):
-    position, digit = divmod(position, len(_CHARACTERS))
+  for _ in range(width):
+    number, digit = divmod(number, len(_CHARACTERS))
     characters.append(_CHARACTERS[digit])
   return ''.join(reversed(characters))

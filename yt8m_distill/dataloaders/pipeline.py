@@ -1,20 +1,25 @@
-"""From files to batches: a `tf.data` pipeline whose order is known.
+"""The input pipeline: from TFRecord files to batches, with tf.data.
 
-The Garden's `InputReader` parses, caches, serves (tf.data service) and
-prefetches. Deviations from it: the source is ours, so that training order is a
-function of (seed, epoch) and a resumed run can go on where it stopped; each
-epoch holds every record once, epochs never mix in a shuffle buffer; evaluation
-is in order; records are batched before they are parsed (see `reader`). Bagging
-(Breiman, 1996) draws files, not records, which could not be read in a row.
+  files --interleave--> records --shuffle--> batch --> FrameReader --> prefetch
+
+- Training order is a function of (seed, epoch), so a resumed run continues with the
+  batch at which it stopped. Each epoch holds every record once; epochs do not mix in
+  the shuffle buffer.
+- Evaluation reads every record once, in order.
+- Records are batched before they are parsed: one call per batch costs less than one
+  per record (see `reader`).
+- Bagging (Breiman, 1996) draws files instead of records, because single records of a
+  file cannot be read sequentially.
 
 B videos per replica, K frames, D features, V classes.
 """
 
 from collections.abc import Sequence
+import secrets
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np
-from official.core import input_reader
 import tensorflow as tf
 import tqdm
 
@@ -24,9 +29,18 @@ from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 
-_File = tuple[str, int]  # path and bytes
-_BLOCK = 16  # records parsed at once for the cache
-_COUNTED = 64  # files counted at once
+_CACHE_PARSE_BATCH = 16  # records parsed at once for the cache
+_COUNT_BATCH = 64  # files whose records are counted at once
+# Names the tf.data service jobs of this process, so that a restarted trainer does not
+# continue the job of its predecessor.
+_PROCESS_ID = secrets.token_hex(4)
+
+
+class _File(NamedTuple):
+  """A TFRecord file and its size in bytes."""
+
+  path: str
+  size: int
 
 
 def build(
@@ -35,205 +49,206 @@ def build(
   input_context: tf.distribute.InputContext | None = None,
   start_step: int = 0,
 ) -> tf.data.Dataset:
-  """Returns the batches of one input pipeline.
+  """Builds the batches of one input pipeline.
 
-  Training repeats for ever. Evaluation reads every record once, in order; there
-  `cycle_length`, `block_length`, `shuffle_buffer_size` and `seed` mean nothing.
+  Training repeats without end. Evaluation reads every record once, in order, and
+  ignores `cycle_length`, `block_length`, `shuffle_buffer_size` and `seed`.
 
   Args:
-    params: which files and how. `deterministic` left at None is True.
-    reader: from a batch of records to a batch of examples.
-    input_context: which part of the input is for this pipeline.
-    start_step: batches that the job has consumed before: training goes on
-      behind them. Whole epochs are passed over; where `num_examples` does not
-      tell how long they are (of files of its own, of a bag), records are
-      counted, as far as they were consumed. What is consumed of the epoch begun
-      is read, but not parsed; with `skip_corrupt_records` all that was consumed
-      since step 0 is. A tf.data service starts afresh.
+    params: which files to read and how. `deterministic=None` means True.
+    reader: turns a batch of records into a batch of examples.
+    input_context: the part of the input that belongs to this pipeline.
+    start_step: batches that the job has already consumed; training continues after
+      them. Whole epochs are skipped without reading them. Where `num_examples` does
+      not tell their length (this pipeline reads its own files, or a bag), consumed
+      records are counted. Consumed records of the current epoch are read but not
+      parsed; with `skip_corrupt_records`, all records since step 0 are. A tf.data
+      service starts over.
 
   Returns:
-    A dataset of ({'frames': uint8 [B, K, D], 'num_frames': int32 [B], perhaps
-    'id': string [B] and 'seed': int32 [B]}, labels bool [B, V]). In training a
-    video's seed is a function of its id, its file's place among all, and (seed,
-    epoch); in evaluation of its id.
+    A dataset of (inputs, labels). `inputs` holds 'frames' uint8 [B, K, D],
+    'num_frames' int32 [B] and, if the reader adds them, 'id' string [B] and 'seed'
+    int32 [B]; `labels` is bool [B, V]. In training, a video's seed is a function of
+    its id, the position of its file and (seed, epoch); in evaluation, of its id.
 
   Raises:
-    ValueError: a field has a value that cannot be honoured, or a file is
-      missing, empty or of another format.
+    ValueError: a field has an invalid value, or a file is missing, empty or of
+      another format.
   """
   context = input_context or tf.distribute.InputContext()
   fields.check(params, context, start_step, reader.with_seeds)
-  paths = shards.find(params.input_path)
-  far = [path for path in paths if remote.among([path])]
-  if params.enable_tf_data_service and far:
-    raise ValueError(
-      'enable_tf_data_service is True, but its workers cannot '
-      f'read through tensorflow-io, as {far[0]} must be: set it '
-      'to False.'
+  source = _RecordSource(
+    params, _find_files(params, reader), context, start_step, reader.with_seeds
+  )
+  if params.cache:
+    # Examples are cached one by one, so that each epoch can shuffle them.
+    examples = (
+      source.one_pass()
+      .batch(_CACHE_PARSE_BATCH)
+      .map(reader, num_parallel_calls=tf.data.AUTOTUNE)
+      .unbatch()
+      .cache()
     )
-  sizes = shards.sizes(paths)
-  if not params.skip_corrupt_records:
-    empty = [path for path, size in zip(paths, sizes) if not size]
-    if empty:
-      raise ValueError(
-        f'{", ".join(empty)}: empty, 0 bytes. Fetch again or '
-        'remove, or set skip_corrupt_records=True.'
-      )
-  first = shards.first(paths, sizes)
-  if first is None:
-    raise ValueError(
-      f'{paths[0]} and {len(paths) - 1} more files: no record '
-      'can be read; all are corrupt, or not uncompressed '
-      'TFRecords. Correct input_path.'
-    )
-  reader.check_format(*first)
-  files = list(zip(paths, sizes))
-  if params.bagging_seed >= 0:
-    files = _bag(files, params.bagging_seed)
-  source = _Source(params, files, context, start_step, reader.with_seeds)
+    if params.is_training:
+      examples = source.epochs(examples)
+  else:
+    examples = source.epochs() if params.is_training else source.one_pass()
 
-  # Shuffling and repeating are done by `source`: is_training asks for both.
-  # The Garden wants a path, but would look for files, and split what a URL may
-  # have in it.
-  garden = params.replace(
-    input_path='records',
-    is_training=False,
-    deterministic=params.deterministic is not False,
+  distribute_records = (
+    params.enable_shared_tf_data_service_between_parallel_trainers
+    and params.apply_tf_data_service_before_batching
+  )
+  if params.enable_tf_data_service and distribute_records:
+    examples = _distribute(examples, params)
+  batches = examples.batch(
+    context.get_per_replica_batch_size(params.global_batch_size), params.drop_remainder
   )
   if not params.cache:
-    hooks = {'postprocess_fn': reader}
-  else:  # Examples are kept, one by one: each epoch shuffles them anew.
-    hooks = {
-      'sample_fn': lambda dataset: (
-        dataset.batch(_BLOCK).map(reader, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-      )
-    }
-    if params.is_training:
-      hooks['transform_and_batch_fn'] = lambda cached, _: source.epochs(cached).batch(
-        context.get_per_replica_batch_size(params.global_batch_size),
-        params.drop_remainder,
-      )
-  return input_reader.InputReader(garden, **hooks).read(
-    context, dataset=source.records()
+    batches = batches.map(reader, num_parallel_calls=tf.data.AUTOTUNE)
+  if params.enable_tf_data_service and not distribute_records:
+    batches = _distribute(batches, params)
+  return batches.with_options(_options(params)).prefetch(
+    params.prefetch_buffer_size or tf.data.AUTOTUNE
   )
 
 
-class _Source:
-  """Serialized records in the order wanted, as (path, index, serialized).
+def _find_files(params: data.VideoData, reader: reader_lib.FrameReader) -> list[_File]:
+  """Returns the files to read, sorted, after a look at the first record.
 
-  Shuffled epochs add `draw` where wanted, see `reader`.
+  Raises:
+    ValueError: a file is missing, empty or of another format.
+  """
+  paths = shards.find(params.input_path)
+  remote_paths = [path for path in paths if remote.is_remote(path)]
+  if params.enable_tf_data_service and remote_paths:
+    raise ValueError(
+      'enable_tf_data_service is True: the workers of a tf.data service cannot read '
+      f'{remote_paths[0]}, which needs tensorflow-io. Set it to False, or copy the '
+      'files to a disk.'
+    )
+  sizes = shards.sizes(paths)
+  empty = [path for path, size in zip(paths, sizes) if not size]
+  if empty and not params.skip_corrupt_records:
+    raise ValueError(
+      f'{", ".join(empty)}: the file is empty. Fetch it again, remove it, or set '
+      'skip_corrupt_records to True.'
+    )
+  record = shards.first_record(paths, sizes)
+  if record is None:
+    raise ValueError(
+      f'input_path is {params.input_path!r}: none of its {len(paths)} files, such as '
+      f'{paths[0]}, holds a readable record. Set it to uncompressed TFRecord files.'
+    )
+  reader.check_format(*record)
+  files = [_File(path, size) for path, size in zip(paths, sizes)]
+  return files if params.bagging_seed < 0 else _bootstrap(files, params.bagging_seed)
+
+
+def _bootstrap(files: Sequence[_File], seed: int) -> list[_File]:
+  """Draws as many files, with replacement; the same on every worker."""
+  drawn = np.random.default_rng(seed).integers(len(files), size=len(files))
+  distinct = len(np.unique(drawn))
+  logging.info(
+    'bagging_seed %d draws %d files, %d of them distinct (%.1f%%).',
+    seed,
+    len(drawn),
+    distinct,
+    100 * distinct / len(files),
+  )
+  return [files[i] for i in np.sort(drawn)]
+
+
+def _distribute(dataset: tf.data.Dataset, params: data.VideoData) -> tf.data.Dataset:
+  """Runs everything before this point on a tf.data service."""
+  service = tf.data.experimental.service
+  job_name, cache = params.tf_data_service_job_name, None
+  if params.enable_shared_tf_data_service_between_parallel_trainers:
+    cache = service.CrossTrainerCache(trainer_id=params.trainer_id)
+  else:  # Batches of another size are another job.
+    job_name = f'{job_name}_bs{params.global_batch_size}'
+  return dataset.apply(
+    service.distribute(
+      processing_mode=service.ShardingPolicy.OFF,
+      service=params.tf_data_service_address,
+      job_name=f'{job_name}_{_PROCESS_ID}',
+      cross_trainer_cache=cache,
+    )
+  )
+
+
+def _options(params: data.VideoData) -> tf.data.Options:
+  options = tf.data.Options()
+  options.deterministic = params.deterministic is not False
+  if params.autotune_algorithm:
+    options.autotune.autotune_algorithm = tf.data.experimental.AutotuneAlgorithm[
+      params.autotune_algorithm
+    ]
+  if params.ram_budget:
+    options.autotune.ram_budget = params.ram_budget << 30  # GiB to bytes
+  return options
+
+
+class _RecordSource:
+  """Serialized records in reading order, as (path, index, serialized).
+
+  Shuffled epochs add the record's epoch key if the reader derives seeds from it.
+
+  How records are divided among pipelines:
+  - by file, if there are at least as many files as pipelines and `sharding` is True;
+  - otherwise record by record. In training this happens after the shuffle, so that
+    the pipelines' batches together are those of a single pipeline.
   """
 
-  def __init__(self, params, files, context, start_step, with_draws):
+  def __init__(
+    self,
+    params: data.VideoData,
+    files: Sequence[_File],
+    context: tf.distribute.InputContext,
+    start_step: int,
+    with_epoch_keys: bool,
+  ):
     self._params = params
-    paths, sizes = zip(*files)
-    self._files = (tf.constant(paths), tf.constant(sizes, tf.int64))
-    self._num_files = len(files)
-    self._retry = remote.among(paths)
-    self._with_draws = with_draws
+    self._paths, sizes = zip(*files)
+    self._file_tensors = tf.constant(self._paths), tf.constant(sizes, tf.int64)
+    self._retry = any(map(remote.is_remote, self._paths))
+    self._with_epoch_keys = with_epoch_keys
     # A tf.data service divides the work itself.
     service = params.enable_tf_data_service
-    self._pipelines = 1 if service else context.num_input_pipelines
-    self._id = 0 if service else context.input_pipeline_id
-    self._shard_files = self._pipelines == 1 or (
-      params.sharding and self._num_files >= self._pipelines
+    self._num_pipelines = 1 if service else context.num_input_pipelines
+    self._pipeline_id = 0 if service else context.input_pipeline_id
+    self._shard_files = self._num_pipelines == 1 or (
+      params.sharding and len(files) >= self._num_pipelines
     )
-    # A training stream of records is dealt behind the shuffle: the pipelines'
-    # batches together are those of a single one.
-    self._deal = params.is_training and not self._shard_files
-    if self._deal and params.deterministic is False:
+    self._shard_shuffled = params.is_training and not self._shard_files
+    if self._shard_shuffled and params.deterministic is False:
       raise ValueError(
-        f'deterministic is False, but records of {self._num_files} files are '
-        f'dealt out to {self._pipelines} input pipelines, which must agree '
-        'on their order: set it to True, or sharding to True with a file or '
-        'more for each.'
+        f'deterministic is False: {self._num_pipelines} input pipelines that divide '
+        f'the records of {len(files)} files must read them in the same order. Set it '
+        'to True, or set sharding to True and give each pipeline at least one file.'
       )
-    self._start_epoch, self._skip = self._start(start_step, paths)
+    self._start_epoch, self._skip = self._resume_position(start_step)
 
-  def _start(self, start_step: int, paths: Sequence[str]) -> tuple[int, int]:
-    """The epoch to go on in, and how much of it this pipeline has consumed."""
-    params = self._params
-    if params.enable_tf_data_service:
-      if start_step:
-        logging.warning(
-          'A tf.data service cannot go on where it stopped: the '
-          'data order starts afresh at step %d.',
-          start_step,
-        )
-      return 0, 0
-    consumed = start_step * params.global_batch_size
-    if not self._deal:
-      consumed //= self._pipelines
-    # What a corrupt file delivers shows only where it is read.
-    if not consumed or params.skip_corrupt_records:
-      return 0, consumed
-    all_files = self._deal or self._pipelines == 1
-    # A bag holds more or fewer records than the set.
-    if params.num_examples and all_files and params.bagging_seed < 0:
-      epoch, consumed = divmod(consumed, params.num_examples)
-    else:
-      epoch, known = 0, {}
-      with tqdm.tqdm(
-        desc='Counting records',
-        total=len(set(paths)),
-        unit=' files',
-        disable=len(paths) < 2,
-      ) as bar:
-        while consumed >= (length := self._count(epoch, consumed, paths, known, bar)):
-          epoch, consumed = epoch + 1, consumed - length
-    logging.info(
-      'Training goes on in epoch %d (of 0, 1, ...), behind %d records of it.',
-      epoch,
-      consumed,
-    )
-    return epoch, consumed
+  def one_pass(self) -> tf.data.Dataset:
+    """Returns one pass over the files, in sorted order."""
+    cycle_length = self._params.cycle_length if self._params.is_training else 1
+    return self._read(tf.range(len(self._paths)), cycle_length)
 
-  def _count(
-    self,
-    epoch: int,
-    enough: int,
-    paths: Sequence[str],
-    known: dict[str, int],
-    bar: tqdm.tqdm,
-  ) -> int:
-    """Counts this pipeline's records of an epoch, up to more than `enough`.
+  def epochs(self, cached: tf.data.Dataset | None = None) -> tf.data.Dataset:
+    """Returns shuffled epochs without end.
 
-    Files are counted only when they are reached, since that may mean to read
-    them; `known` keeps what each holds.
+    Args:
+      cached: the examples of one pass; if None, each epoch reads the files.
     """
-    order = self._order(self._seed(tf.constant(epoch, tf.int64)))
-    if self._params.cache:
-      order = tf.range(self._num_files)
-    share, total = self._share(order).numpy(), 0
-    for start in range(0, len(share), _COUNTED):
-      named = [paths[place] for place in share[start : start + _COUNTED]]
-      new = sorted(set(named) - known.keys())
-      known.update(zip(new, shards.count_by_file(new)))
-      bar.update(len(new))
-      total += sum(known[path] for path in named)
-      if total > enough:
-        break
-    return total
-
-  def records(self) -> tf.data.Dataset:
-    """All epochs; a single one for evaluation, or to be cached."""
-    params = self._params
-    if params.is_training and not params.cache:
-      return self.epochs(None)
-    return self._read(
-      tf.range(self._num_files), params.cycle_length if params.is_training else 1
-    )
-
-  def epochs(self, cached: tf.data.Dataset | None) -> tf.data.Dataset:
-    """Shuffled epochs without end, of examples `cached` or of the files."""
     params = self._params
 
     def epoch(number):
-      seed = self._seed(number)
-      if params.enable_tf_data_service:  # Each worker its own order.
+      seed = self._epoch_seed(number)
+      if params.enable_tf_data_service:  # Each worker shuffles differently.
         seed = tf.random.uniform([2], maxval=tf.int64.max, dtype=tf.int64)
       dataset = cached or self._read(
-        self._order(seed), params.cycle_length, seed if self._with_draws else None
+        self._file_order(seed),
+        params.cycle_length,
+        seed if self._with_epoch_keys else None,
       )
       return dataset.shuffle(
         params.shuffle_buffer_size,
@@ -242,78 +257,124 @@ class _Source:
       )
 
     numbers = tf.data.Dataset.range(self._start_epoch, tf.int64.max)
-    stream = numbers.flat_map(epoch).skip(self._skip)
-    return stream.shard(self._pipelines, self._id) if self._deal else stream
+    records = numbers.flat_map(epoch).skip(self._skip)
+    if self._shard_shuffled:
+      records = records.shard(self._num_pipelines, self._pipeline_id)
+    return records
 
-  def _seed(self, epoch: tf.Tensor) -> tf.Tensor:
+  def _resume_position(self, start_step: int) -> tuple[int, int]:
+    """Returns the epoch to resume in and how many of its records to skip."""
+    params = self._params
+    if params.enable_tf_data_service:
+      if start_step:
+        logging.warning(
+          'A tf.data service cannot resume: the data order starts over at step %d.',
+          start_step,
+        )
+      return 0, 0
+    consumed = start_step * params.global_batch_size
+    if not self._shard_shuffled:
+      consumed //= self._num_pipelines
+    # Only reading a corrupt file shows how many records it delivers.
+    if not consumed or params.skip_corrupt_records:
+      return 0, consumed
+    reads_all_files = self._shard_shuffled or self._num_pipelines == 1
+    # A bag does not hold num_examples records.
+    if params.num_examples and reads_all_files and params.bagging_seed < 0:
+      epoch, consumed = divmod(consumed, params.num_examples)
+    else:
+      epoch, counts = 0, dict[str, int]()
+      with tqdm.tqdm(
+        desc='Counting records',
+        total=len(set(self._paths)),
+        unit=' files',
+        disable=len(self._paths) < 2,
+      ) as bar:
+        while consumed >= (size := self._epoch_size(epoch, consumed, counts, bar)):
+          epoch, consumed = epoch + 1, consumed - size
+    logging.info(
+      'Training resumes in epoch %d (counted from 0), after %d of its records.',
+      epoch,
+      consumed,
+    )
+    return epoch, consumed
+
+  def _epoch_size(
+    self, epoch: int, limit: int, counts: dict[str, int], bar: tqdm.tqdm
+  ) -> int:
+    """Counts this pipeline's records of an epoch, stopping once above `limit`.
+
+    Counting may mean reading the file, so only files that are reached are counted,
+    and `counts` keeps the number of records of each.
+    """
+    order = self._file_order(self._epoch_seed(tf.constant(epoch, tf.int64)))
+    if self._params.cache:
+      order = tf.range(len(self._paths))
+    order, total = self._own_files(order).numpy(), 0
+    for start in range(0, len(order), _COUNT_BATCH):
+      paths = [self._paths[i] for i in order[start : start + _COUNT_BATCH]]
+      new = sorted(set(paths) - counts.keys())
+      counts.update(zip(new, shards.count_by_file(new)))
+      bar.update(len(new))
+      total += sum(counts[path] for path in paths)
+      if total > limit:
+        break
+    return total
+
+  def _epoch_seed(self, epoch: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(self._params.seed, tf.int64), epoch])
 
-  def _order(self, seed: tf.Tensor) -> tf.Tensor:
-    """All files in the order of the epoch of this seed, int32 [files]."""
-    return tf.random.experimental.stateless_shuffle(tf.range(self._num_files), seed)
+  def _file_order(self, epoch_seed: tf.Tensor) -> tf.Tensor:
+    """Shuffles the indices of all files, int32 [files]."""
+    return tf.random.experimental.stateless_shuffle(
+      tf.range(len(self._paths)), epoch_seed
+    )
 
-  def _share(self, order: tf.Tensor) -> tf.Tensor:
-    """Those files of an order that this pipeline reads."""
-    return order[self._id :: self._pipelines] if self._shard_files else order
+  def _own_files(self, order: tf.Tensor) -> tf.Tensor:
+    """Selects the files that this pipeline reads."""
+    return (
+      order[self._pipeline_id :: self._num_pipelines] if self._shard_files else order
+    )
 
   def _read(
-    self, order: tf.Tensor, cycle_length: int, seed: tf.Tensor | None = None
+    self, order: tf.Tensor, cycle_length: int, epoch_seed: tf.Tensor | None = None
   ) -> tf.data.Dataset:
-    """This pipeline's share of one pass.
+    """Reads this pipeline's part of one pass.
 
     Args:
-      order: int32 [files], of the files.
-      cycle_length: files read side by side.
-      seed: of the draws, int64 [2]; None for none.
-
-    Returns:
-      A dataset as records() returns it.
+      order: int32 [files], indices of the files.
+      cycle_length: files to read at the same time.
+      epoch_seed: int64 [2], for epoch keys; None adds none.
     """
-    order = self._share(order)
-    paths, sizes = (tf.gather(values, order) for values in self._files)
     params = self._params
+    order = self._own_files(order)
+    paths, sizes = (tf.gather(values, order) for values in self._file_tensors)
 
-    def read(path, size, place):
-      # Where records are dealt, every pipeline reads all files.
+    def read(path, size, index):
       records = shards.read(
         path,
         size,
         params.skip_corrupt_records,
         self._retry,
-        self._shard_files or self._id == 0,
+        # Pipelines that divide records all read every file; one of them counts.
+        count_skipped=self._shard_files or self._pipeline_id == 0,
       )
-      if seed is None:
+      if epoch_seed is None:
         return records
-      # By place, since a bag may hold a file twice.
-      draw = tf.strings.reduce_join(
-        tf.strings.as_string([*tf.unstack(seed), tf.cast(place, tf.int64)]),
+      # The index tells apart the copies of a file in a bag.
+      key = tf.strings.reduce_join(
+        tf.strings.as_string([*tf.unstack(epoch_seed), tf.cast(index, tf.int64)]),
         separator=' ',
       )
-      return records.map(lambda *record: (*record, draw))
+      return records.map(lambda *record: (*record, key))
 
-    files = tf.data.Dataset.from_tensor_slices((paths, sizes, order))
-    dataset = files.interleave(
+    records = tf.data.Dataset.from_tensor_slices((paths, sizes, order)).interleave(
       read,
       cycle_length=cycle_length,
       block_length=params.block_length,
       num_parallel_calls=cycle_length,
       deterministic=params.deterministic is not False,
     )
-    if not self._shard_files and not self._deal:
-      dataset = dataset.shard(self._pipelines, self._id)
-    return dataset
-
-
-def _bag(files: Sequence[_File], seed: int) -> list[_File]:
-  """As many files, drawn with replacement; the same on every worker."""
-  drawn = np.random.default_rng(seed).integers(len(files), size=len(files))
-  distinct = len(np.unique(drawn))
-  logging.info(
-    'Bag %d: %d files, %d of the %d there are (%.1f %%).',
-    seed,
-    len(drawn),
-    distinct,
-    len(files),
-    100 * distinct / len(files),
-  )
-  return [files[i] for i in np.sort(drawn)]
+    if not self._shard_files and not self._shard_shuffled:
+      records = records.shard(self._num_pipelines, self._pipeline_id)
+    return records

@@ -1,18 +1,23 @@
-"""From a serialized record to the frames and labels of a video.
+"""Turns batches of serialized records into frames and labels.
 
-Source: the frame-level `tf.train.SequenceExample` of all YouTube-8M releases.
-Context: `id` (2018, 2019) or `video_id` (2017), `labels` (int64; absent in the
-test partitions). Feature lists: per feature one byte string a frame, its values
-uint8. MediaPipe's records have float lists and `clip/data_path`. Video-level
-records are `tf.train.Example`s with one float list a feature, which read as a
-SequenceExample with a context alone. Records that keep every N-th frame alone
-are those of `thinning`. Deviations from the original reader: frames stay uint8
-and are chosen before they are decoded; a record without frames or with features
-of different length is an error; one without id is called `<shard>:<index>`.
+Source: the `tf.train.SequenceExample` of all frame-level YouTube-8M releases. Its
+context has `id` (2018, 2019) or `video_id` (2017) and `labels` (int64; absent in the
+test partitions). Each feature list has one byte string of uint8 values per frame.
 
-B records, T frames of the longest, K chosen frames at most, D features, V
-classes. A whole batch is read at once: one call per record costs more than what
-it does, and here frames are decoded straight into the padded batch.
+Other records that are read, see `configs.data.Feature.format`:
+- MediaPipe's, with float lists, and with `clip/data_path` as the id;
+- video-level `tf.train.Example`s with one float list per feature. They parse as a
+  SequenceExample that has only a context;
+- records that keep only every N-th frame, see `thinned_records`.
+
+Deviations from the original reader: frames stay uint8 and are selected before they are
+decoded; a record without frames, or whose features differ in length, is an error; a
+record without id is named `<file>:<index>`.
+
+A whole batch is parsed at once, because a call per record costs more than its work, and
+frames are decoded directly into the padded batch.
+
+B records, T frames of the longest, K selected frames at most, D features, V classes.
 """
 
 from collections.abc import Sequence
@@ -20,6 +25,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from yt8m_distill.configs import data
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import thinned_records
@@ -28,24 +34,22 @@ from yt8m_distill.modeling import frames as frames_lib
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
-_SEEDS = 2**31 - 1  # how many there are
-# The parser's own errors begin with this, behind the name of the record.
-_REMEDY = (
-  ' (each frame of a feature, or the video where its format is so, '
-  'must be stored as task.model.features, or --features of predict '
-  'and export, says: one byte string, or a float list of its size; '
-  'labels must be int64)'
+_NUM_SEEDS = 2**31 - 1
+# Stands after the name of the record in an error of TensorFlow's parser.
+_PARSER_HINT = (
+  ' (each frame of a feature, or the video if its format is video, must be stored as '
+  'task.model.features, or --features of predict and export, says: as one byte '
+  'string, or as a float list of its size; labels must be int64)'
 )
 _Examples = tuple[dict[str, tf.Tensor], tf.Tensor]
 
 
 class FrameReader:
-  """Parses, checks and decodes batches of records, inside tf.data.
+  """Parses, checks and decodes batches of records inside tf.data.
 
   Attributes:
-    dtype: of the frames: uint8, or float32 where features are kept as floats.
-    with_seeds: whether examples have a `seed`: asked for, or frames are drawn
-      at random.
+    dtype: of the frames: uint8, or float32 if features are kept as floats.
+    with_seeds: whether examples have a `seed`: requested, or needed by the selection.
   """
 
   def __init__(
@@ -53,7 +57,7 @@ class FrameReader:
     features: Sequence[data.Feature],
     max_frames: int,
     num_classes: int,
-    selection,
+    selection: model_config.FrameSelection,
     with_ids: bool = False,
     with_labels: bool = True,
     with_seeds: bool = False,
@@ -61,17 +65,17 @@ class FrameReader:
     """Initializes the reader.
 
     Args:
-      features: joined in this order.
-      max_frames: longer videos are cut here.
+      features: concatenated in this order.
+      max_frames: longer videos are cut to this number of frames.
       num_classes: V.
-      selection: a `configs.model.FrameSelection`, which frames to decode.
-      with_ids: put `id` into the examples.
-      with_labels: read labels; a record without that key is then an error. If
-        not, no video has any.
-      with_seeds: put `seed` into the examples, what a network draws from.
+      selection: which frames to decode.
+      with_ids: add `id` to the examples.
+      with_labels: read labels; a record without that key is then an error. If False,
+        no video has labels.
+      with_seeds: add `seed` to the examples, for a network's random draws.
 
     Raises:
-      ValueError: an argument is out of its range.
+      ValueError: an argument is out of range.
     """
     record_errors.check_features(features, max_frames)
     for name, value in (('max_frames', max_frames), ('num_classes', num_classes)):
@@ -88,36 +92,36 @@ class FrameReader:
     self._with_labels = with_labels
     self.with_seeds = with_seeds or selection.type == 'random'
     self._max_selected = frame_selection.max_selected(selection, max_frames)
-    self._layout = None
-    # To find few frames takes longer than to parse and decode them.
+    self._fast_parser = None
+    # For few frames, TensorFlow's parser is faster.
     if self._as_bytes and selection.type == 'all':
-      self._layout = fast_parser.Layout([(f.name, f.size) for f in features])
+      self._fast_parser = fast_parser.FastParser([(f.name, f.size) for f in features])
 
-  @tf.autograph.experimental.do_not_convert  # Several times faster to trace.
+  @tf.autograph.experimental.do_not_convert  # Tracing is several times faster.
   def __call__(
     self,
     paths: tf.Tensor,
     indices: tf.Tensor,
     serialized: tf.Tensor,
-    draws: tf.Tensor | None = None,
+    epoch_keys: tf.Tensor | None = None,
   ) -> _Examples:
     """Reads a batch of records.
 
     Args:
       paths: string [B], the files, for messages and missing ids.
-      indices: int64 [B], positions of the records in them, likewise.
-      serialized: string [B].
-      draws: string [B], names the times that a video is seen, each with a seed
-        of its own; without it, seeds follow from the videos' ids alone.
+      indices: int64 [B], positions of the records in the files, likewise.
+      serialized: string [B], the records.
+      epoch_keys: string [B]; seeds are hashes of id and key, so that each epoch has
+        other seeds. If None, seeds are hashes of the ids.
 
     Returns:
-      inputs: `frames` uint8 (or float32) [B, K, D], zero behind the chosen
-        frames; `num_frames` int32 [B], how many are chosen; `id` string [B] and
-        `seed` int32 [B] if asked for.
+      inputs: `frames` uint8 or float32 [B, K, D], zero after the selected frames;
+        `num_frames` int32 [B], the number of selected frames; `id` string [B] and
+        `seed` int32 [B] if requested.
       labels: bool [B, V].
     """
-    read = self._read_regular if self._layout else self._read_any
-    inputs, labels = read(paths, indices, serialized, draws)
+    read = self._read_fast if self._fast_parser else self._read_any
+    inputs, labels = read(paths, indices, serialized, epoch_keys)
     size = sum(feature.size for feature in self._features)
     inputs['frames'] = tf.ensure_shape(
       inputs['frames'], [None, self._max_selected, size]
@@ -125,55 +129,62 @@ class FrameReader:
     return inputs, tf.ensure_shape(labels, [None, self._num_classes])
 
   def check_format(self, path: str, index: int, serialized: bytes):
-    """Raises a ValueError where a record has another format altogether."""
+    """Raises a ValueError if a record has a different format."""
     record_errors.check_format(self._features, path, index, serialized)
 
-  def _read_regular(self, paths, indices, serialized, draws) -> _Examples:
-    """Reads good records of the regular layout; others as `_read_any` does."""
-    regular, contexts, num_frames, frames = self._layout.read(
+  def _read_fast(self, paths, indices, serialized, epoch_keys) -> _Examples:
+    """Reads valid records of the usual layout; falls back to `_read_any`."""
+    assert self._fast_parser
+    is_regular, contexts, num_frames, frames = self._fast_parser.parse(
       serialized, self._max_frames
     )
     context, _, _ = self._parse(paths, indices, contexts)
     labels = context[_LABELS]
-    good = regular & tf.reduce_all(
+    is_valid = is_regular & tf.reduce_all(
       (labels.values >= 0) & (labels.values < self._num_classes)
     )
-    good &= tf.reduce_all(thinned_records.steps(context) == 1)
+    is_valid &= tf.reduce_all(thinned_records.steps(context) == 1)
     if self._with_labels:
-      good &= tf.reduce_all(_some(labels))
+      is_valid &= tf.reduce_all(_has_values(labels))
 
     def examples():
       joined = tf.concat([f[:, : self._max_frames] for f in frames], 2)
       count = tf.minimum(num_frames, self._max_frames)
       ids = _video_ids(context, paths, indices)
-      return self._examples(ids, self._seeds(ids, draws), labels, joined, count)
+      return self._examples(ids, self._seeds(ids, epoch_keys), labels, joined, count)
 
     return tf.cond(
-      good, examples, lambda: self._read_any(paths, indices, serialized, draws)
+      is_valid,
+      examples,
+      lambda: self._read_any(paths, indices, serialized, epoch_keys),
     )
 
-  def _read_any(self, paths, indices, serialized, draws) -> _Examples:
-    """Reads any records, and says what is wrong with them."""
+  def _read_any(self, paths, indices, serialized, epoch_keys) -> _Examples:
+    """Reads all kinds of records and raises errors that name invalid ones."""
     context, lists, lengths = self._parse(paths, indices, serialized, self._features)
     values = [lists[feature.name] for feature in self._features]
     lengths = tf.stack([lengths[f.name] for f in self._features], 1)
     labels = context[_LABELS]
-    labels_there = tf.fill([tf.size(serialized)], True)
+    has_labels = tf.fill([tf.size(serialized)], True)
     if self._with_labels:
-      some = _some(labels)
-      labels_there = tf.cond(
-        tf.reduce_all(some), lambda: some, lambda: some | _have_labels(serialized)
+      has_values = _has_values(labels)
+      has_labels = tf.cond(
+        tf.reduce_all(has_values),
+        lambda: has_values,
+        lambda: has_values | _has_label_key(serialized),
       )
     ids = _video_ids(context, paths, indices)
-    seeds = self._seeds(ids, draws)
-    where = tf.strings.join([_where(paths, indices), ' (id ', ids, ')'])
-    check = record_errors.assert_good(
-      self._features, where, values, lengths, labels_there, labels, self._num_classes
-    )
-    fits = thinned_records.assert_fits(
-      self._selection, self._max_frames, where, context, lengths[:, 0]
-    )
-    with tf.control_dependencies([check, fits]):
+    seeds = self._seeds(ids, epoch_keys)
+    names = tf.strings.join([_record_names(paths, indices), ' (id ', ids, ')'])
+    checks = [
+      record_errors.assert_valid(
+        self._features, names, values, lengths, has_labels, labels, self._num_classes
+      ),
+      thinned_records.assert_sufficient(
+        self._selection, self._max_frames, names, context, lengths[:, 0]
+      ),
+    ]
+    with tf.control_dependencies(checks):
       frames, count = self._decode(
         [tf.identity(v) for v in values],
         tf.cast(thinned_records.num_frames(context, lengths[:, 0]), tf.int32),
@@ -183,37 +194,35 @@ class FrameReader:
       return self._examples(ids, seeds, labels, frames, count)
 
   def _parse(self, paths, indices, serialized, features: Sequence[data.Feature] = ()):
-    """Parses the context and the lists of `features`."""
+    """Parses the context and the given features.
+
+    Returns:
+      The context by key; frames [B, T, ...] and their number int64 [B] by feature.
+    """
+    names = _record_names(paths, indices)
     context = {key: tf.io.FixedLenFeature([], tf.string, '') for key in _ID_KEYS}
     context.update(thinned_records.context_features())
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    videos = [f for f in features if f.format == 'video']
-    # Of a fixed size the parser's errors would not name them.
-    context.update({f.name: tf.io.RaggedFeature(tf.float32) for f in videos})
+    video_features = [f for f in features if f.format == 'video']
+    # Ragged, because the parser's error about a fixed size would not name the feature.
+    context.update({f.name: tf.io.RaggedFeature(tf.float32) for f in video_features})
     lists = {
       f.name: tf.io.FixedLenSequenceFeature(
         *(([], tf.string) if f.format == 'bytes' else ([f.size], tf.float32)),
         allow_missing=True,
       )
       for f in features
-      if f not in videos
+      if f not in video_features
     }
     context, lists, lengths = tf.io.parse_sequence_example(
-      serialized,
-      context,
-      lists,
-      example_names=tf.strings.join([_where(paths, indices), _REMEDY]),
+      serialized, context, lists, example_names=tf.strings.join([names, _PARSER_HINT])
     )
-    for f in videos:  # One frame each.
-      with tf.control_dependencies(
-        [
-          record_errors.assert_size(
-            f, _where(paths, indices), context[f.name].row_lengths()
-          )
-        ]
-      ):
-        lists[f.name] = context[f.name].to_tensor(shape=[None, f.size])[:, None]
+    for f in video_features:  # They count as one frame.
+      values = context[f.name]
+      check = record_errors.assert_size(f, names, values.row_lengths())
+      with tf.control_dependencies([check]):
+        lists[f.name] = values.to_tensor(shape=[None, f.size])[:, None]
       lengths[f.name] = tf.ones_like(serialized, tf.int64)
     if not self._with_labels:
       context[_LABELS] = tf.sparse.SparseTensor(
@@ -223,16 +232,16 @@ class FrameReader:
       )
     return context, lists, lengths
 
-  def _seeds(self, ids, draws) -> tf.Tensor | None:
-    """A hash of each id and draw, int32 [B]; None where none is needed."""
+  def _seeds(self, ids, epoch_keys) -> tf.Tensor | None:
+    """Hashes each id and epoch key to a seed, int32 [B]; None if not needed."""
     if not self.with_seeds:
       return None
-    if draws is not None:
-      ids = tf.strings.join([ids, draws], '\n')
-    return tf.cast(tf.strings.to_hash_bucket_fast(ids, _SEEDS), tf.int32)
+    if epoch_keys is not None:
+      ids = tf.strings.join([ids, epoch_keys], '\n')
+    return tf.cast(tf.strings.to_hash_bucket_fast(ids, _NUM_SEEDS), tf.int32)
 
   def _examples(self, ids, seeds, labels, frames, count) -> _Examples:
-    hot = tf.stack([labels.indices[:, 0], labels.values], 1)
+    """Puts the tensors of a batch together; labels become multi-hot."""
     inputs = {'frames': frames, 'num_frames': count}
     if self._with_ids:
       inputs['id'] = ids
@@ -240,7 +249,7 @@ class FrameReader:
       inputs['seed'] = seeds
     return inputs, tf.tensor_scatter_nd_update(
       tf.zeros([tf.size(ids), self._num_classes], tf.bool),
-      hot,
+      tf.stack([labels.indices[:, 0], labels.values], 1),
       tf.ones_like(labels.values, tf.bool),
     )
 
@@ -251,84 +260,84 @@ class FrameReader:
     steps: tf.Tensor,
     seeds: tf.Tensor | None,
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Chooses among frames [B, T, ...] and decodes the chosen alone.
+    """Selects frames and decodes only those.
 
     Args:
-      values: per feature, frames of the records.
-      num_frames: int32 [B], of the videos.
-      steps: int32 [B], how far apart in the videos the frames are.
-      seeds: int32 [B], where frames are drawn.
+      values: per feature, the stored frames [B, T, ...].
+      num_frames: int32 [B], frames of the videos.
+      steps: int32 [B], distance of the stored frames in the videos.
+      seeds: int32 [B], for random selections.
 
     Returns:
-      uint8 or float32 [B, K, D], and int32 [B], how many are chosen.
+      Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].
     """
     indices, count = frame_selection.frame_indices(
       tf.minimum(num_frames, self._max_frames), self._selection, self._max_frames, seeds
     )
-    if self._selection.type == 'all':  # A slice of everything copies nothing.
+    if self._selection.type == 'all':  # Slicing copies nothing.
       values = [v[:, : self._max_selected] for v in values]
     else:
       indices = tf.minimum(indices // steps[:, tf.newaxis], tf.shape(values[0])[1] - 1)
       values = [tf.gather(v, indices, batch_dims=1) for v in values]
-    chosen = tf.sequence_mask(count, tf.shape(values[0])[1])
+    is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
     if self._as_bytes:
-      # Joining strings and decoding them takes less than half the time of
-      # decoding feature by feature and joining what comes out.
-      frames = _bytes(
-        tf.where(chosen, tf.strings.join(values), ''),
+      # Joining strings before decoding them takes less than half the time of decoding
+      # each feature and concatenating the results.
+      frames = _decode_bytes(
+        tf.where(is_selected, tf.strings.join(values), ''),
         sum(feature.size for feature in self._features),
       )
     else:
-      frames = tf.concat([_numbers(v, f) for v, f in zip(values, self._features)], 2)
-      frames = tf.where(chosen[..., None], frames, tf.zeros([], self.dtype))
+      frames = tf.concat(
+        [_decode_feature(v, f) for v, f in zip(values, self._features)], 2
+      )
+      frames = tf.where(is_selected[..., None], frames, tf.zeros([], self.dtype))
     padding = self._max_selected - tf.shape(frames)[1]
     return tf.pad(frames, [[0, 0], [0, padding], [0, 0]]), count
 
 
-def _bytes(strings, size: int) -> tf.Tensor:
+def _decode_bytes(strings, size: int) -> tf.Tensor:
   return tf.io.decode_raw(strings, tf.uint8, fixed_length=size)
 
 
-def _numbers(values, feature: data.Feature) -> tf.Tensor:
-  """Frames [B, T, size] of stored ones."""
+def _decode_feature(values, feature: data.Feature) -> tf.Tensor:
+  """Decodes the stored frames of one feature to [B, T, size]."""
   if feature.format == 'bytes':
-    return _bytes(values, feature.size)
+    return _decode_bytes(values, feature.size)
   if feature.format != 'quantized_floats':
     return values
-  # As the releases quantise.
+  # Quantize as the releases do.
   steps = tf.round((values - frames_lib.BIAS) / frames_lib.SCALE)
   return tf.cast(tf.clip_by_value(steps, 0.0, 255.0), tf.uint8)
 
 
-def _where(paths, indices) -> tf.Tensor:
-  """What to call the records; string [B]."""
+def _record_names(paths, indices) -> tf.Tensor:
+  """Names records in error messages; string [B]."""
   return tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])
 
 
-def _some(labels) -> tf.Tensor:
-  """Whether there is a label; bool [B]."""
-  return (
-    tf.math.bincount(
-      tf.cast(labels.indices[:, 0], tf.int32),
-      minlength=tf.cast(labels.dense_shape[0], tf.int32),
-    )
-    > 0
+def _has_values(labels) -> tf.Tensor:
+  """Whether a record has a label; bool [B]."""
+  counts = tf.math.bincount(
+    tf.cast(labels.indices[:, 0], tf.int32),
+    minlength=tf.cast(labels.dense_shape[0], tf.int32),
   )
+  return counts > 0
 
 
 def _video_ids(context, paths, indices) -> tf.Tensor:
-  """The first of _ID_KEYS that is there, else `<shard>:<index>`; string [B]."""
-  shards = tf.strings.regex_replace(paths, '.*/', '')
-  ids = tf.strings.join([shards, tf.strings.as_string(indices)], ':')
+  """Returns the first of _ID_KEYS that a record has, or `<file>:<index>`."""
+  files = tf.strings.regex_replace(paths, '.*/', '')
+  ids = tf.strings.join([files, tf.strings.as_string(indices)], ':')
   for key in reversed(_ID_KEYS):
     ids = tf.where(context[key] != '', context[key], ids)
   return ids
 
 
-def _have_labels(serialized) -> tf.Tensor:
-  """Whether the key is there, be it without values; bool [B].
+def _has_label_key(serialized) -> tf.Tensor:
+  """Whether a record has the key `labels`, possibly without values; bool [B].
 
-  The parser cannot tell: it gives no values in either case.
+  The parser returns no values in both cases, so the key is looked up in the protobuf.
   """
 
   def field(message, name, value):

@@ -1,4 +1,4 @@
-"""What can be wrong with a record, and with what is expected of it, in words.
+"""Checks of features and records, with messages that name what is wrong.
 
 B records, T frames of the longest.
 """
@@ -11,226 +11,219 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 
 _FORMATS = ('bytes', 'quantized_floats', 'floats', 'video')
-# Of the frames of a feature that are stored so.
+# By how the frames of a feature are stored.
 _REMEDIES = {
   'bytes_list': 'Set its format in task.model.features to bytes.',
-  'float_list': 'Set its format in task.model.features: quantized_floats for '
-  'a network trained on the releases, or floats.',
+  'float_list': 'Set its format in task.model.features to quantized_floats, for a '
+  'network trained on the releases, or to floats.',
 }
 
 
 def check_features(features: Sequence[data.Feature], max_frames: int):
-  """Raises a ValueError where no records can have these features."""
-  named = [(f.name, f.size) for f in features]
-  if not features or any(not name or size < 1 for name, size in named):
+  """Raises a ValueError if no record can have these features."""
+  sizes = [(f.name, f.size) for f in features]
+  if not features or any(not name or size < 1 for name, size in sizes):
     raise ValueError(
-      f'features are {named}: give at least one, each with a name and a size '
-      'of 1 or more.'
+      f'task.model.features is {sizes}: it must have at least one feature, each with a '
+      'name and a size of 1 or more. Correct it.'
     )
-  if len({f.name for f in features}) < len(features):
-    raise ValueError(f'features are {[f.name for f in features]}: give each one once.')
+  names = [f.name for f in features]
+  if len(set(names)) < len(names):
+    raise ValueError(
+      f'task.model.features is {names}: names must be unique. Remove duplicates.'
+    )
   formats = {f.format for f in features}
+  prefix = f'formats of task.model.features are {sorted(formats)}: '
   if not formats <= set(_FORMATS):
-    raise ValueError(
-      f'formats of features are {sorted(formats)}: choose of {", ".join(_FORMATS)}.'
-    )
+    raise ValueError(f'{prefix}choose from {", ".join(_FORMATS)}.')
   if 'video' in formats and len(formats) > 1:
     raise ValueError(
-      f'formats of features are {sorted(formats)}: those of '
-      'frames and of the whole video cannot be joined; leave '
-      'either out.'
+      f'{prefix}video-level and frame-level features cannot be joined. Remove one kind.'
     )
   if 'floats' in formats and len(formats) > 1:
     raise ValueError(
-      f'formats of features are {sorted(formats)}: floats and '
-      'what is stored in 8 bits cannot be joined; make it '
+      f'{prefix}floats and 8-bit features cannot be joined. Replace floats with '
       'quantized_floats.'
     )
   if 'video' in formats and max_frames != 1:
     raise ValueError(
-      f'max_frames is {max_frames}, but features of the format '
-      'video count as 1 frame: set task.model.max_frames to 1.'
+      f'task.model.max_frames is {max_frames}: features of the format video count as 1 '
+      'frame. Set it to 1.'
     )
 
 
 def check_format(
   features: Sequence[data.Feature], path: str, index: int, serialized: bytes
 ):
-  """Says in plain words when records have another format altogether.
+  """Explains records of a different format.
 
-  The graph would say less, for its parser knows only the keys it asks for.
+  The graph could say less, because its parser knows only the keys that it asks for.
 
   Args:
     features: expected.
     path: file of the record.
-    index: its position there.
+    index: its position in the file.
     serialized: the record.
 
   Raises:
-    ValueError: no SequenceExample or Example, or a feature is missing, of
-      another kind, or of another size where it is the video's.
+    ValueError: the record is not a SequenceExample or Example, or a feature is missing,
+      stored differently, or, for a video-level feature, of another size.
   """
-  where = f'{path}, record {index}'
+  name = f'{path}, record {index}'
   try:
-    # An Example reads as one with a context alone.
+    # An Example parses as a SequenceExample that has only a context.
     record = tf.train.SequenceExample.FromString(serialized)
   except protobuf.DecodeError as e:
     raise ValueError(
-      f'{where}: no tf.train.SequenceExample or Example. Set input_path to '
+      f'{name}: not a tf.train.SequenceExample or Example. Set input_path to '
       'YouTube-8M records, frame-level or video-level.'
     ) from e
   lists = record.feature_lists.feature_list
   context = record.context.feature
   for feature in features:
-    of_video = feature.format == 'video'
-    here, there = (context, lists) if of_video else (lists, context)
-    if feature.name not in here:
-      level, other = ('video', 'frame') if of_video else ('frame', 'video')
+    is_video = feature.format == 'video'
+    expected, others = (context, lists) if is_video else (lists, context)
+    if feature.name not in expected:
+      level, other = ('video', 'frame') if is_video else ('frame', 'video')
       raise ValueError(
-        f'{where}: no {level}-level feature {feature.name!r}, but '
-        f'{sorted(here) or "none at all"}; {other}-level {sorted(there)}. '
-        'Correct task.model.features (those of a whole video have the format '
-        f'video), or input_path where these are {other}-level records.'
+        f'{name}: no {level}-level feature {feature.name!r}. Its {level}-level '
+        f'features are {sorted(expected)}, its {other}-level ones {sorted(others)}. '
+        'Correct task.model.features (video-level ones have the format video), or '
+        f'input_path if it should not name {other}-level records.'
       )
-    wanted = 'bytes_list' if feature.format == 'bytes' else 'float_list'
-    for value in [here[feature.name]] if of_video else (here[feature.name].feature):
+    kind_expected = 'bytes_list' if feature.format == 'bytes' else 'float_list'
+    values = expected[feature.name]
+    for value in [values] if is_video else values.feature:
       kind = value.WhichOneof('kind')
-      if kind != wanted:
-        stored = f'a {kind}' if kind else 'empty'
-        remedies = {} if of_video else _REMEDIES
+      if kind != kind_expected:
+        remedies = {} if is_video else _REMEDIES
         raise ValueError(
-          f'{where}: feature {feature.name!r} is {stored}, but its format '
-          f'{feature.format!r} is a {wanted}. '
+          f'{name}: feature {feature.name!r} is {f"a {kind}" if kind else "empty"}, '
+          f'but its format {feature.format!r} needs a {kind_expected}. '
           + remedies.get(kind, 'Leave the record out.')
         )
       size = len(value.float_list.value)
-      if of_video and size != feature.size:
+      if is_video and size != feature.size:
         raise ValueError(
-          f'{where}: feature {feature.name!r} has {size} values, not '
-          f'{feature.size}; set its size in task.model.features.'
+          f'{name}: feature {feature.name!r} has {size} values, not {feature.size}. '
+          'Correct its size in task.model.features.'
         )
 
 
-def assert_size(feature: data.Feature, where, sizes) -> tf.Operation:
-  """Raises an InvalidArgumentError about the first video of another size.
+def assert_size(feature: data.Feature, names, sizes) -> tf.Operation:
+  """Checks the size of a video-level feature.
 
   Args:
-    feature: of the whole video.
-    where: string [B], what to call the records.
-    sizes: int [B], values in each; 0 where the feature is missing.
+    feature: the feature.
+    names: string [B], names of the records for the message.
+    sizes: int [B], number of values in each; 0 if the feature is missing.
 
   Returns:
-    An operation to wait for.
+    An operation that raises an InvalidArgumentError about the first invalid record.
   """
-  good = sizes == feature.size
+  is_valid = sizes == feature.size
 
   def fail():
-    bad = tf.argmin(tf.cast(good, tf.int32))
-    return tf.Assert(
-      False,
+    bad = tf.argmin(tf.cast(is_valid, tf.int32))
+    message = tf.strings.join(
       [
-        tf.strings.join(
-          [
-            where[bad],
-            f': {feature.name} has ',
-            tf.strings.as_string(sizes[bad]),
-            f' values, not {feature.size} (0: it is missing); correct '
-            'task.model.features (of predict and export: --features) or leave the '
-            'record out.',
-          ]
-        )
-      ],
+        names[bad],
+        f': {feature.name} has ',
+        tf.strings.as_string(sizes[bad]),
+        f' values, not {feature.size} (0: it is missing). Correct task.model.features '
+        '(for predict and export, --features), or leave the record out.',
+      ]
     )
+    return tf.Assert(False, [message])
 
-  return tf.cond(tf.reduce_all(good), tf.no_op, fail)
+  return tf.cond(tf.reduce_all(is_valid), tf.no_op, fail)
 
 
-def assert_good(
+def assert_valid(
   features: Sequence[data.Feature],
-  where,
+  names,
   values,
   lengths,
-  labels_there,
+  has_labels,
   labels,
-  num_classes,
+  num_classes: int,
 ) -> tf.Operation:
-  """Raises an InvalidArgumentError with all faults of the first bad record.
+  """Checks labels and frames.
 
   Args:
     features: F of them.
-    where: string [B], what to call the records.
+    names: string [B], names of the records for the message.
     values: per feature string [B, T] or float32 [B, T, size], frames.
-    lengths: int64 [B, F], frames of each.
-    labels_there: bool [B], whether a record has what labels it must have.
+    lengths: int64 [B, F], number of frames of each feature.
+    has_labels: bool [B], False if required labels are missing.
     labels: sparse int64 [B, labels].
-    num_classes: that labels must be below.
+    num_classes: labels must be less.
 
   Returns:
-    An operation to wait for.
+    An operation that raises an InvalidArgumentError with all problems of the first
+    invalid record.
   """
-  rows, hot = labels.indices[:, 0], labels.values
+  rows, classes = labels.indices[:, 0], labels.values
   in_range = (
     tf.math.unsorted_segment_min(
-      tf.cast((hot >= 0) & (hot < num_classes), tf.int32), rows, tf.size(where)
+      tf.cast((classes >= 0) & (classes < num_classes), tf.int32), rows, tf.size(names)
     )
     > 0
   )
-  lengths_good = tf.reduce_all((lengths > 0) & (lengths == lengths[:, :1]), 1)
-  frames_good = []
+  equal_lengths = tf.reduce_all((lengths > 0) & (lengths == lengths[:, :1]), 1)
+  valid_frames = []
   for i, (feature, value) in enumerate(zip(features, values)):
-    good = (
+    is_valid = (
       tf.strings.length(value) == feature.size
       if feature.format == 'bytes'
       else tf.reduce_all(tf.math.is_finite(value), 2)
     )
-    real = tf.sequence_mask(lengths[:, i], tf.shape(value)[1])
-    frames_good.append(tf.reduce_all(good | ~real, 1))
-  good = tf.reduce_all(
-    tf.stack([labels_there, in_range, lengths_good, *frames_good]), 0
+    is_padding = ~tf.sequence_mask(lengths[:, i], tf.shape(value)[1])
+    valid_frames.append(tf.reduce_all(is_valid | is_padding, 1))
+  is_valid = tf.reduce_all(
+    tf.stack([has_labels, in_range, equal_lengths, *valid_frames]), 0
   )
 
   def fail():
-    names = ', '.join(feature.name for feature in features)
-    bad = tf.argmin(tf.cast(good, tf.int32))
+    bad = tf.argmin(tf.cast(is_valid, tf.int32))
     problems = [
-      (labels_there, ['no `labels`; only prediction reads such videos']),
+      (has_labels, ['no `labels`. Only prediction reads such records.']),
       (
         in_range,
         [
           'labels are ',
-          _list(hot[rows == bad]),
-          f', but must lie between 0 and {num_classes - 1}; set task.model.num_classes',
+          _join(classes[rows == bad]),
+          f', but must be between 0 and {num_classes - 1}. Set task.model.num_classes.',
         ],
       ),
       (
-        lengths_good,
+        equal_lengths,
         [
-          f'{names} have ',
-          _list(lengths[bad]),
-          ' frames, but each must '
-          'have equally many, at least 1 (0 may mean that the feature is '
-          'missing); correct task.model.features (of predict and export: '
-          '--features) or leave the record out',
+          f'{", ".join(feature.name for feature in features)} have ',
+          _join(lengths[bad]),
+          ' frames, but must have the same number, at least 1 (0 can mean that the '
+          'feature is missing). Correct task.model.features (for predict and export, '
+          '--features), or leave the record out.',
         ],
       ),
     ]
     for i, (feature, value) in enumerate(zip(features, values)):
-      text = [f'{feature.name} holds NaN or infinity; leave the record out']
+      text = [f'{feature.name} holds NaN or infinity. Leave the record out.']
       if feature.format == 'bytes':
-        widths = tf.strings.length(value[bad, : lengths[bad, i]])
+        sizes = tf.strings.length(value[bad, : lengths[bad, i]])
         text = [
           f'{feature.name} has frames of ',
-          _list(tf.unique(widths)[0]),
-          f' bytes, not {feature.size}; set its size in task.model.features',
+          _join(tf.unique(sizes)[0]),
+          f' bytes, not {feature.size}. Set its size in task.model.features.',
         ]
-      problems.append((frames_good[i], text))
+      problems.append((valid_frames[i], text))
     texts = [
-      tf.where(fine[bad], '', tf.strings.join([': ', *text])) for fine, text in problems
+      tf.where(ok[bad], '', tf.strings.join([' ', *text])) for ok, text in problems
     ]
-    return tf.Assert(False, [tf.strings.join([where[bad], *texts, '.'])])
+    return tf.Assert(False, [tf.strings.join([names[bad], ':', *texts])])
 
-  return tf.cond(tf.reduce_all(good), tf.no_op, fail)
+  return tf.cond(tf.reduce_all(is_valid), tf.no_op, fail)
 
 
-def _list(values) -> tf.Tensor:
+def _join(values) -> tf.Tensor:
   return tf.strings.reduce_join(tf.strings.as_string(values), separator=', ')

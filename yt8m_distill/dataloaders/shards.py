@@ -1,14 +1,17 @@
-"""Files of TFRecords: which there are, how many records, and their bytes.
+"""Sets of TFRecord files: finding them, counting their records, reading them.
 
-Source: `tf.data.TFRecordDataset`. Deviation from it: its errors name no file
-and cost the rest of the shard; those of `read` name file and byte, a bad
-payload need cost one record only, and a server that fails is asked again.
+Source: `tf.data.TFRecordDataset`. Deviations from it:
+- Its errors name no file; those of `read` name the file and the byte.
+- It drops the rest of a file after a corrupt payload; `read` can leave out that record
+  only.
+- It does not retry a failed request to a server; see `remote`.
 """
 
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
+import functools
 import threading
 
 from absl import logging
@@ -19,20 +22,20 @@ from yt8m_distill.dataloaders import file_patterns
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import tfrecord_format
 
-_BLOCK = 8  # records counted at once: one call per record costs more
-# Bytes read ahead, remote and local: a request is dear, but the kernel reads
-# ahead by itself, and a second buffer costs a copy.
-_BUFFERS = (8 << 20, 0)
-_THREADS = 16  # waiting for file systems, not computing
+_READ_BATCH = 8  # records accounted for at once: one call per record costs more
+# Read-ahead in bytes. A remote request is expensive. The kernel reads local files
+# ahead by itself, so a second buffer would only cost a copy.
+_REMOTE_BUFFER, _LOCAL_BUFFER = 8 << 20, 0
+_THREADS = 16  # they wait for file systems and compute little
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-  """What `read` left out in this process; a second pass counts again.
+  """What `read` has left out in this process; a second pass counts again.
 
   Attributes:
-    records: single records, with a bad payload.
-    shard_tails: ends of shards, behind a bad length or cut off.
+    records: single records with a corrupt payload.
+    shard_tails: rests of files after a corrupt length or a truncation.
   """
 
   records: int = 0
@@ -40,6 +43,7 @@ class Skipped:
 
   @property
   def total(self) -> int:
+    """Records and rests of files together."""
     return self.records + self.shard_tails
 
   def __add__(self, other: 'Skipped') -> 'Skipped':
@@ -51,18 +55,18 @@ _skipped = Skipped()
 
 
 def skipped() -> Skipped:
-  """Returns what has been left out so far."""
+  """Returns what this process has left out so far."""
   return _skipped
 
 
 def find(input_path: str | Sequence[str]) -> list[str]:
-  """Returns the files that `input_path` names, sorted, each once.
+  """Returns the files that `input_path` names, sorted, without duplicates.
 
   Args:
-    input_path: as `patterns` has it.
+    input_path: see `file_patterns`.
 
   Raises:
-    ValueError: see `patterns.expand`.
+    ValueError: see `file_patterns.expand`.
   """
   return sorted(set(file_patterns.expand(input_path)))
 
@@ -71,7 +75,7 @@ def sizes(paths: Sequence[str]) -> list[int]:
   """Returns the size of each file in bytes.
 
   Raises:
-    ValueError: a file is not there or cannot be looked at.
+    ValueError: a file does not exist or cannot be accessed.
   """
 
   def size(path):
@@ -82,7 +86,7 @@ def sizes(paths: Sequence[str]) -> list[int]:
 
 
 def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
-  """Returns the sum of `count_by_file`, and shows its progress."""
+  """Returns the sum of `count_by_file` and shows a progress bar."""
   return sum(
     tqdm.tqdm(
       count_by_file(paths, skip_corrupt),
@@ -95,18 +99,18 @@ def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
 
 
 def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[int]:
-  """Counts records by their lengths alone, without reading payloads.
+  """Counts records by their length fields, without reading payloads.
 
   Args:
-    paths: files.
-    skip_corrupt: count up to the first bad length of a file. Bad payloads are
-      not seen, so the count is then an upper bound of what `read` delivers.
+    paths: the files.
+    skip_corrupt: stop counting at a corrupt length instead of raising. Payloads are
+      not checked, so the count is an upper bound of what `read` delivers.
 
   Yields:
-    How many records each file holds.
+    The number of records in each file.
 
   Raises:
-    ValueError: a file is missing, empty, truncated or has a bad length.
+    ValueError: a file is missing, empty, truncated or has a corrupt length.
   """
 
   def count(path, size):
@@ -116,45 +120,44 @@ def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[
         length = tfrecord_format.payload_length(f, offset, size)
         if length is None:
           break
-        offset += tfrecord_format.FRAMING + length
+        offset += tfrecord_format.OVERHEAD + length
         records += 1
     if not skip_corrupt and (offset < size or not size):
-      raise ValueError(_broken(path, offset, size))
+      raise ValueError(_unreadable(path, offset, size))
     return records
 
-  def count_again(path, size):
+  def count_with_retry(path, size):
     return remote.retry(path, lambda: count(path, size))
 
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    yield from pool.map(count_again, paths, sizes(paths))
+    yield from pool.map(count_with_retry, paths, sizes(paths))
 
 
-def first(
+def first_record(
   paths: Sequence[str], file_sizes: Sequence[int]
 ) -> tuple[str, int, bytes] | None:
-  """Returns the first whole record, (path, index, serialized), or None.
+  """Returns the first valid record as (path, index, serialized), if there is one.
 
   Raises:
     ValueError: a file cannot be read.
   """
 
-  def find_in(path, size):
+  def search(path, size):
     offset = index = 0
     with tfrecord_format.open_file(path) as f:
       while (length := tfrecord_format.payload_length(f, offset, size)) is not None:
         payload = f.read(length)
-        if tfrecord_format.masked_crc32c(payload) == int.from_bytes(
-          f.read(4), 'little'
-        ):
+        checksum = int.from_bytes(f.read(4), 'little')
+        if tfrecord_format.masked_crc32c(payload) == checksum:
           return path, index, payload
-        offset += tfrecord_format.FRAMING + length
+        offset += tfrecord_format.OVERHEAD + length
         index += 1
     return None
 
   for path, size in zip(paths, file_sizes):
-    found = remote.retry(path, lambda p=path, s=size: find_in(p, s))
-    if found:
-      return found
+    record = remote.retry(path, functools.partial(search, path, size))
+    if record:
+      return record
   return None
 
 
@@ -163,45 +166,46 @@ def read(
   size: tf.Tensor,
   skip_corrupt: bool = False,
   retry: bool = False,
-  count: bool = True,
+  count_skipped: bool = True,
 ) -> tf.data.Dataset:
   """Reads one file in order.
 
   Args:
-    path: string [], the file, of those that `find` has returned.
-    size: int64 [], its bytes; what is read is held against it.
-    skip_corrupt: log, count and leave out what is corrupt. Runs Python where a
-      file is corrupt, so it cannot be sent to a tf.data service.
-    retry: try again where reading fails, see `remote`; likewise.
-    count: False where another process reads, logs and counts the same.
+    path: string [], a file that `find` returned.
+    size: int64 [], its size in bytes, against which the bytes read are checked.
+    skip_corrupt: log, count and leave out corrupt records. This runs Python code
+      where a file is corrupt, which a tf.data service cannot.
+    retry: try again when reading fails (see `remote`); runs Python code, too.
+    count_skipped: False if another process reads and counts the same records.
 
   Returns:
-    A dataset of (path string [], index int64 [], serialized string []). A
-    record keeps its index where others before it are left out. Unless
-    `skip_corrupt`, a file that is empty or does not end with a whole record
-    raises an InvalidArgumentError that names it and the byte.
+    A dataset of (path string [], index int64 [], serialized string []). `index` counts
+    left-out records, too. Unless `skip_corrupt`, a file that is empty or does not end
+    with a valid record raises an InvalidArgumentError that names the file and the byte.
   """
-  # The op's own error names no file. What it drops shows at the end of the
-  # file, which an empty block marks.
-  far = tf.strings.regex_full_match(path, '.+://.*')
-  blocks = tf.data.TFRecordDataset(
-    path, buffer_size=tf.cast(tf.where(far, *_BUFFERS), tf.int64)
-  ).ignore_errors(log_warning=True)
-  blocks = blocks.batch(_BLOCK).concatenate(
-    tf.data.Dataset.from_tensors(tf.constant([], tf.string))
+  # TFRecordDataset's error names no file, so it is ignored here. The bytes that it
+  # dropped are missing at the end of the file, which an empty batch marks.
+  is_remote = tf.strings.regex_full_match(path, '.+://.*')
+  buffer_size = tf.where(is_remote, _REMOTE_BUFFER, _LOCAL_BUFFER)
+  batches = (
+    tf.data.TFRecordDataset(path, buffer_size=tf.cast(buffer_size, tf.int64))
+    .ignore_errors(log_warning=True)
+    .batch(_READ_BATCH)
+    .concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
   )
   with_python = skip_corrupt or retry
 
-  def account(state, block):
+  def account(state, batch):
+    """Advances (offset, index) and checks the offset at the end of the file."""
     offset, index = state
-    count = tf.size(block, out_type=tf.int64)
-    lost = (count == 0) & ((offset < size) | (size == 0))
+    count = tf.size(batch, out_type=tf.int64)
+    stopped_early = (count == 0) & ((offset < size) | (size == 0))
     if not with_python:
       check = tf.cond(
-        lost,
+        stopped_early,
         lambda: tf.Assert(
           False,
-          [_broken(path, tf.strings.as_string(offset), tf.strings.as_string(size))],
+          [_unreadable(path, tf.strings.as_string(offset), tf.strings.as_string(size))],
         ),
         tf.no_op,
       )
@@ -209,21 +213,22 @@ def read(
         count = tf.identity(count)
     end = (
       offset
-      + tfrecord_format.FRAMING * count
-      + tf.reduce_sum(tf.cast(tf.strings.length(block), tf.int64))
+      + tfrecord_format.OVERHEAD * count
+      + tf.reduce_sum(tf.cast(tf.strings.length(batch), tf.int64))
     )
-    records = (tf.fill([count], path), index + tf.range(count), block)
+    records = (tf.fill([count], path), index + tf.range(count), batch)
     return (end, index + count), (
-      (lost, offset, index, records) if with_python else records
+      (stopped_early, offset, index, records) if with_python else records
     )
 
-  def with_tail(lost, offset, index, records):
-    tail = (
-      tf.data.Dataset.range(tf.cast(lost, tf.int64))
+  def with_recovered(stopped_early, offset, index, records):
+    """Appends what `_recover` reads after the point where reading stopped."""
+    recovered = (
+      tf.data.Dataset.range(tf.cast(stopped_early, tf.int64))
       .flat_map(
         lambda _: tf.data.Dataset.from_generator(
           _recover,
-          args=(path, size, offset, index, skip_corrupt, count),
+          args=(path, size, offset, index, skip_corrupt, count_skipped),
           output_signature=tuple(
             tf.TensorSpec([], t) for t in (tf.string, tf.int64, tf.string)
           ),
@@ -231,31 +236,36 @@ def read(
       )
       .map(_raise_message)
     )
-    return tf.data.Dataset.from_tensor_slices(records).concatenate(tail)
+    return tf.data.Dataset.from_tensor_slices(records).concatenate(recovered)
 
   zero = tf.zeros([], tf.int64)
-  blocks = blocks.scan((zero, zero), account)
-  return blocks.flat_map(with_tail) if with_python else blocks.unbatch()
+  batches = batches.scan((zero, zero), account)
+  return batches.flat_map(with_recovered) if with_python else batches.unbatch()
 
 
 def _raise_message(path, index, serialized):
-  """Raises what `_recover` could not read."""
+  """Raises the message that `_recover` yields with index -1."""
   with tf.control_dependencies([tf.Assert(index >= 0, [serialized])]):
     return path, tf.identity(index), serialized
 
 
 def _recover(
-  path: bytes, size: int, offset: int, index: int, skip_corrupt: bool, count: bool
+  path: bytes,
+  size: int,
+  offset: int,
+  index: int,
+  skip_corrupt: bool,
+  count_skipped: bool,
 ):
-  """Yields what can be read of a file from `offset` on, where reading failed.
+  """Yields the readable records of a file after `offset`, where reading failed.
 
-  A last element with index -1 has a message: what follows cannot be read.
+  If the rest cannot be read, the last element holds a message and has index -1.
   """
   name = path.decode()
   attempt = 1
-  if remote.among([name]):
+  if remote.is_remote(name):
     logging.warning(
-      '%s: reading stopped at byte %d of %d and goes on there, attempt 2 of %d.',
+      '%s: reading stopped at byte %d of %d and resumes there, attempt 2 of %d.',
       name,
       offset,
       size,
@@ -267,20 +277,20 @@ def _recover(
         for record in _records_from(name, offset):
           serialized = record.numpy()
           yield path, index, serialized
-          offset += tfrecord_format.FRAMING + len(serialized)
+          offset += tfrecord_format.OVERHEAD + len(serialized)
           index += 1
           attempt = 0
       except tf.errors.DataLossError:
-        pass  # Which kind is for the header to say.
+        pass  # _next_offset tells whether the length or the payload is corrupt.
       except tf.errors.OpError as error:
         attempt += 1
-        remote.wait(name, attempt, error)
+        remote.wait_or_raise(name, attempt, error)
         continue
       if size and offset >= size:
         return
       if not skip_corrupt:
-        raise ValueError(_broken(name, offset, size))
-      offset = _pass_over(name, size, offset, index, count)
+        raise ValueError(_unreadable(name, offset, size))
+      offset = _next_offset(name, size, offset, index, count_skipped)
       if not offset:
         return
       index += 1
@@ -288,65 +298,72 @@ def _recover(
     yield path, -1, str(error)
 
 
-def _pass_over(path: str, size: int, offset: int, index: int, count: bool) -> int:
-  """Where the record behind a corrupt one begins; 0 if that cannot be told."""
+def _next_offset(
+  path: str, size: int, offset: int, index: int, count_skipped: bool
+) -> int:
+  """Returns where the record after a corrupt one begins, or 0 if that is unknown."""
 
-  def length_there():
+  def read_length():
     with tfrecord_format.open_file(path) as f:
       return tfrecord_format.payload_length(f, offset, size)
 
-  length = remote.retry(path, length_there)
-  log = logging.warning if count else logging.debug
-  if count:
-    _count(records=length is not None, shard_tails=length is None)
+  length = remote.retry(path, read_length)
+  log = logging.debug
+  if count_skipped:
+    log = logging.warning
+    _add_skipped(Skipped(records=length is not None, shard_tails=length is None))
   if length is None:
     log(
-      '%s: no whole record with a good length at byte %d (record %d); the '
-      'rest of the file, %d bytes, is left out.',
+      '%s: record %d at byte %d has a corrupt length or is truncated; the rest of '
+      'the file, %d bytes, is left out.',
       path,
-      offset,
       index,
+      offset,
       size - offset,
     )
     return 0
-  log('%s: bad payload at byte %d; record %d is left out.', path, offset, index)
-  return offset + tfrecord_format.FRAMING + length
+  log(
+    '%s: record %d at byte %d has a corrupt payload and is left out.',
+    path,
+    index,
+    offset,
+  )
+  return offset + tfrecord_format.OVERHEAD + length
 
 
 def _records_from(path: str, offset: int) -> tf.data.Dataset:
-  """Returns the records of a file from a byte on."""
+  """Reads the records of a file from a byte on."""
   records = tf.data.experimental.from_variant(
     tf.raw_ops.TFRecordDatasetV2(
       filenames=[path],
       compression_type='',
-      buffer_size=_BUFFERS[0 if '://' in path else 1],
+      buffer_size=_REMOTE_BUFFER if remote.scheme(path) else _LOCAL_BUFFER,
       byte_offsets=[offset],
     ),
     tf.TensorSpec([], tf.string),
   )
-  options = tf.data.Options()  # Rewriting the dataset would lose the offset.
+  options = tf.data.Options()  # Graph rewrites would lose the offset.
   options.experimental_optimization.apply_default_optimizations = False
   return records.with_options(options)
 
 
-def _count(records: int = 0, shard_tails: int = 0):
+def _add_skipped(new: Skipped):
   global _skipped
-  with _lock:  # Files are read side by side.
-    _skipped += Skipped(records, shard_tails)
+  with _lock:  # Several threads read files.
+    _skipped += new
 
 
-def _broken(path, offset, size):
-  """Says where a file breaks off; for strings and string tensors alike."""
+def _unreadable(path, offset, size):
+  """Returns the message about an unreadable file, for strings or string tensors."""
   parts = [
     path,
     ': unreadable from byte ',
     offset,
     ' of ',
     size,
-    ' on: the '
-    'file is empty, truncated, corrupt, changed while it was read, or '
-    'no TFRecord. Fetch it again, or set skip_corrupt_records=True to '
-    'go on without what is lost.',
+    ': the file is empty, truncated, corrupt, changed while it was read, or not a '
+    'TFRecord file. Fetch it again, or set skip_corrupt_records to True to leave out '
+    'what is corrupt.',
   ]
   if isinstance(path, str):
     return ''.join(map(str, parts))

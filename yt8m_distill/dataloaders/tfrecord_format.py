@@ -1,34 +1,46 @@
-"""The bytes of a TFRecord file, as Python sees them.
+"""The bytes of an uncompressed TFRecord file, read in Python.
 
-Source: the TFRecord framing that the YouTube-8M releases use, uncompressed: per
-record 8 bytes length, 4 bytes CRC of the length, the payload, 4 bytes CRC of
-the payload.
+A record is 8 bytes length, 4 bytes CRC of the length, the payload, and 4 bytes CRC of
+the payload. Source: the format of TensorFlow's TFRecordWriter, in which the YouTube-8M
+releases come.
 """
 
 import struct
 
 import tensorflow as tf
 
-HEADER = 12  # bytes: length and its CRC
-FRAMING = 16  # bytes that a record takes beside its payload
+_HEADER = 12  # bytes: the length and its CRC
+OVERHEAD = 16  # bytes of a record besides its payload
 
 
 def open_file(path: str):
-  """Opens a file for scattered reads; gfile reads half a MiB at each."""
+  """Opens a file for scattered small reads.
+
+  A local file is opened without buffer, because gfile reads 512 KiB each time.
+  """
   return (
     tf.io.gfile.GFile(path, 'rb') if '://' in path else open(path, 'rb', buffering=0)
   )
 
 
 def payload_length(f, offset: int, size: int) -> int | None:
-  """Returns the length of the payload at `offset`, None if it cannot be."""
+  """Returns the length of a record's payload and leaves `f` at the payload.
+
+  Args:
+    f: an open file.
+    offset: where the record begins, in bytes.
+    size: size of the file in bytes.
+
+  Returns:
+    The length in bytes; None if the record is truncated or its length is corrupt.
+  """
   f.seek(offset)
-  header = f.read(HEADER)
-  if len(header) < HEADER:
+  header = f.read(_HEADER)
+  if len(header) < _HEADER:
     return None
   length, checksum = struct.unpack('<QI', header)
-  whole = offset + FRAMING + length <= size
-  return length if whole and masked_crc32c(header[:8]) == checksum else None
+  is_complete = offset + OVERHEAD + length <= size
+  return length if is_complete and masked_crc32c(header[:8]) == checksum else None
 
 
 def _crc_table() -> list[int]:
@@ -44,7 +56,7 @@ _CRC_TABLE = _crc_table()
 
 
 def masked_crc32c(data: bytes) -> int:
-  """The checksum of TFRecords: CRC-32C, rotated and offset."""
+  """Returns the checksum of TFRecord files: CRC-32C, rotated, plus a constant."""
   crc = 0xFFFFFFFF
   for byte in data:
     crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8

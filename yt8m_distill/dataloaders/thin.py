@@ -1,13 +1,13 @@
-"""Thins frame-level records to every N-th frame, for a student alone.
+"""Thins frame-level records to every N-th frame, for a student only.
 
   python -m yt8m_distill.dataloaders.thin --input_path='train*.tfrecord' \
     --output_dir=thinned/train --every_n=10
 
-A student that sees every N-th frame trains on them, and is evaluated on them,
-as on the full ones, and reads about an N-th of the bytes. `thinning` says what
-such a record holds; all else in it stays as it is. Shards keep their names and
-appear when they are whole. The same command goes on with those that are
-missing; it knows itself by thin.json in the folder.
+A student that sees every N-th frame gets the same numbers from thinned records as from
+full ones, in training and evaluation, and reads about an N-th of the bytes. Only frames
+are removed; `thinned_records` describes what is added. Output files keep their names
+and appear only when complete. The same command, given again, writes those that are
+missing; thin.json in the output folder says which command it belongs to.
 """
 
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
-_BLOCK = 16  # records between two steps of the progress bar
+_BATCH = 16  # records between two updates of the progress bar
 
 
 class _Settings(NamedTuple):
-  """How to thin; as the flags."""
+  """How to thin; see the flags."""
 
   every_n: int
   max_frames: int
@@ -41,51 +41,51 @@ class _Settings(NamedTuple):
 
 
 class _Shard(NamedTuple):
-  """A file of `size` bytes, and the one to write."""
+  """A file, its size in bytes, and the file to write."""
 
   path: str
   size: int
   output: str
 
 
-def thin_record(serialized: bytes, every_n: int, max_frames: int, where: str) -> bytes:
+def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> bytes:
   """Keeps frames 0, N, 2N, ... below max_frames.
 
   Args:
     serialized: a frame-level SequenceExample.
     every_n: N.
-    max_frames: what a network sees of a video at most.
-    where: what to call the record.
+    max_frames: greatest number of frames that a network sees.
+    name: of the record, for error messages.
+
+  Returns:
+    The thinned SequenceExample, serialized.
 
   Raises:
-    ValueError: it is of another kind, or thinned before.
+    ValueError: the record is not frame-level, or was thinned before.
   """
   try:
     video = tf.train.SequenceExample.FromString(serialized)
   except protobuf.DecodeError as error:
     raise ValueError(
-      f'{where}: no tf.train.SequenceExample. Set input_path to '
-      'frame-level YouTube-8M records.'
+      f'{name}: not a tf.train.SequenceExample. Set input_path to frame-level '
+      'YouTube-8M records.'
     ) from error
   context, lists = video.context.feature, video.feature_lists.feature_list
   if thinned_records.EVERY_N in context:
     raise ValueError(
-      f'{where}: its context has {thinned_records.EVERY_N}, so it was '
-      'thinned before. Set input_path to the full records.'
+      f'{name}: its context has {thinned_records.EVERY_N}, so it was thinned before. '
+      'Set input_path to the full records.'
     )
   if not lists:
     raise ValueError(
-      f'{where}: no frame-level features, and video-level ones '
-      'have nothing to thin. Set input_path to frame-level '
-      'records.'
+      f'{name}: no frame-level features. Set input_path to frame-level records.'
     )
-  lengths = {name: len(lists[name].feature) for name in sorted(lists)}
+  lengths = {key: len(lists[key].feature) for key in sorted(lists)}
   num_frames = max(lengths.values())
   if not num_frames or set(lengths.values()) != {num_frames}:
     raise ValueError(
-      f'{where}: its features have {lengths} frames, but each '
-      'must have equally many, at least 1. Leave the record '
-      'out.'
+      f'{name}: its features have {lengths} frames, but must have the same number, at '
+      'least 1. Leave the record out.'
     )
   for values in lists.values():
     kept = values.feature[:max_frames:every_n]
@@ -96,27 +96,27 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, where: str) ->
     (thinned_records.NUM_FRAMES, num_frames),
   ):
     context[key].int64_list.value.append(value)
-  # The order of the keys would otherwise differ from process to process.
+  # Otherwise the order of the keys would differ between processes.
   return video.SerializeToString(deterministic=True)
 
 
 def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
-  """Writes one shard; yields how many bytes were read since the last."""
+  """Writes one shard; yields how many bytes were read since the last value."""
   path, size, output = shard
-  for name in (path, output):  # This process may not have the file system yet.
-    remote.ensure(name)
+  for name in (path, output):  # A worker process has not imported tensorflow-io.
+    remote.ensure_file_system(name)
   unfinished = f'{output}.unfinished'
   left = size
   records = shards.read(
     tf.constant(path),
     tf.constant(size, tf.int64),
     settings.skip_corrupt_records,
-    remote.among([path]),
-  ).batch(_BLOCK)
+    remote.is_remote(path),
+  ).batch(_BATCH)
   try:
     with tf.io.TFRecordWriter(unfinished) as writer:
-      for _, indices, block in records.as_numpy_iterator():
-        for index, serialized in zip(indices, block):
+      for _, indices, batch in records.as_numpy_iterator():
+        for index, serialized in zip(indices, batch):
           writer.write(
             thin_record(
               serialized,
@@ -125,24 +125,24 @@ def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
               f'{path}, record {index}',
             )
           )
-        done = sum(tfrecord_format.FRAMING + len(serialized) for serialized in block)
+        done = sum(tfrecord_format.OVERHEAD + len(serialized) for serialized in batch)
         left -= done
         yield done
     tf.io.gfile.rename(unfinished, output, overwrite=True)
   except tf.errors.OpError as error:
-    # Others cannot be sent from process to process.
+    # A TensorFlow error cannot be sent to another process.
     raise ValueError(cli.message(error)) from None
-  yield left  # What was left out.
+  yield left  # Bytes of corrupt records.
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
-  """Names the file of each shard."""
-  sources = {}
+  """Returns the file to write for each shard."""
+  sources: dict[str, str] = {}
   for path in paths:
-    other = sources.setdefault(remote.name(path), path)
+    other = sources.setdefault(remote.file_name(path), path)
     if other != path:
       raise ValueError(
-        f'{other} and {path} have the same name: thin them into folders of their own.'
+        f'{other} and {path} have the same name: thin them into different folders.'
       )
   return [os.path.join(output_dir, name) for name in sources]
 
@@ -155,30 +155,31 @@ def thin(
   skip_corrupt_records: bool = False,
   processes: int | None = None,
 ) -> list[str]:
-  """Thins what is missing of a set of shards.
+  """Thins those of a set of shards that are not thinned yet.
 
   Args:
-    input_path: as `patterns` has it.
-    output_dir: folder of the shards; made if missing.
+    input_path: see `file_patterns`.
+    output_dir: folder for the thinned shards; created if missing.
     every_n: N.
-    max_frames: of the networks that will read them, task.model.max_frames.
-    skip_corrupt_records: log and leave out what fails its checksum.
-    processes: how many work at the same time, by default one per core.
+    max_frames: task.model.max_frames of the networks that will read the records.
+    skip_corrupt_records: log and leave out records that fail their checksum.
+    processes: number of worker processes; by default one per core.
 
   Returns:
     The paths of all shards, in the order of their sources.
 
   Raises:
-    ValueError: an argument or a record is unusable, or the folder is of another
+    ValueError: an argument or a record is invalid, or the folder belongs to another
       job.
   """
   if not 2 <= every_n <= max_frames:
     raise ValueError(
-      f'every_n is {every_n}: it must lie between 2 and max_frames ({max_frames}).'
+      f'every_n is {every_n}: it must be between 2 and max_frames, which is '
+      f'{max_frames}.'
     )
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
-  remote.ensure(output_dir)
+  remote.ensure_file_system(output_dir)
   outputs = _outputs(paths, output_dir)
   settings = _Settings(every_n, max_frames, skip_corrupt_records)
   files.claim(
@@ -199,31 +200,35 @@ def thin(
 
 
 def _define_flags():
-  # Not on import: other commands share names.
+  # Not on import, because other commands define flags of the same names.
   flags.DEFINE_string(
     'input_path',
     None,
-    'Frame-level TFRecords: patterns, ranges and @lists '
-    '(see the README), separated by commas.',
+    'Frame-level TFRecord files: paths, patterns, ranges or @lists, separated by '
+    'commas; see yt8m_distill/dataloaders/README.md.',
     required=True,
   )
   flags.DEFINE_string(
-    'output_dir', None, 'Folder of the thinned shards; made if missing.', required=True
+    'output_dir',
+    None,
+    'Folder for the thinned shards; created if missing.',
+    required=True,
   )
   flags.DEFINE_integer('every_n', 10, 'Keep frames 0, N, 2N, ...')
   flags.DEFINE_integer(
     'max_frames',
     300,
-    'Longer videos are cut here by the networks that will '
-    'read the records (task.model.max_frames).',
+    'Greatest number of frames that the networks which will read the records see '
+    '(task.model.max_frames).',
   )
   flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Leave out what cannot be read, instead of stopping.'
+    'skip_corrupt_records', False, 'Leave out corrupt records instead of stopping.'
   )
 
 
 def main(_):
-  # Nothing runs on an accelerator, and claiming one could take it from others.
+  """Runs the command."""
+  # Nothing runs on an accelerator, and claiming it could block other processes.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS
   paths = thin(

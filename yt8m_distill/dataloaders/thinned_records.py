@@ -1,10 +1,10 @@
-"""Records that keep every N-th frame of a video alone, and say so.
+"""Records that keep only every N-th frame of a video.
 
-Such a record has in its context `every_n`, int64 N, and `every_n/num_frames`,
-int64, how many frames the video has. So a network that looks at every N-th
-frame finds the same frames in it as in the full record, and counts them alike,
-whichever way it counts (see `configs.model.UniformFrames`). The official
-records know no such keys.
+The context of such a record has two int64 values: `every_n`, which is N, and
+`every_n/num_frames`, the number of frames of the full video. A network that sees every
+N-th frame therefore finds the same frames as in the full record, and the same number of
+them in both ways of rounding (see `configs.model.UniformFrames`). The YouTube-8M
+releases have no such keys.
 
 B records.
 """
@@ -14,97 +14,91 @@ import tensorflow as tf
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frame_selection
 
-EVERY_N, NUM_FRAMES = KEYS = ('every_n', 'every_n/num_frames')
+EVERY_N, NUM_FRAMES = 'every_n', 'every_n/num_frames'
 
 
 def context_features() -> dict[str, tf.io.FixedLenFeature]:
-  """What to parse; 0 in a full record."""
-  return {key: tf.io.FixedLenFeature([], tf.int64, 0) for key in KEYS}
+  """Returns what to parse of the context; values are 0 in a full record."""
+  return {key: tf.io.FixedLenFeature([], tf.int64, 0) for key in (EVERY_N, NUM_FRAMES)}
 
 
 def steps(context) -> tf.Tensor:
-  """How far apart stored frames are in the video; int64 [B], 1 if full."""
+  """Returns the distance of stored frames in the video, int64 [B]; 1 if full."""
   return tf.maximum(context[EVERY_N], 1)
 
 
 def num_frames(context, stored: tf.Tensor) -> tf.Tensor:
-  """Frames of the videos; int64 [B].
+  """Returns the number of frames of the full videos, int64 [B].
 
   Args:
-    context: parsed.
-    stored: int64 [B], frames in the records.
+    context: parsed `context_features`.
+    stored: int64 [B], number of frames in the records.
   """
   return tf.where(steps(context) > 1, context[NUM_FRAMES], stored)
 
 
-def assert_fits(
-  selection: model_config.FrameSelection, max_frames: int, where, context, stored
+def assert_sufficient(
+  selection: model_config.FrameSelection, max_frames: int, names, context, stored
 ) -> tf.Operation:
-  """Raises an InvalidArgumentError where a frame may be wanted that is gone.
+  """Checks that records hold all frames that a selection may need.
 
   Args:
-    selection: which frames of a video are wanted.
-    max_frames: of a video, at most.
-    where: string [B], what to call the records.
-    context: parsed.
-    stored: int64 [B], frames in the records.
+    selection: which frames of a video the network sees.
+    max_frames: greatest length of a video.
+    names: string [B], names of the records for the message.
+    context: parsed `context_features`.
+    stored: int64 [B], number of frames in the records.
 
   Returns:
-    An operation to wait for.
+    An operation that raises an InvalidArgumentError about the first record that lacks
+    frames.
   """
   step = steps(context)
   length = tf.minimum(context[NUM_FRAMES], max_frames)
-  served = (step == 1) | _serves(selection, max_frames, step)
-  whole = (step == 1) | ((length > 0) & (stored >= -(-length // step)))
+  fits_selection = (step == 1) | _fits(selection, max_frames, step)
+  is_complete = (step == 1) | ((length > 0) & (stored >= -(-length // step)))
 
   def fail():
-    bad = tf.argmin(tf.cast(served & whole, tf.int32))
+    bad = tf.argmin(tf.cast(fits_selection & is_complete, tf.int32))
 
     def number(values):
       return tf.strings.as_string(values[bad])
 
-    held = tf.strings.join([where[bad], ': thinned with every_n=', number(step)])
-    return tf.Assert(
-      False,
+    thinned = tf.strings.join([names[bad], ': thinned with every_n=', number(step)])
+    too_few = tf.strings.join(
       [
-        tf.where(
-          served[bad],
-          tf.strings.join(
-            [
-              held,
-              ' to ',
-              number(stored),
-              ' frames of ',
-              number(context[NUM_FRAMES]),
-              ', too few for max_frames='
-              f'{max_frames}. Thin the full records with --max_frames='
-              f'{max_frames}.',
-            ]
-          ),
-          tf.strings.join([held, f', but {_wanted(selection)}.']),
-        )
-      ],
+        thinned,
+        ' to ',
+        number(stored),
+        ' frames of ',
+        number(context[NUM_FRAMES]),
+        f', too few for max_frames={max_frames}. Thin the full records with '
+        f'--max_frames={max_frames}.',
+      ]
     )
+    misfit = tf.strings.join([thinned, f', but {_describe(selection)}.'])
+    return tf.Assert(False, [tf.where(fits_selection[bad], too_few, misfit)])
 
-  return tf.cond(tf.reduce_all(served & whole), tf.no_op, fail)
+  return tf.cond(tf.reduce_all(fits_selection & is_complete), tf.no_op, fail)
 
 
-def _serves(selection, max_frames, step) -> tf.Tensor:
-  """Whether every N-th frame has all that are wanted; bool [B]."""
+def _fits(selection, max_frames, step) -> tf.Tensor:
+  """Whether every `step`-th frame includes all selected frames; bool [B]."""
   if selection.type != 'uniform' or not selection.uniform.every_n:
     return tf.zeros_like(step, tf.bool)
   if frame_selection.max_selected(selection, max_frames) == 1:
-    return tf.ones_like(step, tf.bool)  # The first frame is always there.
+    return tf.ones_like(step, tf.bool)  # The first frame is always stored.
   return selection.uniform.every_n % step == 0
 
 
-def _wanted(selection) -> str:
-  full = 'Set input_path to the full records'
+def _describe(selection) -> str:
+  """Says which frames the network needs, and the remedy."""
+  remedy = 'Set input_path to the full records'
   if selection.type == 'uniform' and selection.uniform.every_n:
     every_n = selection.uniform.every_n
     return (
-      f'the network sees every_n={every_n}. {full}, or to some thinned '
-      f'with --every_n={every_n}'
+      f'the network sees every_n={every_n}. {remedy}, or to records thinned with '
+      f'--every_n={every_n}'
     )
   k = '' if selection.type == 'all' else f' with k={selection.get().k}'
-  return f'a network sees frames of type {selection.type}{k}. {full}'
+  return f'a network sees frames of type {selection.type}{k}. {remedy}'

@@ -98,7 +98,9 @@ def predict(
     else functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
   )
   read = functools.partial(
-    shards.read, skip_corrupt=skip_corrupt_records, retry=remote.among(paths)
+    shards.read,
+    skip_corrupt=skip_corrupt_records,
+    retry=any(map(remote.is_remote, paths)),
   )
   worker = _Worker(networks, table, batch_size, read, progress)
   try:
@@ -113,7 +115,7 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
   """Names the file of each shard."""
   shards_of = {_JOINED: 'the file of all shards'} if suffix == 'csv' else {}
   for path in paths:
-    name = f'{re.sub("[.]tfrecord$", "", remote.name(path))}.{suffix}'
+    name = f'{re.sub("[.]tfrecord$", "", remote.file_name(path))}.{suffix}'
     if name in shards_of:
       raise ValueError(
         f'{path} and {shards_of[name]} would both be {name} in {output_dir}: '

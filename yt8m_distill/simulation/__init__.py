@@ -1,1 +1,1 @@
-"""Simulated videos in the format of the releases."""
+"""Simulated videos in the format of the YouTube-8M releases."""

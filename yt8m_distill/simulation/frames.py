@@ -1,9 +1,9 @@
-"""Draws the frames of simulated YouTube-8M videos; numpy only.
+"""Draws the frames of simulated videos; numpy only.
 
-A video is a run of shots. Every label of the video has shots of its own, which
-lean towards the label's prototype; the other shots are fillers, which lean
-towards a random mixture of prototypes. The shots are centred, so the frames
-average to a given mean, whatever the shots show.
+A video is a sequence of shots. Each label has its own shots, whose frames are shifted
+toward the label's prototype. The other shots are fillers, shifted toward a random
+mixture of prototypes. The shifts are centered, so that the frames average to a given
+mean, whatever the shots show.
 """
 
 import numpy as np
@@ -11,42 +11,42 @@ import numpy as np
 from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.simulation import classes
 
-# A shot's label when it shows none of the video's labels.
+# Label of a shot that shows none of the video's labels.
 FILLER = -1
-MIN_SHOT, MAX_SHOT = 5, 30
+MIN_SHOT, MAX_SHOT = 5, 30  # frames
 
-# Official dequantisation: x = q * 4/255 + 4/512 - 2.
+# Dequantization of the releases: x = q * 4/255 + 4/512 - 2.
 _STEP = frames_lib.SCALE
 _LOWEST = frames_lib.BIAS
 
-# Probability that two adjacent frames lie in one shot of 5 to 30 frames.
+# Probability that two adjacent frames are in the same shot.
 _SAME_SHOT = 1 - 2 / (MIN_SHOT + MAX_SHOT)
-# Share of a label shot's shift that points to the label's prototype; the rest
-# is a filler's mixture, without which a single frame would tell everything.
+# Share of a label shot's shift that points to the label's prototype. The rest is a
+# mixture, because otherwise a single frame would identify the label.
 _LABEL_SHARE = 0.8
-# Share of the shots that is given to labels when labels are few.
+# Share of the shots that show labels, if the video has few labels.
 _LABEL_SHOTS = 0.5
-# Videos whose mean alone has the whole spread still move a little.
-_LEAST_RESIDUAL = 0.3
+# Least share of the variance for shots and noise, even if the mean has all of it.
+_MIN_RESIDUAL = 0.3
 _MAX_NOISE_CORRELATION = 0.5
-# Clipping at +-2 takes about this factor of the spread away.
+# Factor by which clipping at +-2 reduces the standard deviation.
 _CLIPPING_LOSS = 0.955
-# Rounds of correction against the clipping's error in the mean. A few
-# dimensions, where whole shots are clipped, are far off (in quantiser steps)
-# after the first rounds and get some more.
-_ROUNDS, _MORE_ROUNDS, _FAR = 3, 20, 0.3
+# Clipping shifts the mean, which is corrected iteratively. Dimensions in which whole
+# shots are clipped still have a large error (in quantization steps) after the first
+# iterations, and get more.
+_ITERATIONS, _EXTRA_ITERATIONS, _LARGE_ERROR = 3, 20, 0.3
 
 
 def random_length(
   rng: np.random.Generator, num_labels: int, min_frames: int, max_frames: int
 ) -> int:
-  """Draws a uniform length with room for a shot per label and a filler.
+  """Draws a length, uniformly, with room for a shot per label and a filler.
 
   Args:
     rng: source of randomness.
-    num_labels: labels of the video.
-    min_frames: least length, in frames.
-    max_frames: greatest length, in frames.
+    num_labels: number of the video's labels.
+    min_frames: least length in frames.
+    max_frames: greatest length in frames.
 
   Returns:
     The number of frames.
@@ -54,28 +54,28 @@ def random_length(
   Raises:
     ValueError: the labels do not fit into max_frames.
   """
-  least = max(min_frames, MIN_SHOT * (num_labels + 1))
-  if least > max_frames:
+  required = max(min_frames, MIN_SHOT * (num_labels + 1))
+  if required > max_frames:
     raise ValueError(
-      f'A video of {num_labels} labels needs {least} frames, more than '
-      f'max_frames={max_frames}: raise max_frames or drop the video.'
+      f'max_frames is {max_frames}: a video with {num_labels} labels needs {required} '
+      'frames. Increase max_frames, or leave the video out.'
     )
-  return int(rng.integers(least, max_frames + 1))
+  return int(rng.integers(required, max_frames + 1))
 
 
 def shot_plan(
   rng: np.random.Generator, labels: np.ndarray, num_frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts a video into shots and gives every label some of them.
+  """Divides a video into shots and assigns some of them to each label.
 
   Args:
     rng: source of randomness.
     labels: distinct labels, int [labels].
-    num_frames: at least 5 for each label and 5 more for a filler.
+    num_frames: length of the video; at least MIN_SHOT per label and MIN_SHOT more.
 
   Returns:
-    The lengths of the shots in frames, int64 [shots], each 5 to 30, and the
-    label of each, int64 [shots], FILLER where it shows none.
+    The length of each shot in frames, int64 [shots], MIN_SHOT to MAX_SHOT, and its
+    label or FILLER, int64 [shots].
   """
   shots = int(
     np.clip(
@@ -99,7 +99,7 @@ def shot_plan(
 def _shot_shifts(
   rng: np.random.Generator, world: classes.World, lengths: np.ndarray, shown: np.ndarray
 ) -> np.ndarray:
-  """Returns [shots, dims] shifts; over the frames: mean 0, mean square 1."""
+  """Draws the shifts of shots, [shots, dims]; over all frames mean 0, mean square 1."""
   shifts = classes.mixtures(rng, world, len(shown))
   own = shown != FILLER
   shifts[own] = (
@@ -107,7 +107,7 @@ def _shot_shifts(
     + np.float32(np.sqrt(1 - _LABEL_SHARE**2)) * shifts[own]
   )
   weights = (lengths / lengths.sum()).astype(np.float32)
-  # Not a matrix product, which would start threads in every process.
+  # Not a matrix product, because that would start threads in every process.
   shifts -= np.einsum('s,sd->d', weights, shifts)
   for dims, _ in world.features():
     square = np.sum(weights * np.square(shifts[:, dims]).mean(1))
@@ -116,19 +116,19 @@ def _shot_shifts(
 
 
 def _budget(mean: np.ndarray, spread: classes.Spread) -> tuple[float, float, float]:
-  """Splits a feature's spread, given the video's mean of that feature.
+  """Divides a feature's variance between shots and noise.
 
   Args:
-    mean: [dims].
-    spread: what the frames are to measure.
+    mean: [dims], the video's mean of the feature.
+    spread: statistics that the frames should have.
 
   Returns:
-    The std of the shots' shifts and of the noise within shots, and the noise's
-    correlation from frame to frame.
+    The standard deviations of the shots' shifts and of the noise within shots, and the
+    correlation of the noise between adjacent frames.
   """
   total = (spread.std / _CLIPPING_LOSS) ** 2
   fixed = np.var(mean)
-  residual = max(total - fixed, _LEAST_RESIDUAL * total)
+  residual = max(total - fixed, _MIN_RESIDUAL * total)
   shots = spread.shot_share * residual
   noise = residual - shots
   correlation = (spread.adjacent * total - fixed - _SAME_SHOT * shots) / noise
@@ -139,22 +139,22 @@ def _budget(mean: np.ndarray, spread: classes.Spread) -> tuple[float, float, flo
   )
 
 
-def _meet_means(frames: np.ndarray, target: np.ndarray) -> None:
-  """Clips [frames, dims] in place so that every dimension averages to target.
+def _clip_to_mean(frames: np.ndarray, target: np.ndarray) -> None:
+  """Clips frames in place so that each dimension averages to a target.
 
   Args:
-    frames: in quantiser steps.
-    target: [dims], within 0 to 255.
+    frames: [frames, dims], in quantization steps.
+    target: [dims], between 0 and 255.
   """
   clipped = np.empty_like(frames)
-  for _ in range(_ROUNDS):
+  for _ in range(_ITERATIONS):
     frames += target - np.clip(frames, 0, 255, out=clipped).mean(0)
   error = target - np.clip(frames, 0, 255, out=clipped).mean(0)
-  far = np.flatnonzero(np.abs(error) > _FAR)
-  few = frames[:, far]
-  for _ in range(_MORE_ROUNDS if far.size else 0):
-    few += target[far] - np.clip(few, 0, 255).mean(0)
-  frames[:, far] = few
+  dims = np.flatnonzero(np.abs(error) > _LARGE_ERROR)
+  values = frames[:, dims]
+  for _ in range(_EXTRA_ITERATIONS if dims.size else 0):
+    values += target[dims] - np.clip(values, 0, 255).mean(0)
+  frames[:, dims] = values
   np.clip(frames, 0, 255, out=frames)
 
 
@@ -165,32 +165,33 @@ def simulate_frames(
   lengths: np.ndarray,
   shown: np.ndarray,
 ) -> np.ndarray:
-  """Draws the quantised frames of one video.
+  """Draws the quantized frames of one video.
 
   Args:
     rng: source of randomness.
     world: the prototypes.
-    mean: [dims], what the dequantised frames are to average to; inside the
-      quantiser's range.
-    lengths: [shots], frames of each shot.
+    mean: [dims], required mean of the dequantized frames, in the range of the
+      quantization.
+    lengths: [shots], frames of each shot, as from `shot_plan`.
     shown: [shots], label of each shot or FILLER, as from `shot_plan`.
 
   Returns:
-    uint8 [frames, dims]. The average meets `mean` within about 0.01.
+    uint8 [frames, dims]. Their mean differs from `mean` by about 0.01 at most.
   """
   shifts = _shot_shifts(rng, world, lengths, shown)
   noise_std, correlation = np.empty((2, len(mean)), np.float32)
   for dims, spread in world.features():
     shot_std, noise_std[dims], correlation[dims] = _budget(mean[dims], spread)
     shifts[:, dims] *= shot_std
-  # From here on in quantiser steps. A dimension whose mean is near the end of
-  # the range spreads no further than to that end, so its mean can be met.
+  # From here in quantization steps. If a dimension's mean is near an end of the range,
+  # its deviations are reduced to reach that end at most, so that the mean stays
+  # reachable.
   target = ((mean - _LOWEST) / _STEP).astype(np.float32)
-  room = np.minimum(target, 255 - target) * np.float32(_STEP)
-  steps = np.minimum(1, room).astype(np.float32) / np.float32(_STEP)
+  margin = np.minimum(target, 255 - target) * np.float32(_STEP)
+  steps = np.minimum(1, margin).astype(np.float32) / np.float32(_STEP)
   shifts *= steps
 
-  # An autoregression, unrolled over the current and three earlier frames.
+  # Autoregressive noise, unrolled over the current and three earlier frames.
   frames = rng.standard_normal((lengths.sum() + 3, len(mean)), np.float32)
   frames *= np.sqrt(1 - correlation**2) * noise_std * steps
   frames[1:] += correlation * frames[:-1]
@@ -198,5 +199,5 @@ def simulate_frames(
   frames = frames[3:]
   frames += np.repeat(shifts + target, lengths, axis=0)
 
-  _meet_means(frames, target)
+  _clip_to_mean(frames, target)
   return np.rint(frames, out=frames).astype(np.uint8)

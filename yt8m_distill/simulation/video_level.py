@@ -1,4 +1,4 @@
-"""Reads video-level YouTube-8M records, to simulate frames of them."""
+"""Reads video-level YouTube-8M records, for which frames are simulated."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -16,28 +16,28 @@ from yt8m_distill.simulation import classes as classes_lib
 
 
 class Record(NamedTuple):
-  """One video before it has frames; `mean` is [dims], rgb then audio."""
+  """A video without frames; `mean` is float32 [dims], rgb followed by audio."""
 
   video_id: bytes
   labels: np.ndarray
   mean: np.ndarray
 
 
-def _floats(feature: tf.train.Feature, size: int, what: str) -> np.ndarray:
-  """Returns a record's mean feature, or says what is wrong with it."""
+def _mean(feature: tf.train.Feature, size: int, name: str) -> np.ndarray:
+  """Returns a mean feature, float32 [size]; raises a ValueError if it is invalid."""
   values = np.array(feature.float_list.value, np.float32)
   if values.shape != (size,):
     raise ValueError(
-      f'{what} has {len(values)} floats instead of {size}: give the '
+      f'{name} has {len(values)} floats: it must have {size}. Set video_level to '
       'video-level records of YouTube-8M.'
     )
   low = frames_lib.BIAS
   high = 255 * frames_lib.SCALE + low
-  # Also false where a value is not a number.
+  # This is False for NaN, too.
   if not np.all((values > low - 1e-3) & (values < high + 1e-3)):
     raise ValueError(
-      f'{what} has values outside the range of the quantiser, {low:.3f} to '
-      f'{high:.3f}: give means of dequantised frames.'
+      f'{name} has invalid values: they must be means of dequantized frames, between '
+      f'{low:.3f} and {high:.3f}. Set video_level to other records.'
     )
   return np.clip(values, low, high)
 
@@ -49,51 +49,51 @@ def parse(
 
   Args:
     serialized: a `tf.train.Example`.
-    num_classes: labels lie below it.
+    num_classes: labels must be less.
     rgb_size: length of `mean_rgb`.
     audio_size: length of `mean_audio`.
-    path: the record's file, for messages.
+    path: the record's file, for error messages.
 
   Returns:
     The record.
 
   Raises:
-    ValueError: a key is missing or has a wrong size or value.
+    ValueError: a feature is missing or has an invalid size or value.
   """
   features = tf.train.Example.FromString(serialized).features.feature
   id_key = 'id' if 'id' in features else 'video_id'
   video_id = b''.join(features[id_key].bytes_list.value[:1])
   if not video_id:
     raise ValueError(
-      f'A record of {path} has neither id nor video_id: give '
-      'the video-level records of YouTube-8M.'
+      f'A record of {path} has neither id nor video_id. Set video_level to video-level '
+      'records of YouTube-8M.'
     )
-  what = f'record {video_id!r} of {path}'
+  name = f'record {video_id!r} of {path}'
   labels = np.unique(np.array(features['labels'].int64_list.value, np.int64))
   if not labels.size:
     raise ValueError(
-      f'labels of {what} are missing: take the train or validate partition.'
+      f'labels of {name} are missing. Use the train or validate partition.'
     )
   if labels[0] < 0 or labels[-1] >= num_classes:
     raise ValueError(
-      f'labels of {what} are {labels.tolist()}, not all in 0 to '
-      f'{num_classes - 1}: set num_classes to that of the release.'
+      f'labels of {name} are {labels.tolist()}: they must be between 0 and '
+      f'{num_classes - 1}. Set num_classes to the number of the release.'
     )
   mean = [
-    _floats(features[key], size, f'{key} of {what}')
+    _mean(features[key], size, f'{key} of {name}')
     for key, size in (('mean_rgb', rgb_size), ('mean_audio', audio_size))
   ]
   return Record(video_id, labels, np.concatenate(mean))
 
 
 def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
-  """Yields `count` records of a file from number `first` on, or to its end."""
+  """Yields up to `count` records of a file, beginning with number `first`."""
   [size] = shards.sizes([path])
-  if not size:  # No record, which is for all files together to say.
+  if not size:  # Valid, as long as other files hold records.
     return
   dataset = (
     shards.read(
-      tf.constant(path), tf.constant(size, tf.int64), retry=remote.among([path])
+      tf.constant(path), tf.constant(size, tf.int64), retry=remote.is_remote(path)
     )
     .skip(first)
     .take(count)
@@ -103,36 +103,36 @@ def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
       yield serialized
   except tf.errors.InvalidArgumentError as error:
     raise ValueError(
-      f'{path} is damaged or not a TFRecord file: download it '
-      'again or narrow video_level.'
+      f'{path} is corrupt or not a TFRecord file. Download it again, or exclude it '
+      'from video_level.'
     ) from error
 
 
 def read_world(
   files: Sequence[str], limit: int, num_classes: int, rgb_size: int, audio_size: int
 ) -> tuple[classes_lib.World, tuple[tuple[str, int], ...]]:
-  """Reads records once, for the labels' means and the records per file.
+  """Reads records once, for the mean of each label and the records per file.
 
   Args:
     files: video-level TFRecord files, at least one.
-    limit: records to read at most; 0 for all.
-    num_classes: labels lie below it.
+    limit: greatest number of records to read; 0 for all.
+    num_classes: labels must be less.
     rgb_size: length of `mean_rgb`.
     audio_size: length of `mean_audio`.
 
   Returns:
-    The world, whose prototypes point from the mean of all records to those of
-    the labels, and the files read with the number of records of each.
+    The world, whose prototypes point from the mean of all records to the mean of each
+    label's records, and (file, number of records) of each file that was read.
 
   Raises:
-    ValueError: a record is unusable, or there is none.
+    ValueError: a record is invalid, or there is none.
   """
   sums = np.zeros((num_classes, rgb_size + audio_size))
   counts = np.zeros((num_classes, 1))
   total = np.zeros(rgb_size + audio_size)
   used = []
   left = limit or sys.maxsize
-  with tqdm.tqdm(unit='record', desc='label means') as bar:
+  with tqdm.tqdm(unit='record', desc='Label means') as bar:
     for path in files:
       number = 0
       for serialized in _serialized(path, 0, left):
@@ -149,8 +149,8 @@ def read_world(
   number = sum(number for _, number in used)
   if not number:
     raise ValueError(
-      f'video_level: no record in {files[0]} and '
-      f'{len(files) - 1} more files: download them again.'
+      f'video_level names {len(files)} files, such as {files[0]}, without any record. '
+      'Download them again.'
     )
   directions = np.where(counts > 0, sums / np.maximum(counts, 1) - total / number, 0)
   prototypes = classes_lib.to_unit(directions, rgb_size)
@@ -161,15 +161,15 @@ def read_world(
 def read_records(
   world: classes_lib.World, files: Sequence[tuple[str, int]], first: int
 ) -> Iterator[Record]:
-  """Yields records from number `first` on.
+  """Yields the records of all files, beginning with number `first`.
 
   Args:
     world: as `read_world` returns it.
     files: as `read_world` returns it.
-    first: records to skip.
+    first: number of records to skip.
 
   Yields:
-    The records of all files in turn.
+    Records, in the order of the files.
   """
   classes, dims = world.prototypes.shape
   audio_size = dims - world.rgb_size

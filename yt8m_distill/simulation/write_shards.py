@@ -1,14 +1,13 @@
-r"""Writes frame-level YouTube-8M shards with a planted structure.
+r"""Writes simulated videos as frame-level shards in the format of the 2018 release.
 
-The more frames of a video a model sees, the more it can tell: every label has
-shots of its own (see `simulated_frames`). The shards have the format of the
-official 2018 frame-level release. One call writes one split:
+Each label has its own shots (see `frames`), so a model that sees more frames of a video
+can predict more. One command writes one split:
 
   python -m yt8m_distill.simulation.write_shards --output_dir=data/simulated \
     --split=train --num_videos=5000 --num_classes=100
 
-Prototypes and labels are random, or come from video-level records
-(--video_level): then each record becomes one video that averages to it.
+Classes and labels are random, or come from video-level records (--video_level), each of
+which becomes a video whose frames average to the record's features.
 """
 
 from collections.abc import Iterator
@@ -30,21 +29,20 @@ from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
 
-# Videos between two steps of the progress bar.
-_BLOCK = 16
+_BATCH = 16  # videos between two updates of the progress bar
 
 
 class Simulation(NamedTuple):
-  """What is needed to write any shard of one split; the same for all of them.
+  """What is needed to write any shard of a split.
 
   Attributes:
-    world: prototypes, and frequencies if the records are drawn.
-    files: video-level files and their numbers of records; empty if drawn.
-    output_dir: directory of the shards.
-    split: start of the file names.
-    seed: of the videos, together with split and shard.
-    num_videos: of the whole split.
-    videos_per_shard: of each shard but the last.
+    world: prototypes, and frequencies if videos are drawn.
+    files: (file, number of records) of video-level files; empty if videos are drawn.
+    output_dir: folder for the shards.
+    split: prefix of the file names.
+    seed: determines the videos, together with split and shard.
+    num_videos: videos in the split.
+    videos_per_shard: videos in each shard except the last.
     min_frames: least length of a video.
     max_frames: greatest length of a video.
   """
@@ -60,9 +58,11 @@ class Simulation(NamedTuple):
   max_frames: int
 
   def shard_path(self, shard: int) -> str:
+    """Returns the file of a shard."""
     return os.path.join(self.output_dir, f'{self.split}{shard:04d}.tfrecord')
 
   def num_shards(self) -> int:
+    """Returns the number of shards in the split."""
     return -(-self.num_videos // self.videos_per_shard)
 
 
@@ -73,11 +73,11 @@ def _generator(*entropy: int) -> np.random.Generator:
 def _draw_records(
   rng: np.random.Generator, simulation: Simulation, first: int
 ) -> Iterator[video_level_lib.Record]:
-  """Yields random records without end; their ids count from `first`."""
-  # A shot for each label and a filler have to fit.
-  most_labels = simulation.max_frames // frames_lib.MIN_SHOT - 1
+  """Yields random records without end; ids are numbered from `first`."""
+  # A shot per label and a filler must fit.
+  max_labels = simulation.max_frames // frames_lib.MIN_SHOT - 1
   for number in itertools.count(first):
-    labels, mean = classes.random_record(rng, simulation.world, most_labels)
+    labels, mean = classes.random_record(rng, simulation.world, max_labels)
     video_id = f'{simulation.split}-{number:07d}'.encode()
     yield video_level_lib.Record(video_id, labels, mean)
 
@@ -85,7 +85,7 @@ def _draw_records(
 def _serialize(
   record: video_level_lib.Record, frames: np.ndarray, rgb_size: int
 ) -> bytes:
-  """Returns a `tf.train.SequenceExample` of the official format."""
+  """Returns a `tf.train.SequenceExample` in the format of the 2018 release."""
   example = tf.train.SequenceExample()
   example.context.feature['id'].bytes_list.value.append(record.video_id)
   example.context.feature['labels'].int64_list.value.extend(record.labels.tolist())
@@ -93,12 +93,12 @@ def _serialize(
     add = example.feature_lists.feature_list[key].feature.add
     for frame in part:
       add().bytes_list.value.append(frame.tobytes())
-  # The order of the keys would otherwise differ from process to process.
+  # Otherwise the order of the keys would differ between processes.
   return example.SerializeToString(deterministic=True)
 
 
 def _write_shard(simulation: Simulation, shard: int) -> Iterator[int]:
-  """Writes one shard; yields how many videos were written since the last."""
+  """Writes one shard; yields how many videos were written since the last value."""
   rng = _generator(simulation.seed, shard, *simulation.split.encode())
   first = shard * simulation.videos_per_shard
   if simulation.files:
@@ -116,8 +116,8 @@ def _write_shard(simulation: Simulation, shard: int) -> Iterator[int]:
       plan = frames_lib.shot_plan(rng, record.labels, length)
       frames = frames_lib.simulate_frames(rng, simulation.world, record.mean, *plan)
       writer.write(_serialize(record, frames, simulation.world.rgb_size))
-      if done % _BLOCK == 0 or done == count:
-        yield (done - 1) % _BLOCK + 1
+      if done % _BATCH == 0 or done == count:
+        yield (done - 1) % _BATCH + 1
   tf.io.gfile.rename(unfinished, path)
 
 
@@ -132,7 +132,7 @@ def _check_arguments(
   min_frames: int,
   max_frames: int,
 ) -> None:
-  """Raises ValueError with a remedy for the first unusable argument."""
+  """Raises a ValueError about the first invalid argument."""
   for name, value, least in (
     ('num_videos', num_videos, 1),
     ('videos_per_shard', videos_per_shard, 1),
@@ -144,9 +144,11 @@ def _check_arguments(
     ('max_frames', max_frames, min_frames),
   ):
     if value < least:
-      raise ValueError(f'{name} is {value}: give at least {least}.')
+      raise ValueError(f'{name} is {value}: it must be {least} or more.')
   if not re.fullmatch(r'[\w-]+', split):
-    raise ValueError(f'split is {split!r}: give letters, digits, "-" and "_" only.')
+    raise ValueError(
+      f'split is {split!r}: only letters, digits, "-" and "_" are allowed.'
+    )
 
 
 def simulate(
@@ -166,30 +168,29 @@ def simulate(
   """Writes the shards of one split.
 
   Args:
-    output_dir: directory of the shards; made if missing.
+    output_dir: folder for the shards; created if missing.
     split: file names are `<split>0000.tfrecord`, `<split>0001.tfrecord`, ...
-    num_videos: videos to write; with `video_level` at most this many, 0 for
-      all records.
-    videos_per_shard: videos in each file but the last.
-    num_classes: labels lie below it.
-    seed: fixes the classes; with split and shard it fixes the videos.
-    video_level: video-level files, as `patterns` has it; each record becomes
-      one video with its labels and id, whose dequantised frames average to
-      its means.
+    num_videos: videos to write; with `video_level` at most this many, 0 for all
+      records.
+    videos_per_shard: videos in each file except the last.
+    num_classes: labels are less.
+    seed: determines the classes and, with split and shard, the videos.
+    video_level: video-level files, see `file_patterns`. Each record becomes a video
+      with its id and labels, whose dequantized frames average to its features.
     rgb_size: bytes of rgb per frame.
     audio_size: bytes of audio per frame.
     min_frames: least length of a video.
     max_frames: greatest length of a video.
-    processes: how many write shards at the same time, by default one per
-      core; the shards do not depend on it.
+    processes: number of worker processes; by default one per core. The shards do not
+      depend on it.
 
   Returns:
     The paths written.
 
   Raises:
-    FileExistsError: there are shards of this split in output_dir.
-    ValueError: an argument or a video-level record is unusable, or no file
-      matches `video_level`.
+    FileExistsError: output_dir has shards of this split.
+    ValueError: an argument or a video-level record is invalid, or `video_level` matches
+      no file.
   """
   _check_arguments(
     split,
@@ -207,10 +208,10 @@ def simulate(
   )
   if present:
     raise FileExistsError(
-      f'{min(present)} exists: delete the shards of that split or give '
-      'another output_dir or split.'
+      f'{min(present)} exists. Delete the shards of that split, or choose another '
+      'output_dir or split.'
     )
-  files = ()
+  files: tuple[tuple[str, int], ...] = ()
   if video_level:
     try:
       paths = shards_lib.find(video_level)
@@ -241,31 +242,32 @@ def simulate(
 
 
 def _define_flags():
-  # Not on import: other commands share names.
+  # Not on import, because other commands define flags of the same names.
   flags.DEFINE_string(
-    'output_dir', None, 'Directory of the shards; made if missing.', required=True
+    'output_dir', None, 'Folder for the shards; created if missing.', required=True
   )
   flags.DEFINE_string(
-    'split', 'train', 'Start of the file names: <split>0000.tfrecord, ...'
+    'split', 'train', 'Prefix of the file names: <split>0000.tfrecord, ...'
   )
   flags.DEFINE_integer(
     'num_videos', 0, 'Videos to write; 0 with --video_level: all records.'
   )
-  flags.DEFINE_integer('videos_per_shard', 256, 'Videos in each file but the last.')
+  flags.DEFINE_integer('videos_per_shard', 256, 'Videos in each file except the last.')
   flags.DEFINE_integer('num_classes', 3862, 'Labels are 0 to num_classes - 1.')
   flags.DEFINE_integer(
-    'seed', 0, 'Splits of one seed share their classes but no videos.'
+    'seed', 0, 'Splits with the same seed share their classes, but no videos.'
   )
   flags.DEFINE_string(
     'video_level',
     None,
-    'Video-level records to simulate frames of: a '
-    'path, pattern, range or @list, see dataloaders/patterns.py.',
+    'Video-level records for which frames are simulated: paths, patterns, ranges or '
+    '@lists; see yt8m_distill/dataloaders/README.md.',
   )
 
 
 def main(_):
-  # Nothing runs on an accelerator, and claiming one could take it from others.
+  """Runs the command."""
+  # Nothing runs on an accelerator, and claiming it could block other processes.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS
   simulate(

@@ -8,6 +8,8 @@ import sys
 from absl import app
 import tensorflow as tf
 
+from yt8m_distill.utils import process_exit
+
 
 def run(main: Callable[[Sequence[str]], None], *positional: str):
   """Runs a command line; bad input ends it with a message, not a traceback.
@@ -29,6 +31,8 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
       main(given)
     except (ValueError, OSError, ImportError, tf.errors.OpError) as error:
       sys.exit(f'Error: {message(error)}')
+    finally:
+      process_exit.end_process()
 
   app.run(plain)
 

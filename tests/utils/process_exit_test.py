@@ -1,0 +1,53 @@
+"""Tests of ending a process without C++ destructors."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from yt8m_distill.utils import process_exit
+
+# The module itself as a program: importing the package would take seconds.
+_SOURCE = pathlib.Path(process_exit.__file__).read_text()
+_PROGRAM = """
+atexit.register(print, 'handler')
+sys.stdout.write('output ')
+{prepare}
+try:
+  {action}
+finally:
+  end_process()
+print('continued')
+"""
+
+
+def _run(action, prepare='skip_cpp_destructors()'):
+  program = _SOURCE + _PROGRAM.format(action=action, prepare=prepare)
+  return subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=False
+  )
+
+
+@pytest.mark.parametrize(
+  'action, status, last_line',
+  [
+    ('pass', 0, ''),
+    ('sys.exit()', 0, ''),
+    ('sys.exit(0)', 0, ''),
+    ('sys.exit(3)', 3, ''),
+    ("sys.exit('Error: message')", 1, 'Error: message'),
+    ("raise ValueError('message')", 1, 'ValueError: message'),
+  ],
+)
+def test_ends_as_python_would(action, status, last_line):
+  done = _run(action)
+  assert done.returncode == status
+  assert done.stdout == 'output handler\n'
+  assert done.stderr.splitlines()[-1:] == ([last_line] if last_line else [])
+  assert _run(action, 'pass').returncode == status
+  assert ('Traceback' in done.stderr) == action.startswith('raise')
+
+
+def test_continues_if_the_process_may_end_as_usual():
+  assert _run('pass', 'pass').stdout == 'output continued\nhandler\n'
