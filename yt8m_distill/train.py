@@ -12,9 +12,7 @@ as one that never stopped, and a continuous evaluation ends.
 """
 
 import os
-import sys
 
-from absl import app
 from absl import flags
 from absl import logging
 from official.common import flags as tfm_flags
@@ -25,7 +23,7 @@ import tensorflow as tf
 
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
-from yt8m_distill.evaluation import results
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.trainer import cluster
 from yt8m_distill.trainer import epochs
 from yt8m_distill.trainer import progress
@@ -68,7 +66,7 @@ def _catch_up(runner, model_dir):
   interval = trainer.validation_interval or trainer.train_steps
   due = -(-runner.trainer.global_step.numpy() // interval) * interval
   controller.train(min(due, trainer.train_steps), checkpoint_at_completion=False)
-  last = results.read(model_dir)
+  last = run_dir.read_evaluation(model_dir)
   if not last or last['step'] != runner.trainer.global_step.numpy():
     controller.evaluate(trainer.validation_steps)
 
@@ -169,14 +167,10 @@ def run(flags_obj) -> dict:
 def main(_):
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
-  try:
-    run(FLAGS)
-  except (ValueError, OSError, tf.errors.OpError) as error:
-    logging.debug('Where:', exc_info=True)
-    sys.exit(f'Error: {cli.message(error)}')
+  run(FLAGS)
 
 
 if __name__ == '__main__':
   tfm_flags.define_flags()
   flags.mark_flags_as_required(['experiment', 'mode', 'model_dir'])
-  app.run(main)
+  cli.run(main)

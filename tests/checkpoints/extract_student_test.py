@@ -12,7 +12,6 @@ import tiny
 
 from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import run_dir
-from yt8m_distill.evaluation import results as results_lib
 
 _FINETUNE = 'yt8m_distill_finetune'
 
@@ -83,11 +82,11 @@ def test_configuration_is_the_students(run, converted):
 
 def test_evaluates_as_the_student_in_the_run(run, converted, records, tmp_path):
   out = shutil.copytree(converted, tmp_path / 'out')
-  carried = results_lib.read(str(out))
+  carried = run_dir.read_evaluation(str(out))
   (out / 'evaluation.json').unlink()
   tiny.drive('eval', out, records, experiment=_FINETUNE)
-  expected = results_lib.read(str(run))['metrics']
-  results = results_lib.read(str(out))
+  expected = run_dir.read_evaluation(str(run))['metrics']
+  results = run_dir.read_evaluation(str(out))
   assert {'gap', 'map', 'hit_at_one', 'perr', 'label_loss'} <= set(results['metrics'])
   for name, value in results['metrics'].items():
     assert value == expected[f'student/{name}'] == carried['metrics'][name], name
@@ -100,7 +99,7 @@ def test_evaluation_of_another_step_is_not_carried(run, tmp_path):
   path = copy / 'evaluation.json'
   path.write_text(path.read_text().replace('"step": 3', '"step": 2'))
   extract_student.extract(str(copy), str(tmp_path / 'out'))
-  assert results_lib.read(str(copy))['step'] == 2
+  assert run_dir.read_evaluation(str(copy))['step'] == 2
   assert not (tmp_path / 'out/evaluation.json').exists()
 
 
@@ -108,14 +107,16 @@ def test_evaluation_of_another_step_is_not_carried(run, tmp_path):
 def test_source_may_be_the_best_or_a_prefix(run, converted, tmp_path, source):
   extract_student.extract(str(run / source), str(tmp_path / 'out'))
   _assert_same_weights(_load(tmp_path / 'out'), _load(converted))
-  assert results_lib.read(str(tmp_path / 'out')) == results_lib.read(str(converted))
+  assert run_dir.read_evaluation(str(tmp_path / 'out')) == run_dir.read_evaluation(
+    str(converted)
+  )
 
 
 def test_evaluation_of_the_best_itself_is_carried(run, tmp_path):
   copy = pathlib.Path(shutil.copytree(run, tmp_path / 'run'))
   (copy / 'evaluation.json').rename(copy / 'best_ckpt/evaluation.json')
   extract_student.extract(str(copy / 'best_ckpt'), str(tmp_path / 'out'))
-  assert results_lib.read(str(tmp_path / 'out'))['step'] == 3
+  assert run_dir.read_evaluation(str(tmp_path / 'out'))['step'] == 3
 
 
 def test_converted_student_converts_into_itself(converted, tmp_path):
@@ -137,7 +138,7 @@ def test_training_in_its_folder_is_refused(converted, records, tmp_path):
 
 def test_folder_that_holds_something_is_left_alone(run, tmp_path):
   (tmp_path / 'mine').write_text('mine')
-  with pytest.raises(ValueError, match=f'{tmp_path} already holds something'):
+  with pytest.raises(ValueError, match=f'{tmp_path} is not empty'):
     extract_student.extract(str(run), str(tmp_path))
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 

@@ -17,7 +17,6 @@ import tiny
 from yt8m_distill.checkpoints import import_tf1
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
-from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
 
@@ -140,7 +139,7 @@ def test_driver_evaluates_and_will_not_train_it(
       return tiny.run_driver(mode, run, *arguments, experiment=experiment, sized=False)
 
     drive('eval')
-    results = results_lib.read(str(run))
+    results = run_dir.read_evaluation(str(run))
     assert results['step'] == (3 if kind == 'teacher_student' else 6)
     assert results['videos'] == 3 and 0 <= results['metrics'][metric] <= 1
     with pytest.raises(ValueError, match='Set task.init_checkpoint to it'):
@@ -307,7 +306,7 @@ def test_missing_or_unreadable_checkpoint_is_an_error(tmp_path):
 
 def test_folder_that_holds_something_is_left_alone(tmp_path):
   (tmp_path / 'mine').write_text('mine')
-  with pytest.raises(ValueError, match=f'{tmp_path} already holds something'):
+  with pytest.raises(ValueError, match=f'{tmp_path} is not empty'):
     _convert(_CHECKPOINTS / 'student', tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 

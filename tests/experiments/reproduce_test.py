@@ -70,6 +70,7 @@ def _killing_environment(folder, checkpoint):
   python.parent.mkdir(parents=True)
   program = shlex.quote(tiny.killed_driver(checkpoint, '0'))
   python.write_text(f"""#!/usr/bin/env bash
+[ "$1 $2" != '-m experiments.claim' ] || exec {shlex.quote(sys.executable)} "$@"
 [ "$1 $2" = '-m yt8m_distill.train' ] || exit 1
 exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
 """)
@@ -128,5 +129,5 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
   ]
 
   other = _run(tmp_path, '--gin_params=LEARNING_RATE=1')
-  assert 'name another OUT' in other.stdout
-  assert other.returncode == 2
+  assert f'Error: {out}/settings.json records another job: flags is ' in other.stdout
+  assert other.returncode == 1

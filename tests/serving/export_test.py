@@ -304,7 +304,7 @@ def test_bad_arguments(run, tmp_path, vocabulary):
 
 def test_occupied_folder_stays_as_it_is(run, tmp_path):
   (tmp_path / 'mine').write_text('mine')
-  with pytest.raises(ValueError, match='already holds something'):
+  with pytest.raises(ValueError, match='is not empty'):
     export.export(run, str(tmp_path))
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
@@ -312,7 +312,7 @@ def test_occupied_folder_stays_as_it_is(run, tmp_path):
 def test_interrupted_export_leaves_no_folder(run, tmp_path, monkeypatch):
   def interrupt(folder, *args, **kwargs):
     del args, kwargs
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('half')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('half')
     raise KeyboardInterrupt
 
   out = tmp_path / 'out'
@@ -327,11 +327,11 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   def fill(folder, *args, **kwargs):
     del args, kwargs
     (out / 'other').mkdir(parents=True)
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('whole')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('whole')
 
   out = tmp_path / 'out'
   monkeypatch.setattr(signatures, 'save', fill)
-  with pytest.raises(ValueError, match='already holds something'):
+  with pytest.raises(ValueError, match='is not empty'):
     export.export(run, str(out), top_k=1)
   assert [path.name for path in out.iterdir()] == ['other']
   assert [path.name for path in tmp_path.iterdir()] == ['out']

@@ -103,7 +103,7 @@ def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_p
     ({'model': []}, 'model is empty'),
     (
       {'output_dir': '{tmp}/other.csv/out'},
-      'other.csv/out, which cannot be written.*Name a folder',
+      'other.csv/out, which cannot be written.*Name a writable',
     ),
   ],
 )

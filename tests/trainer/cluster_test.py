@@ -320,7 +320,7 @@ def test_what_no_cluster_can_run_is_an_error(
 
 
 def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
-  monkeypatch.setattr(workers_lib, 'objects', lambda value: [value, value + 4])
+  monkeypatch.setattr(workers_lib, 'gather_objects', lambda value: [value, value + 4])
   with (
     tiny.eagerly(),
     pytest.raises(

@@ -15,6 +15,7 @@ from official.core import exp_factory
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 
 def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
@@ -36,7 +37,7 @@ def extract(run: str, out: str):
   Raises:
     ValueError: `run` holds no trained student, or `out` holds something.
   """
-  trained_network.check_free(out)
+  files.check_empty(out)
   student = trained_network.Network(run)
   trained_network.write(
     out, student.network, params_of(student), student.step, student.evaluation

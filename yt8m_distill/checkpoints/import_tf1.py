@@ -27,6 +27,7 @@ from yt8m_distill.configs import distillation
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 FLAGS = flags.FLAGS
 
@@ -56,7 +57,7 @@ def convert(
     ValueError: no checkpoint of that code, features or chunks that do not fit
       it, or `out` holds something.
   """
-  trained_network.check_free(out)
+  files.check_empty(out)
   source = tf1_checkpoint.Tf1Checkpoint(checkpoint)
   sizes = source.sizes
   parsed = data.parse_features(features)

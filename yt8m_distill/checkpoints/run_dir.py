@@ -1,6 +1,7 @@
-"""Folders of runs: which checkpoint and which configuration they hold."""
+"""A run's folder: its checkpoint, params.yaml and evaluation.json."""
 
 import os
+from typing import Any
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
@@ -8,7 +9,10 @@ from official.modeling import hyperparams
 import tensorflow as tf
 import yaml
 
+from yt8m_distill.utils import files
+
 _PARAMS = 'params.yaml'
+_EVALUATION = 'evaluation.json'
 # By the networks that task.model has.
 _EXPERIMENTS = {
   frozenset({'teacher', 'student'}): 'yt8m_distill',
@@ -74,3 +78,13 @@ def read_params(path: str) -> cfg.ExperimentConfig:
       f'{path} is not the configuration of a run of this package: {error!r}. '
       'Name the --model_dir of one.'
     ) from error
+
+
+def read_evaluation(folder: str) -> dict[str, Any] | None:
+  """Returns the evaluation.json of a run, None before its first evaluation."""
+  return files.read_json(os.path.join(folder, _EVALUATION))
+
+
+def write_evaluation(folder: str, results: dict[str, Any]):
+  """Writes the evaluation.json of a run."""
+  files.write_json(os.path.join(folder, _EVALUATION), results)

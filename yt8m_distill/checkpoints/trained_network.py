@@ -1,8 +1,5 @@
 """Reading a network out of a run, and writing one as a run of its own."""
 
-from collections.abc import Iterator
-import contextlib
-import json
 import os
 from typing import Any
 
@@ -14,7 +11,6 @@ import tf_keras
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import files
 
@@ -69,7 +65,7 @@ class Network:
     ) or self._read_evaluation(os.path.dirname(path), prefix)
 
   def _read_evaluation(self, run: str, prefix: str) -> dict[str, Any] | None:
-    results = results_lib.read(run)
+    results = run_dir.read_evaluation(run)
     if not results or results['step'] != self.step:
       return None
     results['metrics'] = {
@@ -103,48 +99,11 @@ def write(
   Raises:
     ValueError: the folder holds something.
   """
-  with new_folder(folder) as partial:
+  with files.whole_folder(folder) as partial:
     checkpoint = tf.train.Checkpoint(
       model=model, global_step=tf.Variable(step, dtype=tf.int64)
     )
     tf.train.CheckpointManager(checkpoint, partial, 1).save(step)
     train_utils.serialize_config(params, partial)
     if results:
-      files.write_text(
-        os.path.join(partial, 'evaluation.json'), json.dumps(results, indent=2) + '\n'
-      )
-
-
-def check_free(folder: str):
-  """Raises a ValueError where a folder already holds something."""
-  if tf.io.gfile.exists(folder) and (
-    not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)
-  ):
-    raise ValueError(
-      f'{folder} already holds something: name another folder, or remove it.'
-    )
-
-
-@contextlib.contextmanager
-def new_folder(folder: str) -> Iterator[str]:
-  """Yields a folder to fill, which gets its name when that is done.
-
-  Raises:
-    ValueError: `folder` holds something.
-  """
-  folder = folder.rstrip('/')
-  check_free(folder)
-  partial = f'{folder}.partial'
-  if tf.io.gfile.exists(partial):  # Of one that was killed.
-    tf.io.gfile.rmtree(partial)
-  tf.io.gfile.makedirs(partial)
-  try:
-    yield partial
-    check_free(folder)  # Nobody filled it meanwhile.
-    if tf.io.gfile.exists(folder):
-      tf.io.gfile.rmtree(folder)
-    tf.io.gfile.rename(partial, folder)
-  except BaseException:  # An interrupt as well.
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.rmtree(partial)
-    raise
+      run_dir.write_evaluation(partial, results)

@@ -6,8 +6,8 @@
 A student that sees every N-th frame trains on them, and is evaluated on them,
 as on the full ones, and reads about an N-th of the bytes. `thinning` says what
 such a record holds; all else in it stays as it is. Shards keep their names and
-appear when they are whole. The same command goes on with those that are
-missing; it knows itself by thin.json in the folder.
+appear when they are complete. Repeating the command resumes with the missing
+ones; thin.json in the folder records its settings.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,9 @@ from typing import NamedTuple
 from absl import flags
 from google.protobuf import message as protobuf
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.dataloaders import tfrecord_format
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
@@ -38,14 +36,6 @@ class _Settings(NamedTuple):
   every_n: int
   max_frames: int
   skip_corrupt_records: bool
-
-
-class _Shard(NamedTuple):
-  """A file of `size` bytes, and the one to write."""
-
-  path: str
-  size: int
-  output: str
 
 
 def thin_record(serialized: bytes, every_n: int, max_frames: int, where: str) -> bytes:
@@ -100,39 +90,31 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, where: str) ->
   return video.SerializeToString(deterministic=True)
 
 
-def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
-  """Writes one shard; yields how many bytes were read since the last."""
-  path, size, output = shard
-  for name in (path, output):  # This process may not have the file system yet.
+def _thin_shard(
+  settings: _Settings, shard: parallel.Shard, partial: str
+) -> Iterator[int]:
+  """Writes one shard; see `parallel.Writer`. Its size is in bytes."""
+  path = shard.source
+  for name in (path, partial):  # This process may not have the file system yet.
     remote.ensure(name)
-  unfinished = f'{output}.unfinished'
-  left = size
   records = shards.read(
     tf.constant(path),
-    tf.constant(size, tf.int64),
+    tf.constant(shard.size, tf.int64),
     settings.skip_corrupt_records,
     remote.among([path]),
   ).batch(_BLOCK)
-  try:
-    with tf.io.TFRecordWriter(unfinished) as writer:
-      for _, indices, block in records.as_numpy_iterator():
-        for index, serialized in zip(indices, block):
-          writer.write(
-            thin_record(
-              serialized,
-              settings.every_n,
-              settings.max_frames,
-              f'{path}, record {index}',
-            )
+  with tf.io.TFRecordWriter(partial) as writer:
+    for _, indices, block in records.as_numpy_iterator():
+      for index, serialized in zip(indices, block):
+        writer.write(
+          thin_record(
+            serialized,
+            settings.every_n,
+            settings.max_frames,
+            f'{path}, record {index}',
           )
-        done = sum(tfrecord_format.FRAMING + len(serialized) for serialized in block)
-        left -= done
-        yield done
-    tf.io.gfile.rename(unfinished, output, overwrite=True)
-  except tf.errors.OpError as error:
-    # Others cannot be sent from process to process.
-    raise ValueError(cli.message(error)) from None
-  yield left  # What was left out.
+        )
+      yield sum(map(len, block))
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
@@ -169,8 +151,8 @@ def thin(
     The paths of all shards, in the order of their sources.
 
   Raises:
-    ValueError: an argument or a record is unusable, or the folder is of another
-      job.
+    ValueError: an argument or a record is unusable, or the folder belongs to
+      another job.
   """
   if not 2 <= every_n <= max_frames:
     raise ValueError(
@@ -181,20 +163,18 @@ def thin(
   remote.ensure(output_dir)
   outputs = _outputs(paths, output_dir)
   settings = _Settings(every_n, max_frames, skip_corrupt_records)
-  files.claim(
+  files.claim_folder(
     os.path.join(output_dir, 'thin.json'),
-    outputs,
     {'input_path': input_path, **settings._asdict()},
+    outputs,
   )
-  todo = [
-    _Shard(*shard)
-    for shard in zip(paths, sizes, outputs)
-    if not tf.io.gfile.exists(shard[-1])
-  ]
-  with tqdm.tqdm(
-    desc='Thinning', total=sum(shard.size for shard in todo), unit='B', unit_scale=True
-  ) as bar:
-    parallel.run(functools.partial(_thin_shard, settings), todo, bar, processes)
+  parallel.write_shards(
+    functools.partial(_thin_shard, settings),
+    list(map(parallel.Shard, paths, sizes, outputs)),
+    'Thinning',
+    'B',
+    processes,
+  )
   return outputs
 
 

@@ -5,7 +5,6 @@ What a network scores above it, it has learned from the frames.
 
 from collections.abc import Iterator
 import itertools
-import json
 import os
 from typing import Any
 
@@ -87,15 +86,11 @@ def of_run(run: str, task) -> dict[str, float]:
   """As class_frequency(); kept in the run's baseline.json for the next time."""
   path = os.path.join(run, 'baseline.json')
   inputs = _inputs(task)
-  if tf.io.gfile.exists(path):
-    with tf.io.gfile.GFile(path) as file:
-      kept = json.load(file)
-    if kept['inputs'] == inputs:
-      return kept['scores']
+  kept = files.read_json(path)
+  if kept and kept['inputs'] == inputs:
+    return kept['scores']
   scores = class_frequency(task)
-  files.write_text(
-    path, json.dumps({'inputs': inputs, 'scores': scores}, indent=2) + '\n'
-  )
+  files.write_json(path, {'inputs': inputs, 'scores': scores})
   return scores
 
 

@@ -48,7 +48,7 @@ def table(runs: Sequence[str]) -> str:
   if not path:
     raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
   task = run_dir.read_params(path).task
-  evaluated = [results_lib.read(run) for run in runs]
+  evaluated = [run_dir.read_evaluation(run) for run in runs]
   rows, paths = [_HEADER], {}
   for run, results in zip(runs, evaluated):
     if not results:
@@ -164,12 +164,11 @@ def plot(run: str, path: str):
 
 
 def save(figure: plt.Figure, path: str):
-  """Writes a figure under a temporary name, renames it, and closes it."""
+  """Writes a figure as a PNG, which appears whole, and closes it."""
   figure.tight_layout()
-  partial = f'{path}.partial.png'
-  figure.savefig(partial, dpi=120)
+  with files.whole_file(path) as partial:
+    figure.savefig(partial, dpi=120, format='png')
   plt.close(figure)
-  tf.io.gfile.rename(partial, path, overwrite=True)
 
 
 def main(runs: Sequence[str]):

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 import dataclasses
-import json
 import os
 from typing import Any
 
 from absl import logging
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.utils import class_csv
@@ -37,15 +36,6 @@ def read_vocabulary(path: str, num_classes: int) -> list[str]:
   return names
 
 
-def read(folder: str) -> dict[str, Any] | None:
-  """Returns the evaluation.json of a run, None before its first evaluation."""
-  path = os.path.join(folder, 'evaluation.json')
-  if not tf.io.gfile.exists(path):
-    return None
-  with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
-
-
 def key_prefix(network: str) -> str:
   """Returns what a network's keys begin with: '' of a single one."""
   return '' if network == 'network' else f'{network}/'
@@ -65,7 +55,7 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
   }
 
 
-class LeftOut:
+class SkippedRecords:
   """Counts what one evaluation leaves out as corrupt.
 
   The trainer takes it for a metric: these alone it resets before an evaluation
@@ -118,7 +108,7 @@ class Evaluation:
       for prefix in prefixes
     }
     self._sums: dict[str, float] = {}
-    self.left_out = shards.Skipped()
+    self.skipped = shards.Skipped()
 
   def update(self, step_outputs):
     """Adds a step: {key: tuple of the replicas' tensors}."""
@@ -143,7 +133,7 @@ class Evaluation:
       scores.merge(other._metrics[prefix])
     for key, value in other._sums.items():
       self._sums[key] += value
-    self.left_out += other.left_out
+    self.skipped += other.left_out
 
   def result(self) -> dict[str, float]:
     """Metrics of each network, and means of what else steps returned."""
@@ -176,12 +166,12 @@ class Evaluation:
       step: of the checkpoint.
       costs: per network, frames, FLOPs per video and parameters.
     """
-    if self.left_out.total:
+    if self.skipped.total:
       logging.warning(
         'Evaluation at step %d left out %d corrupt records and %d ends of shards.',
         step,
-        self.left_out.records,
-        self.left_out.shard_tails,
+        self.skipped.records,
+        self.skipped.shard_tails,
       )
     table = {'index': np.arange(self._num_classes)}
     if self._names:
@@ -192,18 +182,14 @@ class Evaluation:
     files.write_text(
       os.path.join(folder, 'per_class.csv'), pd.DataFrame(table).to_csv(index=False)
     )
-    files.write_text(
-      os.path.join(folder, 'evaluation.json'),
-      json.dumps(
-        {
-          'step': step,
-          'input_path': self._input_path,
-          'videos': self._num_videos(),
-          'left_out': dataclasses.asdict(self.left_out),
-          'metrics': results,
-          'networks': costs,
-        },
-        indent=2,
-      )
-      + '\n',
+    run_dir.write_evaluation(
+      folder,
+      {
+        'step': step,
+        'input_path': self._input_path,
+        'videos': self._num_videos(),
+        'left_out': dataclasses.asdict(self.skipped),
+        'metrics': results,
+        'networks': costs,
+      },
     )

@@ -68,7 +68,7 @@ def export(
     ValueError: `out` holds something, or an argument does not fit the network.
     ImportError: `kinds` need a package that is not installed.
   """
-  trained_network.check_free(out)
+  files.check_empty(out)
   tflite.check(kinds)
   with _float32():
     network = trained_network.Network(run, name)
@@ -78,7 +78,7 @@ def export(
       network.network, network.model, use_cudnn=False
     )
     module = signatures.ServingModule(network.network, network.model, top_k, names)
-    with trained_network.new_folder(out) as partial:
+    with files.whole_folder(out) as partial:
       signatures.save(
         partial,
         network.network,

@@ -12,19 +12,16 @@ shards that are missing; it knows itself by OUT/predict.json.
 predictions are averaged. Parquet holds the `embedding` of a single one.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
-import concurrent.futures
 import contextlib
 import functools
 import inspect
 import os
 import re
-import sys
-import threading
 
 from absl import flags
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import remote
@@ -34,11 +31,12 @@ from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet')
 _JOINED = 'predictions.csv'
-_AHEAD = 2  # batches read while one is predicted
+_PREFETCHED = 2  # batches read while one is predicted
 # A worker parses on one core, and several keep a GPU busy.
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -74,9 +72,8 @@ def predict(
     results_lib.read_vocabulary(vocabulary, networks.num_classes) if vocabulary else ()
   )
   joined = os.path.join(output_dir, _JOINED)
-  files.claim(
+  files.claim_folder(
     os.path.join(output_dir, 'predict.json'),
-    [*outputs, joined],
     {
       'model': networks.versions,
       'network': network,
@@ -87,24 +84,20 @@ def predict(
       'skip_corrupt_records': skip_corrupt_records,
       'features': list(features),
     },
+    [*outputs, joined],
   )
-  tasks = [
-    task for task in zip(paths, sizes, outputs) if not tf.io.gfile.exists(task[-1])
-  ]
-  progress = _Progress(tasks, len(paths))
-  table = (
-    tables.Csv
-    if format == 'csv'
-    else functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  if format == 'csv':
+    table = tables.Csv
+  else:
+    table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  parallel.write_shards(
+    _shard_writer(networks, table, batch_size, skip_corrupt_records, paths),
+    list(map(parallel.Shard, paths, sizes, outputs)),
+    'Predicting',
+    'B',
+    workers,
+    threads=True,  # They share the networks.
   )
-  read = functools.partial(
-    shards.read, skip_corrupt=skip_corrupt_records, retry=remote.among(paths)
-  )
-  worker = _Worker(networks, table, batch_size, read, progress)
-  try:
-    _run(worker, tasks, workers)
-  finally:
-    progress.close()
   if format == 'csv':
     tables.join_csv(outputs, joined)
 
@@ -123,101 +116,47 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
   return [os.path.join(output_dir, name) for name in shards_of if name != _JOINED]
 
 
-class _Stopped(Exception):
-  """Another shard failed, or the user stopped the job."""
+def _shard_writer(
+  networks: ensemble.Ensemble,
+  table,
+  batch_size: int,
+  skip_corrupt: bool,
+  paths: Sequence[str],
+) -> parallel.Writer:
+  """Returns the function that predicts one shard; its size is in bytes.
 
+  Args:
+    networks: what to predict with.
+    table: makes a `tables` writer from an open file.
+    batch_size: videos predicted at once.
+    skip_corrupt: as for `shards.read`.
+    paths: all shards.
+  """
+  retry = remote.among(paths)
 
-class _Worker:
-  """Predicts shards, in any number of threads."""
+  # A tf.function traces the input pipeline only once for all shards.
+  @functools.partial(
+    tf.function,
+    autograph=False,
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+  )
+  def batches(path, size):
+    records = shards.read(path, size, skip_corrupt, retry)
+    return records.batch(batch_size).prefetch(_PREFETCHED)
 
-  def __init__(
-    self,
-    networks: ensemble.Ensemble,
-    table,
-    batch_size: int,
-    read,
-    progress: '_Progress',
-  ):
-    """Initializes the worker.
+  batches.get_concrete_function()  # Traced here, not by every thread.
 
-    Args:
-      networks: what to predict with.
-      table: from an open file to a `tables` writer.
-      batch_size: videos predicted at once.
-      read: from path and size to records, as `shards.read`.
-      progress: told of every batch.
-    """
-    self._networks = networks
-    self._table = table
-    self._progress = progress
-    self._stop = threading.Event()
+  def write(shard: parallel.Shard, partial: str) -> Iterator[int]:
+    with (
+      tf.io.gfile.GFile(partial, 'wb') as file,
+      contextlib.closing(table(file)) as rows,
+    ):
+      for records in batches(shard.source, shard.size):
+        predictions = networks(*records)
+        rows.write({key: value.numpy() for key, value in predictions.items()})
+        yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
-    # A function, so that the many shards are traced once.
-    def batches(path, size):
-      return read(path, size).batch(batch_size).prefetch(_AHEAD)
-
-    self._batches = tf.function(
-      batches,
-      autograph=False,
-      input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
-    )
-    self._batches.get_concrete_function()
-
-  def stop(self):
-    """Ends all shards after their present batch, without their files."""
-    self._stop.set()
-
-  def __call__(self, path: str, size: int, out: str):
-    """Predicts the shard `path` of `size` bytes into the file `out`."""
-    with tables.whole_file(out) as file, contextlib.closing(self._table(file)) as table:
-      for records in self._batches(path, size):
-        if self._stop.is_set():
-          raise _Stopped
-        results = self._networks(*records)
-        table.write({key: value.numpy() for key, value in results.items()})
-        lengths = tf.strings.length(records[-1])
-        self._progress.add(len(lengths), int(tf.reduce_sum(lengths)))
-    self._progress.finish_shard()
-
-
-def _run(worker, tasks, workers):
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    futures = [pool.submit(worker, *task) for task in tasks]
-    try:
-      for future in concurrent.futures.as_completed(futures):
-        future.result()
-    except BaseException:  # An interrupt as well.
-      worker.stop()
-      pool.shutdown(cancel_futures=True)
-      raise
-
-
-class _Progress:
-  """A bar over videos; how many there are is estimated from bytes."""
-
-  def __init__(self, tasks, num_shards: int):
-    self._bytes, self._total = 0, sum(size for _, size, _ in tasks)
-    self._done, self._num_shards = num_shards - len(tasks), num_shards
-    self._lock = threading.Lock()
-    self._bar = tqdm.tqdm(unit=' videos', mininterval=1)
-    self._show()
-
-  def _show(self):
-    self._bar.set_postfix_str(f'{self._done}/{self._num_shards} shards')
-
-  def add(self, videos: int, size: int):
-    with self._lock:
-      self._bytes += size
-      self._bar.total = round((self._bar.n + videos) * self._total / self._bytes)
-      self._bar.update(videos)
-
-  def finish_shard(self):
-    with self._lock:
-      self._done += 1
-      self._show()
-
-  def close(self):
-    self._bar.close()
+  return write
 
 
 def _define_flags():
@@ -262,15 +201,7 @@ def _define_flags():
 
 
 def main(_):
-  try:
-    predict(
-      **{name: FLAGS[name].value for name in inspect.signature(predict).parameters}
-    )
-  except KeyboardInterrupt:
-    sys.exit(
-      f'Stopped. What is finished stays in {FLAGS.output_dir}; the same '
-      'command goes on.'
-    )
+  predict(**{name: FLAGS[name].value for name in inspect.signature(predict).parameters})
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ B videos, K best classes, R representation.
 """
 
 from collections.abc import Sequence
-import contextlib
 import csv
 import io
 import shutil
@@ -17,26 +16,11 @@ import pyarrow as pa
 from pyarrow import parquet
 import tensorflow as tf
 
+from yt8m_distill.utils import files
+
 _HEADER = ('VideoId', 'LabelConfidencePairs')
 _ROW_GROUP = 1024  # rows that readers of Parquet take at once
 _BLOCK = 1 << 20  # bytes copied at once
-
-
-@contextlib.contextmanager
-def whole_file(path: str):
-  """Opens a file for writing that appears whole, or after an error not at all.
-
-  What a killed process leaves is called `<path>.partial`.
-  """
-  partial = f'{path}.partial'
-  try:
-    with tf.io.gfile.GFile(partial, 'wb') as file:
-      yield file
-    tf.io.gfile.rename(partial, path, overwrite=True)
-  except BaseException:  # An interrupt as well.
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.remove(partial)
-    raise
 
 
 class Csv:
@@ -131,7 +115,10 @@ class _Stream(io.RawIOBase):
 
 def join_csv(paths: Sequence[str], out: str):
   """Writes one CSV with the rows of several, under one header."""
-  with whole_file(out) as joined:
+  with (
+    files.whole_file(out) as partial,
+    tf.io.gfile.GFile(partial, 'wb') as joined,
+  ):
     for number, path in enumerate(paths):
       with tf.io.gfile.GFile(path, 'rb') as part:
         header = part.readline()

@@ -2,7 +2,8 @@ r"""Writes frame-level YouTube-8M shards with a planted structure.
 
 The more frames of a video a model sees, the more it can tell: every label has
 shots of its own (see `simulated_frames`). The shards have the format of the
-official 2018 frame-level release. One call writes one split:
+official 2018 frame-level release. One call writes one split; repeating it after
+an interruption resumes it (simulate_SPLIT.json in the folder records its settings):
 
   python -m yt8m_distill.simulation.write_shards --output_dir=data/simulated \
     --split=train --num_videos=5000 --num_classes=100
@@ -21,17 +22,14 @@ from typing import NamedTuple
 from absl import flags
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import shards as shards_lib
 from yt8m_distill.simulation import classes
 from yt8m_distill.simulation import frames as frames_lib
 from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
-
-# Videos between two steps of the progress bar.
-_BLOCK = 16
 
 
 class Simulation(NamedTuple):
@@ -59,11 +57,17 @@ class Simulation(NamedTuple):
   min_frames: int
   max_frames: int
 
-  def shard_path(self, shard: int) -> str:
-    return os.path.join(self.output_dir, f'{self.split}{shard:04d}.tfrecord')
-
-  def num_shards(self) -> int:
-    return -(-self.num_videos // self.videos_per_shard)
+  def shards(self) -> list[parallel.Shard]:
+    """Returns all shards: number, videos and path of each."""
+    starts = range(0, self.num_videos, self.videos_per_shard)
+    return [
+      parallel.Shard(
+        number,
+        min(self.videos_per_shard, self.num_videos - start),
+        os.path.join(self.output_dir, f'{self.split}{number:04d}.tfrecord'),
+      )
+      for number, start in enumerate(starts)
+    ]
 
 
 def _generator(*entropy: int) -> np.random.Generator:
@@ -97,28 +101,25 @@ def _serialize(
   return example.SerializeToString(deterministic=True)
 
 
-def _write_shard(simulation: Simulation, shard: int) -> Iterator[int]:
-  """Writes one shard; yields how many videos were written since the last."""
-  rng = _generator(simulation.seed, shard, *simulation.split.encode())
-  first = shard * simulation.videos_per_shard
+def _write_shard(
+  simulation: Simulation, shard: parallel.Shard, partial: str
+) -> Iterator[int]:
+  """Writes one shard; see `parallel.Writer`. Its size is in videos."""
+  rng = _generator(simulation.seed, shard.source, *simulation.split.encode())
+  first = shard.source * simulation.videos_per_shard
   if simulation.files:
     records = video_level_lib.read_records(simulation.world, simulation.files, first)
   else:
     records = _draw_records(rng, simulation, first)
-  count = min(simulation.videos_per_shard, simulation.num_videos - first)
-  path = simulation.shard_path(shard)
-  unfinished = f'{path}.unfinished'
-  with tf.io.TFRecordWriter(unfinished) as writer:
-    for done, record in enumerate(itertools.islice(records, count), 1):
+  with tf.io.TFRecordWriter(partial) as writer:
+    for record in itertools.islice(records, shard.size):
       length = frames_lib.random_length(
         rng, len(record.labels), simulation.min_frames, simulation.max_frames
       )
       plan = frames_lib.shot_plan(rng, record.labels, length)
       frames = frames_lib.simulate_frames(rng, simulation.world, record.mean, *plan)
       writer.write(_serialize(record, frames, simulation.world.rgb_size))
-      if done % _BLOCK == 0 or done == count:
-        yield (done - 1) % _BLOCK + 1
-  tf.io.gfile.rename(unfinished, path)
+      yield 1
 
 
 def _check_arguments(
@@ -163,7 +164,7 @@ def simulate(
   max_frames: int = 300,
   processes: int | None = None,
 ) -> list[str]:
-  """Writes the shards of one split.
+  """Writes those shards of one split that are missing.
 
   Args:
     output_dir: directory of the shards; made if missing.
@@ -184,12 +185,11 @@ def simulate(
       core; the shards do not depend on it.
 
   Returns:
-    The paths written.
+    The paths of all shards.
 
   Raises:
-    FileExistsError: there are shards of this split in output_dir.
-    ValueError: an argument or a video-level record is unusable, or no file
-      matches `video_level`.
+    ValueError: an argument or a video-level record is unusable, no file matches
+      `video_level`, or output_dir holds shards of this split made otherwise.
   """
   _check_arguments(
     split,
@@ -202,30 +202,37 @@ def simulate(
     min_frames,
     max_frames,
   )
-  present = tf.io.gfile.glob(
-    os.path.join(output_dir, f'{split}[0-9][0-9][0-9][0-9].tfrecord')
+  job = dict(
+    num_videos=num_videos,
+    videos_per_shard=videos_per_shard,
+    num_classes=num_classes,
+    seed=seed,
+    video_level=video_level,
+    rgb_size=rgb_size,
+    audio_size=audio_size,
+    min_frames=min_frames,
+    max_frames=max_frames,
   )
-  if present:
-    raise FileExistsError(
-      f'{min(present)} exists: delete the shards of that split or give '
-      'another output_dir or split.'
-    )
-  files = ()
+  source_files = ()
   if video_level:
     try:
       paths = shards_lib.find(video_level)
     except ValueError as error:
       raise ValueError(str(error).replace('input_path', 'video_level')) from error
-    world, files = video_level_lib.read_world(
+    world, source_files = video_level_lib.read_world(
       paths, num_videos, num_classes, rgb_size, audio_size
     )
-    num_videos = sum(number for _, number in files)
+    num_videos = sum(number for _, number in source_files)
   else:
     world = classes.random_world(_generator(seed), num_classes, rgb_size, audio_size)
-  tf.io.gfile.makedirs(output_dir)
+  files.claim_folder(
+    os.path.join(output_dir, f'simulate_{split}.json'),
+    job,
+    tf.io.gfile.glob(os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')),
+  )
   simulation = Simulation(
     world,
-    files,
+    source_files,
     output_dir,
     split,
     seed,
@@ -234,10 +241,11 @@ def simulate(
     min_frames,
     max_frames,
   )
-  shards = range(simulation.num_shards())
-  with tqdm.tqdm(total=num_videos, unit='video', desc=split) as bar:
-    parallel.run(functools.partial(_write_shard, simulation), shards, bar, processes)
-  return [simulation.shard_path(shard) for shard in shards]
+  shards = simulation.shards()
+  parallel.write_shards(
+    functools.partial(_write_shard, simulation), shards, split, 'videos', processes
+  )
+  return [shard.output for shard in shards]
 
 
 def _define_flags():

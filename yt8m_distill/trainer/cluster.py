@@ -82,7 +82,7 @@ def build_runner(
       runner = train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
     else:
       runner = _Follower(model_dir, **kwargs)
-    steps = workers_lib.objects(int(runner.trainer.global_step.numpy()))
+    steps = workers_lib.gather_objects(int(runner.trainer.global_step.numpy()))
   if len(set(steps)) > 1:
     raise ValueError(
       f'The workers would go on at the steps {steps}: they do not see the '

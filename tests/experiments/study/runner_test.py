@@ -24,7 +24,7 @@ def _runs(monkeypatch):
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
   monkeypatch.setattr(runner, '_train', _drive)
-  monkeypatch.setattr(runner.processes, 'cores', lambda: 6)
+  monkeypatch.setattr(runner.parallel, 'cores', lambda: 6)
   for name in ('inter', 'intra'):
     monkeypatch.setattr(
       tf.config.threading,
@@ -154,8 +154,8 @@ def test_changed_runs_are_refused_by_name_and_nothing_is_written(runs, tmp_path)
   with pytest.raises(
     ValueError,
     match=(
-      r"(?s)2 runs .*serial-seed=0: gin_params from \['SEED=7'\] to .*"
-      r'serial-seed=1: gin_params'
+      r"(?s)2 runs .*serial-seed=0/study.json: gin_params is .*, was \['SEED=7'\]"
+      r'.*serial-seed=1/study.json: gin_params'
     ),
   ):
     runner.execute(runs, str(tmp_path), workers=1)
