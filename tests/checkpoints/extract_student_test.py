@@ -129,7 +129,7 @@ def test_training_in_its_folder_is_refused(converted, records, tmp_path):
   before = (out / 'params.yaml').read_text()
   with pytest.raises(
     ValueError,
-    match='without the state of an optimizer.*Set task.init_checkpoint to it',
+    match='holds no optimizer state.*Set task.init_checkpoint to it',
   ):
     tiny.drive('train', out, records, experiment=_FINETUNE)
   assert (out / 'params.yaml').read_text() == before

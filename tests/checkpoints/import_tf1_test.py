@@ -276,7 +276,7 @@ def test_run_of_this_package_needs_no_import(imported, tmp_path):
   [
     (
       dict(features=['rgb:12']),
-      '--features=rgb:12 are 12 values a frame, those of .*ckpt-6 were 16',
+      '--features=rgb:12 are 12 values per frame, but .*ckpt-6 has 16',
     ),
     (dict(features=['rgb']), "Feature 'rgb' cannot be read"),
     (dict(student_chunks=4), 'chunks is 4, .* the 6 frames'),

@@ -1,4 +1,4 @@
-"""Reading a network out of a run, and writing one as a run of its own."""
+"""Reads one network of a run, and writes one as a run of its own."""
 
 import os
 from typing import Any
@@ -19,13 +19,13 @@ class Network:
   """One trained network of a run.
 
   Attributes:
-    network: the VideoClassifier, restored.
-    model: its `configs.model.ClassifierModel`.
-    checkpoint: prefix that it was read from.
-    step: of that checkpoint.
+    network: the restored VideoClassifier.
+    model: its configuration, a `configs.model.ClassifierModel`.
+    checkpoint: prefix of the checkpoint it was read from.
+    step: step of that checkpoint.
     params: ExperimentConfig of the run.
-    evaluation: what evaluation.json says of this network at this step, keys
-      without prefix; None if it was not evaluated then.
+    evaluation: this network's part of evaluation.json, with keys without prefix;
+      None if it was not evaluated at this step.
   """
 
   def __init__(self, source: str, name: str = 'student'):
@@ -33,12 +33,11 @@ class Network:
 
     Args:
       source: folder of a run, its best_ckpt, or prefix of a checkpoint.
-      name: 'student' or 'teacher'; of a run with one network it is that one,
-        whatever `name`.
+      name: 'student' or 'teacher'; ignored for a run with a single network.
 
     Raises:
-      ValueError: no checkpoint, no params.yaml, no such network, or variables
-        that do not fit params.yaml.
+      ValueError: there is no checkpoint, no params.yaml or no such network, or
+        the variables do not fit params.yaml.
     """
     self.checkpoint = run_dir.checkpoint(source)
     path = run_dir.params_path(self.checkpoint)
@@ -58,7 +57,7 @@ class Network:
       self.network, self.checkpoint, 'model' if single else f'model/{name}'
     )
     self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
-    # best_ckpt may be evaluated for itself.
+    # best_ckpt may have an evaluation.json of its own.
     prefix = '' if single else f'{name}/'
     self.evaluation = self._read_evaluation(
       os.path.dirname(self.checkpoint), prefix
@@ -84,20 +83,20 @@ def write(
   step: int,
   results: dict[str, Any] | None = None,
 ):
-  """Writes a model as a run: checkpoint, params.yaml, perhaps evaluation.json.
+  """Writes a model as a run: checkpoint, params.yaml and evaluation.json.
 
-  The folder appears whole. It has no optimizer, so that training cannot go on
-  in it; every other mode can.
+  The folder appears whole. Without optimizer state, training cannot resume in it;
+  all other modes work.
 
   Args:
-    folder: must not be there, or be empty.
-    model: of `params.task`.
-    params: configuration.
-    step: of the checkpoint.
-    results: for evaluation.json.
+    folder: folder to write; must not exist, or be empty.
+    model: model of `params.task`.
+    params: its configuration.
+    step: step of the checkpoint.
+    results: content of evaluation.json; None to write none.
 
   Raises:
-    ValueError: the folder holds something.
+    ValueError: the folder is not empty.
   """
   with files.whole_folder(folder) as partial:
     checkpoint = tf.train.Checkpoint(
