@@ -199,11 +199,11 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_nothing_evaluated(self):
     evaluation = metrics.GlobalMetrics(3)
-    with self.assertRaisesRegex(ValueError, 'no videos were evaluated: check'):
+    with self.assertRaisesRegex(ValueError, 'No videos were evaluated: check'):
       evaluation.result()
     self.assertAllEqual(evaluation.average_precisions(), np.zeros(3))
     scoring.add(evaluation, np.zeros([0, 3], np.float32), np.zeros([0, 3], bool), 2)
-    with self.assertRaisesRegex(ValueError, 'no videos were evaluated'):
+    with self.assertRaisesRegex(ValueError, 'No videos were evaluated'):
       evaluation.result()
 
   @parameterized.parameters(np.nan, np.inf, -np.inf)
