@@ -1,15 +1,15 @@
-"""Predicts all videos of a set of shards, with one network or several.
+"""Predicts all videos of a set of shards, with one or several networks.
 
   python -m yt8m_distill.serving.predict --model=RUN \
     --input_path='test*.tfrecord' --output_dir=OUT
 
-Every shard becomes OUT/<shard>.csv or .parquet (its name without .tfrecord),
-and of CSV there is OUT/predictions.csv besides, all rows in one file for
-Kaggle. A file appears when it is whole. The same command goes on with the
-shards that are missing; it knows itself by OUT/predict.json.
+Writes OUT/<shard>.csv or .parquet for each <shard>.tfrecord. In CSV format it also
+writes OUT/predictions.csv, with all rows in one file for Kaggle. Files appear when
+they are complete. Repeating the command resumes with the missing shards;
+OUT/predict.json records its settings.
 
---model takes runs, checkpoints and exports, several separated by commas: their
-predictions are averaged. Parquet holds the `embedding` of a single one.
+--model takes runs, checkpoints and exports, separated by commas. Predictions of
+several are averaged. Parquet files also hold the `embedding` of a single one.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet')
 _JOINED = 'predictions.csv'
 _PREFETCHED = 2  # batches read while one is predicted
-# A worker parses on one core, and several keep a GPU busy.
+# Each worker parses on one core; several keep a GPU busy.
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -54,11 +54,11 @@ def predict(
   skip_corrupt_records: bool = False,
   features: Sequence[str] = (),
 ):
-  """Predicts what is missing of a job; arguments are the flags.
+  """Predicts all shards that have no output yet. The arguments are the flags.
 
   Raises:
-    ValueError: an argument does not fit, or OUT is of another job.
-    tf.errors.OpError: a file cannot be read or written. What is finished stays.
+    ValueError: an argument is invalid, or output_dir belongs to another job.
+    tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
   for name, value in (('batch_size', batch_size), ('workers', workers)):
     if value < 1:
@@ -103,14 +103,14 @@ def predict(
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
-  """Names the file of each shard."""
+  """Returns the path of each shard's output."""
   shards_of = {_JOINED: 'the file of all shards'} if suffix == 'csv' else {}
   for path in paths:
     name = f'{re.sub("[.]tfrecord$", "", remote.name(path))}.{suffix}'
     if name in shards_of:
       raise ValueError(
         f'{path} and {shards_of[name]} would both be {name} in {output_dir}: '
-        'rename one, or predict them into folders of their own.'
+        'rename one, or use a separate output_dir for each.'
       )
     shards_of[name] = path
   return [os.path.join(output_dir, name) for name in shards_of if name != _JOINED]
@@ -163,44 +163,49 @@ def _define_flags():
   flags.DEFINE_list(
     'model',
     None,
-    'Runs, checkpoints or exports; predictions of several are averaged.',
+    'Runs, checkpoints or exports, separated by commas; predictions of several '
+    'are averaged.',
     required=True,
   )
   flags.DEFINE_string(
     'input_path',
     None,
-    'TFRecords, with or without '
-    'labels: patterns, ranges and @lists (see the README), '
+    'TFRecord files, with or without labels: patterns, ranges and @lists, '
     'separated by commas.',
     required=True,
   )
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.', required=True)
-  flags.DEFINE_enum('format', 'csv', _FORMATS, 'Of the files.')
-  flags.DEFINE_integer('top_k', 20, 'Best classes of each video.')
+  flags.DEFINE_enum('format', 'csv', _FORMATS, 'Format of the files.')
+  flags.DEFINE_integer('top_k', 20, 'Number of best classes per video.')
   flags.DEFINE_string(
     'vocabulary',
     '',
-    'CSV with Index and Name of the '
-    'classes, for Parquet. Default: what the first model '
-    'that knows one was trained or exported with.',
+    'CSV with Index and Name of the classes, for Parquet. Default: the vocabulary '
+    'of the first model that has one.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos predicted at once.')
   flags.DEFINE_enum(
-    'network', 'student', ('student', 'teacher'), 'Which one of runs that have both.'
+    'network',
+    'student',
+    ('student', 'teacher'),
+    'Which network of a run that has both.',
   )
-  flags.DEFINE_integer('workers', _WORKERS, 'Shards predicted side by side.')
+  flags.DEFINE_integer(
+    'workers', _WORKERS, 'Number of shards predicted at the same time.'
+  )
   flags.DEFINE_list(
     'features',
     [],
-    'NAME:SIZE:FORMAT of each, where records '
-    'store them in another way than those trained on.',
+    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
+    'from those the network was trained on.',
   )
   flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Leave out what cannot be read, instead of stopping.'
+    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
   )
 
 
 def main(_):
+  """Runs the command."""
   predict(**{name: FLAGS[name].value for name in inspect.signature(predict).parameters})
 
 
