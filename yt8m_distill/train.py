@@ -74,11 +74,11 @@ def _catch_up(runner, model_dir):
 def _evaluate_continuously(runner):
   """Evaluates each new checkpoint, up to the one of the last step.
 
-  The Garden's own loop never ends where no checkpoint comes, and waits for one
-  behind the last.
+  The Garden's own loop waits for another checkpoint after the last step, and never
+  ends without one.
 
   Raises:
-    TimeoutError: none came within `trainer.continuous_eval_timeout` seconds.
+    TimeoutError: no checkpoint came within `trainer.continuous_eval_timeout` seconds.
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
   for checkpoint in tf.train.checkpoints_iterator(
@@ -89,7 +89,7 @@ def _evaluate_continuously(runner):
     if step.numpy() >= trainer.train_steps:
       return
   raise TimeoutError(
-    f'No checkpoint behind step {step.numpy()} of {trainer.train_steps} came '
+    f'No checkpoint after step {step.numpy()} of {trainer.train_steps} came '
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
     ' Train in this folder, or set trainer.continuous_eval_timeout higher.'
   )

@@ -43,7 +43,7 @@ class Network:
     path = run_dir.params_path(self.checkpoint)
     if not path:
       raise ValueError(
-        f'There is no params.yaml beside {self.checkpoint}: '
+        f'There is no params.yaml next to {self.checkpoint}: '
         'name a checkpoint in the folder of its run.'
       )
     self.params = run_dir.read_params(path)
