@@ -170,7 +170,7 @@ def _torn_params(run):
   [
     (shutil.rmtree, 'There is no checkpoint .*run'),
     (lambda run: (run / 'checkpoint').unlink(), 'folder without a checkpoint'),
-    (_no_params, 'There is no params.yaml beside .*ckpt-3'),
+    (_no_params, 'There is no params.yaml next to .*ckpt-3'),
     (_other_program, 'params.yaml is not the configuration of a run'),
     (_torn_params, 'params.yaml is not the configuration of a run'),
     (_other_cells, r'\[16, 16\] in the checkpoint, \[18, 24\] in the model'),

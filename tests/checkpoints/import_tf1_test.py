@@ -240,12 +240,12 @@ _BIAS = 'model/classifier/experts/biases'
     (lambda: _without(_GATES), f'{_GATES}: absent'),
     (
       lambda: _without('model_student/classifier/experts/biases'),
-      'experts/biases: absent in the checkpoint, [22] there',
+      'experts/biases: absent in the checkpoint, [22] in the original',
     ),
     (lambda: _without('global_step'), 'global_step: absent'),
     (
       lambda: {**_raw('student'), 'model_student/attention': np.zeros(3)},
-      'model_student/attention: [3] in the checkpoint, absent there',
+      'model_student/attention: [3] in the checkpoint, absent in the original',
     ),
     (
       lambda: {**_raw('student'), _BIAS: np.zeros(22, np.float32)},
@@ -253,7 +253,7 @@ _BIAS = 'model/classifier/experts/biases'
     ),
     (
       lambda: {**_raw('teacher_student'), _BIAS: np.zeros(33, np.float32)},
-      f'{_BIAS}: [33] in the checkpoint, [22] there',
+      f'{_BIAS}: [33] in the checkpoint, [22] in the original',
     ),
   ],
 )

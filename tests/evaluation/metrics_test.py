@@ -246,7 +246,9 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(evaluation.result()['gap'], 1.0)
 
   def test_unknown_option(self):
-    with self.assertRaisesRegex(ValueError, "'zero' or 'skip', not 'drop'"):
+    with self.assertRaisesRegex(
+      ValueError, "empty_classes is 'drop': choose zero or skip"
+    ):
       metrics.GlobalMetrics(3, empty_classes='drop')
 
 

@@ -114,7 +114,7 @@ class Checkpoint:
     expected = {name: variable.shape.as_list() for name, variable in variables.items()}
     differences = [
       f'{name}: {self._shapes.get(name, "absent")} in the checkpoint, '
-      f'{expected.get(name, "absent")} expected'
+      f'{expected.get(name, "absent")} in the original'
       for name in sorted({**expected, **self._shapes})
       if expected.get(name) != self._shapes.get(name)
     ]
