@@ -61,6 +61,7 @@ def write_report(study: config.Study, output_dir: str, failed=()) -> str:
 
 
 def main(_):
+  """Runs the command."""
   values = flags.FLAGS
   if '://' in values.output_dir:
     raise ValueError(

@@ -38,6 +38,7 @@ _REFRESH = 10.0  # seconds between two looks at the progress bar
 
 
 def folder(output_dir: str, run_name: str) -> str:
+  """Returns the folder of a run."""
   return os.path.join(output_dir, run_name)
 
 

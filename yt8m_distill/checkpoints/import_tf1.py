@@ -108,7 +108,7 @@ class Checkpoint:
     Raises:
       ValueError: names or shapes of variables differ from the original's.
     """
-    variables = {}
+    variables: dict[str, tf.Variable] = {}
     for name, network in networks.items():
       variables.update(_variables(network, _SCOPES[name]))
     expected = {name: variable.shape.as_list() for name, variable in variables.items()}

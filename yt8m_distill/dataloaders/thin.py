@@ -119,7 +119,7 @@ def _thin_shard(
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
   """Names the file of each shard."""
-  sources = {}
+  sources: dict[str, str] = {}
   for path in paths:
     other = sources.setdefault(remote.name(path), path)
     if other != path:
@@ -203,6 +203,7 @@ def _define_flags():
 
 
 def main(_):
+  """Runs the command."""
   # Nothing runs on an accelerator, and claiming one could take it from others.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS

@@ -53,7 +53,8 @@ def table(runs: Sequence[str]) -> str:
   if not path:
     raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
   task = run_dir.read_params(path).task
-  rows, sources, inputs = [_HEADER], [], []
+  rows: list[tuple[str, ...]] = [_HEADER]
+  sources, inputs = [], []
   for run in runs:
     results = run_dir.read_evaluation(run)
     if not results:
@@ -128,12 +129,13 @@ def read_curves(folder: str) -> Curves:
     folder, size_guidance={event_accumulator.TENSORS: 0}, purge_orphaned_data=False
   )
   events.Reload()
-  curves = {}
+  curves: Curves = {}
   for tag in events.Tags()['tensors']:
     points = sorted(
       (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
     )
-    curves[tag] = tuple(map(list, zip(*points)))
+    steps, values = zip(*points)
+    curves[tag] = list(steps), list(values)
   return curves
 
 

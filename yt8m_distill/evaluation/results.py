@@ -147,7 +147,7 @@ class Evaluation:
       scores.merge(other._metrics[prefix])
     for key, value in other._sums.items():
       self._sums[key] += value
-    self.skipped += other.left_out
+    self.skipped += other.skipped
 
   def result(self) -> dict[str, float]:
     """Returns the metrics of each network, and means of all other outputs."""
@@ -187,7 +187,7 @@ class Evaluation:
         self.skipped.records,
         self.skipped.shard_tails,
       )
-    table = {'index': np.arange(self._num_classes)}
+    table: dict[str, Any] = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names
     for prefix, scores in self._metrics.items():

@@ -183,9 +183,11 @@ def define_flags():
 
 def main(argv: Sequence[str]):
   """Runs the command."""
+  run, out = argv
   values = flags.FLAGS
   export(
-    *argv,
+    run,
+    out,
     values.network,
     values.top_k,
     values.vocabulary,

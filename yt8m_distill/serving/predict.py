@@ -12,6 +12,7 @@ OUT/predict.json records its settings.
 several are averaged. Parquet files also hold the `embedding` of a single one.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -19,6 +20,7 @@ import functools
 import inspect
 import os
 import re
+from typing import IO
 
 from absl import flags
 import tensorflow as tf
@@ -86,9 +88,8 @@ def predict(
     },
     [*outputs, joined],
   )
-  if format == 'csv':
-    table = tables.Csv
-  else:
+  table: Callable[[IO[bytes]], tables.Csv | tables.Parquet] = tables.Csv
+  if format == 'parquet':
     table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
   parallel.write_shards(
     _shard_writer(networks, table, batch_size, skip_corrupt_records, paths),
@@ -118,7 +119,7 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
 
 def _shard_writer(
   networks: ensemble.Ensemble,
-  table,
+  table: Callable[[IO[bytes]], tables.Csv | tables.Parquet],
   batch_size: int,
   skip_corrupt: bool,
   paths: Sequence[str],

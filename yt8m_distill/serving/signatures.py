@@ -238,10 +238,10 @@ def stored_as(
       f'--features have the sizes {sizes}: they must be {trained}, as in training '
       f'({names}).'
     )
-  of_video, trained = (
+  are_video, were_video = (
     [f.format == 'video' for f in which] for which in (features, model.features)
   )
-  if of_video != trained:
+  if are_video != were_video:
     raise ValueError(
       f'--features have the formats {[f.format for f in features]}, but the '
       f'network was trained on {[f.format for f in model.features]} ({names}): '

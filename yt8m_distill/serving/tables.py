@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import csv
 import io
 import shutil
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +78,8 @@ class Parquet:
       columns['embedding'] = pa.list_(pa.float32())
     self._schema = pa.schema(columns)
     self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
-    self._batches, self._count = [], 0
+    self._batches: list[pa.RecordBatch] = []
+    self._count = 0
 
   def write(self, outputs: dict[str, np.ndarray]):
     """Appends a batch.
@@ -85,7 +87,7 @@ class Parquet:
     Args:
       outputs: of `ensemble.Ensemble`.
     """
-    columns = {**outputs, 'id': _ids(outputs)}
+    columns: dict[str, Any] = {**outputs, 'id': _ids(outputs)}
     if 'class_names' in self._schema.names:
       columns['class_names'] = self._names[outputs['class_indices']]
     if 'embedding' in self._schema.names:

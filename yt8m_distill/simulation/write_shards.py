@@ -213,7 +213,7 @@ def simulate(
     min_frames=min_frames,
     max_frames=max_frames,
   )
-  source_files = ()
+  source_files: tuple[tuple[str, int], ...] = ()
   if video_level:
     try:
       paths = shards_lib.find(video_level)
@@ -273,6 +273,7 @@ def _define_flags():
 
 
 def main(_):
+  """Runs the command."""
   # Nothing runs on an accelerator, and claiming one could take it from others.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS

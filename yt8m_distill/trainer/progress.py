@@ -39,6 +39,11 @@ class Progress(orbit.Action):
       self._last = self._last[0], time.monotonic()
 
   def __call__(self, output):
+    """Shows the progress; called after each train loop.
+
+    Args:
+      output: losses and metrics of the loop.
+    """
     step = int(orbit.utils.get_value(tf.summary.experimental.get_step()))
     now = time.monotonic()
     last, self._last = self._last, (step, now)

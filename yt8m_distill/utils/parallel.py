@@ -66,9 +66,9 @@ class _Stopped(Exception):
 
 def cores() -> int:
   """Returns how many cores this process may use."""
-  return (
-    len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  )
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def exit_with_parent():
@@ -127,6 +127,7 @@ def write_shards(
       context.RawArray('q', len(left)),
       context.RawArray('q', len(left)),
     )
+    pool: futures.Executor
     if threads or workers == 1:
       pool = futures.ThreadPoolExecutor(workers, '', _start_thread, (state,))
       task = _write
