@@ -243,7 +243,7 @@ def simulate(
   )
   shards = simulation.shards()
   parallel.write_shards(
-    functools.partial(_write_shard, simulation), shards, split, 'videos', processes
+    functools.partial(_write_shard, simulation), shards, split, ' videos', processes
   )
   return [shard.output for shard in shards]
 

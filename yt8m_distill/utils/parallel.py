@@ -108,6 +108,8 @@ def write_shards(
       worker process a tf.errors.OpError arrives as a ValueError.
   """
   left = [shard for shard in shards if not tf.io.gfile.exists(shard.output)]
+  if not left:
+    return
   workers = min(workers or cores(), len(left))
   with tqdm.tqdm(
     desc=description,
@@ -115,8 +117,6 @@ def write_shards(
     unit=unit,
     unit_scale=True,
   ) as bar:
-    if not left:
-      return
     # Forking a process that runs TensorFlow is unsafe, and spawning imports
     # TensorFlow in every process. A fork server imports it only once.
     context = multiprocessing.get_context('forkserver')
