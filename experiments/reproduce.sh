@@ -17,8 +17,7 @@ flags=("$@")
 [ -z "${DATA:-}" ] || data=$(realpath "$DATA")
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
-settings="DATA=${DATA:+$data} ${flags[*]}"
-. experiments/claim.sh
+"$python" -m experiments.claim "$out" "DATA=${DATA:+$data}" "flags=${flags[*]}"
 log=$out/log
 
 quick=()

@@ -17,17 +17,12 @@ study=$(realpath "${STUDY:-$(dirname "$0")/study/paper.yaml}")
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
 [ ! -d "$data/validate" ] || data=$data/validate
-mkdir -p "$out/data"
-settings="DATA=$data"
-. experiments/claim.sh
+"$python" -m experiments.claim "$out" "DATA=$data"
 
 echo "1/2 Simulating frames"
-simulate() {  # SPLIT SHARDS VIDEOS: once.
-  [ ! -e "$out/data/$1.complete" ] || return 0
-  rm -f "$out/data/$1"*
+simulate() {  # SPLIT SHARDS VIDEOS
   "$python" -m yt8m_distill.simulation.write_shards --output_dir="$out/data" \
     --split="$1" --num_videos="$3" --video_level="$data/validate00$2.tfrecord"
-  touch "$out/data/$1.complete"
 }
 simulate train '{0..2}?' 6000
 simulate validate '3{2..9}' 1500

@@ -18,8 +18,7 @@ held_out=$((${#shards[@]} / 5))
 [ "$held_out" -gt 0 ] || {
   echo "DATA=$data holds fewer than 5 shards." >&2; exit 2; }
 . experiments/environment.sh
-settings="DATA=$data $*"
-. experiments/claim.sh
+"$python" -m experiments.claim "$out" "DATA=$data" "flags=$*"
 log=$out/log
 
 # Links, because all paths of a release are too long for one argument.

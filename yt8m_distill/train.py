@@ -13,9 +13,7 @@ as one that never stopped, and a continuous evaluation ends.
 
 import operator
 import os
-import sys
 
-from absl import app
 from absl import flags
 from absl import logging
 from official.common import flags as tfm_flags
@@ -26,14 +24,13 @@ import tensorflow as tf
 
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import settings
-from yt8m_distill.evaluation import results
 from yt8m_distill.trainer import cluster
 from yt8m_distill.trainer import epochs
 from yt8m_distill.trainer import progress
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
-from yt8m_distill.utils import process_exit
 
 FLAGS = flags.FLAGS
 
@@ -95,7 +92,7 @@ def _catch_up(runner, model_dir):
   interval = trainer.validation_interval or trainer.train_steps
   due = -(-runner.trainer.global_step.numpy() // interval) * interval
   controller.train(min(due, trainer.train_steps), checkpoint_at_completion=False)
-  last = results.read(model_dir)
+  last = run_dir.read_evaluation(model_dir)
   if not last or last['step'] != runner.trainer.global_step.numpy():
     controller.evaluate(trainer.validation_steps)
 
@@ -103,11 +100,11 @@ def _catch_up(runner, model_dir):
 def _evaluate_continuously(runner):
   """Evaluates each new checkpoint, up to the one of the last step.
 
-  The Garden's own loop never ends where no checkpoint comes, and waits for one
-  behind the last.
+  The Garden's own loop waits for another checkpoint after the last step, and never
+  ends without one.
 
   Raises:
-    TimeoutError: none came within `trainer.continuous_eval_timeout` seconds.
+    TimeoutError: no checkpoint came within `trainer.continuous_eval_timeout` seconds.
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
   for checkpoint in tf.train.checkpoints_iterator(
@@ -118,7 +115,7 @@ def _evaluate_continuously(runner):
     if step.numpy() >= trainer.train_steps:
       return
   raise TimeoutError(
-    f'No checkpoint behind step {step.numpy()} of {trainer.train_steps} came '
+    f'No checkpoint after step {step.numpy()} of {trainer.train_steps} came '
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
     ' Train in this folder, or set trainer.continuous_eval_timeout higher.'
   )
@@ -186,16 +183,10 @@ def run(flags_obj) -> dict:
 def main(_):
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
-  try:
-    run(FLAGS)
-  except (ValueError, OSError, tf.errors.OpError) as error:
-    logging.debug('Where:', exc_info=True)
-    sys.exit(f'Error: {cli.message(error)}')
-  finally:
-    process_exit.end_process()
+  run(FLAGS)
 
 
 if __name__ == '__main__':
   tfm_flags.define_flags()
   flags.mark_flags_as_required(['experiment', 'mode', 'model_dir'])
-  app.run(main)
+  cli.run(main)

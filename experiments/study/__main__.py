@@ -61,6 +61,7 @@ def write_report(study: config.Study, output_dir: str, failed=()) -> str:
 
 
 def main(_):
+  """Runs the command."""
   values = flags.FLAGS
   if '://' in values.output_dir:
     raise ValueError(
@@ -71,10 +72,7 @@ def main(_):
   # What is wrong is told before the runs.
   results.reference(study)
   experiments.check(study.runs)
-  try:
-    failed = runner.execute(study.runs, output_dir, values.workers)
-  except KeyboardInterrupt:
-    sys.exit('Stopped: the same command goes on from here.')
+  failed = runner.execute(study.runs, output_dir, values.workers)
   logging.set_verbosity(logging.WARNING)  # TensorBoard's reader tells a lot.
   lines = [f'{name}: {reason}' for name, reason in failed.items()]
   try:

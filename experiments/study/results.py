@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from experiments.study import config
 from experiments.study import runner
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
 
@@ -30,7 +31,7 @@ def collect(study: config.Study, output_dir: str) -> pd.DataFrame:
     end = runner.finished(place)
     if not end:
       continue
-    results = results_lib.read(place)
+    results = run_dir.read_evaluation(place)
     for network, values in results_lib.networks(results).items():
       rows.append(
         {
@@ -165,6 +166,5 @@ def write(tables: dict[str, pd.DataFrame], output_dir: str):
   for name, table in tables.items():
     path = os.path.join(output_dir, name)
     files.write_text(f'{path}.csv', table.to_csv(index=False))
-    with tf.io.gfile.GFile(f'{path}.parquet.partial', 'wb') as file:
-      file.write(table.to_parquet(index=False))
-    tf.io.gfile.rename(f'{path}.parquet.partial', f'{path}.parquet', overwrite=True)
+    with files.whole_file(f'{path}.parquet') as partial:
+      table.to_parquet(partial, index=False)

@@ -13,7 +13,6 @@ import multiprocessing
 from multiprocessing import connection
 import os
 import sys
-import threading
 import time
 import traceback
 from typing import Any
@@ -39,60 +38,47 @@ _REFRESH = 10.0  # seconds between two looks at the progress bar
 
 
 def folder(output_dir: str, run_name: str) -> str:
+  """Returns the folder of a run."""
   return os.path.join(output_dir, run_name)
-
-
-def _read_json(path: str) -> dict[str, Any] | None:
-  if not tf.io.gfile.exists(path):
-    return None
-  with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
 
 
 def finished(run_folder: str) -> dict[str, Any] | None:
   """Returns the finished.json of a run: its seconds; None before its end."""
-  return _read_json(os.path.join(run_folder, 'finished.json'))
+  return files.read_json(os.path.join(run_folder, 'finished.json'))
 
 
 def _specification(run: expansion.Run) -> dict[str, Any]:
-  """What a run's results depend on, not how it is called; as JSON has it."""
+  """Returns what a run's results depend on, without its names."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
     del values[name]
-  return json.loads(json.dumps(values))
+  return values
 
 
 def prepare(runs: Sequence[expansion.Run], output_dir: str):
-  """Writes study.json into the folder of each run.
+  """Claims the folder of each run, with a study.json.
 
   Raises:
     ValueError: folders hold runs that were asked for with other settings;
       nothing is written then.
   """
-  new, changed = {}, []
-  for run in runs:
-    path = os.path.join(folder(output_dir, run.name), 'study.json')
-    kept, wanted = _read_json(path), _specification(run)
-    if kept is None:
-      new[path] = wanted
-    elif kept != wanted:
-      changed.append(
-        f'{run.name}: '
-        + ', '.join(
-          f'{key} from {kept.get(key)} to {wanted[key]}'
-          for key in wanted
-          if kept.get(key) != wanted[key]
-        )
-      )
+  jobs = {
+    os.path.join(folder(output_dir, run.name), 'study.json'): _specification(run)
+    for run in runs
+  }
+  changed = [
+    f'{path}: {difference}'
+    for path, job in jobs.items()
+    if (difference := files.job_difference(path, job))
+  ]
   if changed:
     raise ValueError(
       f'{len(changed)} runs in {output_dir} were begun with other settings. '
       'Name another --output_dir, or delete their folders. Changed are\n'
       + '\n'.join(changed)
     )
-  for path, wanted in new.items():
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    files.write_text(path, json.dumps(wanted, indent=2) + '\n')
+  for path, job in jobs.items():
+    files.claim_folder(path, job)
 
 
 def arguments(run: expansion.Run, output_dir: str) -> list[str]:
@@ -120,12 +106,6 @@ def _train(driver_arguments: Sequence[str]):
   train.run(flags.FLAGS)
 
 
-def _end_with_parent():
-  """Ends this process where the study's own was killed."""
-  multiprocessing.parent_process().join()
-  os._exit(1)
-
-
 def _work(run: expansion.Run, output_dir: str, threads: int):
   """One run, in a process of its own."""
   place = folder(output_dir, run.name)
@@ -133,7 +113,7 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
     for stream in (sys.stdout, sys.stderr):
       stream.flush()
       os.dup2(log.fileno(), stream.fileno())
-  threading.Thread(target=_end_with_parent, daemon=True).start()
+  parallel.exit_with_parent()
   # Several runs may share a GPU.
   os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
   tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -147,9 +127,8 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
       f'{type(error).__name__}: {" ".join(cli.message(error).split())}', file=sys.stderr
     )
     sys.exit(1)
-  files.write_text(
-    os.path.join(place, 'finished.json'),
-    json.dumps({'seconds': time.monotonic() - start}) + '\n',
+  files.write_json(
+    os.path.join(place, 'finished.json'), {'seconds': time.monotonic() - start}
   )
 
 

@@ -12,7 +12,6 @@ import tiny
 
 from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import run_dir
-from yt8m_distill.evaluation import results as results_lib
 
 pytestmark = pytest.mark.end_to_end
 
@@ -63,11 +62,11 @@ def test_configuration_is_the_students(distilled, converted):
 
 def test_evaluates_as_the_student_in_the_run(distilled, converted, records, tmp_path):
   out = shutil.copytree(converted, tmp_path / 'out')
-  carried = results_lib.read(str(out))
+  carried = run_dir.read_evaluation(str(out))
   (out / 'evaluation.json').unlink()
   tiny.drive('eval', out, records, experiment=_FINETUNE)
-  expected = results_lib.read(str(distilled))['metrics']
-  results = results_lib.read(str(out))
+  expected = run_dir.read_evaluation(str(distilled))['metrics']
+  results = run_dir.read_evaluation(str(out))
   assert {'gap', 'map', 'hit_at_one', 'perr', 'label_loss'} <= set(results['metrics'])
   for name, value in results['metrics'].items():
     assert value == expected[f'student/{name}'] == carried['metrics'][name], name
@@ -80,7 +79,7 @@ def test_evaluation_of_another_step_is_not_carried(distilled, tmp_path):
   path = copy / 'evaluation.json'
   path.write_text(path.read_text().replace('"step": 3', '"step": 2'))
   extract_student.extract(str(copy), str(tmp_path / 'out'))
-  assert results_lib.read(str(copy))['step'] == 2
+  assert run_dir.read_evaluation(str(copy))['step'] == 2
   assert not (tmp_path / 'out/evaluation.json').exists()
 
 
@@ -88,14 +87,16 @@ def test_evaluation_of_another_step_is_not_carried(distilled, tmp_path):
 def test_source_may_be_the_best_or_a_prefix(distilled, converted, tmp_path, source):
   extract_student.extract(str(distilled / source), str(tmp_path / 'out'))
   _assert_same_weights(_load(tmp_path / 'out'), _load(converted))
-  assert results_lib.read(str(tmp_path / 'out')) == results_lib.read(str(converted))
+  assert run_dir.read_evaluation(str(tmp_path / 'out')) == run_dir.read_evaluation(
+    str(converted)
+  )
 
 
 def test_evaluation_of_the_best_itself_is_carried(distilled, tmp_path):
   copy = pathlib.Path(shutil.copytree(distilled, tmp_path / 'run'))
   (copy / 'evaluation.json').rename(copy / 'best_ckpt/evaluation.json')
   extract_student.extract(str(copy / 'best_ckpt'), str(tmp_path / 'out'))
-  assert results_lib.read(str(tmp_path / 'out'))['step'] == 3
+  assert run_dir.read_evaluation(str(tmp_path / 'out'))['step'] == 3
 
 
 def test_converted_student_converts_into_itself(converted, tmp_path):
@@ -108,7 +109,7 @@ def test_training_in_its_folder_is_refused(converted, records, tmp_path):
   before = (out / 'params.yaml').read_text()
   with pytest.raises(
     ValueError,
-    match='without the state of an optimizer.*Set task.init_checkpoint to it',
+    match='holds no optimizer state.*Set task.init_checkpoint to it',
   ):
     tiny.drive('train', out, records, experiment=_FINETUNE)
   assert (out / 'params.yaml').read_text() == before
@@ -117,7 +118,7 @@ def test_training_in_its_folder_is_refused(converted, records, tmp_path):
 
 def test_folder_that_holds_something_is_left_alone(distilled, tmp_path):
   (tmp_path / 'mine').write_text('mine')
-  with pytest.raises(ValueError, match=f'{tmp_path} already holds something'):
+  with pytest.raises(ValueError, match=f'{tmp_path} is not empty'):
     extract_student.extract(str(distilled), str(tmp_path))
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
@@ -149,7 +150,7 @@ def _torn_params(run):
   [
     (shutil.rmtree, 'There is no checkpoint .*run'),
     (lambda run: (run / 'checkpoint').unlink(), 'folder without a checkpoint'),
-    (_no_params, 'There is no params.yaml beside .*ckpt-3'),
+    (_no_params, 'There is no params.yaml next to .*ckpt-3'),
     (_other_program, 'params.yaml is not the configuration of a run'),
     (_torn_params, 'params.yaml is not the configuration of a run'),
     (_other_cells, r'\[16, 16\] in the checkpoint, \[18, 24\] in the model'),

@@ -20,7 +20,6 @@ import tiny
 from yt8m_distill.checkpoints import import_tf1
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
-from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
 
@@ -143,7 +142,7 @@ def test_driver_evaluates_and_will_not_train_it(
       return tiny.run_driver(mode, run, *arguments, experiment=experiment, sized=False)
 
     drive('eval')
-    results = results_lib.read(str(run))
+    results = run_dir.read_evaluation(str(run))
     assert results['step'] == (3 if kind == 'teacher_student' else 6)
     assert results['videos'] == 3 and 0 <= results['metrics'][metric] <= 1
     with pytest.raises(ValueError, match='Set task.init_checkpoint to it'):
@@ -242,12 +241,12 @@ _BIAS = 'model/classifier/experts/biases'
     (lambda: _without(_GATES), f'{_GATES}: absent'),
     (
       lambda: _without('model_student/classifier/experts/biases'),
-      'experts/biases: absent in the checkpoint, [22] there',
+      'experts/biases: absent in the checkpoint, [22] in the original',
     ),
     (lambda: _without('global_step'), 'global_step: absent'),
     (
       lambda: {**_raw('student'), 'model_student/attention': np.zeros(3)},
-      'model_student/attention: [3] in the checkpoint, absent there',
+      'model_student/attention: [3] in the checkpoint, absent in the original',
     ),
     (
       lambda: {**_raw('student'), _BIAS: np.zeros(22, np.float32)},
@@ -255,7 +254,7 @@ _BIAS = 'model/classifier/experts/biases'
     ),
     (
       lambda: {**_raw('teacher_student'), _BIAS: np.zeros(33, np.float32)},
-      f'{_BIAS}: [33] in the checkpoint, [22] there',
+      f'{_BIAS}: [33] in the checkpoint, [22] in the original',
     ),
   ],
 )
@@ -278,7 +277,7 @@ def test_run_of_this_package_needs_no_import(imported, tmp_path):
   [
     (
       dict(features=['rgb:12']),
-      '--features=rgb:12 are 12 values a frame, those of .*ckpt-6 were 16',
+      '--features=rgb:12 are 12 values per frame, but .*ckpt-6 has 16',
     ),
     (dict(features=['rgb']), "Feature 'rgb' cannot be read"),
     (dict(student_chunks=4), 'chunks is 4, .* the 6 frames'),
@@ -308,7 +307,7 @@ def test_missing_or_unreadable_checkpoint_is_an_error(tmp_path):
 
 def test_folder_that_holds_something_is_left_alone(tmp_path):
   (tmp_path / 'mine').write_text('mine')
-  with pytest.raises(ValueError, match=f'{tmp_path} already holds something'):
+  with pytest.raises(ValueError, match=f'{tmp_path} is not empty'):
     _convert(_CHECKPOINTS / 'student', tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 

@@ -65,7 +65,7 @@ def test_other_cells_name_both_shapes(run):
   with pytest.raises(ValueError) as error:
     restore.restore_model(model, run_dir.checkpoint(folder))
   message = str(error.value)
-  assert f'Checkpoint {folder}/ckpt-7 is of another architecture' in message
+  assert f'Checkpoint {folder}/ckpt-7 has a different architecture' in message
   # Kernel of the lower stack: features + cells by 4 gates.
   assert '[16, 16] in the checkpoint, [18, 24] in the model' in message
   assert 'model/student/' in message and 'model/teacher/' not in message

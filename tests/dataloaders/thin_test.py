@@ -214,7 +214,7 @@ def test_resumes_where_it_stopped_and_refuses_other_settings(source, tmp_path):
   whole = _contents(out)
   os.remove(paths[1])
   (out / 'train0.tfrecord').write_bytes(b'kept')
-  (out / 'train1.tfrecord.unfinished').write_bytes(b'cut off')
+  (out / 'train1.tfrecord.partial').write_bytes(b'cut off')
   assert thin.thin(source, str(out), processes=1) == paths
   assert _contents(out) == {**whole, 'train0.tfrecord': b'kept'}
   for change in (
@@ -223,10 +223,10 @@ def test_resumes_where_it_stopped_and_refuses_other_settings(source, tmp_path):
     dict(skip_corrupt_records=True),
   ):
     [name] = change
-    with pytest.raises(ValueError, match=f'of another job: {name} is '):
+    with pytest.raises(ValueError, match=f'thin.json records another job: {name} is '):
       thin.thin(source, str(out), **change)
   (out / 'thin.json').unlink()
-  with pytest.raises(ValueError, match='train0.tfrecord is there, but no '):
+  with pytest.raises(ValueError, match='train0.tfrecord exists, but no '):
     thin.thin(source, str(out))
 
 

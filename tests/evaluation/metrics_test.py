@@ -199,13 +199,13 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_nothing_evaluated(self):
     evaluation = metrics.GlobalMetrics(3)
-    with self.assertRaisesRegex(ValueError, 'no videos were evaluated: check'):
+    with self.assertRaisesRegex(ValueError, 'No videos were evaluated: check'):
       evaluation.result()
     self.assertAllEqual(evaluation.average_precisions(), np.zeros(3))
     metric_cases.add(
       evaluation, np.zeros([0, 3], np.float32), np.zeros([0, 3], bool), 2
     )
-    with self.assertRaisesRegex(ValueError, 'no videos were evaluated'):
+    with self.assertRaisesRegex(ValueError, 'No videos were evaluated'):
       evaluation.result()
 
   @parameterized.parameters(np.nan, np.inf, -np.inf)
@@ -248,7 +248,9 @@ class GlobalMetricsTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(evaluation.result()['gap'], 1.0)
 
   def test_unknown_option(self):
-    with self.assertRaisesRegex(ValueError, "'zero' or 'skip', not 'drop'"):
+    with self.assertRaisesRegex(
+      ValueError, "empty_classes is 'drop': choose zero or skip"
+    ):
       metrics.GlobalMetrics(3, empty_classes='drop')
 
 

@@ -49,6 +49,7 @@ def _run(tmp_path):
       {
         'step': 7,
         'input_path': str(tmp_path / 'validate.tfrecord'),
+        'videos': 1234,
         'metrics': scores,
         'networks': networks,
       }
@@ -126,9 +127,13 @@ def test_baseline_is_kept_while_the_data_stay_the_same(run, monkeypatch):
 
 
 def test_table_names_networks_costs_scores_and_baseline(run):
-  text = report.table([str(run[0])])
+  heading, text = report.table([str(run[0])]).split('\n\n|')
+  assert heading == (
+    f'Evaluated:\n\n- {run[0]}: step 7, 1,234 videos of {run[0]}/validate.tfrecord'
+  )
   rows = [
-    [cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()
+    [cell.strip() for cell in f'|{line}'.strip('|').split('|')]
+    for line in text.splitlines()
   ]
   assert rows[0][0] == 'network'
   assert rows[2] == [
@@ -152,9 +157,33 @@ def test_curves_and_plot(run):
   assert steps == [2, 4]
   assert values == pytest.approx([0.2, 0.4])
   path = run[0] / 'curves.png'
-  report.plot(str(run[0]), str(path))
+  report.save(report.plot(str(run[0])), str(path))
   assert path.read_bytes().startswith(b'\x89PNG')
   assert not list(run[0].glob('*.partial*'))
+
+
+@pytest.mark.parametrize(
+  'values, last_step',
+  [((3, 8), 240), ((11.9, 12.4), 2_000_000), ((1e-3, 900), 75_955), ((2, 60), 3)],
+)
+def test_tick_labels_do_not_overlap(tmp_path, values, last_step):
+  with tf.summary.create_file_writer(str(tmp_path / 'train')).as_default():
+    for step, value in zip((1, last_step), values):
+      tf.summary.scalar('label_loss', value, step=step)
+      tf.summary.scalar('gap', 0.5, step=step)
+  figure = report.plot(str(tmp_path))
+  figure.tight_layout()
+  figure.canvas.draw()
+  for axes in figure.axes:
+    for axis in (axes.xaxis, axes.yaxis):
+      low, high = sorted(axis.get_view_interval())
+      boxes = [
+        tick.label1.get_window_extent()
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        if tick.label1.get_text() and low <= tick.get_loc() <= high
+      ]
+      assert len(boxes) >= 2
+      assert sum(a.overlaps(b) for a in boxes for b in boxes) == len(boxes)
 
 
 def _single(folder, records):
@@ -165,6 +194,7 @@ def _single(folder, records):
       {
         'step': 9,
         'input_path': records,
+        'videos': 20,
         'metrics': {'gap': 0.1, 'map': 0.2, 'hit_at_one': 0.3, 'perr': 0.4},
         'networks': {'network': {'frames': 4, 'flops': 0, 'parameters': 5}},
       }
@@ -176,7 +206,7 @@ def _single(folder, records):
 def test_several_runs_stand_in_one_table(run, tmp_path):
   records = str(run[0] / 'validate.tfrecord')
   text = report.table([str(run[0]), _single(tmp_path / 'alone', records)])
-  labels = [line.split('|')[1].strip() for line in text.splitlines()]
+  labels = [line.split('|')[1].strip() for line in text.splitlines() if '|' in line]
   assert labels[2:] == [
     f'{run[0].name}: teacher',
     f'{run[0].name}: student',
@@ -184,8 +214,10 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
     'class frequency',
   ]
   assert '0.1000 | 0.2000 | 0.3000 | 0.4000' in text
+  assert 'different records' not in text
   text = report.table([str(run[0]), _single(tmp_path / 'other', 'elsewhere')])
-  assert f'{tmp_path / "other"} on elsewhere' in text
+  assert f'- {tmp_path / "other"}: step 9, 20 videos of elsewhere\n' in text
+  assert 'evaluated on different records' in text
 
 
 def test_folders_without_a_run_or_an_evaluation(run):

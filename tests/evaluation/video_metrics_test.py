@@ -76,7 +76,7 @@ class VideoMetricsTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(values['classes'], [[1, 2, 0]])
 
   def test_top_k_below_one(self):
-    with self.assertRaisesRegex(ValueError, 'top_k must be at least 1, not 0'):
+    with self.assertRaisesRegex(ValueError, 'top_k is 0: it must be at least 1'):
       video_metrics.compute([[0.1]], [[1]], 0)
 
 

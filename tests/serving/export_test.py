@@ -143,7 +143,7 @@ def test_signatures_and_attribute_say_the_same(run, loaded):
     (
       'frames',
       {'frames': tf.zeros([1, 3, 12], tf.uint8), 'num_frames': tf.constant([4])},
-      'lie between 1',
+      'from 1 to that',
     ),
     (
       'frames',
@@ -235,7 +235,7 @@ def test_describes_itself(out, vocabulary):
     'step 7',
     '| 4 of up to 20 |',
     '8 of `rgb` and then 4 of',
-    'reads number 0, 5, 10, ... of the first 20',
+    '20 frames, the model reads frames 0, 5, 10 and so on.',
     '| GAP | 0.7500 |',
   ):
     assert words in card
@@ -252,7 +252,7 @@ def test_teacher(run, tmp_path):
   expected = _evaluated(run, 'teacher', out / 'params.yaml', records)
   np.testing.assert_allclose(results['predictions'], expected['predictions'], atol=1e-6)
   assert not (out / 'labels.csv').exists()
-  assert 'reads all of' in (out / 'model_card.md').read_text()
+  assert 'the model reads all.' in (out / 'model_card.md').read_text()
 
 
 def test_real_record(tmp_path):
@@ -292,7 +292,10 @@ def test_bad_arguments(run, tmp_path, vocabulary):
   _refused('top_k is 0', run, out, top_k=0)
   _refused("tflite is 'int4'.*float32, dynamic, float16", run, out, kinds=['int4'])
   _refused(
-    'no vocabulary nowhere.csv.*--vocabulary', run, out, vocabulary='nowhere.csv'
+    'vocabulary is nowhere.csv, which does not exist.*--vocabulary',
+    run,
+    out,
+    vocabulary='nowhere.csv',
   )
   large = tmp_path / 'large.csv'
   large.write_text('Index,Name\n12,Thirteen\n')
@@ -304,7 +307,7 @@ def test_bad_arguments(run, tmp_path, vocabulary):
 
 def test_occupied_folder_stays_as_it_is(run, tmp_path):
   (tmp_path / 'mine').write_text('mine')
-  with pytest.raises(ValueError, match='already holds something'):
+  with pytest.raises(ValueError, match='is not empty'):
     export.export(run, str(tmp_path))
   assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
@@ -331,7 +334,7 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
 
   out = tmp_path / 'out'
   monkeypatch.setattr(signatures, 'save', fill)
-  with pytest.raises(ValueError, match='already holds something'):
+  with pytest.raises(ValueError, match='is not empty'):
     export.export(run, str(out), top_k=1)
   assert [path.name for path in out.iterdir()] == ['other']
   assert [path.name for path in tmp_path.iterdir()] == ['out']

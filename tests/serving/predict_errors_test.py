@@ -92,8 +92,8 @@ def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_p
   'arguments, message',
   [
     ({'input_path': '{tmp}/none*'}, 'none.*no file matches'),
-    ({'model': ['{tmp}/none']}, 'none is no export.*no checkpoint'),
-    ({'model': ['{data}']}, '{data} is no export.*without a checkpoint'),
+    ({'model': ['{tmp}/none']}, 'none is neither an export .* no checkpoint'),
+    ({'model': ['{data}']}, '{data} is neither an export .*without a checkpoint'),
     ({'model': ['{tmp}/foreign']}, 'foreign is a SavedModel without.*records'),
     ({'top_k': 0}, 'top_k is 0'),
     ({'batch_size': 0}, 'batch_size is 0'),
@@ -102,7 +102,7 @@ def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_p
     ({'model': []}, 'model is empty'),
     (
       {'output_dir': '{tmp}/other.csv/out'},
-      'other.csv/out, which cannot be written.*Name a folder',
+      'other.csv/out, which cannot be written.*Name a writable',
     ),
   ],
 )

@@ -93,7 +93,7 @@ def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
     change['model'] = [change['model']]
   with pytest.raises(
     ValueError,
-    match=f'is of another job: .*{next(iter(change))} is .*, and was .*output_dir',
+    match=f'records another job: .*{next(iter(change))} is .*, was .*output_dir',
   ):
     serving_cases.predict(runs, data, out, **change)
   assert serving_cases.contents(out) == before
@@ -102,7 +102,7 @@ def test_a_folder_of_another_job_is_refused(runs, data, tmp_path, change):
 @pytest.mark.parametrize('name', ['test1.csv', 'predictions.csv'])
 def test_files_that_no_job_made_stay_as_they_are(runs, data, tmp_path, name):
   (tmp_path / name).write_text('mine')
-  with pytest.raises(ValueError, match=f'{name} is there, but no .*predict'):
+  with pytest.raises(ValueError, match=f'{name} exists, but no .*predict'):
     serving_cases.predict(runs, data, tmp_path)
   assert (tmp_path / name).read_text() == 'mine'
 

@@ -123,7 +123,7 @@ def test_parquet_without_a_vocabulary_has_no_names(runs, data, tmp_path):
 def test_parquet_keeps_rows_beyond_one_group(tmp_path, monkeypatch):
   monkeypatch.setattr(tables, '_ROW_GROUP', 4)
   path = tmp_path / 'x.parquet'
-  with tables.whole_file(str(path)) as file:
+  with open(path, 'wb') as file:
     table = tables.Parquet(file, (), embedding=False)
     for start in range(0, 9, 3):
       rows = np.arange(start, start + 3)

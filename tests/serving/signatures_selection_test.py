@@ -19,14 +19,14 @@ from yt8m_distill.serving import signatures
 _K = 4
 # What the card says that the model reads.
 _READS = {
-  'all': 'all of the first 20.',
-  'uniform': '4 at equal intervals of the first 20.',
-  'random': '4 at random (drawn by the id of a record; without ids, the same '
-  'for all videos of a length) of the first 20.',
-  'first': 'the first 4 of the first 20.',
-  'middle': 'the middle 4 of the first 20.',
-  'last': 'the last 4 of the first 20.',
-  'first_middle_last': '4 from start, middle and end, a third each, of the first 20.',
+  'all': 'all.',
+  'uniform': '4 at equal intervals.',
+  'random': '4 at random (drawn by the id of a record; without ids, the same ones '
+  'for all videos of a length).',
+  'first': 'the first 4.',
+  'middle': 'the middle 4.',
+  'last': 'the last 4.',
+  'first_middle_last': '4, a third each from start, middle and end.',
 }
 
 
@@ -129,4 +129,6 @@ def test_says_which_frames_it_reads(task, module):
     'at_most': 20 if kind == 'all' else _K,
     **details,
   }
-  assert f'the model reads {_READS[kind]}' in text.replace('\n', ' ')
+  assert f'Of the first 20 frames, the model reads {_READS[kind]}' in text.replace(
+    '\n', ' '
+  )

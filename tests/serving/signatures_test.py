@@ -107,7 +107,7 @@ def test_without_names():
   'arguments, message',
   [
     ({'top_k': 0}, 'top_k is 0: it must be 1 or more'),
-    ({'top_k': 1, 'names': ['one']}, '1 class names for 12 classes'),
+    ({'top_k': 1, 'names': ['one']}, 'vocabulary has 1 names for 12 classes'),
   ],
 )
 def test_arguments_that_do_not_fit(module, arguments, message):
@@ -124,8 +124,8 @@ def _bytes(*shape):
   [
     (_bytes(0, 3, 12), [], 'holds no videos'),
     (_bytes(2, 3, 4), [1, 1], '8 of rgb and then 4 of audio'),
-    (_bytes(2, 3, 12), [1], 'num_frames has.*give one each'),
-    (_bytes(2, 3, 12), [1, 0], r'\[1 0\].*lie between 1'),
+    (_bytes(2, 3, 12), [1], 'num_frames has.*send one for each'),
+    (_bytes(2, 3, 12), [1, 0], r'\[1 0\].*from 1 to that'),
     (_bytes(2, 3, 12), [4, 1], r'\[4 1\].*padded to\] \[3\]'),
     (_bytes(1, 0, 12), [1], r'padded to\] \[0\]'),
     (tf.fill([1, 3, 12], np.nan), [3], 'NaN or infinity'),

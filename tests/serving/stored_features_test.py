@@ -112,8 +112,8 @@ def test_frames_and_whole_videos_are_not_exchanged(trained, stored):
 def test_features_of_other_sizes_are_refused(run, tmp_path):
   with pytest.raises(
     ValueError,
-    match=r'--features have the sizes \[7\], but '
-    r'the network was trained on \[8, 4\] \(rgb, audio\)',
+    match=r'--features have the sizes \[7\]: they must be '
+    r'\[8, 4\], as in training \(rgb, audio\)',
   ):
     export.export(run, str(tmp_path / 'out'), features=['rgb:7'])
   assert not (tmp_path / 'out').exists()

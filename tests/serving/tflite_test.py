@@ -157,6 +157,6 @@ def test_network_that_does_not_convert(exported, monkeypatch):
   )
   with pytest.raises(
     ValueError,
-    match='ckpt-7 does not convert.*float32.*no such operation Leave --tflite out',
+    match='ckpt-7 cannot be converted.*float32.*no such operation Omit --tflite',
   ):
     list(tflite.convert(trained_network.Network(exported[0]), 1, ['float32']))

@@ -48,7 +48,10 @@ def test_shards_have_the_official_format(tmp_path):
   )
   names = [f'train000{shard}.tfrecord' for shard in range(3)]
   assert [pathlib.Path(path).name for path in paths] == names
-  assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == names
+  assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == [
+    'simulate_train.json',
+    *names,
+  ]
   shards = [records.parse(path) for path in paths]
   assert [len(shard) for shard in shards] == [3, 3, 1]
   videos = functools.reduce(operator.iadd, shards, [])
@@ -122,9 +125,9 @@ def test_video_level_records_become_videos(tmp_path, video_level):
       processes=processes,
       **_SMALL,
     )
-  paths = sorted((tmp_path / 'one').iterdir())
+  paths = sorted((tmp_path / 'one').glob('*.tfrecord'))
   assert [path.read_bytes() for path in paths] == [
-    path.read_bytes() for path in sorted((tmp_path / 'two').iterdir())
+    path.read_bytes() for path in sorted((tmp_path / 'two').glob('*.tfrecord'))
   ]
   shards = [records.parse(path) for path in paths]
   assert [len(shard) for shard in shards] == [4, 4, 2]
@@ -231,10 +234,29 @@ def test_damaged_and_empty_files_are_named(tmp_path):
 def test_shards_are_never_overwritten(tmp_path):
   path = tmp_path / 'train0003.tfrecord'
   path.write_bytes(b'kept')
-  with pytest.raises(FileExistsError, match='train0003.tfrecord exists'):
+  with pytest.raises(ValueError, match='train0003.tfrecord exists, but no '):
     write_shards.simulate(str(tmp_path), 'train', 2, **_SMALL)
   assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b'kept'
   write_shards.simulate(str(tmp_path), 'validate', 2, **_SMALL)
+
+
+def test_repeated_call_writes_only_missing_shards(tmp_path):
+  def write(**changes):
+    return [
+      pathlib.Path(path)
+      for path in write_shards.simulate(
+        str(tmp_path), 'train', 4, 2, processes=1, **{**_SMALL, **changes}
+      )
+    ]
+
+  first, second = write()
+  content = second.read_bytes()
+  second.unlink()
+  first.write_bytes(b'kept')
+  assert write() == [first, second]
+  assert first.read_bytes() == b'kept' and second.read_bytes() == content
+  with pytest.raises(ValueError, match='another job: seed is 1, was 0'):
+    write(seed=1)
 
 
 def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
@@ -264,4 +286,5 @@ def test_command_line(tmp_path):
     cwd=paths.ROOT,
     check=True,
   )
-  assert [len(records.parse(path)) for path in sorted(tmp_path.iterdir())] == [2, 1]
+  shards = sorted(tmp_path.glob('*.tfrecord'))
+  assert [len(records.parse(path)) for path in shards] == [2, 1]

@@ -189,7 +189,7 @@ def test_continuous_evaluation_without_a_checkpoint_is_an_error(drive, tmp_path)
   run = tmp_path / 'run'
   with pytest.raises(
     TimeoutError,
-    match=f'No checkpoint behind step 0 of 7 came to {run} '
+    match=f'No checkpoint after step 0 of 7 came to {run} '
     'within 1 seconds. Train in this folder',
   ):
     drive('continuous_eval', run, trainer__continuous_eval_timeout=1)
@@ -197,7 +197,7 @@ def test_continuous_evaluation_without_a_checkpoint_is_an_error(drive, tmp_path)
 
 
 def test_continuous_evaluation_of_a_run_that_stopped_says_where(drive, run):
-  with pytest.raises(TimeoutError, match='No checkpoint behind step 7 of 9'):
+  with pytest.raises(TimeoutError, match='No checkpoint after step 7 of 9'):
     drive('continuous_eval', run, 9, trainer__continuous_eval_timeout=1)
   assert _last(run)['step'] == 7
 

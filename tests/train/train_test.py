@@ -9,17 +9,9 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from yt8m_distill import train
 from yt8m_distill.tasks import distillation
 
 pytestmark = pytest.mark.end_to_end
-
-
-def test_fault_of_the_code_keeps_its_traceback(monkeypatch):
-  """It is no bad input, and must not be told as such."""
-  monkeypatch.setattr(train, 'run', lambda _: {}['absent'])
-  with pytest.raises(KeyError, match='absent'):
-    train.main([])
 
 
 def test_chunks_that_do_not_divide_are_an_error(tmp_path):
@@ -53,37 +45,6 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
       "--gin_params=yt8m_distill.train_path='absent'",
       sized=False,
     )
-
-
-@pytest.mark.parametrize(
-  'error,text',
-  [
-    (ValueError('chunks is 3.'), 'chunks is 3.'),
-    (
-      ValueError(
-        "chunks is 3.\n  In call to configurable 'Trainer' (<class 'Trainer'>)"
-      ),
-      'chunks is 3.',
-    ),
-    (
-      tf.errors.InvalidArgumentError(
-        None,
-        None,
-        'Graph execution error:\n\nassertion failed: [a.tfrecord, '
-        'record 0: bad.]\n\t [[{{node Assert}}]]',
-      ),
-      'a.tfrecord, record 0: bad.',
-    ),
-  ],
-)
-def test_bad_input_ends_with_one_line(monkeypatch, error, text):
-  def fail(_):
-    raise error
-
-  monkeypatch.setattr(train, 'run', fail)
-  with pytest.raises(SystemExit) as end:
-    train.main([])
-  assert end.value.code == f'Error: {text}'
 
 
 def test_evaluation_without_a_checkpoint_leaves_no_folder(tmp_path):

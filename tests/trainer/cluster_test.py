@@ -298,14 +298,14 @@ def test_no_workers_is_an_error(tmp_path):
       'train',
       'parameter_server',
       '',
-      "'parameter_server', under which.*Set it to multi_worker_mirrored",
+      "'parameter_server', with which.*Set it to multi_worker_mirrored",
     ),
-    ('train', 'mirrored', _TF_CONFIG, "names 2 processes.*'mirrored', of one"),
+    ('train', 'mirrored', _TF_CONFIG, "names 2 processes.*'mirrored', which uses one"),
     (
       'continuous_eval',
       'multi_worker_mirrored',
       _TF_CONFIG,
-      'names 2 processes, but --mode=continuous_eval is for one: unset',
+      'names 2 processes, but --mode=continuous_eval uses one: unset',
     ),
     ('train', 'multi_worker_mirrored', '{', "TF_CONFIG is '{'"),
   ],
@@ -322,7 +322,7 @@ def test_what_no_cluster_can_run_is_an_error(
 
 
 def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
-  monkeypatch.setattr(workers_lib, 'objects', lambda value: [value, value + 4])
+  monkeypatch.setattr(workers_lib, 'gather_objects', lambda value: [value, value + 4])
   with (
     tiny.eagerly(),
     pytest.raises(

@@ -1,1 +1,1 @@
-"""Checkpoints as folders: a student taken out, a network brought in."""
+"""Reading and writing the folders of runs."""

@@ -1,11 +1,11 @@
-"""Takes the student out of a distillation run.
+"""Extracts the student of a distillation run.
 
   python -m yt8m_distill.checkpoints.extract_student RUN OUT
 
 RUN is the folder of a run, its best_ckpt, or the prefix of a checkpoint. OUT
-becomes a run of one network: its weights, without teacher and optimizer, its
-own params.yaml, and its share of evaluation.json where the checkpoint was
-evaluated. It can be evaluated, fine-tuned from, exported and predicted with.
+becomes a run of one network: the student's weights without teacher and optimizer,
+its params.yaml, and its part of evaluation.json if this checkpoint was evaluated.
+OUT can be evaluated, fine-tuned, exported and used for prediction.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ from official.core import exp_factory
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 
 def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
-  """Configuration of a network that was taken out of its run."""
+  """Returns the configuration of a network extracted from its run."""
   params = exp_factory.get_exp_config('yt8m_distill_finetune')
   task, before = params.task, network.params.task
   task.model = network.model
@@ -31,12 +32,16 @@ def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
 
 
 def extract(run: str, out: str):
-  """Writes the student of `run` as a run of its own into `out`.
+  """Writes the student of a run as a run of its own.
+
+  Args:
+    run: folder of a run, its best_ckpt, or prefix of a checkpoint.
+    out: folder to write; must not exist, or be empty.
 
   Raises:
-    ValueError: `run` holds no trained student, or `out` holds something.
+    ValueError: `run` holds no trained student, or `out` is not empty.
   """
-  trained_network.check_free(out)
+  files.check_empty(out)
   student = trained_network.Network(run)
   trained_network.write(
     out, student.network, params_of(student), student.step, student.evaluation
@@ -48,6 +53,7 @@ def extract(run: str, out: str):
 
 
 def main(argv: Sequence[str]):
+  """Runs the command."""
   extract(*argv)
 
 

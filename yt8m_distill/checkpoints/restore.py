@@ -1,4 +1,4 @@
-"""Restoring checkpoints, and refusing those of another architecture."""
+"""Restores checkpoints; refuses those of a different architecture."""
 
 import collections
 import os
@@ -14,39 +14,45 @@ from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 
-# Differences that a message names.
+# Number of differences that a message lists.
 _MAX_NAMED = 6
 _GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
-# What changes neither the weights nor what they compute.
-_FREE_FIELDS = ('static_shapes', 'use_cudnn', 'recompute', 'l2_weight_decay', 'dropout')
+# Fields that change neither the weights nor what they compute.
+_IGNORED_FIELDS = (
+  'static_shapes',
+  'use_cudnn',
+  'recompute',
+  'l2_weight_decay',
+  'dropout',
+)
 
 
 def restore_model(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'model'):
-  """Restores the variables of a model or of a part of one, all or none.
+  """Restores all variables of a model or of a part of one.
 
-  TensorFlow takes a checkpoint with other variables in silence and leaves the
-  unmatched ones random; here that is an error.
+  TensorFlow restores a checkpoint with other variables silently and leaves the
+  unmatched ones random. Here that is an error.
 
   Args:
-    model: built.
+    model: built model.
     checkpoint: prefix of a checkpoint.
-    path: of the model in it: 'model', or 'model/student', say.
+    path: where the model is in the checkpoint, such as 'model' or 'model/student'.
 
   Raises:
-    ValueError: variables are missing, or have other shapes; names both.
+    ValueError: variables are missing or have other shapes; lists both sides.
   """
   checkpoint = run_dir.checkpoint(checkpoint)
-  # First, as reading assigns what it can before it fails.
+  # Reading assigns whatever matches before it fails, so check first.
   check(model, checkpoint, path)
   try:
-    # Slots of an optimizer and the step stay behind.
+    # Optimizer state and the step are not read.
     _at(model, path).read(checkpoint).expect_partial().assert_existing_objects_matched()
   except (AssertionError, ValueError) as error:
     raise ValueError(_difference(model, checkpoint, path)) from error
 
 
 def check(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'model'):
-  """Raises a ValueError unless both have variables of the same shapes."""
+  """Raises a ValueError unless model and checkpoint have the same shapes."""
   if sorted(_variables(checkpoint, path).values()) != sorted(
     variable.shape.as_list() for variable in model.variables
   ):
@@ -54,14 +60,14 @@ def check(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'model'):
 
 
 def check_config(model: model_config.VideoModel, checkpoint: str):
-  """Raises a ValueError where a run was configured with another model.
+  """Raises a ValueError if a run was configured with a different model.
 
-  Chunks and frames show in no variable. Without a params.yaml beside the
-  checkpoint there is nothing to compare.
+  This also finds differences that no variable shows, such as chunks and frames.
+  Without a params.yaml next to the checkpoint nothing is compared.
 
   Args:
-    model: what `task.model` is now.
-    checkpoint: prefix.
+    model: the present `task.model`.
+    checkpoint: prefix of a checkpoint.
   """
   path = run_dir.params_path(checkpoint)
   if path:
@@ -75,20 +81,20 @@ def start_network(
   model: model_config.ClassifierModel,
   source: str,
 ):
-  """Starts a single network from a student, or from a network of its kind.
+  """Initializes a single network from a trained student or single network.
 
-  With another number of classes than the source's the head stays new. Logs
-  which variables were restored and which are new. Frames may be chosen in
-  another way than before; that is logged as well.
+  If the number of classes differs from the source's, the head keeps its initial
+  values. A different selection of frames is allowed and logged. So is, for each
+  variable, whether it was restored.
 
   Args:
-    network: built.
+    network: built network.
     model: its configuration.
-    source: folder of a run or prefix of a checkpoint; of a distillation run the
-      student is taken.
+    source: folder of a run or prefix of a checkpoint. From a distillation run,
+      the student is taken.
 
   Raises:
-    ValueError: no checkpoint, or one of another architecture.
+    ValueError: there is no checkpoint, or its architecture differs.
   """
   checkpoint = run_dir.checkpoint(source)
   path = _path(checkpoint, 'student')
@@ -122,23 +128,23 @@ def start_network(
 def find_teacher(model: model_config.DistillerModel, source: str) -> tuple[str, str]:
   """Finds a trained teacher.
 
-  It may have seen other frames than it sees now; that is logged.
+  A different selection of frames is allowed and logged.
 
   Args:
-    model: configuration of the model that it becomes a part of.
-    source: folder of a run or prefix of a checkpoint; of a distillation run its
-      teacher is taken, of a run of one network that one.
+    model: configuration of the model that the teacher becomes a part of.
+    source: folder of a run or prefix of a checkpoint. From a distillation run, the
+      teacher is taken.
 
   Returns:
-    Prefix of the checkpoint, and the teacher's path in it.
+    Prefix of the checkpoint, and the path of the teacher in it.
 
   Raises:
-    ValueError: no checkpoint, or one of another architecture.
+    ValueError: there is no checkpoint, or its architecture differs.
   """
   checkpoint = run_dir.checkpoint(source)
   before = _network_before(checkpoint, 'teacher')
   if before:
-    # As `model`, with the teacher as it was: messages then name the teacher.
+    # `model` with the source as its teacher, so that messages say `teacher`.
     before = model.replace(
       features=before.features,
       max_frames=before.max_frames,
@@ -155,13 +161,13 @@ def find_teacher(model: model_config.DistillerModel, source: str) -> tuple[str, 
 
 
 def _path(checkpoint: str, name: str) -> str:
-  """Of a network: 'model/NAME', or 'model' where there is one alone."""
+  """Returns a network's path in a checkpoint: 'model/NAME', 'model' if single."""
   path = f'model/{name}'
   return path if _variables(checkpoint, path) else 'model'
 
 
 def _network_before(checkpoint: str, name: str) -> model_config.ClassifierModel | None:
-  """How a network was trained, None without a params.yaml that tells it."""
+  """Returns the configuration a network was trained with; None if unknown."""
   params = run_dir.params_path(checkpoint)
   if not params:
     return None
@@ -172,28 +178,31 @@ def _network_before(checkpoint: str, name: str) -> model_config.ClassifierModel 
 
 
 def _check_start(
-  before: model_config.VideoModel, now: model_config.VideoModel, checkpoint: str, **free
+  before: model_config.VideoModel,
+  now: model_config.VideoModel,
+  checkpoint: str,
+  **allowed,
 ):
-  """Raises where configurations differ but for free fields; logs those."""
-  _raise_if(_config_differences(before.replace(**free), now), checkpoint)
+  """Raises if configurations differ in other than the allowed fields; logs those."""
+  _raise_if(_config_differences(before.replace(**allowed), now), checkpoint)
   for line in _config_differences(before, now):
     logging.warning('Differs from %s: %s.', checkpoint, line)
 
 
 def check_trainable(checkpoint: str):
-  """Raises a ValueError where training cannot go on from a checkpoint."""
+  """Raises a ValueError if training cannot resume from a checkpoint."""
   if not any(
     name.startswith('optimizer/') for name, _ in tf.train.list_variables(checkpoint)
   ):
     raise ValueError(
-      f'Checkpoint {checkpoint} holds a network without the state of an '
-      'optimizer: training cannot go on in its folder. Set '
-      'task.init_checkpoint to it, and --model_dir to a new folder.'
+      f'Checkpoint {checkpoint} holds no optimizer state: training cannot resume '
+      'in its folder. Set task.init_checkpoint to it, and --model_dir to a new '
+      'folder.'
     )
 
 
 def _at(trackable, path: str) -> tf.train.Checkpoint:
-  """A checkpoint that holds a trackable under a path."""
+  """Returns a checkpoint that holds a trackable under a path."""
   for name in reversed(path.split('/')):
     holder = tf.Module()
     setattr(holder, name, trackable)
@@ -202,10 +211,10 @@ def _at(trackable, path: str) -> tf.train.Checkpoint:
 
 
 def _variables(checkpoint: str, path: str) -> dict[str, list[int]]:
-  """Shapes of the variables below a path, by the shortest path to each.
+  """Returns the shapes of the variables below a path, by the shortest path to each.
 
-  Paths follow the attributes of the saved objects: what two of them share is
-  stored under one key, and found from both.
+  Paths follow the attributes of the saved objects. A variable that two of them
+  share has a single key in the checkpoint, but is found through both.
   """
   reader = tf.train.load_checkpoint(checkpoint)
   if not reader.has_tensor(_GRAPH):
@@ -237,8 +246,8 @@ def _variables(checkpoint: str, path: str) -> dict[str, list[int]]:
 
 
 def _difference(model: tf_keras.layers.Layer, checkpoint: str, path: str) -> str:
-  """Says in which variables a checkpoint and a model differ."""
-  # The names that this model's variables have in a checkpoint.
+  """Describes in which variables a checkpoint and a model differ."""
+  # Saving the model tells the names of its variables in a checkpoint.
   with tempfile.TemporaryDirectory() as folder:
     wanted = _variables(_at(model, path).write(os.path.join(folder, 'model')), path)
   found = _variables(checkpoint, path)
@@ -261,17 +270,17 @@ def _config_differences(
     f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
     f'{wanted.get(name, "absent")} in this configuration'
     for name in {**found, **wanted}
-    if found.get(name) != wanted.get(name) and not name.endswith(_FREE_FIELDS)
+    if found.get(name) != wanted.get(name) and not name.endswith(_IGNORED_FIELDS)
   ]
 
 
 def _flat(values: dict[str, Any], path: str = '') -> dict[str, Any]:
-  """Fields by their path; of a one-of config the chosen one alone."""
+  """Returns fields by their path; of a one-of config only the chosen one."""
   if 'type' in values:
     chosen = values['type']
     values = {'type': chosen, chosen: values[chosen]}
   flat = {}
-  if 'features' in values:  # Called and stored as the records have it.
+  if 'features' in values:  # Their names and formats belong to the records.
     values = {**values, 'features': [f['size'] for f in values['features']]}
   for name, value in values.items():
     if isinstance(value, dict):
@@ -287,7 +296,7 @@ def _raise_if(differences: list[str], checkpoint: str):
 
 
 def some_of(differences: list[str]) -> str:
-  """Names the first of many."""
+  """Lists the first differences and the number of the others."""
   more = len(differences) - _MAX_NAMED
   return '; '.join(differences[:_MAX_NAMED]) + (
     f'; and {more} more' if more > 0 else ''
@@ -296,7 +305,7 @@ def some_of(differences: list[str]) -> str:
 
 def _other_architecture(differences: list[str], checkpoint: str) -> str:
   return (
-    f'Checkpoint {checkpoint} is of another architecture. '
+    f'Checkpoint {checkpoint} has a different architecture. '
     f'{some_of(differences)}. Configure the model as in the params.yaml '
-    'beside the checkpoint, or choose another folder.'
+    'next to the checkpoint, or choose another folder.'
   )

@@ -1,6 +1,7 @@
-"""Folders of runs: which checkpoint and which configuration they hold."""
+"""A run's folder: its checkpoint, params.yaml and evaluation.json."""
 
 import os
+from typing import Any
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
@@ -8,8 +9,11 @@ from official.modeling import hyperparams
 import tensorflow as tf
 import yaml
 
+from yt8m_distill.utils import files
+
 _PARAMS = 'params.yaml'
-# By the networks that task.model has.
+_EVALUATION = 'evaluation.json'
+# Experiment by the networks in task.model.
 _EXPERIMENTS = {
   frozenset({'teacher', 'student'}): 'yt8m_distill',
   frozenset({'network'}): 'yt8m_distill_single',
@@ -17,32 +21,36 @@ _EXPERIMENTS = {
 
 
 def checkpoint(path: str) -> str:
-  """Returns the prefix of a checkpoint: `path`, or the latest in that folder.
+  """Returns the prefix of a checkpoint.
+
+  Args:
+    path: the prefix itself, or a folder, whose latest checkpoint is taken.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no checkpoint.
   """
   if tf.io.gfile.isdir(path):
     found = tf.train.latest_checkpoint(path)
     if not found:
       raise ValueError(
-        f'{path} is a folder without a checkpoint. Name a run '
-        'that has one, or the prefix of a checkpoint.'
+        f'{path} is a folder without a checkpoint. Name the folder of a trained '
+        'run, or the prefix of a checkpoint.'
       )
     return found
   if not tf.io.gfile.exists(f'{path}.index'):
     raise ValueError(
       f'There is no checkpoint {path}. Name the prefix of one, such as '
-      '.../ckpt-1000, or the folder of a run.'
+      '.../ckpt-1000, or the folder of a trained run.'
     )
   return path
 
 
 def params_path(prefix: str) -> str:
-  """Returns the params.yaml of a checkpoint's run, '' if there is none.
+  """Returns the path of the params.yaml of a checkpoint's run, '' if none exists.
 
   Args:
-    prefix: of a checkpoint, in the folder of a run or one below (best_ckpt).
+    prefix: prefix of a checkpoint in the folder of a run or in a subfolder of it
+      (best_ckpt).
   """
   folder = os.path.dirname(prefix)
   for place in (folder, os.path.dirname(folder)):
@@ -53,13 +61,13 @@ def params_path(prefix: str) -> str:
 
 
 def read_params(path: str) -> cfg.ExperimentConfig:
-  """Rebuilds the configuration of a run.
+  """Reads the configuration of a run.
 
   Args:
-    path: of a params.yaml.
+    path: path of its params.yaml.
 
   Raises:
-    ValueError: it is not one of this package.
+    ValueError: this package did not write it.
   """
   try:
     values = hyperparams.read_yaml_to_params_dict(path).as_dict()
@@ -72,5 +80,15 @@ def read_params(path: str) -> cfg.ExperimentConfig:
   except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
     raise ValueError(
       f'{path} is not the configuration of a run of this package: {error!r}. '
-      'Name the --model_dir of one.'
+      'Name the --model_dir of such a run.'
     ) from error
+
+
+def read_evaluation(folder: str) -> dict[str, Any] | None:
+  """Returns the evaluation.json of a run, None before its first evaluation."""
+  return files.read_json(os.path.join(folder, _EVALUATION))
+
+
+def write_evaluation(folder: str, results: dict[str, Any]):
+  """Writes the evaluation.json of a run."""
+  files.write_json(os.path.join(folder, _EVALUATION), results)

@@ -1,8 +1,5 @@
-"""Reading a network out of a run, and writing one as a run of its own."""
+"""Reads one network of a run, and writes one as a run of its own."""
 
-from collections.abc import Iterator
-import contextlib
-import json
 import os
 from typing import Any
 
@@ -14,7 +11,6 @@ import tf_keras
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import files
 
@@ -23,13 +19,13 @@ class Network:
   """One trained network of a run.
 
   Attributes:
-    network: the VideoClassifier, restored.
-    model: its `configs.model.ClassifierModel`.
-    checkpoint: prefix that it was read from.
-    step: of that checkpoint.
+    network: the restored VideoClassifier.
+    model: its configuration, a `configs.model.ClassifierModel`.
+    checkpoint: prefix of the checkpoint it was read from.
+    step: step of that checkpoint.
     params: ExperimentConfig of the run.
-    evaluation: what evaluation.json says of this network at this step, keys
-      without prefix; None if it was not evaluated then.
+    evaluation: this network's part of evaluation.json, with keys without prefix;
+      None if it was not evaluated at this step.
   """
 
   def __init__(self, source: str, name: str = 'student'):
@@ -37,18 +33,17 @@ class Network:
 
     Args:
       source: folder of a run, its best_ckpt, or prefix of a checkpoint.
-      name: 'student' or 'teacher'; of a run with one network it is that one,
-        whatever `name`.
+      name: 'student' or 'teacher'; ignored for a run with a single network.
 
     Raises:
-      ValueError: no checkpoint, no params.yaml, no such network, or variables
-        that do not fit params.yaml.
+      ValueError: there is no checkpoint, no params.yaml or no such network, or
+        the variables do not fit params.yaml.
     """
     self.checkpoint = run_dir.checkpoint(source)
     path = run_dir.params_path(self.checkpoint)
     if not path:
       raise ValueError(
-        f'There is no params.yaml beside {self.checkpoint}: '
+        f'There is no params.yaml next to {self.checkpoint}: '
         'name a checkpoint in the folder of its run.'
       )
     self.params = run_dir.read_params(path)
@@ -62,14 +57,14 @@ class Network:
       self.network, self.checkpoint, 'model' if single else f'model/{name}'
     )
     self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
-    # best_ckpt may be evaluated for itself.
+    # best_ckpt may have an evaluation.json of its own.
     prefix = '' if single else f'{name}/'
     self.evaluation = self._read_evaluation(
       os.path.dirname(self.checkpoint), prefix
     ) or self._read_evaluation(os.path.dirname(path), prefix)
 
   def _read_evaluation(self, run: str, prefix: str) -> dict[str, Any] | None:
-    results = results_lib.read(run)
+    results = run_dir.read_evaluation(run)
     if not results or results['step'] != self.step:
       return None
     results['metrics'] = {
@@ -88,63 +83,26 @@ def write(
   step: int,
   results: dict[str, Any] | None = None,
 ):
-  """Writes a model as a run: checkpoint, params.yaml, perhaps evaluation.json.
+  """Writes a model as a run: checkpoint, params.yaml and evaluation.json.
 
-  The folder appears whole. It has no optimizer, so that training cannot go on
-  in it; every other mode can.
+  The folder appears whole. Without optimizer state, training cannot resume in it;
+  all other modes work.
 
   Args:
-    folder: must not be there, or be empty.
-    model: of `params.task`.
-    params: configuration.
-    step: of the checkpoint.
-    results: for evaluation.json.
+    folder: folder to write; must not exist, or be empty.
+    model: model of `params.task`.
+    params: its configuration.
+    step: step of the checkpoint.
+    results: content of evaluation.json; None to write none.
 
   Raises:
-    ValueError: the folder holds something.
+    ValueError: the folder is not empty.
   """
-  with new_folder(folder) as partial:
+  with files.whole_folder(folder) as partial:
     checkpoint = tf.train.Checkpoint(
       model=model, global_step=tf.Variable(step, dtype=tf.int64)
     )
     tf.train.CheckpointManager(checkpoint, partial, 1).save(step)
     train_utils.serialize_config(params, partial)
     if results:
-      files.write_text(
-        os.path.join(partial, 'evaluation.json'), json.dumps(results, indent=2) + '\n'
-      )
-
-
-def check_free(folder: str):
-  """Raises a ValueError where a folder already holds something."""
-  if tf.io.gfile.exists(folder) and (
-    not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)
-  ):
-    raise ValueError(
-      f'{folder} already holds something: name another folder, or remove it.'
-    )
-
-
-@contextlib.contextmanager
-def new_folder(folder: str) -> Iterator[str]:
-  """Yields a folder to fill, which gets its name when that is done.
-
-  Raises:
-    ValueError: `folder` holds something.
-  """
-  folder = folder.rstrip('/')
-  check_free(folder)
-  partial = f'{folder}.partial'
-  if tf.io.gfile.exists(partial):  # Of one that was killed.
-    tf.io.gfile.rmtree(partial)
-  tf.io.gfile.makedirs(partial)
-  try:
-    yield partial
-    check_free(folder)  # Nobody filled it meanwhile.
-    if tf.io.gfile.exists(folder):
-      tf.io.gfile.rmtree(folder)
-    tf.io.gfile.rename(partial, folder)
-  except BaseException:  # An interrupt as well.
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.rmtree(partial)
-    raise
+      run_dir.write_evaluation(partial, results)

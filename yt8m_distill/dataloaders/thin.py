@@ -19,11 +19,9 @@ from typing import NamedTuple
 from absl import flags
 from google.protobuf import message as protobuf
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.dataloaders import tfrecord_format
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
@@ -38,14 +36,6 @@ class _Settings(NamedTuple):
   every_n: int
   max_frames: int
   skip_corrupt_records: bool
-
-
-class _Shard(NamedTuple):
-  """A file, its size in bytes, and the file to write."""
-
-  path: str
-  size: int
-  output: str
 
 
 def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> bytes:
@@ -100,43 +90,35 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
   return video.SerializeToString(deterministic=True)
 
 
-def _thin_shard(settings: _Settings, shard: _Shard) -> Iterator[int]:
-  """Writes one shard; yields how many bytes were read since the last value."""
-  path, size, output = shard
-  for name in (path, output):  # A worker process has not imported tensorflow-io.
+def _thin_shard(
+  settings: _Settings, shard: parallel.Shard, partial: str
+) -> Iterator[int]:
+  """Writes one shard; see `parallel.Writer`. Its size is in bytes."""
+  path = shard.source
+  for name in (path, partial):  # This process may not have the file system yet.
     remote.ensure_file_system(name)
-  unfinished = f'{output}.unfinished'
-  left = size
   records = shards.read(
     tf.constant(path),
-    tf.constant(size, tf.int64),
+    tf.constant(shard.size, tf.int64),
     settings.skip_corrupt_records,
     remote.is_remote(path),
   ).batch(_BATCH)
-  try:
-    with tf.io.TFRecordWriter(unfinished) as writer:
-      for _, indices, batch in records.as_numpy_iterator():
-        for index, serialized in zip(indices, batch):
-          writer.write(
-            thin_record(
-              serialized,
-              settings.every_n,
-              settings.max_frames,
-              f'{path}, record {index}',
-            )
+  with tf.io.TFRecordWriter(partial) as writer:
+    for _, indices, block in records.as_numpy_iterator():
+      for index, serialized in zip(indices, block):
+        writer.write(
+          thin_record(
+            serialized,
+            settings.every_n,
+            settings.max_frames,
+            f'{path}, record {index}',
           )
-        done = sum(tfrecord_format.OVERHEAD + len(serialized) for serialized in batch)
-        left -= done
-        yield done
-    tf.io.gfile.rename(unfinished, output, overwrite=True)
-  except tf.errors.OpError as error:
-    # A TensorFlow error cannot be sent to another process.
-    raise ValueError(cli.message(error)) from None
-  yield left  # Bytes of corrupt records.
+        )
+      yield sum(map(len, block))
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
-  """Returns the file to write for each shard."""
+  """Names the file of each shard."""
   sources: dict[str, str] = {}
   for path in paths:
     other = sources.setdefault(remote.file_name(path), path)
@@ -182,20 +164,18 @@ def thin(
   remote.ensure_file_system(output_dir)
   outputs = _outputs(paths, output_dir)
   settings = _Settings(every_n, max_frames, skip_corrupt_records)
-  files.claim(
+  files.claim_folder(
     os.path.join(output_dir, 'thin.json'),
-    outputs,
     {'input_path': input_path, **settings._asdict()},
+    outputs,
   )
-  todo = [
-    _Shard(*shard)
-    for shard in zip(paths, sizes, outputs)
-    if not tf.io.gfile.exists(shard[-1])
-  ]
-  with tqdm.tqdm(
-    desc='Thinning', total=sum(shard.size for shard in todo), unit='B', unit_scale=True
-  ) as bar:
-    parallel.run(functools.partial(_thin_shard, settings), todo, bar, processes)
+  parallel.write_shards(
+    functools.partial(_thin_shard, settings),
+    list(map(parallel.Shard, paths, sizes, outputs)),
+    'Thinning',
+    'B',
+    processes,
+  )
   return outputs
 
 

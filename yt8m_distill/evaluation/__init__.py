@@ -1,1 +1,1 @@
-"""Metrics, results, baseline and report."""
+"""Metrics, results of evaluations, the baseline and the report."""

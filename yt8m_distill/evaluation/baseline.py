@@ -1,11 +1,10 @@
-"""The class-frequency baseline: every video gets the training frequencies.
+"""Class-frequency baseline: predicts the training frequencies for every video.
 
-What a network scores above it, it has learned from the frames.
+A network's scores above the baseline come from the frames.
 """
 
 from collections.abc import Iterator
 import itertools
-import json
 import os
 from typing import Any
 
@@ -21,14 +20,13 @@ from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.utils import files
 
-# Labels alone are needed: one frame is decoded of each video.
-_BATCH = 500
-# They tell the frequencies of all but the rarest classes.
+_BATCH = 500  # videos; only one frame of each is decoded
+# Enough for the frequencies of all but the rarest classes.
 MAX_TRAIN_VIDEOS = 200_000
 
 
 def _labels(model, data) -> Iterator[np.ndarray]:
-  """Yields batches of labels bool [B, V], each record once, in order."""
+  """Yields batches of labels, bool [B, V]: each record once, in order."""
   one_frame = model_config.FrameSelection(
     type='uniform', uniform=model_config.UniformFrames(every_n=model.max_frames)
   )
@@ -54,13 +52,13 @@ def _labels(model, data) -> Iterator[np.ndarray]:
 def class_frequency(task) -> dict[str, float]:
   """Scores the baseline on the validation set.
 
-  Frequencies are counted over the first MAX_TRAIN_VIDEOS of the training set.
+  Frequencies are those of the first MAX_TRAIN_VIDEOS of the training set.
 
   Args:
     task: a `configs.classification.VideoTask`.
 
   Returns:
-    gap, map, hit_at_one and perr, and train_videos, how many were counted.
+    gap, map, hit_at_one, perr, and train_videos, the number of videos counted.
   """
   model = task.model
   counts, videos = np.zeros(model.num_classes, np.int64), 0
@@ -84,23 +82,24 @@ def class_frequency(task) -> dict[str, float]:
 
 
 def of_run(run: str, task) -> dict[str, float]:
-  """As class_frequency(); kept in the run's baseline.json for the next time."""
+  """Returns class_frequency() of a run's task, cached in its baseline.json.
+
+  Args:
+    run: folder of the run.
+    task: its `configs.classification.VideoTask`.
+  """
   path = os.path.join(run, 'baseline.json')
   inputs = _inputs(task)
-  if tf.io.gfile.exists(path):
-    with tf.io.gfile.GFile(path) as file:
-      kept = json.load(file)
-    if kept['inputs'] == inputs:
-      return kept['scores']
+  cached = files.read_json(path)
+  if cached and cached['inputs'] == inputs:
+    return cached['scores']
   scores = class_frequency(task)
-  files.write_text(
-    path, json.dumps({'inputs': inputs, 'scores': scores}, indent=2) + '\n'
-  )
+  files.write_json(path, {'inputs': inputs, 'scores': scores})
   return scores
 
 
 def _inputs(task) -> dict[str, Any]:
-  """What the scores depend on."""
+  """Returns everything that the scores depend on."""
   inputs = {
     'num_classes': task.model.num_classes,
     'top_k': task.evaluation.top_k,

@@ -1,10 +1,10 @@
-"""Table and learning curves of finished runs.
+"""Reports evaluated runs: a table and learning curves.
 
   python -m yt8m_distill.evaluation.report RUN [RUN ...]
 
-prints the networks of all runs and the class-frequency baseline in one table.
-It is written as report.md into the first run; each run that was trained gets
-curves.png (losses and GAP over steps).
+The table shows the networks of all runs and the class-frequency baseline. It is
+printed and written to report.md in the first run's folder. Each run that was
+trained gets a plot of its losses and its GAP, curves.png.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from yt8m_distill.utils import files
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 _HEADER = (
   'network',
@@ -38,31 +39,39 @@ _HEADER = (
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
-  The baseline is that of the first run's data; where its records cannot be read
-  it is left out, and a line says why.
+  Lines above it name each run, its step and the records it was evaluated on. The
+  baseline is that of the first run's data. If its records cannot be read, a line
+  says so instead.
+
+  Args:
+    runs: folders of evaluated runs.
 
   Raises:
-    ValueError: a folder holds no run, or one that was not evaluated.
+    ValueError: a folder holds no run, or one without an evaluation.
   """
   path = run_dir.params_path(os.path.join(runs[0], ''))
   if not path:
     raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
   task = run_dir.read_params(path).task
-  evaluated = [results_lib.read(run) for run in runs]
-  rows, paths = [_HEADER], {}
-  for run, results in zip(runs, evaluated):
+  rows: list[tuple[str, ...]] = [_HEADER]
+  sources, inputs = [], []
+  for run in runs:
+    results = run_dir.read_evaluation(run)
     if not results:
       raise ValueError(
         f'{run} holds no evaluation.json: evaluate it first, with --mode=eval.'
       )
-    paths[str(results['input_path'])] = run
+    inputs.append(results['input_path'])
+    sources.append(
+      f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '
+      f'{results["input_path"]}'
+    )
     folder = os.path.basename(run.rstrip('/'))
     for name, values in results_lib.networks(results).items():
-      label = (
-        folder
-        if name == 'network'
-        else (f'{folder}: {name}' if len(runs) > 1 else name)
-      )
+      if name == 'network':
+        label = folder
+      else:
+        label = f'{folder}: {name}' if len(runs) > 1 else name
       rows.append(
         (
           label,
@@ -73,10 +82,10 @@ def table(runs: Sequence[str]) -> str:
         )
       )
   notes = ''
-  task.validation_data.input_path = evaluated[0]['input_path']
+  task.validation_data.input_path = inputs[0]
   try:
     scores = baseline.of_run(runs[0], task)
-  except ValueError as error:  # Records may have moved since.
+  except ValueError as error:  # The records may have moved.
     notes += f'\nWithout the class-frequency baseline: {error}\n'
   else:
     rows.append(('class frequency', '0', '0', '0', *_scores(scores)))
@@ -85,13 +94,9 @@ def table(runs: Sequence[str]) -> str:
         '\nClass frequencies are those of the first '
         f'{scores["train_videos"]:,} training videos.\n'
       )
-  if len(paths) > 1:
-    notes += (
-      '\nNot evaluated on the same records: '
-      + '; '.join(f'{run} on {path}' for path, run in paths.items())
-      + '.\n'
-    )
-  return markdown(rows) + notes
+  if any(path != inputs[0] for path in inputs):
+    notes += '\nThe runs were evaluated on different records.\n'
+  return '\n'.join(['Evaluated:', '', *sources, '', markdown(rows)]) + notes
 
 
 def _scores(values: dict[str, float]) -> list[str]:
@@ -113,22 +118,33 @@ Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def read_curves(folder: str) -> Curves:
-  """Reads the scalars of a folder of TensorBoard summaries: steps, values."""
+  """Reads the scalars of a folder of TensorBoard summaries.
+
+  Returns:
+    Steps and values by tag; nothing if the folder does not exist.
+  """
+  if not tf.io.gfile.isdir(folder):
+    return {}
   events = event_accumulator.EventAccumulator(
     folder, size_guidance={event_accumulator.TENSORS: 0}, purge_orphaned_data=False
   )
   events.Reload()
-  curves = {}
+  curves: Curves = {}
   for tag in events.Tags()['tensors']:
     points = sorted(
       (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
     )
-    curves[tag] = tuple(map(list, zip(*points)))
+    steps, values = zip(*points)
+    curves[tag] = list(steps), list(values)
   return curves
 
 
-def plot(run: str, path: str):
-  """Draws losses and GAP of a run over its steps into a PNG."""
+def plot(run: str) -> plt.Figure:
+  """Draws the losses and the GAP of a run over its steps.
+
+  Args:
+    run: folder with TensorBoard summaries in train/ and validation/.
+  """
   train = read_curves(os.path.join(run, 'train'))
   validation = read_curves(os.path.join(run, 'validation'))
   figure, (losses, gap) = plt.subplots(1, 2, figsize=(12, 4.5))
@@ -143,8 +159,15 @@ def plot(run: str, path: str):
     if tag in train:
       losses.plot(*train[tag], style, label=label)
   losses.set(
-    xlabel='step', ylabel='loss per video', yscale='log', title='training losses'
+    xlabel='step', ylabel='loss per video', yscale='log', title='Training losses'
   )
+  # By default, labels of a short log axis overlap and a long one has few.
+  low, high = losses.get_ylim()
+  losses.yaxis.set_major_locator(
+    ticker.LogLocator(subs=(1, 2, 5)) if high > 5 * low else ticker.AutoLocator()
+  )
+  losses.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+  losses.yaxis.set_minor_formatter(ticker.NullFormatter())
   for tag, name, color in (
     ('gap', '', 'C1'),
     ('teacher/gap', 'teacher, ', 'C0'),
@@ -160,26 +183,30 @@ def plot(run: str, path: str):
   for axes in (losses, gap):
     axes.grid(alpha=0.3)
     axes.legend()
-  save(figure, path)
+    # At most 6 labels, so that steps of 7 digits fit beside each other.
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    axes.ticklabel_format(axis='x', style='plain')
+  figure.suptitle(os.path.basename(run.rstrip('/')))
+  return figure
 
 
 def save(figure: plt.Figure, path: str):
-  """Writes a figure under a temporary name, renames it, and closes it."""
+  """Writes a figure as a PNG, which appears whole, and closes it."""
   figure.tight_layout()
-  partial = f'{path}.partial.png'
-  figure.savefig(partial, dpi=120)
+  with files.whole_file(path) as partial:
+    figure.savefig(partial, dpi=120, format='png')
   plt.close(figure)
-  tf.io.gfile.rename(partial, path, overwrite=True)
 
 
 def main(runs: Sequence[str]):
+  """Runs the command."""
   text = table(runs)
   files.write_text(os.path.join(runs[0], 'report.md'), text)
   print(text)
   for run in runs:
     if tf.io.gfile.isdir(os.path.join(run, 'train')):
       picture = os.path.join(run, 'curves.png')
-      plot(run, picture)
+      save(plot(run), picture)
       print(f'Learning curves: {picture}')
 
 

@@ -1,16 +1,15 @@
-"""Collects what validation steps return, and scores a whole set exactly."""
+"""Collects the outputs of validation steps and scores the whole set exactly."""
 
 from collections.abc import Sequence
 import dataclasses
-import json
 import os
 from typing import Any
 
 from absl import logging
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.utils import class_csv
@@ -23,12 +22,12 @@ _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 def read_vocabulary(path: str, num_classes: int) -> list[str]:
   """Reads class names from a CSV with the columns Index and Name.
 
-  Rows may come in any order, as in the official files; classes without a row
-  have the name ''.
+  Args:
+    path: the CSV. Rows may have any order. A class without a row has the name ''.
+    num_classes: V; indices are 0 to V - 1.
 
   Raises:
-    ValueError: no such columns, or indices that are not those of num_classes
-      classes.
+    ValueError: a column is missing, or an index is not one of a class.
   """
   rows = class_csv.read(path, 'Vocabulary', 'Name', num_classes, whole=True)
   names = [''] * num_classes
@@ -37,24 +36,19 @@ def read_vocabulary(path: str, num_classes: int) -> list[str]:
   return names
 
 
-def read(folder: str) -> dict[str, Any] | None:
-  """Returns the evaluation.json of a run, None before its first evaluation."""
-  path = os.path.join(folder, 'evaluation.json')
-  if not tf.io.gfile.exists(path):
-    return None
-  with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
-
-
 def key_prefix(network: str) -> str:
-  """Returns what a network's keys begin with: '' of a single one."""
+  """Returns the prefix of a network's metric keys; '' for a single network."""
   return '' if network == 'network' else f'{network}/'
 
 
 def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-  """Returns the SCORES and the cost of each network of an evaluation.json.
+  """Returns scores and costs of each network in an evaluation.json.
 
-  The cost is frames, flops (per video) and parameters.
+  Args:
+    results: content of the file.
+
+  Returns:
+    By network, all of SCORES, and frames, flops (per video) and parameters.
   """
   return {
     name: {
@@ -65,11 +59,12 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
   }
 
 
-class LeftOut:
-  """Counts what one evaluation leaves out as corrupt.
+class SkippedRecords:
+  """Counts the corrupt records that one evaluation skips.
 
-  The trainer takes it for a metric: these alone it resets before an evaluation
-  reads its first record. What is read ahead for training meanwhile counts too.
+  It poses as a metric, because the trainer resets metrics just before an
+  evaluation reads its first record. Records that training prefetches meanwhile
+  count too.
   """
 
   name = 'left_out'
@@ -78,16 +73,18 @@ class LeftOut:
     self.reset_states()
 
   def reset_states(self):
+    """Starts to count; the trainer calls it before an evaluation."""
     self._before = shards.skipped()
 
   def value(self) -> shards.Skipped:
-    """Records and ends of shards since the evaluation began."""
+    """Returns records and ends of shards skipped since the evaluation began."""
     now = shards.skipped()
     return shards.Skipped(
       now.records - self._before.records, now.shard_tails - self._before.shard_tails
     )
 
   def result(self) -> int:
+    """Returns the total; the trainer calls it after an evaluation."""
     return self.value().total
 
 
@@ -95,15 +92,18 @@ class Evaluation:
   """State of one evaluation on the host.
 
   Attributes:
-    left_out: of this evaluation, as corrupt.
+    skipped: corrupt records and ends of shards that it skipped.
   """
 
   def __init__(self, prefixes: Sequence[str], task_config):
-    """Initialises an empty evaluation.
+    """Initializes an empty evaluation.
 
     Args:
-      prefixes: of the networks' keys: '' of a single one, else 'NAME/'.
+      prefixes: prefix of each network's keys: '' for a single one, else 'NAME/'.
       task_config: a `configs.classification.VideoTask`.
+
+    Raises:
+      ValueError: evaluation.top_k is below 1, or the vocabulary is invalid.
     """
     params = task_config.evaluation
     self._input_path = task_config.validation_data.input_path
@@ -118,10 +118,14 @@ class Evaluation:
       for prefix in prefixes
     }
     self._sums: dict[str, float] = {}
-    self.left_out = shards.Skipped()
+    self.skipped = shards.Skipped()
 
   def update(self, step_outputs):
-    """Adds a step: {key: tuple of the replicas' tensors}."""
+    """Adds the outputs of a validation step.
+
+    Args:
+      step_outputs: for each key, a tuple of the replicas' tensors.
+    """
     logs = {
       key: [np.asarray(v) for v in values] for key, values in step_outputs.items()
     }
@@ -138,15 +142,15 @@ class Evaluation:
       )
 
   def merge(self, other: 'Evaluation'):
-    """Adds what another worker has of the same evaluation."""
+    """Adds the part of the same evaluation that another worker has collected."""
     for prefix, scores in self._metrics.items():
       scores.merge(other._metrics[prefix])
     for key, value in other._sums.items():
       self._sums[key] += value
-    self.left_out += other.left_out
+    self.skipped += other.skipped
 
   def result(self) -> dict[str, float]:
-    """Metrics of each network, and means of what else steps returned."""
+    """Returns the metrics of each network, and means of all other outputs."""
     results = {
       f'{prefix}{key}': value
       for prefix, scores in self._metrics.items()
@@ -167,23 +171,23 @@ class Evaluation:
   ):
     """Writes per_class.csv and evaluation.json.
 
-    per_class.csv has a row per class: index, name if there is a vocabulary,
-    positives, and the average precision of each network.
+    per_class.csv has a row per class: its index, its name if there is a
+    vocabulary, its number of positive labels, and its average precision by network.
 
     Args:
-      folder: of the run.
-      results: of result().
-      step: of the checkpoint.
-      costs: per network, frames, FLOPs per video and parameters.
+      folder: folder of the run.
+      results: from result().
+      step: step of the checkpoint.
+      costs: frames, FLOPs per video and parameters by network.
     """
-    if self.left_out.total:
+    if self.skipped.total:
       logging.warning(
-        'Evaluation at step %d left out %d corrupt records and %d ends of shards.',
+        'Evaluation at step %d skipped %d corrupt records and %d ends of shards.',
         step,
-        self.left_out.records,
-        self.left_out.shard_tails,
+        self.skipped.records,
+        self.skipped.shard_tails,
       )
-    table = {'index': np.arange(self._num_classes)}
+    table: dict[str, Any] = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names
     for prefix, scores in self._metrics.items():
@@ -192,18 +196,14 @@ class Evaluation:
     files.write_text(
       os.path.join(folder, 'per_class.csv'), pd.DataFrame(table).to_csv(index=False)
     )
-    files.write_text(
-      os.path.join(folder, 'evaluation.json'),
-      json.dumps(
-        {
-          'step': step,
-          'input_path': self._input_path,
-          'videos': self._num_videos(),
-          'left_out': dataclasses.asdict(self.left_out),
-          'metrics': results,
-          'networks': costs,
-        },
-        indent=2,
-      )
-      + '\n',
+    run_dir.write_evaluation(
+      folder,
+      {
+        'step': step,
+        'input_path': self._input_path,
+        'videos': self._num_videos(),
+        'left_out': dataclasses.asdict(self.skipped),
+        'metrics': results,
+        'networks': costs,
+      },
     )

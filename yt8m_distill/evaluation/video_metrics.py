@@ -1,8 +1,8 @@
 """YouTube-8M metrics of each video, on the device.
 
-`compute` reduces all scores of a batch to two values and a top-k list per
-video; of these `metrics.GlobalMetrics` makes the values of an evaluation set.
-`metrics` says how Hit@1 and PERR are defined.
+`compute` reduces all scores of a batch to two values and a top-k list per video.
+From these, `metrics.GlobalMetrics` computes the metrics of an evaluation set.
+`metrics` defines Hit@1 and PERR.
 
 Shapes: B videos, V classes, K top k, N pairs.
 """
@@ -12,31 +12,31 @@ import tensorflow as tf
 
 
 def compute(predictions, labels, top_k):
-  """Hit@1, PERR and the top-k list of every video, from all of its scores.
+  """Computes Hit@1, PERR and the top-k list of every video.
 
   Args:
     predictions: scores [B, V] of any float type; B may be 0.
-    labels: ground truth [B, V], bool, or numbers that are above 0 for a label.
-    top_k: how many of the highest scores to list; K = min(top_k, V).
+    labels: ground truth [B, V], bool, or numbers above 0 for a label.
+    top_k: number of highest scores to list; K = min(top_k, V).
 
   Returns:
-    A dict of `hit_at_one` and `perr`, float32 [B]; and by descending score, the
-    lower class first at ties, `scores` float32 [B, K], `classes` int32 [B, K]
-    and `hits` bool [B, K]. A NaN is listed as infinity, ahead of all scores, so
-    that `metrics.GlobalMetrics.update` sees it.
+    A dict of `hit_at_one` and `perr`, float32 [B], and the top-k lists `scores`
+    float32 [B, K], `classes` int32 [B, K] and `hits` bool [B, K], by descending
+    score; at ties, the lower class comes first. A NaN is listed first, as infinity,
+    so that `metrics.GlobalMetrics.update` sees it.
 
   Raises:
     ValueError: top_k is below 1.
   """
   if top_k < 1:
-    raise ValueError(f'top_k must be at least 1, not {top_k}.')
+    raise ValueError(f'top_k is {top_k}: it must be at least 1.')
   predictions = tf.cast(predictions, tf.float32)
   predictions = tf.where(tf.math.is_nan(predictions), np.float32(np.inf), predictions)
   labels = tf.convert_to_tensor(labels)
   if labels.dtype != tf.bool:
     labels = labels > tf.zeros([], labels.dtype)
 
-  # One top-k serves the lists and PERR: as long as the longest label list.
+  # One top-k serves both the lists and PERR, which needs the longest label list.
   num_classes = predictions.shape[-1] or tf.shape(predictions)[-1]
   num_labels_B = tf.reduce_sum(tf.cast(labels, tf.int32), axis=-1)
   reach = tf.minimum(tf.maximum(top_k, tf.reduce_max(num_labels_B)), num_classes)
@@ -59,17 +59,17 @@ def compute(predictions, labels, top_k):
 
 
 def batch_gap(scores, hits, num_positives):
-  """GAP of one batch on the device, for training logs.
+  """Computes the GAP of one batch on the device, for training logs.
 
-  Equal scores count in the order given, unlike in `metrics.GlobalMetrics`.
+  Equal scores count in the given order, unlike in `metrics.GlobalMetrics`.
 
   Args:
     scores: top-k scores [B, K]; B may be 0.
-    hits: whether each of them is a label, bool [B, K].
-    num_positives: scalar, all positive labels of the batch.
+    hits: whether each of their classes is a label, bool [B, K].
+    num_positives: scalar, number of positive labels of the batch.
 
   Returns:
-    A float32 scalar; 0 without positive labels.
+    float32 []; 0 without positive labels.
   """
   scores_N = tf.reshape(tf.cast(scores, tf.float32), [-1])
   hits_N = tf.reshape(tf.cast(hits, tf.float32), [-1])
@@ -81,19 +81,19 @@ def batch_gap(scores, hits, num_positives):
 
 
 def agreement(classes_a, classes_b):
-  """How far two networks list the same classes, e.g. teacher and student.
+  """Computes how far two networks agree in their top classes.
 
   Args:
     classes_a: top-k classes [B, K] by descending score, each at most once; B
       may be 0.
-    classes_b: the same of the other network.
+    classes_b: top-k classes of the other network, likewise.
 
   Returns:
-    A dict of `top1`, 1 where the first classes are equal, and `overlap`, the
-    share of the K classes that both lists hold in any order; float32 [B].
+    A dict of float32 [B]: `top1`, 1 if the first classes are equal, and `overlap`,
+    the fraction of the K classes that are in both lists, in any order.
 
   Raises:
-    ValueError: the two shapes differ.
+    ValueError: the shapes differ.
   """
   classes_a = tf.convert_to_tensor(classes_a)
   classes_b = tf.convert_to_tensor(classes_b)

@@ -1,1 +1,1 @@
-"""A trained network at work: exported, and predicting."""
+"""Export and prediction with trained networks."""

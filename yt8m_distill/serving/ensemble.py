@@ -1,6 +1,6 @@
-"""Trained networks, from runs and exports, whose predictions are averaged.
+"""Averages the predictions of trained networks, from runs and exports.
 
-Source: the mean over models is what the original's ensembles submitted.
+Source: the original's ensembles, which average over models.
 
 B videos, V classes, K best classes, R representation.
 """
@@ -24,12 +24,12 @@ _SIGNATURE = (
 
 
 class _Model(NamedTuple):
-  """A network that can be called.
+  """A network ready for prediction.
 
   Attributes:
-    module: a ServingModule or one that was exported; it keeps the variables.
-    weights: one of the files that they were read from.
-    vocabulary: CSV of its class names, '' if they are not known.
+    module: a ServingModule, or an exported one; it owns the variables.
+    weights: one of the files that hold them.
+    vocabulary: CSV of the class names; '' if unknown.
   """
 
   module: tf.Module
@@ -40,13 +40,13 @@ class _Model(NamedTuple):
 class Ensemble:
   """One or several networks.
 
-  Each parses the records for itself, so they may see different frames.
+  Each network parses the records itself, so they may see different frames.
 
   Attributes:
     num_classes: V.
-    versions: per network, what it was read from and when that was written.
-    vocabulary: CSV of the class names that the first network with one knows,
-      '' if none does.
+    versions: for each network, the file it was read from and when it was written.
+    vocabulary: CSV of class names of the first network that has one; '' if none
+      does.
   """
 
   def __init__(
@@ -59,18 +59,18 @@ class Ensemble:
     """Reads the networks.
 
     Args:
-      sources: exports, or what `checkpoints.folder.Network` reads.
-      network: 'student' or 'teacher' of runs that have both.
-      top_k: K; all classes where there are fewer.
-      features: how the records store them, where not as in training; exports
-        take no others than they were made for.
+      sources: exports, or any source of `checkpoints.trained_network.Network`.
+      network: 'student' or 'teacher', for runs that have both.
+      top_k: K; all classes if there are fewer.
+      features: how the records store the features; empty if as in training.
+        Exports do not support other features.
 
     Raises:
-      ValueError: none is given, a source holds no network, the networks differ
-        in their number of classes, or top_k is below 1.
+      ValueError: there is no source, a source holds no network, the networks
+        differ in their number of classes, or top_k is below 1.
     """
     if not sources:
-      raise ValueError('model is empty: name a run, a checkpoint or an export.')
+      raise ValueError('model is empty: name runs, checkpoints or exports.')
     self._models = [_read(source, network, features) for source in sources]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
@@ -82,7 +82,7 @@ class Ensemble:
       if count != self.num_classes:
         raise ValueError(
           f'{sources[0]} predicts {self.num_classes} classes and {source} '
-          f'{count}: only networks for the same classes can be averaged.'
+          f'{count}: name networks for the same classes.'
         )
     if top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
@@ -90,7 +90,7 @@ class Ensemble:
     self.versions = [_version(m.weights) for m in self._models]
     self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')
     self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
-    self._predict.get_concrete_function()  # Not in every worker at once.
+    self._predict.get_concrete_function()  # Traced here, not by every thread.
 
   def __call__(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -98,13 +98,13 @@ class Ensemble:
     """Predicts a batch of records.
 
     Args:
-      paths: string [B], their files.
-      indices: int64 [B], their positions in them.
+      paths: string [B], files of the records.
+      indices: int64 [B], positions of the records in their files.
       serialized: string [B], SequenceExamples with or without labels.
 
     Returns:
-      `id` string [B], `class_indices` int32 and `probabilities` float32 [B, K]
-      by descending probability; of a single network also `representation`
+      `id` string [B], and `class_indices` int32 [B, K] and `probabilities` float32
+      [B, K] by descending probability. For a single network also `representation`
       float32 [B, R].
     """
     return self._predict(paths, indices, serialized)
@@ -127,15 +127,15 @@ def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model
   if tf.saved_model.contains_saved_model(source):
     if features:
       raise ValueError(
-        f'{source} is an export, which reads the features that '
-        'it was made for: export it again with these '
-        '--features, or name the run.'
+        f'--features are given, but {source} is an export, which reads only the '
+        'features it was exported for: export it again with these --features, or '
+        'name the run.'
       )
     loaded = tf.saved_model.load(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(
-        f'{source} is a SavedModel without the function '
-        '`records`: name one that this package has exported.'
+        f'{source} is a SavedModel without the function `records`: name one that '
+        'this package exported.'
       )
     return _Model(
       loaded,
@@ -146,8 +146,8 @@ def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model
     run = trained_network.Network(source, network)
   except ValueError as error:
     raise ValueError(
-      f'{source} is no export, for it holds no SavedModel; and '
-      f'as a run it cannot be read: {error}'
+      f'{source} is neither an export (it holds no SavedModel) nor a readable '
+      f'run: {error}'
     ) from error
   model = signatures.stored_as(run.model, features)
   return _Model(

@@ -1,19 +1,19 @@
-"""Exports a trained network as a SavedModel, and for TensorFlow Lite.
+"""Exports a trained network as a SavedModel and to TensorFlow Lite.
 
   python -m yt8m_distill.serving.export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
     [--features=NAME:SIZE:FORMAT,...]
 
-RUN is the folder of a run, its best_ckpt, a converted folder, or the prefix of
-a checkpoint. OUT becomes a SavedModel that needs TensorFlow alone; for
-TensorFlow Serving put it at MODEL/1. Its signatures are those of
-`serving.module`; beside it stand
+RUN is the folder of a run, its best_ckpt, an extracted student, or the prefix of a
+checkpoint. OUT becomes a SavedModel that needs only TensorFlow. For TensorFlow
+Serving, use MODEL/1 as OUT. `serving.signatures` documents its signatures. OUT also
+holds
 
   params.yaml      the network's configuration
-  labels.csv       Index and Name of the classes, where a vocabulary is known
-  input.json       signatures, features, which frames are read, dequantisation
-  evaluation.json  metrics, where this checkpoint was evaluated
-  model_card.md    all that in words
+  labels.csv       Index and Name of the classes, if there is a vocabulary
+  input.json       signatures, features, frames that are read, dequantization
+  evaluation.json  metrics, if this checkpoint was evaluated
+  model_card.md    a description of all of this
   tflite/          KIND.tflite for each --tflite
 """
 
@@ -49,26 +49,26 @@ def export(
   kinds: Sequence[str] = (),
   features: Sequence[str] = (),
 ):
-  """Exports a network of `run` into `out`, which appears whole.
+  """Exports a network of `run` to the folder `out`, which appears whole.
 
-  It computes in float32, whatever the policy of mixed precision, and without
-  operations that have no kernel for a CPU, whatever the device it is made on.
+  The export computes in float32, whatever the mixed-precision policy, and runs on
+  CPUs and GPUs, whatever the device it is exported on.
 
   Args:
-    run: as folder.Network takes it.
-    out: must not be there, or be empty.
-    name: student or teacher.
-    top_k: best classes that are returned.
-    vocabulary: CSV of class names; None for the one of the run, '' for none.
-    kinds: of TensorFlow Lite, of `tflite.KINDS`.
-    features: NAME:SIZE:FORMAT, where records will store them in another way
-      than those trained on.
+    run: folder of a run, its best_ckpt, or prefix of a checkpoint.
+    out: folder to write; must not exist, or be empty.
+    name: 'student' or 'teacher'.
+    top_k: number of best classes to return.
+    vocabulary: CSV of class names; None for the run's, '' for none.
+    kinds: TensorFlow Lite models to add, from `tflite.KINDS`.
+    features: NAME:SIZE:FORMAT of each feature, if records will store them
+      differently from those the network was trained on.
 
   Raises:
-    ValueError: `out` holds something, or an argument does not fit the network.
+    ValueError: `out` is not empty, or an argument does not fit the network.
     ImportError: `kinds` need a package that is not installed.
   """
-  trained_network.check_free(out)
+  files.check_empty(out)
   tflite.check(kinds)
   with _float32():
     network = trained_network.Network(run, name)
@@ -78,7 +78,7 @@ def export(
       network.network, network.model, use_cudnn=False
     )
     module = signatures.ServingModule(network.network, network.model, top_k, names)
-    with trained_network.new_folder(out) as partial:
+    with files.whole_folder(out) as partial:
       signatures.save(
         partial,
         network.network,
@@ -111,8 +111,8 @@ def _class_names(network: trained_network.Network, vocabulary: str | None) -> li
     return []
   if not tf.io.gfile.exists(vocabulary):
     raise ValueError(
-      f'There is no vocabulary {vocabulary}: name one with '
-      '--vocabulary, or none with --vocabulary=.'
+      f'vocabulary is {vocabulary}, which does not exist: name one with '
+      '--vocabulary=CSV, or none with --vocabulary=.'
     )
   return results.read_vocabulary(vocabulary, network.model.num_classes)
 
@@ -123,7 +123,7 @@ def _describe(
   module: signatures.ServingModule,
   names: Sequence[str],
 ):
-  """Writes what stands beside the SavedModel."""
+  """Writes the files that describe the SavedModel."""
   train_utils.serialize_config(extract_student.params_of(network), folder)
   texts = {
     'input.json': json.dumps(model_card.input_spec(module), indent=2) + '\n',
@@ -144,7 +144,7 @@ def _write_tflite(
   top_k: int,
   kinds: Sequence[str],
 ):
-  """Writes TensorFlow Lite models and says how near they come."""
+  """Writes TensorFlow Lite models; prints how close their predictions are."""
   folder = os.path.join(folder, 'tflite')
   tf.io.gfile.makedirs(folder)
   for kind, content in tflite.convert(network, top_k, kinds):
@@ -159,32 +159,35 @@ def _write_tflite(
 
 
 def define_flags():
-  """Defines the flags of the command line."""
+  """Defines the command's flags."""
   flags.DEFINE_enum(
     'network', 'student', ['student', 'teacher'], 'Which network of a distillation run.'
   )
-  flags.DEFINE_integer('top_k', 20, 'Best classes that are returned.')
+  flags.DEFINE_integer('top_k', 20, 'Number of best classes to return.')
   flags.DEFINE_string(
     'vocabulary',
     None,
-    'CSV with the columns Index and Name;'
-    ' the one of the run by default, none if empty.',
+    'CSV with the columns Index and Name. Default: the vocabulary of the run. '
+    'Empty: none.',
   )
   flags.DEFINE_list(
-    'tflite', [], f'Kinds of TensorFlow Lite models: {", ".join(tflite.KINDS)}.'
+    'tflite', [], f'TensorFlow Lite models to add: {", ".join(tflite.KINDS)}.'
   )
   flags.DEFINE_list(
     'features',
     [],
-    'NAME:SIZE:FORMAT of each, where records '
-    'will store them in another way than those trained on.',
+    'NAME:SIZE:FORMAT of each feature, if records will store them differently '
+    'from those the network was trained on.',
   )
 
 
 def main(argv: Sequence[str]):
+  """Runs the command."""
+  run, out = argv
   values = flags.FLAGS
   export(
-    *argv,
+    run,
+    out,
     values.network,
     values.top_k,
     values.vocabulary,

@@ -1,4 +1,4 @@
-"""What an exported network says of itself: input.json and model_card.md."""
+"""Describes an exported network: input.json and model_card.md."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 
 
 def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
-  """Returns what a caller must know to prepare requests."""
+  """Returns the content of input.json: how to prepare requests."""
   model = module.params
   frames = model.network.frames
   return {
@@ -53,20 +53,20 @@ def _signature(function) -> dict[str, Any]:
 
 
 def _tensor(spec) -> dict[str, Any]:
-  """A dimension that a request is free to choose is null."""
+  """Describes a tensor; a dimension that requests may choose is null."""
   return {'dtype': spec.dtype.name, 'shape': spec.shape.as_list()}
 
 
 def model_card(
   network: trained_network.Network, module: signatures.ServingModule
 ) -> str:
-  """Returns a description for people, in Markdown."""
+  """Returns the content of model_card.md."""
   model = network.model
   frames = frame_selection.max_selected(model.network.frames, model.max_frames)
   return f"""# Video classifier ({model.network.backbone.type})
 
-Classifies videos by features of their frames into {model.num_classes} classes.
-Made by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
+Classifies videos into {model.num_classes} classes from features of their frames.
+Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 
 | frames read per video | GFLOPs per video | parameters |
 |---|---|---|
@@ -79,15 +79,16 @@ Made by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 
 {_inputs(module)}
 
-`input.json` has names, types and shapes in full.
+`input.json` lists all names, types and shapes.
 
 ## Output
 
-`class_indices` and `probabilities` of the best classes, the best first;
-`class_names` of these where `labels.csv` is there; `predictions`, the
-probability of every class (they do not exclude each other, so that the sum is
-not 1); and `representation`, \
-{network.network.backbone.representation_size} values that describe the video.
+- `class_indices` and `probabilities` of the best classes, best first
+- `class_names` of these classes, if there is a `labels.csv`
+- `predictions`: the probability of each class. Classes do not exclude each other,
+  so the sum is not 1.
+- `representation`: an embedding of the video, \
+{network.network.backbone.representation_size} values
 
 ## Quality
 
@@ -102,11 +103,10 @@ def _vectors(model: model_config.ClassifierModel) -> str:
     f'{feature.size} of `{feature.name}`' for feature in model.features
   )
   if model.features[0].format == 'video':
-    return f'One vector per video, {features}, as its only frame.'
+    return f'One vector per video, passed as its only frame: {features}.'
   return (
-    f'One vector per frame, {features}. Send all frames;\n'
-    f'the model reads {_reading(model.network.frames)} of the first '
-    f'{model.max_frames}.'
+    f'One vector per frame: {features}. Send all frames. Of the first\n'
+    f'{model.max_frames} frames, the model reads {_reading(model.network.frames)}.'
   )
 
 
@@ -139,17 +139,17 @@ def _inputs(module: signatures.ServingModule) -> str:
 def _reading(frames: model_config.FrameSelection) -> str:
   n = frames.uniform.every_n
   if frames.type == 'uniform' and n:
-    return f'number 0, {n}, {2 * n}, ...'
+    return f'frames 0, {n}, {2 * n} and so on'
   if frames.type == 'all':
     return 'all'
   how = {
     'uniform': '{} at equal intervals',
     'random': '{} at random (drawn by the id of a record; without ids, the '
-    'same for all videos of a length)',
+    'same ones for all videos of a length)',
     'first': 'the first {}',
     'middle': 'the middle {}',
     'last': 'the last {}',
-    'first_middle_last': '{} from start, middle and end, a third each,',
+    'first_middle_last': '{}, a third each from start, middle and end',
   }
   return how[frames.type].format(frames.get().k)
 
@@ -157,7 +157,7 @@ def _reading(frames: model_config.FrameSelection) -> str:
 def _quality(network: trained_network.Network) -> str:
   results = network.evaluation
   if not results:
-    return 'Not evaluated at this step.\n'
+    return 'This step was not evaluated.\n'
   rows: list[str] = ['| metric | value |', '|---|---|']
   for key, value in results['metrics'].items():
     rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
@@ -169,8 +169,8 @@ def _data(network: trained_network.Network) -> str:
   text = f'Trained on `{trained}`.\n' if trained else ''
   if {(f.name, f.size) for f in network.model.features} in _RELEASES:
     text += (
-      'Features have the names and sizes of those of YouTube-8M, which '
-      'Google offers\nunder CC BY 4.0; this card cannot tell whether '
-      'they are from there.\n'
+      'The features have the names and sizes of those in YouTube-8M, which '
+      'Google offers\nunder CC BY 4.0. Whether they come from there is not '
+      'recorded.\n'
     )
-  return text or 'The configuration does not name it.\n'
+  return text or 'The configuration names no training data.\n'

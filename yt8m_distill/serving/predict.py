@@ -1,30 +1,29 @@
-"""Predicts all videos of a set of shards, with one network or several.
+"""Predicts all videos of a set of shards, with one or several networks.
 
   python -m yt8m_distill.serving.predict --model=RUN \
     --input_path='test*.tfrecord' --output_dir=OUT
 
-Every shard becomes OUT/<shard>.csv or .parquet (its name without .tfrecord),
-and of CSV there is OUT/predictions.csv besides, all rows in one file for
-Kaggle. A file appears when it is whole. The same command goes on with the
-shards that are missing; it knows itself by OUT/predict.json.
+Writes OUT/<shard>.csv or .parquet for each <shard>.tfrecord. In CSV format it also
+writes OUT/predictions.csv, with all rows in one file for Kaggle. Files appear when
+they are complete. Repeating the command resumes with the missing shards;
+OUT/predict.json records its settings.
 
---model takes runs, checkpoints and exports, several separated by commas: their
-predictions are averaged. Parquet holds the `embedding` of a single one.
+--model takes runs, checkpoints and exports, separated by commas. Predictions of
+several are averaged. Parquet files also hold the `embedding` of a single one.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
-import concurrent.futures
 import contextlib
 import functools
 import inspect
 import os
 import re
-import sys
-import threading
+from typing import IO
 
 from absl import flags
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import remote
@@ -34,12 +33,13 @@ from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet')
 _JOINED = 'predictions.csv'
-_AHEAD = 2  # batches read while one is predicted
-# A worker parses on one core, and several keep a GPU busy.
+_PREFETCHED = 2  # batches read while one is predicted
+# Each worker parses on one core; several keep a GPU busy.
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -56,11 +56,11 @@ def predict(
   skip_corrupt_records: bool = False,
   features: Sequence[str] = (),
 ):
-  """Predicts what is missing of a job; arguments are the flags.
+  """Predicts all shards that have no output yet. The arguments are the flags.
 
   Raises:
-    ValueError: an argument does not fit, or OUT is of another job.
-    tf.errors.OpError: a file cannot be read or written. What is finished stays.
+    ValueError: an argument is invalid, or output_dir belongs to another job.
+    tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
   for name, value in (('batch_size', batch_size), ('workers', workers)):
     if value < 1:
@@ -74,9 +74,8 @@ def predict(
     results_lib.read_vocabulary(vocabulary, networks.num_classes) if vocabulary else ()
   )
   joined = os.path.join(output_dir, _JOINED)
-  files.claim(
+  files.claim_folder(
     os.path.join(output_dir, 'predict.json'),
-    [*outputs, joined],
     {
       'model': networks.versions,
       'network': network,
@@ -87,192 +86,128 @@ def predict(
       'skip_corrupt_records': skip_corrupt_records,
       'features': list(features),
     },
+    [*outputs, joined],
   )
-  tasks = [
-    task for task in zip(paths, sizes, outputs) if not tf.io.gfile.exists(task[-1])
-  ]
-  progress = _Progress(tasks, len(paths))
-  table = (
-    tables.Csv
-    if format == 'csv'
-    else functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  table: Callable[[IO[bytes]], tables.Csv | tables.Parquet] = tables.Csv
+  if format == 'parquet':
+    table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  parallel.write_shards(
+    _shard_writer(networks, table, batch_size, skip_corrupt_records, paths),
+    list(map(parallel.Shard, paths, sizes, outputs)),
+    'Predicting',
+    'B',
+    workers,
+    threads=True,  # They share the networks.
   )
-  read = functools.partial(
-    shards.read,
-    skip_corrupt=skip_corrupt_records,
-    retry=any(map(remote.is_remote, paths)),
-  )
-  worker = _Worker(networks, table, batch_size, read, progress)
-  try:
-    _run(worker, tasks, workers)
-  finally:
-    progress.close()
   if format == 'csv':
     tables.join_csv(outputs, joined)
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
-  """Names the file of each shard."""
+  """Returns the path of each shard's output."""
   shards_of = {_JOINED: 'the file of all shards'} if suffix == 'csv' else {}
   for path in paths:
     name = f'{re.sub("[.]tfrecord$", "", remote.file_name(path))}.{suffix}'
     if name in shards_of:
       raise ValueError(
         f'{path} and {shards_of[name]} would both be {name} in {output_dir}: '
-        'rename one, or predict them into folders of their own.'
+        'rename one, or use a separate output_dir for each.'
       )
     shards_of[name] = path
   return [os.path.join(output_dir, name) for name in shards_of if name != _JOINED]
 
 
-class _Stopped(Exception):
-  """Another shard failed, or the user stopped the job."""
+def _shard_writer(
+  networks: ensemble.Ensemble,
+  table: Callable[[IO[bytes]], tables.Csv | tables.Parquet],
+  batch_size: int,
+  skip_corrupt: bool,
+  paths: Sequence[str],
+) -> parallel.Writer:
+  """Returns the function that predicts one shard; its size is in bytes.
 
+  Args:
+    networks: what to predict with.
+    table: makes a `tables` writer from an open file.
+    batch_size: videos predicted at once.
+    skip_corrupt: as for `shards.read`.
+    paths: all shards.
+  """
+  retry = any(map(remote.is_remote, paths))
 
-class _Worker:
-  """Predicts shards, in any number of threads."""
+  # A tf.function traces the input pipeline only once for all shards.
+  @functools.partial(
+    tf.function,
+    autograph=False,
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+  )
+  def batches(path, size):
+    records = shards.read(path, size, skip_corrupt, retry)
+    return records.batch(batch_size).prefetch(_PREFETCHED)
 
-  def __init__(
-    self,
-    networks: ensemble.Ensemble,
-    table,
-    batch_size: int,
-    read,
-    progress: '_Progress',
-  ):
-    """Initializes the worker.
+  batches.get_concrete_function()  # Traced here, not by every thread.
 
-    Args:
-      networks: what to predict with.
-      table: from an open file to a `tables` writer.
-      batch_size: videos predicted at once.
-      read: from path and size to records, as `shards.read`.
-      progress: told of every batch.
-    """
-    self._networks = networks
-    self._table = table
-    self._progress = progress
-    self._stop = threading.Event()
+  def write(shard: parallel.Shard, partial: str) -> Iterator[int]:
+    with (
+      tf.io.gfile.GFile(partial, 'wb') as file,
+      contextlib.closing(table(file)) as rows,
+    ):
+      for records in batches(shard.source, shard.size):
+        predictions = networks(*records)
+        rows.write({key: value.numpy() for key, value in predictions.items()})
+        yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
-    # A function, so that the many shards are traced once.
-    def batches(path, size):
-      return read(path, size).batch(batch_size).prefetch(_AHEAD)
-
-    self._batches = tf.function(
-      batches,
-      autograph=False,
-      input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
-    )
-    self._batches.get_concrete_function()
-
-  def stop(self):
-    """Ends all shards after their present batch, without their files."""
-    self._stop.set()
-
-  def __call__(self, path: str, size: int, out: str):
-    """Predicts the shard `path` of `size` bytes into the file `out`."""
-    with tables.whole_file(out) as file, contextlib.closing(self._table(file)) as table:
-      for records in self._batches(path, size):
-        if self._stop.is_set():
-          raise _Stopped
-        results = self._networks(*records)
-        table.write({key: value.numpy() for key, value in results.items()})
-        lengths = tf.strings.length(records[-1])
-        self._progress.add(len(lengths), int(tf.reduce_sum(lengths)))
-    self._progress.finish_shard()
-
-
-def _run(worker, tasks, workers):
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    futures = [pool.submit(worker, *task) for task in tasks]
-    try:
-      for future in concurrent.futures.as_completed(futures):
-        future.result()
-    except BaseException:  # An interrupt as well.
-      worker.stop()
-      pool.shutdown(cancel_futures=True)
-      raise
-
-
-class _Progress:
-  """A bar over videos; how many there are is estimated from bytes."""
-
-  def __init__(self, tasks, num_shards: int):
-    self._bytes, self._total = 0, sum(size for _, size, _ in tasks)
-    self._done, self._num_shards = num_shards - len(tasks), num_shards
-    self._lock = threading.Lock()
-    self._bar = tqdm.tqdm(unit=' videos', mininterval=1)
-    self._show()
-
-  def _show(self):
-    self._bar.set_postfix_str(f'{self._done}/{self._num_shards} shards')
-
-  def add(self, videos: int, size: int):
-    with self._lock:
-      self._bytes += size
-      self._bar.total = round((self._bar.n + videos) * self._total / self._bytes)
-      self._bar.update(videos)
-
-  def finish_shard(self):
-    with self._lock:
-      self._done += 1
-      self._show()
-
-  def close(self):
-    self._bar.close()
+  return write
 
 
 def _define_flags():
   flags.DEFINE_list(
     'model',
     None,
-    'Runs, checkpoints or exports; predictions of several are averaged.',
+    'Runs, checkpoints or exports, separated by commas; predictions of several '
+    'are averaged.',
     required=True,
   )
   flags.DEFINE_string(
     'input_path',
     None,
-    'TFRecords, with or without '
-    'labels: patterns, ranges and @lists (see the README), '
+    'TFRecord files, with or without labels: patterns, ranges and @lists, '
     'separated by commas.',
     required=True,
   )
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.', required=True)
-  flags.DEFINE_enum('format', 'csv', _FORMATS, 'Of the files.')
-  flags.DEFINE_integer('top_k', 20, 'Best classes of each video.')
+  flags.DEFINE_enum('format', 'csv', _FORMATS, 'Format of the files.')
+  flags.DEFINE_integer('top_k', 20, 'Number of best classes per video.')
   flags.DEFINE_string(
     'vocabulary',
     '',
-    'CSV with Index and Name of the '
-    'classes, for Parquet. Default: what the first model '
-    'that knows one was trained or exported with.',
+    'CSV with Index and Name of the classes, for Parquet. Default: the vocabulary '
+    'of the first model that has one.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos predicted at once.')
   flags.DEFINE_enum(
-    'network', 'student', ('student', 'teacher'), 'Which one of runs that have both.'
+    'network',
+    'student',
+    ('student', 'teacher'),
+    'Which network of a run that has both.',
   )
-  flags.DEFINE_integer('workers', _WORKERS, 'Shards predicted side by side.')
+  flags.DEFINE_integer(
+    'workers', _WORKERS, 'Number of shards predicted at the same time.'
+  )
   flags.DEFINE_list(
     'features',
     [],
-    'NAME:SIZE:FORMAT of each, where records '
-    'store them in another way than those trained on.',
+    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
+    'from those the network was trained on.',
   )
   flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Leave out what cannot be read, instead of stopping.'
+    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
   )
 
 
 def main(_):
-  try:
-    predict(
-      **{name: FLAGS[name].value for name in inspect.signature(predict).parameters}
-    )
-  except KeyboardInterrupt:
-    sys.exit(
-      f'Stopped. What is finished stays in {FLAGS.output_dir}; the same '
-      'command goes on.'
-    )
+  """Runs the command."""
+  predict(**{name: FLAGS[name].value for name in inspect.signature(predict).parameters})
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""A trained network as functions that a server calls.
+"""Signatures of an exported network.
 
-Frames are chosen here, from all frames of a video, so that a caller need not
-know which of them the network sees.
+They take all frames of a video and select those that the network sees, so that
+callers need not know which ones these are.
 
 B videos, T frames, D features, V classes, K best classes, R representation.
 """
@@ -17,9 +17,8 @@ from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 
-# What records are called that come with a request.
-_REQUEST = 'request'
-# For random frames of videos without ids; of equal length they get the same.
+_REQUEST = 'request'  # name of a request's records in messages
+# Seed of random frames of videos without ids: the same ones for equal lengths.
 _SEEDS = (0,)
 _Outputs = dict[str, tf.Tensor]
 
@@ -28,20 +27,20 @@ class ServingModule(export_base.ExportModule):
   """Signatures of a SavedModel.
 
   All return `class_indices` int32 [B, K] and `probabilities` float32 [B, K] by
-  descending probability, `class_names` string [B, K] where names are known,
-  `predictions` float32 [B, V] and `representation` float32 [B, R], an
-  embedding of the video. A request without videos, or whose tensors do not fit,
-  is an InvalidArgumentError that says what is expected.
+  descending probability, `class_names` string [B, K] if names are known,
+  `predictions` float32 [B, V], and `representation` float32 [B, R], an embedding of
+  the video. A request without videos or with invalid tensors raises an
+  InvalidArgumentError that says what is expected.
 
-  A network of features that are kept as floats has no signature `frames`. Of
-  video-level features it takes serialized Examples, and a video is one frame.
-  Random frames of a record follow from its id, as in evaluation (or from its
-  place in the request, where it has none). Videos of `frames` and `features`
-  have no ids: which frames are drawn follows from their number alone.
+  Networks for features stored as floats have no signature `frames`. Networks for
+  video-level features take serialized Examples, and a video is a single frame.
+  Random frames of a record are drawn by its id, as in evaluation (without an id, by
+  its position in the request). Videos passed to `frames` and `features` have no
+  ids: their random frames depend only on num_frames.
 
   Attributes:
     frame_size: D.
-    frame_dtype: of the frames of a record, uint8 or float32.
+    frame_dtype: dtype of a record's frames, uint8 or float32.
   """
 
   def __init__(
@@ -51,24 +50,24 @@ class ServingModule(export_base.ExportModule):
     top_k: int = 20,
     names: Sequence[str] = (),
   ):
-    """Initialises the module.
+    """Initializes the module.
 
     Args:
-      network: trained.
+      network: trained network.
       model: its configuration.
-      top_k: K; all classes where there are fewer.
-      names: of the V classes; none if they are not known.
+      top_k: K; all classes if there are fewer.
+      names: names of the V classes; empty if unknown.
 
     Raises:
-      ValueError: top_k is below 1, or the number of names does not fit.
+      ValueError: top_k is below 1, or there are not V names.
     """
     super().__init__(params=model, model=network)
     if top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     if names and len(names) != model.num_classes:
       raise ValueError(
-        f'{len(names)} class names for {model.num_classes} '
-        'classes: give the vocabulary of the same release.'
+        f'vocabulary has {len(names)} names for {model.num_classes} classes: name '
+        'the vocabulary of the same release.'
       )
     self._top_k = min(top_k, model.num_classes)
     self._names = tf.constant(names) if names else None
@@ -84,7 +83,7 @@ class ServingModule(export_base.ExportModule):
     self.frame_dtype = self._reader.dtype
     strings = tf.TensorSpec([None], tf.string)
     counts = tf.TensorSpec([None], tf.int32, 'num_frames')
-    # No D: a wrong one shall meet the message below.
+    # D is left open, so that a wrong one gets the message below.
     frames = [None, None, None]
     self.records = tf.function(
       self._records,
@@ -108,7 +107,7 @@ class ServingModule(export_base.ExportModule):
     )
 
   def get_inference_signatures(self, function_keys=None):
-    """Signatures by name."""
+    """Returns the signatures by name; the export calls it."""
     del function_keys
     signatures = {
       'serving_default': self.sequence_examples,
@@ -120,7 +119,12 @@ class ServingModule(export_base.ExportModule):
     return signatures
 
   def serve(self, frames: tf.Tensor, num_frames: tf.Tensor) -> _Outputs:
-    """Classifies videos by chosen frames [B, K', D], padded with zeros."""
+    """Classifies videos.
+
+    Args:
+      frames: selected frames, uint8 or float32 [B, T, D], padded with zeros.
+      num_frames: int32 [B], number of valid frames.
+    """
     outputs = self.model({'frames': frames, 'num_frames': num_frames}, training=False)
     predictions = outputs['predictions']
     probabilities, indices = tf.math.top_k(predictions, self._top_k)
@@ -135,20 +139,20 @@ class ServingModule(export_base.ExportModule):
     return results
 
   def _records(self, paths, indices, serialized) -> _Outputs:
-    """Serialized SequenceExamples [B] of files; adds `id` string [B].
+    """Classifies records of files; also returns `id` string [B].
 
     Args:
-      paths: string [B], files, for messages and for missing ids.
-      indices: int64 [B], positions of the records in them.
-      serialized: string [B]; labels may be absent.
+      paths: string [B], their files, for messages and for missing ids.
+      indices: int64 [B], their positions in the files.
+      serialized: string [B], SequenceExamples; labels may be missing.
     """
     with tf.control_dependencies([_check_any(tf.size(serialized))]):
       inputs, _ = self._reader(paths, indices, tf.identity(serialized))
     return {'id': inputs['id'], **self.serve(inputs['frames'], inputs['num_frames'])}
 
   def _sequence_examples(self, examples) -> _Outputs:
-    """Serialized SequenceExamples [B] of a request."""
-    # A server does not check ranks.
+    """Classifies the records of a request, serialized SequenceExamples [B]."""
+    # Servers do not check ranks.
     examples = tf.ensure_shape(examples, [None])
     count = tf.size(examples)
     return self.records(
@@ -156,11 +160,12 @@ class ServingModule(export_base.ExportModule):
     )
 
   def serve_all_frames(self, frames, num_frames) -> _Outputs:
-    """Classifies videos by all their frames, of which it chooses.
+    """Selects frames and classifies videos.
 
     Args:
-      frames: uint8 as stored, or dequantised float32, [B, T, D] with any T.
-      num_frames: int32 [B], how many of the T are real, 1 or more.
+      frames: all frames, uint8 as stored or dequantized float32, [B, T, D] with any
+        T.
+      num_frames: int32 [B], number of valid frames, 1 to T.
     """
     frames = tf.ensure_shape(frames, [None, None, None])
     num_frames = tf.ensure_shape(num_frames, [None])
@@ -184,7 +189,7 @@ class ServingModule(export_base.ExportModule):
           tf.size(num_frames),
           'values for',
           batch,
-          'videos: give one each',
+          'videos: send one for each',
         ],
       ),
       tf.debugging.Assert(
@@ -194,7 +199,7 @@ class ServingModule(export_base.ExportModule):
           num_frames,
           'for videos padded to',
           length,
-          'frames: each must lie between 1 and that',
+          'frames: each must be from 1 to that number',
         ],
       ),
     ]
@@ -204,7 +209,7 @@ class ServingModule(export_base.ExportModule):
       num_frames, self.params.network.frames, self.params.max_frames, _SEEDS
     )
     kept = chosen.shape[-1]
-    # Behind the count nothing is read, wherever it points.
+    # Indices after the first `count` are ignored, so any valid one will do.
     frames = tf.gather(frames, tf.minimum(chosen, length - 1), batch_dims=1)
     with tf.control_dependencies(_check_finite(frames, count)):
       frames = tf.ensure_shape(frames, [None, kept, self.frame_size])
@@ -214,15 +219,15 @@ class ServingModule(export_base.ExportModule):
 def stored_as(
   model: model_config.ClassifierModel, features: Sequence[data.Feature]
 ) -> model_config.ClassifierModel:
-  """The same model for records that store its features in another way.
+  """Returns the configuration for records that store features differently.
 
   Args:
-    model: as trained.
-    features: as the records have them, in the model's order; none: as trained.
+    model: configuration as trained.
+    features: features of the records, in the model's order; empty if as trained.
 
   Raises:
-    ValueError: sizes are not those of the model, or frames stand where it knows
-      whole videos, or the other way round.
+    ValueError: sizes differ from the model's, or frame-level features are given for
+      video-level ones or vice versa.
   """
   if not features:
     return model
@@ -230,18 +235,18 @@ def stored_as(
   sizes, trained = ([f.size for f in which] for which in (features, model.features))
   if sizes != trained:
     raise ValueError(
-      f'--features have the sizes {sizes}, but the network was trained on '
-      f'{trained} ({names}).'
+      f'--features have the sizes {sizes}: they must be {trained}, as in training '
+      f'({names}).'
     )
-  of_video, trained = (
+  are_video, were_video = (
     [f.format == 'video' for f in which] for which in (features, model.features)
   )
-  if of_video != trained:
+  if are_video != were_video:
     raise ValueError(
       f'--features have the formats {[f.format for f in features]}, but the '
-      f'network was trained on {[f.format for f in model.features]} ({names})'
-      ': one of frames reads no features of whole videos (format video), nor '
-      'the other way round. Name records of its kind.'
+      f'network was trained on {[f.format for f in model.features]} ({names}): '
+      'video-level features (format video) and frame-level features do not replace '
+      'each other. Name records of the kind it was trained on.'
     )
   return model.replace(features=list(features))
 
@@ -251,15 +256,15 @@ def rebuilt(
   model: model_config.ClassifierModel,
   **options,
 ) -> video_classifier.VideoClassifier:
-  """The same network, but for options of its backbone.
+  """Builds a network again with other options of its backbone.
 
   Args:
-    network: trained.
+    network: trained network.
     model: its configuration.
-    **options: fields of the backbone's configuration; it may lack them.
+    **options: fields of the backbone's configuration. Those it lacks are ignored.
 
   Returns:
-    Another network with the same weights.
+    A new network with the same weights.
   """
   config = model.network.replace()
   backbone = config.backbone.get()
@@ -274,15 +279,14 @@ def rebuilt(
 def save(
   folder: str, network: video_classifier.VideoClassifier, signatures, **functions
 ):
-  """Writes a SavedModel that TensorFlow alone loads, and no Keras.
+  """Writes a SavedModel that loads with TensorFlow only, without Keras.
 
-  The Keras model itself stays behind, and so do gradients: either would be
-  traced once more.
+  It holds neither the Keras model nor gradients: each would be traced once more.
 
   Args:
-    folder: to write.
-    network: whose weights are used.
-    signatures: tf.functions by the names of their signatures.
+    folder: folder to write.
+    network: network whose weights the functions use.
+    signatures: tf.functions by signature name.
     **functions: tf.functions that become attributes.
   """
   saved = tf.Module()
@@ -304,13 +308,13 @@ def _check_any(batch):
 
 
 def _check_finite(frames, num_frames):
-  """Operations that refuse what no dequantised byte can be."""
+  """Returns operations that reject NaN and infinity in the valid frames."""
   if frames.dtype.is_integer:
     return []
   padding = ~tf.sequence_mask(num_frames, frames.shape[1])[..., None]
   return [
     tf.debugging.Assert(
       tf.reduce_all(tf.math.is_finite(frames) | padding),
-      ['features hold NaN or infinity: send dequantised values'],
+      ['features hold NaN or infinity: send dequantized values'],
     )
   ]

@@ -1,54 +1,47 @@
-"""Files of predictions: the CSV that Kaggle takes, and Parquet.
+"""File formats of predictions: Kaggle's CSV, and Parquet.
 
 Source of the CSV: `format_lines` in the original's inference.py, with the same
-header and figures. Deviation: an id that holds a comma is quoted.
+header and number format. Deviation: an id with a comma is quoted.
 
 B videos, K best classes, R representation.
 """
 
 from collections.abc import Sequence
-import contextlib
 import csv
 import io
 import shutil
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 import tensorflow as tf
 
+from yt8m_distill.utils import files
+
 _HEADER = ('VideoId', 'LabelConfidencePairs')
-_ROW_GROUP = 1024  # rows that readers of Parquet take at once
+_ROW_GROUP = 1024  # rows that Parquet readers load at once
 _BLOCK = 1 << 20  # bytes copied at once
 
 
-@contextlib.contextmanager
-def whole_file(path: str):
-  """Opens a file for writing that appears whole, or after an error not at all.
-
-  What a killed process leaves is called `<path>.partial`.
-  """
-  partial = f'{path}.partial'
-  try:
-    with tf.io.gfile.GFile(partial, 'wb') as file:
-      yield file
-    tf.io.gfile.rename(partial, path, overwrite=True)
-  except BaseException:  # An interrupt as well.
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.remove(partial)
-    raise
-
-
 class Csv:
-  """Rows `id,class probability class probability ...`, the best class first."""
+  """Writes rows `id,class probability class probability ...`, best class first."""
 
   def __init__(self, file):
-    """Writes the header into an open file."""
+    """Writes the header.
+
+    Args:
+      file: open binary file.
+    """
     self._rows = csv.writer(file, lineterminator='\n')
     self._rows.writerow(_HEADER)
 
   def write(self, outputs: dict[str, np.ndarray]):
-    """Appends a batch, see `ensemble.Ensemble`."""
+    """Appends a batch.
+
+    Args:
+      outputs: of `ensemble.Ensemble`.
+    """
     for name, indices, probabilities in zip(
       _ids(outputs),
       outputs['class_indices'].tolist(),
@@ -59,20 +52,19 @@ class Csv:
       )
 
   def close(self):
-    """Does nothing: every row is in the file."""
+    """Does nothing: all rows are written."""
 
 
 class Parquet:
-  """Columns `id`, `class_indices`, `probabilities`, and what is known else."""
+  """Writes columns `id`, `class_indices`, `probabilities`, and optional ones."""
 
   def __init__(self, file, names: Sequence[str], embedding: bool):
-    """Prepares an open file.
+    """Starts the file.
 
     Args:
-      file: open for writing.
-      names: of the classes, for `class_names`; without any it is left out.
-      embedding: whether there is a column of that name, a video's
-        representation.
+      file: open binary file.
+      names: names of the classes for a column `class_names`; empty for none.
+      embedding: whether to add a column `embedding`, the video's representation.
     """
     self._names = np.array(names, object)
     columns = {
@@ -86,11 +78,16 @@ class Parquet:
       columns['embedding'] = pa.list_(pa.float32())
     self._schema = pa.schema(columns)
     self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
-    self._batches, self._count = [], 0
+    self._batches: list[pa.RecordBatch] = []
+    self._count = 0
 
   def write(self, outputs: dict[str, np.ndarray]):
-    """Appends a batch, see `ensemble.Ensemble`."""
-    columns = {**outputs, 'id': _ids(outputs)}
+    """Appends a batch.
+
+    Args:
+      outputs: of `ensemble.Ensemble`.
+    """
+    columns: dict[str, Any] = {**outputs, 'id': _ids(outputs)}
     if 'class_names' in self._schema.names:
       columns['class_names'] = self._names[outputs['class_indices']]
     if 'embedding' in self._schema.names:
@@ -109,13 +106,13 @@ class Parquet:
     self._batches, self._count = [], 0
 
   def close(self):
-    """Writes what is left, and the file's footer."""
+    """Writes the remaining rows and the file's footer."""
     with self._writer:
       self._flush()
 
 
 class _Stream(io.RawIOBase):
-  """A GFile as pyarrow wants it."""
+  """Wraps a GFile for pyarrow."""
 
   def __init__(self, file):
     super().__init__()
@@ -130,8 +127,11 @@ class _Stream(io.RawIOBase):
 
 
 def join_csv(paths: Sequence[str], out: str):
-  """Writes one CSV with the rows of several, under one header."""
-  with whole_file(out) as joined:
+  """Concatenates CSV files under one header."""
+  with (
+    files.whole_file(out) as partial,
+    tf.io.gfile.GFile(partial, 'wb') as joined,
+  ):
     for number, path in enumerate(paths):
       with tf.io.gfile.GFile(path, 'rb') as part:
         header = part.readline()
@@ -141,5 +141,5 @@ def join_csv(paths: Sequence[str], out: str):
 
 
 def _ids(outputs) -> list[str]:
-  # One id that is no UTF-8 is no reason to lose the others.
+  # An id may be invalid UTF-8.
   return [name.decode(errors='backslashreplace') for name in outputs['id']]

@@ -1,11 +1,11 @@
-"""Exported networks for TensorFlow Lite (LiteRT), of one video at a time.
+"""Converts networks to TensorFlow Lite (LiteRT), for one video at a time.
 
-The one signature takes `frames` uint8 (float32 where features are kept as
-floats) [1, max_frames, D], all frames of a video, padded at the end, and
-`num_frames` int32 [1]; the model reads those that it needs, random ones as the
-SavedModel's `frames` draws them. It returns what the SavedModel does, but for
-names. Operations are LiteRT's own, so that its plain interpreter runs them; it
-has none that refuses a num_frames out of range.
+The only signature takes `frames` [1, max_frames, D], uint8 (float32 for features
+stored as floats): all frames of a video, padded at the end; and `num_frames` int32
+[1]. The model selects the frames it needs; random ones are those that the
+SavedModel's signature `frames` draws. It returns what the SavedModel returns,
+without class names. All operations are LiteRT built-ins, so that the standard
+interpreter runs them. None of them checks num_frames.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ from yt8m_distill.serving import signatures
 
 # float32: as trained. dynamic: weights in 8 bits. float16: weights in 16 bits.
 KINDS = ('float32', 'dynamic', 'float16')
-_TRIED = 5  # videos, of 1 frame to all
+_COMPARED = 5  # videos, of 1 to max_frames frames
 
 
 def check(kinds: Sequence[str]):
-  """Raises where models of these kinds cannot be made and tried.
+  """Checks that models of these kinds can be converted and run.
 
   Raises:
-    ValueError: a kind is not of KINDS.
+    ValueError: a kind is not in KINDS.
     ImportError: LiteRT is not installed.
   """
   for kind in kinds:
     if kind not in KINDS:
-      raise ValueError(f'tflite is {kind!r}: choose of {", ".join(KINDS)}.')
+      raise ValueError(f'tflite is {kind!r}: choose from {", ".join(KINDS)}.')
   if kinds:
     _litert()
 
@@ -44,14 +44,14 @@ def convert(
   """Yields kind and content of a .tflite file for each of `kinds`.
 
   Args:
-    network: trained.
-    top_k: best classes that are returned.
-    kinds: of KINDS.
+    network: trained network.
+    top_k: number of best classes to return.
+    kinds: from KINDS.
 
   Raises:
-    ValueError: the network does not convert.
+    ValueError: the network cannot be converted.
   """
-  # No shape in it may depend on the data.
+  # Shapes must not depend on the data.
   fixed = signatures.rebuilt(network.network, network.model, static_shapes=True)
   serving = signatures.ServingModule(fixed, network.model, top_k)
   function = tf.function(
@@ -76,32 +76,32 @@ def convert(
         converter.target_spec.supported_types = [tf.float16]
       try:
         content = converter.convert()
-      # The converter's own error has no public name, and it raises others.
+      # The converter raises errors of many types, one without a public name.
       except Exception as error:
         first = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(
-          f'{network.checkpoint} does not convert to TensorFlow Lite '
-          f'({kind}): {first} Leave --tflite out, or '
-          'use a backbone whose every operation has a counterpart there.'
+          f'{network.checkpoint} cannot be converted to TensorFlow Lite '
+          f'({kind}): {first} Omit --tflite, or use a backbone whose operations '
+          'TensorFlow Lite has.'
         ) from error
       yield kind, content
 
 
 def largest_difference(content: bytes, module: signatures.ServingModule) -> float:
-  """Compares a .tflite with the SavedModel on videos of random frames.
+  """Compares a .tflite file with the SavedModel on videos of random frames.
 
   Args:
-    content: of the .tflite file.
-    module: that the SavedModel was made of.
+    content: content of the .tflite file.
+    module: module that was exported as the SavedModel.
 
   Returns:
-    The largest difference of a prediction.
+    Largest absolute difference of a prediction.
   """
   run = _litert()(model_content=content).get_signature_runner()
   shape = run.get_input_details()['frames']['shape']
   generator = np.random.default_rng(0)
   differences = []
-  for num_frames in np.linspace(1, shape[1], _TRIED, dtype=np.int32):
+  for num_frames in np.linspace(1, shape[1], _COMPARED, dtype=np.int32):
     frames = generator.integers(0, 256, shape, np.uint8)
     if module.frame_dtype == tf.float32:
       frames = frames_lib.dequantize(tf.constant(frames)).numpy()
@@ -118,12 +118,12 @@ def largest_difference(content: bytes, module: signatures.ServingModule) -> floa
 
 
 def _litert():
-  """The class of interpreters; no other part needs its package."""
+  """Returns LiteRT's interpreter class; nothing else needs the package."""
   try:
     from ai_edge_litert import interpreter
   except ImportError as error:
     raise ImportError(
-      'TensorFlow Lite models are tried with LiteRT, which is not installed: '
+      '--tflite runs its models with LiteRT, which is not installed: '
       'pip install ai-edge-litert'
     ) from error
   return interpreter.Interpreter

@@ -1,7 +1,9 @@
 r"""Writes simulated videos as frame-level shards in the format of the 2018 release.
 
 Each label has its own shots (see `frames`), so a model that sees more frames of a video
-can predict more. One command writes one split:
+can predict more. One command writes one
+split; given again after an interruption, it resumes (simulate_SPLIT.json in the folder
+records its settings):
 
   python -m yt8m_distill.simulation.write_shards --output_dir=data/simulated \
     --split=train --num_videos=5000 --num_classes=100
@@ -20,16 +22,14 @@ from typing import NamedTuple
 from absl import flags
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import shards as shards_lib
 from yt8m_distill.simulation import classes
 from yt8m_distill.simulation import frames as frames_lib
 from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
-
-_BATCH = 16  # videos between two updates of the progress bar
 
 
 class Simulation(NamedTuple):
@@ -57,13 +57,17 @@ class Simulation(NamedTuple):
   min_frames: int
   max_frames: int
 
-  def shard_path(self, shard: int) -> str:
-    """Returns the file of a shard."""
-    return os.path.join(self.output_dir, f'{self.split}{shard:04d}.tfrecord')
-
-  def num_shards(self) -> int:
-    """Returns the number of shards in the split."""
-    return -(-self.num_videos // self.videos_per_shard)
+  def shards(self) -> list[parallel.Shard]:
+    """Returns all shards: number, videos and path of each."""
+    starts = range(0, self.num_videos, self.videos_per_shard)
+    return [
+      parallel.Shard(
+        number,
+        min(self.videos_per_shard, self.num_videos - start),
+        os.path.join(self.output_dir, f'{self.split}{number:04d}.tfrecord'),
+      )
+      for number, start in enumerate(starts)
+    ]
 
 
 def _generator(*entropy: int) -> np.random.Generator:
@@ -97,28 +101,25 @@ def _serialize(
   return example.SerializeToString(deterministic=True)
 
 
-def _write_shard(simulation: Simulation, shard: int) -> Iterator[int]:
-  """Writes one shard; yields how many videos were written since the last value."""
-  rng = _generator(simulation.seed, shard, *simulation.split.encode())
-  first = shard * simulation.videos_per_shard
+def _write_shard(
+  simulation: Simulation, shard: parallel.Shard, partial: str
+) -> Iterator[int]:
+  """Writes one shard; see `parallel.Writer`. Its size is in videos."""
+  rng = _generator(simulation.seed, shard.source, *simulation.split.encode())
+  first = shard.source * simulation.videos_per_shard
   if simulation.files:
     records = video_level_lib.read_records(simulation.world, simulation.files, first)
   else:
     records = _draw_records(rng, simulation, first)
-  count = min(simulation.videos_per_shard, simulation.num_videos - first)
-  path = simulation.shard_path(shard)
-  unfinished = f'{path}.unfinished'
-  with tf.io.TFRecordWriter(unfinished) as writer:
-    for done, record in enumerate(itertools.islice(records, count), 1):
+  with tf.io.TFRecordWriter(partial) as writer:
+    for record in itertools.islice(records, shard.size):
       length = frames_lib.random_length(
         rng, len(record.labels), simulation.min_frames, simulation.max_frames
       )
       plan = frames_lib.shot_plan(rng, record.labels, length)
       frames = frames_lib.simulate_frames(rng, simulation.world, record.mean, *plan)
       writer.write(_serialize(record, frames, simulation.world.rgb_size))
-      if done % _BATCH == 0 or done == count:
-        yield (done - 1) % _BATCH + 1
-  tf.io.gfile.rename(unfinished, path)
+      yield 1
 
 
 def _check_arguments(
@@ -165,7 +166,7 @@ def simulate(
   max_frames: int = 300,
   processes: int | None = None,
 ) -> list[str]:
-  """Writes the shards of one split.
+  """Writes those shards of one split that are missing.
 
   Args:
     output_dir: folder for the shards; created if missing.
@@ -185,12 +186,11 @@ def simulate(
       depend on it.
 
   Returns:
-    The paths written.
+    The paths of all shards.
 
   Raises:
-    FileExistsError: output_dir has shards of this split.
-    ValueError: an argument or a video-level record is invalid, or `video_level` matches
-      no file.
+    ValueError: an argument or a video-level record is invalid, `video_level` matches no
+      file, or output_dir holds shards of this split that were made with other settings.
   """
   _check_arguments(
     split,
@@ -203,30 +203,37 @@ def simulate(
     min_frames,
     max_frames,
   )
-  present = tf.io.gfile.glob(
-    os.path.join(output_dir, f'{split}[0-9][0-9][0-9][0-9].tfrecord')
+  job = dict(
+    num_videos=num_videos,
+    videos_per_shard=videos_per_shard,
+    num_classes=num_classes,
+    seed=seed,
+    video_level=video_level,
+    rgb_size=rgb_size,
+    audio_size=audio_size,
+    min_frames=min_frames,
+    max_frames=max_frames,
   )
-  if present:
-    raise FileExistsError(
-      f'{min(present)} exists. Delete the shards of that split, or choose another '
-      'output_dir or split.'
-    )
-  files: tuple[tuple[str, int], ...] = ()
+  source_files: tuple[tuple[str, int], ...] = ()
   if video_level:
     try:
       paths = shards_lib.find(video_level)
     except ValueError as error:
       raise ValueError(str(error).replace('input_path', 'video_level')) from error
-    world, files = video_level_lib.read_world(
+    world, source_files = video_level_lib.read_world(
       paths, num_videos, num_classes, rgb_size, audio_size
     )
-    num_videos = sum(number for _, number in files)
+    num_videos = sum(number for _, number in source_files)
   else:
     world = classes.random_world(_generator(seed), num_classes, rgb_size, audio_size)
-  tf.io.gfile.makedirs(output_dir)
+  files.claim_folder(
+    os.path.join(output_dir, f'simulate_{split}.json'),
+    job,
+    tf.io.gfile.glob(os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')),
+  )
   simulation = Simulation(
     world,
-    files,
+    source_files,
     output_dir,
     split,
     seed,
@@ -235,10 +242,11 @@ def simulate(
     min_frames,
     max_frames,
   )
-  shards = range(simulation.num_shards())
-  with tqdm.tqdm(total=num_videos, unit='video', desc=split) as bar:
-    parallel.run(functools.partial(_write_shard, simulation), shards, bar, processes)
-  return [simulation.shard_path(shard) for shard in shards]
+  shards = simulation.shards()
+  parallel.write_shards(
+    functools.partial(_write_shard, simulation), shards, split, ' videos', processes
+  )
+  return [shard.output for shard in shards]
 
 
 def _define_flags():

@@ -88,7 +88,7 @@ class ClassificationTask(base_task.Task):
     # Asked for now, not after hours of training.
     results_lib.Evaluation(self.prefixes, params)
     self._class_weights = class_csv.class_weights(params)
-    self._left_out = results_lib.LeftOut()
+    self._skipped = results_lib.SkippedRecords()
     self._model = None
     self._costs = {}
     self._trains = False
@@ -215,7 +215,7 @@ class ClassificationTask(base_task.Task):
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """Means over an interval of training; evaluation has its own way."""
     if not training:
-      return [self._left_out]
+      return [self._skipped]
     return [
       tf_keras.metrics.Mean(name, dtype=tf.float32)
       for name in self._train_metric_names()
@@ -304,8 +304,8 @@ class ClassificationTask(base_task.Task):
     """Exact metrics of the whole set; the chief writes them in the run."""
     # Once, from host to host: steps stay free of exchange, and every worker
     # has the metrics by which it takes part in saving the best checkpoint.
-    aggregated_logs.left_out = self._left_out.value()
-    whole, *others = workers.objects(aggregated_logs)
+    aggregated_logs.skipped = self._skipped.value()
+    whole, *others = workers.gather_objects(aggregated_logs)
     for share in others:
       whole.merge(share)
     results = whole.result()
@@ -313,4 +313,4 @@ class ClassificationTask(base_task.Task):
       whole.write(
         self.logging_dir, results, int(orbit.utils.get_value(global_step)), self._costs
       )
-    return {**results, self._left_out.name: whole.left_out.total}
+    return {**results, self._skipped.name: whole.skipped.total}

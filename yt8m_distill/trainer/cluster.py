@@ -1,7 +1,7 @@
-"""Runs of several workers: the chief alone writes to the run's folder.
+"""Runs with several workers, of which only the chief writes to the run's folder.
 
-`MultiWorkerMirroredStrategy` has every worker take part in saving and in
-evaluation; what the others write goes to a folder that is thrown away.
+Under `MultiWorkerMirroredStrategy` every worker takes part in saving and in
+evaluation. The others write to a temporary folder.
 """
 
 import os
@@ -15,19 +15,20 @@ from yt8m_distill.utils import workers as workers_lib
 
 
 def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
-  """Returns the strategy of a run; the first use of TensorFlow in a process.
+  """Returns the strategy of a run; must be a process' first use of TensorFlow.
 
   Args:
-    runtime: of the configuration.
-    mode: of the driver.
+    runtime: the configuration's `runtime`.
+    mode: --mode of the driver.
 
   Raises:
-    ValueError: the strategy cannot run this package's tasks, or not `mode`.
+    ValueError: the strategy does not support this package's tasks or `mode`, or
+      TF_CONFIG is invalid.
   """
   name = runtime.distribution_strategy
   if name == 'parameter_server':
     raise ValueError(
-      "runtime.distribution_strategy is 'parameter_server', under which the "
+      "runtime.distribution_strategy is 'parameter_server', with which the "
       "Garden's trainer cannot evaluate. Set it to multi_worker_mirrored."
     )
   try:
@@ -36,20 +37,20 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
     )
   except (AttributeError, TypeError, ValueError) as error:
     raise ValueError(
-      f'TF_CONFIG is {os.environ["TF_CONFIG"]!r}, which names no cluster: '
-      'write {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": '
+      f'TF_CONFIG is {os.environ["TF_CONFIG"]!r}, which describes no cluster: '
+      'set it to {"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": '
       '"worker", "index": 0}}, or unset it.'
     ) from error
   workers = sum(map(len, spec.values()))
   if workers > 1 and mode == 'continuous_eval':
     raise ValueError(
-      f'TF_CONFIG names {workers} processes, but --mode=continuous_eval is '
-      'for one: unset TF_CONFIG, or use --mode=train_and_eval.'
+      f'TF_CONFIG names {workers} processes, but --mode=continuous_eval uses '
+      'one: unset TF_CONFIG, or use --mode=train_and_eval.'
     )
   if workers > 1 and name != 'multi_worker_mirrored':
     raise ValueError(
       f'TF_CONFIG names {workers} processes, but '
-      f'runtime.distribution_strategy is {name!r}, of one: set it to '
+      f'runtime.distribution_strategy is {name!r}, which uses one: set it to '
       'multi_worker_mirrored, or unset TF_CONFIG.'
     )
   return distribute_utils.get_distribution_strategy(
@@ -63,13 +64,13 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
 def build_runner(
   model_dir: str, strategy: tf.distribute.Strategy, actions, **kwargs
 ) -> train_lib.OrbitExperimentRunner:
-  """Returns the Garden's runner for this worker, once all workers have theirs.
+  """Returns the Garden's runner for this worker, after all workers have theirs.
 
   Args:
-    model_dir: of the run, which all workers share.
-    strategy: of create_strategy().
-    actions: train_actions and eval_actions, which the chief alone takes.
-    **kwargs: what the runner takes besides.
+    model_dir: folder of the run, shared by all workers.
+    strategy: from create_strategy().
+    actions: train_actions and eval_actions, for the chief only.
+    **kwargs: further arguments of the runner.
 
   Raises:
     ValueError: the workers do not see the same folder.
@@ -81,23 +82,23 @@ def build_runner(
     if workers_lib.is_chief():
       runner = train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
     else:
-      runner = _Follower(model_dir, **kwargs)
-    steps = workers_lib.objects(int(runner.trainer.global_step.numpy()))
+      runner = _NonChiefRunner(model_dir, **kwargs)
+    steps = workers_lib.gather_objects(int(runner.trainer.global_step.numpy()))
   if len(set(steps)) > 1:
     raise ValueError(
-      f'The workers would go on at the steps {steps}: they do not see the '
-      f'same checkpoints in --model_dir={model_dir}. Name a folder that all '
-      'of them share.'
+      f'The workers would resume at the steps {steps}: they see different '
+      f'checkpoints in --model_dir={model_dir}. Name a folder that all of them '
+      'share.'
     )
   return runner
 
 
-class _Follower(train_lib.OrbitExperimentRunner):
+class _NonChiefRunner(train_lib.OrbitExperimentRunner):
   """Runner of a worker that is not the chief.
 
-  Deviations from the Garden's: it starts from the run's latest checkpoint,
-  where the Garden's would look in the folder in which it saves; and the best
-  checkpoint, summaries and averages of weights do not go to the chief's.
+  Deviations from the Garden's runner: it restores the run's latest checkpoint,
+  although it saves to a temporary folder. It does not write to the run's best
+  checkpoint and summaries.
   """
 
   def __init__(self, run: str, **kwargs):
@@ -121,6 +122,6 @@ class _Follower(train_lib.OrbitExperimentRunner):
       checkpoint_interval=trainer.checkpoint_interval,
       init_fn=self.trainer.initialize,
     )
-    # The one that it restores; there is no public way to name another folder's.
+    # The checkpoint to restore; no public argument names one in another folder.
     manager._latest_checkpoint = tf.train.latest_checkpoint(self._run)
     return manager

@@ -1,4 +1,4 @@
-"""Lengths of training that are given in epochs."""
+"""Converts lengths of training from epochs to steps."""
 
 from absl import logging
 
@@ -6,18 +6,18 @@ from yt8m_distill.dataloaders import shards
 
 
 def resolve_epochs(params):
-  """Turns epochs into steps, in place.
+  """Converts epochs to steps, in place.
 
   `task.train_epochs`, `decay_epochs` and `warmup_epochs` become
-  `trainer.train_steps`, the decay steps of the learning rate and the steps of
-  its linear warm-up, and 0 themselves, so that params.yaml holds each length
-  once. Records are counted where `task.train_data.num_examples` is not given.
+  `trainer.train_steps`, the decay steps of the learning rate and the steps of its
+  linear warm-up. They are then set to 0, so that params.yaml holds each length
+  once. Counts the records if `task.train_data.num_examples` is not set.
 
   Args:
     params: an unlocked ExperimentConfig.
 
   Raises:
-    ValueError: the learning rate has no such steps.
+    ValueError: the learning rate has no decay steps or no linear warm-up.
   """
   task, trainer = params.task, params.trainer
   if not (task.train_epochs or task.decay_epochs or task.warmup_epochs):
@@ -52,6 +52,6 @@ def resolve_epochs(params):
       )
     optimizer.warmup.linear.warmup_steps = steps(task.warmup_epochs)
   logging.info(
-    '%d videos an epoch: %d steps of training.', data.num_examples, trainer.train_steps
+    '%d videos per epoch: %d steps of training.', data.num_examples, trainer.train_steps
   )
   task.train_epochs = task.decay_epochs = task.warmup_epochs = 0.0

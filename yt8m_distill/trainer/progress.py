@@ -1,4 +1,4 @@
-"""Progress of training: rate and time left."""
+"""Shows the progress of training."""
 
 import datetime
 import os
@@ -12,20 +12,19 @@ from yt8m_distill.dataloaders import shards
 
 
 class Progress(orbit.Action):
-  """Shows rate, time left and losses after every loop of training.
+  """Shows rate, time left and losses; the trainer calls it after each train loop.
 
-  A short line goes to standard output, one with all values to the log;
-  `examples_per_second` and `seconds_left` go to TensorBoard, beside what the
-  trainer writes.
+  Prints a short line to standard output and logs one with all values. Writes
+  `examples_per_second` and `seconds_left` to TensorBoard.
   """
 
   def __init__(self, batch_size: int, train_steps: int, model_dir: str):
-    """Initialises the action.
+    """Initializes the action.
 
     Args:
-      batch_size: videos a step, over all replicas.
-      train_steps: at which training ends.
-      model_dir: of the run.
+      batch_size: videos per step, over all replicas.
+      train_steps: last step of training.
+      model_dir: folder of the run.
     """
     self._batch_size = batch_size
     self._train_steps = train_steps
@@ -34,17 +33,22 @@ class Progress(orbit.Action):
     self._last = None
 
   def after_evaluation(self, output):
-    """Leaves the time of an evaluation out of the rate; an eval action."""
+    """Excludes an evaluation's time from the rate; called after each evaluation."""
     del output
     if self._last:
       self._last = self._last[0], time.monotonic()
 
   def __call__(self, output):
+    """Shows the progress; called after each train loop.
+
+    Args:
+      output: losses and metrics of the loop.
+    """
     step = int(orbit.utils.get_value(tf.summary.experimental.get_step()))
     now = time.monotonic()
     last, self._last = self._last, (step, now)
     line = f'step {step}/{self._train_steps}'
-    # The first loop holds the tracing of the graph: no rate to go by.
+    # The first loop includes tracing the graph, so it tells no rate.
     if last:
       rate = (step - last[0]) / (now - last[1])
       left = (self._train_steps - step) / rate
@@ -57,7 +61,7 @@ class Progress(orbit.Action):
     skipped = shards.skipped()
     if skipped.records or skipped.shard_tails:
       line += (
-        f' | left out so far: {skipped.records} corrupt records, '
+        f' | skipped so far: {skipped.records} corrupt records, '
         f'{skipped.shard_tails} ends of shards'
       )
     shown = [k for k in sorted(values) if k.endswith(('training_loss', 'gap'))]

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of video classification."""
+"""General helpers: files, command lines, parallel work, random draws."""

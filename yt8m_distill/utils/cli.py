@@ -1,4 +1,4 @@
-"""Command lines that end with one line where something is wrong."""
+"""Runs a command line; reports bad input as one line instead of a traceback."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -6,39 +6,45 @@ import re
 import sys
 
 from absl import app
+from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.utils import process_exit
 
 
 def run(main: Callable[[Sequence[str]], None], *positional: str):
-  """Runs a command line; bad input ends it with a message, not a traceback.
+  """Runs a command; errors and interrupts end it with one line.
+
+  With --verbosity=1 the log holds the traceback as well.
 
   Args:
     main: takes the positional arguments.
-    *positional: their names; a last one that ends in '...' may be repeated.
+    *positional: their names; the last one may be repeated if it ends in '...'.
   """
 
-  def plain(argv):
+  def checked(argv):
     given = argv[1:]
     repeated = positional and positional[-1].endswith('...')
     if len(given) < len(positional) or (len(given) > len(positional) and not repeated):
       raise app.UsageError(
-        f'Give {" ".join(positional) or "flags alone"}, not {given}; --help '
-        'lists the flags.'
+        f'Arguments are {given}: give {" ".join(positional) or "flags only"}. '
+        '--help lists the flags.'
       )
     try:
       main(given)
+    except KeyboardInterrupt:
+      sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
     except (ValueError, OSError, ImportError, tf.errors.OpError) as error:
+      logging.debug('Traceback:', exc_info=True)
       sys.exit(f'Error: {message(error)}')
     finally:
       process_exit.end_process()
 
-  app.run(plain)
+  app.run(checked)
 
 
 def message(error: Exception) -> str:
-  """An error's text without what TensorFlow's runtime puts around it."""
+  """Returns an error's text without what TensorFlow's runtime adds to it."""
   if not isinstance(error, tf.errors.OpError):
     # gin appends a line for each of its configurables that the error passes.
     return re.sub(r'\n\s*In call to configurable .*', '', str(error))

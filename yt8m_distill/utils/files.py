@@ -1,6 +1,8 @@
-"""Folders that one job fills, and that another must not mix into."""
+"""Files and folders that appear whole, and output folders that one job owns."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 from typing import Any
@@ -8,51 +10,140 @@ from typing import Any
 import tensorflow as tf
 
 
-def write_text(path: str, text: str):
-  """Writes a file under a temporary name and renames it."""
-  partial = f'{path}.partial'
-  with tf.io.gfile.GFile(partial, 'w') as file:
-    file.write(text)
-  tf.io.gfile.rename(partial, path, overwrite=True)
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[str]:
+  """Lets a file appear under its name only once it is complete.
 
-
-def claim(path: str, outputs: Sequence[str], job: dict[str, Any]):
-  """Makes a folder that of a job, or raises where it is that of another.
+  An error removes the incomplete file; a killed process leaves it.
 
   Args:
-    path: file that names the job, in its folder, which is made if missing.
-    outputs: files that the job will write.
-    job: what the outputs depend on, as JSON has it.
+    path: final name.
+
+  Yields:
+    Temporary name to write to, `<path>.partial`.
+  """
+  partial = f'{path}.partial'
+  try:
+    yield partial
+    tf.io.gfile.rename(partial, path, overwrite=True)
+  except BaseException:  # Interrupts too.
+    if tf.io.gfile.exists(partial):
+      tf.io.gfile.remove(partial)
+    raise
+
+
+def write_text(path: str, text: str):
+  """Writes a text file, which appears whole."""
+  with whole_file(path) as partial, tf.io.gfile.GFile(partial, 'w') as file:
+    file.write(text)
+
+
+def read_json(path: str) -> Any:
+  """Returns the content of a JSON file, None if the file does not exist."""
+  if not tf.io.gfile.exists(path):
+    return None
+  with tf.io.gfile.GFile(path) as file:
+    return json.load(file)
+
+
+def write_json(path: str, value: Any):
+  """Writes a JSON file, which appears whole."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str) -> Iterator[str]:
+  """Lets a folder appear under its name only once it is complete.
+
+  Args:
+    folder: final name; must not exist, or be empty.
+
+  Yields:
+    Temporary folder to fill, `<folder>.partial`.
 
   Raises:
-    ValueError: the folder holds something else, or cannot be written.
+    ValueError: `folder` is not empty.
   """
-  if tf.io.gfile.exists(path):
-    with tf.io.gfile.GFile(path) as file:
-      before = json.load(file)
-    changed = [
-      f'{key} is {value!r}, and was {before.get(key)!r}'
-      for key, value in job.items()
-      if value != before.get(key)
-    ]
-    if changed:
-      raise ValueError(
-        f'{path} is of another job: {"; ".join(changed)}. Name '
-        'another output_dir, or repeat that job.'
-      )
-    return
-  strangers = [name for name in outputs if tf.io.gfile.exists(name)]
-  if strangers:
+  folder = folder.rstrip('/')
+  check_empty(folder)
+  partial = f'{folder}.partial'
+  if tf.io.gfile.exists(partial):  # A killed process left it.
+    tf.io.gfile.rmtree(partial)
+  tf.io.gfile.makedirs(partial)
+  try:
+    yield partial
+    check_empty(folder)  # Another process may have filled it meanwhile.
+    if tf.io.gfile.exists(folder):
+      tf.io.gfile.rmtree(folder)
+    tf.io.gfile.rename(partial, folder)
+  except BaseException:  # Interrupts too.
+    if tf.io.gfile.exists(partial):
+      tf.io.gfile.rmtree(partial)
+    raise
+
+
+def check_empty(folder: str):
+  """Raises a ValueError unless a folder is empty or does not exist."""
+  if tf.io.gfile.exists(folder) and (
+    not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)
+  ):
+    raise ValueError(f'{folder} is not empty. Name another folder, or remove it.')
+
+
+def claim_folder(path: str, job: dict[str, Any], outputs: Sequence[str] = ()):
+  """Claims an output folder for a job; raises if it belongs to a different one.
+
+  Args:
+    path: JSON file in the folder that records the job. Both are made if missing.
+    job: everything that the outputs depend on.
+    outputs: files that the job will write; none may exist before the folder is
+      claimed.
+
+  Raises:
+    ValueError: the folder belongs to a different job, holds outputs of an
+      unknown one, or cannot be written.
+  """
+  difference = job_difference(path, job)
+  if difference:
     raise ValueError(
-      f'{strangers[0]} is there, but no {path} that says how it '
-      'was made: name another output_dir.'
+      f'{path} records another job: {difference}. Name another output_dir, or '
+      'repeat that job.'
+    )
+  if tf.io.gfile.exists(path):
+    return
+  unknown = [name for name in outputs if tf.io.gfile.exists(name)]
+  if unknown:
+    raise ValueError(
+      f'{unknown[0]} exists, but no {path} that records how it was made. Name '
+      'another output_dir, or remove the file.'
     )
   folder = os.path.dirname(path)
   try:
     tf.io.gfile.makedirs(folder)
-    write_text(path, json.dumps(job, indent=2) + '\n')
+    write_json(path, job)
   except tf.errors.OpError as error:
     raise ValueError(
-      f'output_dir is {folder}, which cannot be written: '
-      f'{error.message}. Name a folder that can.'
+      f'output_dir is {folder}, which cannot be written: {error.message}. Name a '
+      'writable folder.'
     ) from error
+
+
+def job_difference(path: str, job: dict[str, Any]) -> str:
+  """Describes how a job differs from the one that a claimed folder records.
+
+  Args:
+    path: as for claim_folder(); may be missing.
+    job: likewise.
+
+  Returns:
+    'KEY is NEW, was OLD' for each difference; '' if there is none.
+  """
+  recorded = read_json(path)
+  if recorded is None:
+    return ''
+  job = json.loads(json.dumps(job))  # Tuples become lists, as in the file.
+  return '; '.join(
+    f'{key} is {job.get(key)!r}, was {recorded.get(key)!r}'
+    for key in {**job, **recorded}
+    if job.get(key) != recorded.get(key)
+  )

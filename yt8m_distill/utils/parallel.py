@@ -1,82 +1,213 @@
-"""Work on many files in several processes, under one progress bar."""
+"""Writes the output of each shard in parallel, under one progress bar."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
-import itertools
+from concurrent.futures import process
+import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from typing import Any
+from typing import NamedTuple
 
+import tensorflow as tf
 import tqdm
 
-# A worker process's own: set by `_start_worker`.
-_worker = {}
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
+
+_REFRESH = 0.2  # seconds between updates of the progress bar
+
+
+class Shard(NamedTuple):
+  """One unit of work.
+
+  Attributes:
+    source: what to read, for the worker's own use.
+    size: how much work it is, in the unit of the progress bar.
+    output: file to write. It marks the shard as finished.
+  """
+
+  source: Any
+  size: int
+  output: str
+
+
+# Writes the output of a shard to a temporary path; yields how much of the
+# shard's size is done since the last value.
+Writer = Callable[[Shard, str], Iterator[int]]
+
+
+class _State(NamedTuple):
+  """What all workers share. No locks: a killed worker would never release one.
+
+  Attributes:
+    write: what to do.
+    stop: value 1 after another shard failed or the user interrupted.
+    done: per shard, how much of its size is done.
+    pids: per shard, the process that works on it; 0 before and after.
+  """
+
+  write: Writer
+  stop: Any
+  done: Any
+  pids: Any
+
+
+_worker = threading.local()  # Its `state` is set when a worker starts.
+
+
+class _Stopped(Exception):
+  """Another shard failed, or the user interrupted."""
 
 
 def cores() -> int:
   """Returns how many cores this process may use."""
-  return (
-    len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  )
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
-def _start_worker(work, done) -> None:
-  """Gives a worker process its work and the counter of all."""
-  _worker.update(work=work, done=done)
+def exit_with_parent():
+  """Lets this process exit as soon as the process that started it is gone."""
+
+  def wait():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
-def _work(item) -> None:
-  """Does one item in a worker process."""
-  done = _worker['done']
-  for count in _worker['work'](item):
-    with done.get_lock():
-      done.value += count
+def write_shards(
+  write: Writer,
+  shards: Sequence[Shard],
+  description: str,
+  unit: str,
+  workers: int | None = None,
+  threads: bool = False,
+):
+  """Writes all outputs that do not exist yet; each appears whole.
 
-
-def run(
-  work: Callable[[Any], Iterator[int]],
-  items: Sequence[Any],
-  bar: tqdm.tqdm,
-  processes: int | None = None,
-) -> None:
-  """Does all items, each in one process.
+  Repeating a call after an error, an interrupt or a kill resumes it.
 
   Args:
-    work: takes an item and yields how much was done since it last did; it can
-      be sent to another process.
-    items: in any order.
-    bar: shows how much is done.
-    processes: how many work at the same time; by default one per core.
+    write: see Writer; must be picklable unless `threads`.
+    shards: in the order in which to start them.
+    description: title of the progress bar.
+    unit: its unit.
+    workers: shards written at the same time; one per core by default.
+    threads: whether workers are threads of this process. Otherwise they are
+      processes, except for a single worker.
 
   Raises:
-    Exception: what `work` raises; what has not begun then never does.
+    ChildProcessError: a worker process died; names the shard it worked on.
+    Exception: what `write` raises, the first one. Other shards then stop. From a
+      worker process a tf.errors.OpError arrives as a ValueError.
   """
-  processes = min(processes or cores(), len(items))
-  if processes > 1:
-    _run_in_parallel(work, items, bar, processes)
-  else:
-    for count in itertools.chain.from_iterable(map(work, items)):
-      bar.update(count)
+  left = [shard for shard in shards if not tf.io.gfile.exists(shard.output)]
+  if not left:
+    return
+  workers = min(workers or cores(), len(left))
+  with tqdm.tqdm(
+    desc=description,
+    total=sum(shard.size for shard in left),
+    unit=unit,
+    unit_scale=True,
+  ) as bar:
+    # Forking a process that runs TensorFlow is unsafe, and spawning imports
+    # TensorFlow in every process. A fork server imports it only once.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['yt8m_distill'])
+    state = _State(
+      write,
+      context.RawValue('b'),
+      context.RawArray('q', len(left)),
+      context.RawArray('q', len(left)),
+    )
+    pool: futures.Executor
+    if threads or workers == 1:
+      pool = futures.ThreadPoolExecutor(workers, '', _start_thread, (state,))
+      task = _write
+    else:
+      pool = futures.ProcessPoolExecutor(workers, context, _start_process, (state,))
+      task = _write_in_process
+    with pool:
+      pending = {pool.submit(task, i, shard): shard for i, shard in enumerate(left)}
+      children = multiprocessing.active_children()
+      try:
+        _wait(pending, len(shards), bar, state)
+      except process.BrokenProcessPool as error:
+        pool.shutdown()  # Sets the exit codes.
+        raise ChildProcessError(_death(children, state, left)) from error
+      except BaseException:  # Interrupts too.
+        state.stop.value = 1
+        pool.shutdown(cancel_futures=True)
+        raise
 
 
-def _run_in_parallel(work, items, bar, processes) -> None:
-  # Forking a process that runs TensorFlow is unsafe, and spawning imports it
-  # once per process; a fork server imports it once and never runs it.
-  context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(['yt8m_distill.dataloaders.shards'])
-  done = context.Value('q', 0)
-  with futures.ProcessPoolExecutor(
-    processes, context, _start_worker, (work, done)
-  ) as executor:
-    left = [executor.submit(_work, item) for item in items]
-    try:
-      while left:
-        finished, left = futures.wait(left, 0.2, futures.FIRST_EXCEPTION)
-        bar.update(done.value - bar.n)
-        for future in finished:
-          future.result()
-    except BaseException:
-      executor.shutdown(cancel_futures=True)
-      raise
+def _wait(pending, total: int, bar: tqdm.tqdm, state: _State):
+  """Waits for all shards and updates the progress bar; raises their errors."""
+  while pending:
+    finished, pending = futures.wait(pending, _REFRESH, futures.FIRST_EXCEPTION)
+    for future in finished:
+      future.result()
+    bar.set_postfix_str(f'{total - len(pending)}/{total} shards', refresh=False)
+    bar.update(sum(state.done) - bar.n)
+
+
+def _start_thread(state: _State):
+  _worker.state = state
+
+
+def _start_process(state: _State):
+  # The parent handles Ctrl-C, and stops the workers.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  exit_with_parent()
+  _start_thread(state)
+
+
+def _write_in_process(index: int, shard: Shard):
+  try:
+    _write(index, shard)
+  except tf.errors.OpError as error:
+    # An OpError cannot be pickled.
+    raise ValueError(cli.message(error)) from None
+
+
+def _write(index: int, shard: Shard):
+  """Writes one shard in a worker."""
+  state = _worker.state
+  state.pids[index] = os.getpid()
+  with (
+    files.whole_file(shard.output) as partial,
+    contextlib.closing(state.write(shard, partial)) as amounts,
+  ):
+    for amount in amounts:
+      if state.stop.value:
+        raise _Stopped
+      state.done[index] += amount
+  state.pids[index] = 0
+  state.done[index] = shard.size  # Includes what was skipped as corrupt.
+
+
+def _death(children, state: _State, shards: Sequence[Shard]) -> str:
+  """Says which shard a worker process worked on when it died."""
+  # The pool itself terminates the other processes.
+  codes = {
+    child.pid: child.exitcode
+    for child in children
+    if child.exitcode not in (0, -signal.SIGTERM)
+  }
+  died = [
+    f'{shard.output} (exit status {codes[pid]})'
+    for pid, shard in zip(state.pids, shards)
+    if pid in codes
+  ]
+  return (
+    f'A worker process died while it wrote {", ".join(died) or "a shard"}. '
+    'Status -9 often means that the system ran out of memory. Finished shards '
+    'are kept: free memory and repeat the command to continue.'
+  )

@@ -1,7 +1,7 @@
-"""What the workers of a job have, brought together.
+"""Exchange of Python values between the worker processes of a run.
 
-A worker is a process under `MultiWorkerMirroredStrategy`; under any other
-strategy one process holds all replicas, and is the chief of itself.
+Under `MultiWorkerMirroredStrategy` a run has one or more worker processes. Under
+any other strategy, one process holds all replicas and is the chief.
 """
 
 import pickle
@@ -10,28 +10,28 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_Word = np.int64  # collectives know no bytes
+_Word = np.int64  # Collectives do not support bytes.
 
 
 def is_chief() -> bool:
-  """Whether this process is the one that writes to the run's folder."""
+  """Returns whether this process is the one that writes to the run's folder."""
   return tf.distribute.get_strategy().extended.should_checkpoint
 
 
-def objects(value: Any) -> list[Any]:
-  """Returns the value of every worker, on each of them, in their order.
+def gather_objects(value: Any) -> list[Any]:
+  """Returns the values of all workers, in the workers' order, on each worker.
 
-  All workers must call it, from outside of replicas; none returns before the
-  last has called. Values are pickled, and are handed on as they are where there
-  is one worker.
+  All workers must call it, outside of replica functions. It returns when the
+  last one has called it. Values are pickled; a single worker's value is returned
+  as it is.
 
   Args:
-    value: of this worker; any size and type.
+    value: this worker's, of any size and any picklable type.
   """
   strategy = tf.distribute.get_strategy()
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     return [value]
-  # Each with its length before it; a worker's first replica carries it.
+  # A value is sent with its length first, by the worker's first replica only.
   data = pickle.dumps(value)
   data += bytes(-len(data) % _Word().nbytes)
   words = np.frombuffer(data, _Word)

@@ -154,8 +154,8 @@ def test_changed_runs_are_refused_by_name_and_nothing_is_written(runs, tmp_path)
   with pytest.raises(
     ValueError,
     match=(
-      r"(?s)2 runs .*serial-seed=0: gin_params from \['yt8m_distill.seed=7'\] to .*"
-      r'serial-seed=1: gin_params'
+      r"(?s)2 runs .*serial-seed=0/study.json: gin_params is .*, was \['yt8m_distill.seed=7'\]"
+      r'.*serial-seed=1/study.json: gin_params'
     ),
   ):
     runner.execute(runs, str(tmp_path), workers=1)

@@ -1,0 +1,85 @@
+"""Whole files and folders, and claimed folders."""
+
+import json
+import os
+
+import pytest
+
+from yt8m_distill.utils import files
+
+
+def test_file_appears_once_it_is_complete(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('old')
+  with files.whole_file(str(path)) as partial:
+    with open(partial, 'w', encoding='utf-8') as file:
+      file.write('new')
+    assert path.read_text() == 'old'
+  assert path.read_text() == 'new'
+  assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_interrupted_file_is_removed(tmp_path):
+  path = tmp_path / 'a.txt'
+  path.write_text('old')
+  with pytest.raises(KeyboardInterrupt), files.whole_file(str(path)) as partial:
+    with open(partial, 'w', encoding='utf-8') as file:
+      file.write('half')
+    raise KeyboardInterrupt
+  assert path.read_text() == 'old'
+  assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_folder_appears_once_it_is_complete(tmp_path):
+  path = tmp_path / 'out'
+  (tmp_path / 'out.partial').mkdir()
+  (tmp_path / 'out.partial' / 'stale').touch()
+  with files.whole_folder(f'{path}/') as partial:
+    (tmp_path / 'out.partial' / 'a').touch()
+    assert partial == f'{path}.partial'
+    assert not path.exists()
+  assert os.listdir(path) == ['a']
+  with (
+    pytest.raises(ValueError, match='out is not empty'),
+    files.whole_folder(str(path)),
+  ):
+    pass
+  assert os.listdir(tmp_path) == ['out']
+
+
+def test_failed_folder_is_removed(tmp_path):
+  with pytest.raises(OSError), files.whole_folder(str(tmp_path / 'out')):
+    raise OSError
+  assert not os.listdir(tmp_path)
+
+
+def test_claim_accepts_the_same_job_only(tmp_path):
+  path = tmp_path / 'new' / 'job.json'
+  output = path.parent / 'output'
+  job = {'steps': (1, 2), 'names': {3: 'x'}}
+  files.claim_folder(str(path), job, [str(output)])
+  output.touch()
+  before = path.read_bytes()
+  files.claim_folder(str(path), job, [str(output)])
+  assert json.loads(before) == {'steps': [1, 2], 'names': {'3': 'x'}}
+  for other, message in (
+    ({**job, 'steps': 5}, r'job: steps is 5, was \[1, 2\]\. Name'),
+    ({**job, 'more': 1}, 'job: more is 1, was None'),
+    ({'steps': (1, 2)}, "job: names is None, was {'3': 'x'}"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      files.claim_folder(str(path), other)
+  assert path.read_bytes() == before
+
+
+def test_claim_refuses_outputs_of_an_unknown_job(tmp_path):
+  (tmp_path / 'output').touch()
+  with pytest.raises(ValueError, match=r'output exists, but no .*job\.json'):
+    files.claim_folder(str(tmp_path / 'job.json'), {}, [str(tmp_path / 'output')])
+  assert os.listdir(tmp_path) == ['output']
+
+
+def test_claim_names_a_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='file/out, which cannot be written'):
+    files.claim_folder(str(tmp_path / 'file' / 'out' / 'job.json'), {})
