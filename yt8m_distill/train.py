@@ -25,6 +25,7 @@ import tensorflow as tf
 
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
+from yt8m_distill.configs import validation
 from yt8m_distill.evaluation import results
 from yt8m_distill.trainer import cluster
 from yt8m_distill.trainer import epochs
@@ -107,6 +108,7 @@ def run(flags_obj) -> dict:
       f'{error.args[0]} Correct the name in --experiment, --config_file or '
       '--params_override.'
     ) from error
+  validation.validate(params)
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   strategy = cluster.create_strategy(params.runtime, mode)
   chief = strategy.extended.should_checkpoint

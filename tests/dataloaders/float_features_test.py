@@ -111,22 +111,6 @@ def test_bad_floats_are_named(values, words):
     reading.read(_float_reader('floats'), _float_record(values.astype(np.float32)))
 
 
-@pytest.mark.parametrize(
-  'forms,words',
-  [
-    (('floats', 'bytes'), 'cannot be joined; make it quantized_floats'),
-    (('text', 'bytes'), "formats of features are .*'text'.*choose of bytes"),
-  ],
-)
-def test_bad_formats_are_an_error(forms, words):
-  features = [
-    data.Feature(name=name, size=size, format=form)
-    for (name, size), form in zip(_FLOATS.items(), forms)
-  ]
-  with pytest.raises(ValueError, match=words):
-    reader_lib.FrameReader(features, 9, 50, reading.ALL)
-
-
 def test_bytes_where_floats_are_expected_are_explained():
   record = reading.record(2, features=_FLOATS)
   with pytest.raises(

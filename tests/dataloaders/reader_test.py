@@ -227,18 +227,3 @@ def test_missing_feature_is_listed_with_those_there():
 def test_no_example_at_all():
   with pytest.raises(ValueError, match='x, record 0: no tf.train.Sequence'):
     reading.reader().check_format('x', 0, b'\xff\xff nonsense')
-
-
-@pytest.mark.parametrize(
-  'arguments, message',
-  [
-    (dict(features={'rgb': 0}), r"\('rgb', 0\)"),
-    (dict(features={'': 4}), r"\('', 4\)"),
-    (dict(max_frames=0), 'max_frames is 0'),
-    (dict(num_classes=0), 'num_classes is 0'),
-    (dict(selection=reading.every(301)), 'every_n is 301'),
-  ],
-)
-def test_bad_arguments(arguments, message):
-  with pytest.raises(ValueError, match=message):
-    reading.reader(**arguments)

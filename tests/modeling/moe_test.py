@@ -146,10 +146,3 @@ def test_round_trip(gates):
   again.set_weights(head.get_weights())
   np.testing.assert_array_equal(again(_representation()), head(_representation()))
   np.testing.assert_array_equal(again.losses, head.losses)
-
-
-@pytest.mark.parametrize('name', ['num_classes', 'num_mixtures'])
-@pytest.mark.parametrize('value', [0, -2])
-def test_size_errors(name, value):
-  with pytest.raises(ValueError, match=f'{name} is {value}.*at least 1'):
-    moe.MoeHead(**{'num_classes': 3, 'num_mixtures': 2, name: value})

@@ -24,6 +24,7 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import data
 from yt8m_distill.configs import distillation
+from yt8m_distill.configs import validation
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import cli
@@ -91,6 +92,7 @@ def convert(
       length='original', chunks=student_chunks, train_steps=57500, **shared
     )
   params.task.model.features = parsed
+  validation.validate(params.task.model, 'task.model')
   model = _load(source, params)
   step = source.global_step // len(source.networks)
   trained_network.write(out, model, params, step)

@@ -16,22 +16,15 @@ _DECAY_EXAMPLES = 4_000_000
 def selection(
   frames: str, every_n: int, k: int, length: str
 ) -> model_config.FrameSelection:
-  """Some frames of a video: `k` of them, or every N-th where that is 0.
-
-  Raises:
-    ValueError: `frames` is no selection.
-  """
-  if frames not in model_config.SELECTIONS:
-    raise ValueError(
-      f'frames is {frames!r}: choose one of {", ".join(model_config.SELECTIONS)}.'
-    )
+  """Some frames of a video: `k` of them, or every N-th where that is 0."""
   config = model_config.FrameSelection(type=frames)
   if frames == 'uniform':
     config.uniform = model_config.UniformFrames(
       every_n=0 if k else every_n, k=k, length=length
     )
-  elif frames != 'all':
-    config.get().k = k
+  some = getattr(config, frames, None)
+  if isinstance(some, model_config.SomeFrames):
+    some.k = k
   return config
 
 

@@ -19,7 +19,6 @@ import tensorflow as tf
 import tqdm
 
 from yt8m_distill.configs import data
-from yt8m_distill.dataloaders import fields
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
@@ -62,7 +61,7 @@ def build(
       missing, empty or of another format.
   """
   context = input_context or tf.distribute.InputContext()
-  fields.check(params, context, start_step, reader.with_seeds)
+  _check(params, context, start_step, reader.with_seeds)
   paths = shards.find(params.input_path)
   far = [path for path in paths if remote.among([path])]
   if params.enable_tf_data_service and far:
@@ -116,6 +115,30 @@ def build(
   return input_reader.InputReader(garden, **hooks).read(
     context, dataset=source.records()
   )
+
+
+def _check(params, context, start_step, with_seeds):
+  """Raises a ValueError where fields do not fit the other arguments of build()."""
+  replicas = context.num_replicas_in_sync
+  if params.global_batch_size % replicas:
+    raise ValueError(
+      f'global_batch_size is {params.global_batch_size}: {replicas} replicas cannot '
+      f'share it. Set it to a multiple of {replicas}.'
+    )
+  if start_step < 0 or (start_step and not params.is_training):
+    raise ValueError(
+      f'start_step is {start_step}: it must be at least 0, and 0 in evaluation.'
+    )
+  if params.is_training and params.cache and with_seeds:
+    raise ValueError(
+      'cache is True: the network draws frames or dropout again each time it sees a '
+      'video, but a cache would keep the first draw. Set it to False in train_data.'
+    )
+  if not (params.is_training or params.sharding or context.num_input_pipelines == 1):
+    raise ValueError(
+      'sharding is False: each of several input pipelines would evaluate every '
+      'record. Set it to True in validation_data.'
+    )
 
 
 class _Source:

@@ -69,14 +69,7 @@ class FrameReader:
       with_labels: read labels; a record without that key is then an error. If
         not, no video has any.
       with_seeds: put `seed` into the examples, what a network draws from.
-
-    Raises:
-      ValueError: an argument is out of its range.
     """
-    record_errors.check_features(features, max_frames)
-    for name, value in (('max_frames', max_frames), ('num_classes', num_classes)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be 1 or more.')
     formats = {f.format for f in features}
     self.dtype = tf.float32 if formats <= {'floats', 'video'} else tf.uint8
     self._features = list(features)

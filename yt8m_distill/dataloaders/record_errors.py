@@ -10,47 +10,12 @@ import tensorflow as tf
 
 from yt8m_distill.configs import data
 
-_FORMATS = ('bytes', 'quantized_floats', 'floats', 'video')
 # Of the frames of a feature that are stored so.
 _REMEDIES = {
   'bytes_list': 'Set its format in task.model.features to bytes.',
   'float_list': 'Set its format in task.model.features: quantized_floats for '
   'a network trained on the releases, or floats.',
 }
-
-
-def check_features(features: Sequence[data.Feature], max_frames: int):
-  """Raises a ValueError where no records can have these features."""
-  named = [(f.name, f.size) for f in features]
-  if not features or any(not name or size < 1 for name, size in named):
-    raise ValueError(
-      f'features are {named}: give at least one, each with a name and a size '
-      'of 1 or more.'
-    )
-  if len({f.name for f in features}) < len(features):
-    raise ValueError(f'features are {[f.name for f in features]}: give each one once.')
-  formats = {f.format for f in features}
-  if not formats <= set(_FORMATS):
-    raise ValueError(
-      f'formats of features are {sorted(formats)}: choose of {", ".join(_FORMATS)}.'
-    )
-  if 'video' in formats and len(formats) > 1:
-    raise ValueError(
-      f'formats of features are {sorted(formats)}: those of '
-      'frames and of the whole video cannot be joined; leave '
-      'either out.'
-    )
-  if 'floats' in formats and len(formats) > 1:
-    raise ValueError(
-      f'formats of features are {sorted(formats)}: floats and '
-      'what is stored in 8 bits cannot be joined; make it '
-      'quantized_floats.'
-    )
-  if 'video' in formats and max_frames != 1:
-    raise ValueError(
-      f'max_frames is {max_frames}, but features of the format '
-      'video count as 1 frame: set task.model.max_frames to 1.'
-    )
 
 
 def check_format(

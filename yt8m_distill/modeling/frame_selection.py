@@ -9,57 +9,15 @@ import tensorflow as tf
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.utils import per_video_random
 
-UNIFORM_LENGTHS = ('ceil', 'original')
 _SALT = 2  # of the noise
 
 
 def max_selected(selection: model_config.FrameSelection, max_frames: int) -> int:
-  """Returns K, how many frames `selection` keeps of `max_frames`.
-
-  Raises:
-    ValueError: `selection` is not valid.
-  """
-  kind = selection.type
-  if kind not in model_config.SELECTIONS:
-    raise ValueError(
-      f'frames.type is {kind!r}: choose one of {", ".join(model_config.SELECTIONS)}.'
-    )
-  if kind == 'all':
+  """Returns K, how many of `max_frames` frames `selection` keeps."""
+  if selection.type == 'all':
     return max_frames
-  params = selection.get()
-  if kind == 'uniform':
-    _check_uniform(params, max_frames)
-    if params.every_n:
-      return -(-max_frames // params.every_n)
-  if not 1 <= params.k <= max_frames:
-    raise ValueError(
-      f'frames.{kind}.k is {params.k}: it must lie between 1 '
-      f'and max_frames ({max_frames}).'
-    )
-  return params.k
-
-
-def _check_uniform(uniform: model_config.UniformFrames, max_frames: int):
-  if bool(uniform.every_n) == bool(uniform.k):
-    raise ValueError(
-      f'frames.uniform.every_n is {uniform.every_n} and k is {uniform.k}: '
-      'one of them must be 0, and the other one not.'
-    )
-  if uniform.every_n and not 1 <= uniform.every_n <= max_frames:
-    raise ValueError(
-      f'every_n is {uniform.every_n}: it must lie between 1 and '
-      f'max_frames ({max_frames}).'
-    )
-  if uniform.length not in UNIFORM_LENGTHS:
-    raise ValueError(
-      f'frames.uniform.length is {uniform.length!r}: choose '
-      f'one of {", ".join(UNIFORM_LENGTHS)}.'
-    )
-  if uniform.k and uniform.length != 'ceil':
-    raise ValueError(
-      f'frames.uniform.length is {uniform.length!r}, which is '
-      'about every_n: leave it at ceil where k is given.'
-    )
+  every_n = getattr(selection.get(), 'every_n', 0)
+  return -(-max_frames // every_n) if every_n else selection.get().k
 
 
 def frame_indices(

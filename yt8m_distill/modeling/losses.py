@@ -7,8 +7,6 @@ all predictions of a video are 0, and for states whose squares float32 holds.
 B videos, R representation, V classes, K frames of the student.
 """
 
-import math
-
 import tensorflow as tf
 
 LABEL_LOSSES = ('cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy')
@@ -188,38 +186,23 @@ def prediction_loss(
     float32 [B].
 
   Raises:
-    ValueError: as check_prediction_loss().
+    ValueError: unknown `kind`.
   """
-  check_prediction_loss(kind, temperature)
   teacher = tf.cast(teacher, tf.float32)
   student = tf.cast(student, tf.float32)
   if kind == 'mse':
     return tf.reduce_sum(tf.math.squared_difference(teacher, student), axis=-1)
   if kind == 'bce':
     return cross_entropy(teacher, student, epsilon)
+  if kind != 'kl':
+    raise ValueError(
+      f'prediction_kind is {kind!r}: choose one of {", ".join(PREDICTION_LOSSES)}.'
+    )
   teacher = _normalize(_soften(teacher, temperature))
   student = _normalize(_soften(student, temperature))
   return temperature**2 * tf.reduce_sum(
     teacher * (tf.math.log(teacher + _TINY) - tf.math.log(student + _TINY)), axis=-1
   )
-
-
-def check_prediction_loss(kind: str, temperature: float):
-  """Raises a ValueError where L_PRED has no such kind or temperature."""
-  if kind not in PREDICTION_LOSSES:
-    raise ValueError(
-      f'losses.prediction_kind is {kind!r}: choose one of '
-      f'{", ".join(PREDICTION_LOSSES)}.'
-    )
-  if not 0 < temperature < math.inf:
-    raise ValueError(
-      f'losses.prediction_temperature is {temperature}: it must be finite, and above 0.'
-    )
-  if kind != 'kl' and temperature != 1:
-    raise ValueError(
-      f'losses.prediction_temperature is {temperature}, but has no meaning '
-      f'where losses.prediction_kind is {kind!r}: set it to 1, or choose kl.'
-    )
 
 
 def _soften(predictions: tf.Tensor, temperature: float) -> tf.Tensor:

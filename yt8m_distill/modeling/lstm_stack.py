@@ -58,14 +58,8 @@ class LSTMStack(tf_keras.layers.Layer):
       recompute: keep no steps for the backward pass, which computes them again,
         on a CPU tile by tile: less memory, more time.
       **kwargs: of a Keras layer.
-
-    Raises:
-      ValueError: a size below 1.
     """
     super().__init__(**kwargs)
-    for name, value in (('num_cells', num_cells), ('num_layers', num_layers)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be at least 1.')
     self.num_cells = num_cells
     self.num_layers = num_layers
     self._static_shapes = static_shapes

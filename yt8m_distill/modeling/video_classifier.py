@@ -3,8 +3,6 @@
 B videos, T frames, D features, R representation, V classes.
 """
 
-import dataclasses
-
 from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
@@ -43,14 +41,9 @@ class VideoClassifier(tf_keras.Model):
       head: from 'representation' to 'predictions'.
       dropout: share of the representation that training hides from the head.
       **kwargs: of a Keras model.
-
-    Raises:
-      ValueError: dropout is not a share.
     """
     # Float features are normalised before they are rounded.
     super().__init__(autocast=False, **kwargs)
-    if not 0.0 <= dropout < 1.0:
-      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below 1.')
     self._dropout = dropout
     self.backbone = backbone
     self.head = head
@@ -110,15 +103,6 @@ def build(model_config, network, name: str) -> VideoClassifier:
   Raises:
     ValueError: the configuration does not fit together.
   """
-  if not hasattr(network.backbone, network.backbone.type):
-    known = [
-      field.name
-      for field in dataclasses.fields(network.backbone)
-      if field.name != 'type'
-    ]
-    raise ValueError(
-      f'backbone.type is {network.backbone.type!r}: choose one of {", ".join(known)}.'
-    )
   features = sum(feature.size for feature in model_config.features)
   frames = frame_selection.max_selected(network.frames, model_config.max_frames)
   head = heads.build(network.head, model_config.num_classes)

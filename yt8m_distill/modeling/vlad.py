@@ -36,12 +36,12 @@ def normal(variance: float) -> tf_keras.initializers.Initializer:
 
 
 def check_shares(name: str, value: int, features: int):
-  """Raises ValueError unless there is enough for each feature."""
-  least, why = (
-    (1, '') if features == 1 else (2, ', as features after the first have half as many')
-  )
-  if value < least:
-    raise ValueError(f'{name} is {value}: it must be at least {least}{why}.')
+  """Raises a ValueError where further features would get none of a quantity."""
+  if features > 1 and value < 2:
+    raise ValueError(
+      f'{name} is {value}: it must be at least 2, since features after the first have '
+      'half as many.'
+    )
 
 
 class VladBackbone(tf_keras.Model):
@@ -78,13 +78,11 @@ class VladBackbone(tf_keras.Model):
       **kwargs: of a Keras model.
 
     Raises:
-      ValueError: a size below 1, or one too small for its share.
+      ValueError: there are several features, but fewer than 2 clusters.
     """
     super().__init__(**kwargs)
     specs = input_specs.get('features', [input_specs['frames']])
     check_shares('clusters', clusters, len(specs))
-    if hidden < 1:
-      raise ValueError(f'hidden is {hidden}: it must be at least 1.')
     self._sizes = [spec.shape[-1] for spec in specs]
     regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._config = {

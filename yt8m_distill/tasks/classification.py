@@ -16,15 +16,16 @@ import tf_keras
 
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.configs import classification as config
+from yt8m_distill.configs import validation
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import losses
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import class_weights
 from yt8m_distill.tasks import costs
 from yt8m_distill.tasks import train_step
-from yt8m_distill.utils import class_csv
 from yt8m_distill.utils import workers
 
 # Shown of every network while it trains, from the batch alone.
@@ -65,6 +66,7 @@ class ClassificationTask(base_task.Task):
     name: str | None = None,
   ):
     super().__init__(params, logging_dir=logging_dir, name=name)
+    validation.validate(params, 'task')
     if params.train_epochs or params.decay_epochs or params.warmup_epochs:
       raise ValueError(
         'task.train_epochs, decay_epochs and warmup_epochs are '
@@ -73,21 +75,11 @@ class ClassificationTask(base_task.Task):
         'trainer.train_steps and the steps of the learning rate, or run '
         'python -m yt8m_distill.train.'
       )
-    for field, fine, bound in (
-      ('label_epsilon', params.losses.label_epsilon > 0, 'above 0'),
-      (
-        'regularization_penalty',
-        params.losses.regularization_penalty >= 0,
-        'at least 0',
-      ),
-    ):
-      if not fine:
-        raise ValueError(
-          f'losses.{field} is {getattr(params.losses, field)}: it must be {bound}.'
-        )
-    # Asked for now, not after hours of training.
+    # Reads the vocabulary now: an error must not wait for the first evaluation.
     results_lib.Evaluation(self.prefixes, params)
-    self._class_weights = class_csv.class_weights(params)
+    self._class_weights = class_weights.read(
+      params.losses.class_weights, params.model.num_classes
+    )
     self._left_out = results_lib.LeftOut()
     self._model = None
     self._costs = {}

@@ -8,10 +8,9 @@ sees the teacher as a constant, and the teacher never sees the student, unless
 they share their head.
 """
 
-import math
-
 from official.core import task_factory
 import tensorflow as tf
+import tf_keras
 
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
@@ -22,7 +21,45 @@ from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
-from yt8m_distill.tasks import weight_schedule
+
+_schedules = tf_keras.optimizers.schedules
+# By type, from the number of steps to a schedule that falls from 1 to 0.
+_FALLS = {
+  'linear': lambda steps: _schedules.PolynomialDecay(1.0, steps, 0.0),
+  'cosine': lambda steps: _schedules.CosineDecay(1.0, steps),
+}
+
+
+class WeightSchedule:
+  """A factor of the weights of the distillation losses that changes over training.
+
+  Attributes:
+    constant: whether the factor never changes.
+  """
+
+  def __init__(self, params: config.WeightSchedule):
+    """Initializes the schedule.
+
+    Args:
+      params: its configuration.
+    """
+    self.constant = params.type == 'constant'
+    self._params = params
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """Returns the factor of an update.
+
+    Args:
+      step: int, number of updates before this one.
+
+    Returns:
+      float32 scalar.
+    """
+    params = self._params
+    if self.constant:
+      return tf.constant(params.start, tf.float32)
+    left = _FALLS[params.type](params.steps)(tf.cast(step, tf.float32))
+    return params.end + (params.start - params.end) * left
 
 
 @task_factory.register_task_cls(config.DistillationTask)
@@ -33,27 +70,8 @@ class DistillationTask(classification.ClassificationTask):
 
   def __init__(self, params, logging_dir=None, name=None):
     super().__init__(params, logging_dir=logging_dir, name=name)
-    for name, value, allowed in (
-      ('training', params.training, ('parallel', 'serial')),
-      (
-        'losses.prediction_reduction',
-        params.losses.prediction_reduction,
-        ('mean', 'sum'),
-      ),
-    ):
-      if value not in allowed:
-        raise ValueError(f'{name} is {value!r}: choose one of {", ".join(allowed)}.')
-    for name in ('label', 'representation', 'prediction', 'intermediate'):
-      weight = getattr(params.losses, f'{name}_weight')
-      if not 0 <= weight < math.inf:
-        raise ValueError(
-          f'losses.{name}_weight is {weight}: a weight must be finite, and at least 0.'
-        )
-    losses.check_prediction_loss(
-      params.losses.prediction_kind, params.losses.prediction_temperature
-    )
     self._serial = params.training == 'serial'
-    self._schedule = weight_schedule.WeightSchedule(params.losses.schedule)
+    self._schedule = WeightSchedule(params.losses.schedule)
 
   @classmethod
   def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):

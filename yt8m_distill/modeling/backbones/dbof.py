@@ -18,7 +18,14 @@ import tf_keras
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
 
-_POOLINGS = ('max', 'average')
+
+def _max(clusters, num_frames):
+  real = tf.sequence_mask(num_frames, clusters.shape[1])
+  return tf.reduce_max(tf.where(real[..., None], clusters, 0.0), axis=1)
+
+
+# From clusters [B, T, K], none below 0, and num_frames [B] to [B, K].
+_POOLINGS = {'max': _max, 'average': average.mean}
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -47,16 +54,8 @@ class Dbof(tf_keras.Model):
       pooling: over the frames: max or average.
       kernel_regularizer: of both layers.
       **kwargs: of a Keras model.
-
-    Raises:
-      ValueError: a size below 1, or no such pooling.
     """
     super().__init__(autocast=False, **kwargs)
-    for name, value in (('clusters', clusters), ('hidden', hidden)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be at least 1.')
-    if pooling not in _POOLINGS:
-      raise ValueError(f'pooling is {pooling!r}: choose one of {", ".join(_POOLINGS)}.')
     _, frames, features = input_specs['frames'].shape
     regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._config = {
@@ -66,6 +65,8 @@ class Dbof(tf_keras.Model):
       'pooling': pooling,
       'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
     }
+
+    self._pool = _POOLINGS[pooling]
 
     def dense(name, units):
       return tf_keras.layers.Dense(
@@ -98,15 +99,9 @@ class Dbof(tf_keras.Model):
       self.cluster_norm(self.clusters(frames), real, training=training)
     )
     hidden = self.hidden_norm(
-      self.hidden(self._pool(clusters, num_frames, real)), training=training
+      self.hidden(self._pool(clusters, num_frames)), training=training
     )
     return {'representation': tf.nn.relu6(hidden)}
-
-  def _pool(self, clusters, num_frames, real):
-    """[B, K] of [B, T, K], none of which is below 0."""
-    if self._config['pooling'] == 'average':
-      return average.mean(clusters, num_frames)
-    return tf.reduce_max(tf.where(real[..., None], clusters, 0.0), axis=1)
 
   @property
   def representation_size(self) -> int:

@@ -97,7 +97,7 @@ class NetVlad(vlad.VladBackbone):
       **kwargs: of a Keras model.
 
     Raises:
-      ValueError: a size is too small.
+      ValueError: there are several features, but fewer than 2 clusters.
     """
     super().__init__(
       input_specs,

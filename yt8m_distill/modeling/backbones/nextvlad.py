@@ -169,13 +169,9 @@ class NextVlad(vlad.VladBackbone):
       **kwargs: of a Keras model.
 
     Raises:
-      ValueError: a size is too small or does not divide, or dropout is not a
-        share.
+      ValueError: `groups` does not divide the widened features, or there are
+        several features, but fewer than 2 clusters or groups.
     """
-    if not 0.0 <= dropout < 1.0:
-      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below 1.')
-    if expansion < 1:
-      raise ValueError(f'expansion is {expansion}: it must be at least 1.')
     vlad.check_shares('groups', groups, len(input_specs.get('features', [0])))
     super().__init__(
       input_specs,

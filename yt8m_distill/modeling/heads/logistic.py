@@ -6,12 +6,12 @@ gating (arXiv 1706.06905), or NeXtVLAD's squeeze and excitation (1811.05014).
 B videos, R representation, V classes.
 """
 
+import functools
+
 import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import gates
-
-_INPUT_GATES = ('none', 'context', 'se')
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -34,28 +34,19 @@ class LogisticHead(tf_keras.layers.Layer):
       input_gate: on the representation: none, context or se.
       se_reduction: how much narrower the inner layer of se is.
       **kwargs: of a Keras layer.
-
-    Raises:
-      ValueError: num_classes is below 1, or no such gate.
     """
     super().__init__(**kwargs)
-    if num_classes < 1:
-      raise ValueError(f'num_classes is {num_classes}: it must be at least 1.')
-    if input_gate not in _INPUT_GATES:
-      raise ValueError(
-        f'input_gate is {input_gate!r}: choose one of {", ".join(_INPUT_GATES)}.'
-      )
     self._config = {
       'num_classes': num_classes,
       'l2_weight_decay': l2_weight_decay,
       'input_gate': input_gate,
       'se_reduction': se_reduction,
     }
-    self.input_gate = None
-    if input_gate == 'context':
-      self.input_gate = gates.ContextGate(name='input_gate')
-    elif input_gate == 'se':
-      self.input_gate = gates.SqueezeExcitationGate(se_reduction, name='input_gate')
+    self.input_gate = {
+      'none': lambda name: None,
+      'context': gates.ContextGate,
+      'se': functools.partial(gates.SqueezeExcitationGate, se_reduction),
+    }[input_gate](name='input_gate')
     self.classes = tf_keras.layers.Dense(
       num_classes,
       name='classes',

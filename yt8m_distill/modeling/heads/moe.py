@@ -36,14 +36,8 @@ class MoeHead(tf_keras.layers.Layer):
       input_gate: context gate on the representation.
       output_gate: context gate on the predictions.
       **kwargs: of a Keras layer.
-
-    Raises:
-      ValueError: a size below 1.
     """
     super().__init__(**kwargs)
-    for name, value in (('num_classes', num_classes), ('num_mixtures', num_mixtures)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be at least 1.')
     self.num_classes = num_classes
     self.num_mixtures = num_mixtures
     self._l2_weight_decay = l2_weight_decay
