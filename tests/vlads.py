@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling.backbones import netvlad
 from yt8m_distill.modeling.backbones import nextvlad
 

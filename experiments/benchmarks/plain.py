@@ -7,7 +7,7 @@ is behind the end of a video, and is left to automatic differentiation.
 import tensorflow as tf
 
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 
 
 class PlainDistiller(distiller.Distiller):

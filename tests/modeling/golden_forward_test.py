@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames
+from yt8m_distill.modeling import frame_normalization as frames
 from yt8m_distill.modeling import losses
 
 pytestmark = golden_cases.needs_shared

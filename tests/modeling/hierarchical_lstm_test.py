@@ -12,7 +12,7 @@ import tf_keras
 
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.modeling.backbones import hierarchical_lstm
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras.src.layers.rnn import lstm as keras_lstm
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling import lstm
 from yt8m_distill.modeling import lstm_cudnn
 from yt8m_distill.modeling import lstm_stack

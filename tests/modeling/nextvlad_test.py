@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import vlads
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling.backbones import nextvlad
 
 

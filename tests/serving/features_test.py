@@ -11,7 +11,7 @@ import tiny
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
 

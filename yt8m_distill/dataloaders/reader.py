@@ -24,7 +24,7 @@ from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling import heads
 from yt8m_distill.utils import per_video_random
 

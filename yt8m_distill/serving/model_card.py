@@ -5,7 +5,7 @@ from typing import Any
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.serving import signatures
 
 _RELEASES = ({('rgb', 1024), ('audio', 128)}, {('mean_rgb', 1024), ('mean_audio', 128)})

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import trained_network
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.serving import signatures
 
 # float32: as trained. dynamic: weights in 8 bits. float16: weights in 16 bits.

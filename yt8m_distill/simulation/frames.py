@@ -8,7 +8,7 @@ average to a given mean, whatever the shots show.
 
 import numpy as np
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.simulation import classes
 
 # A shot's label when it shows none of the video's labels.

@@ -11,7 +11,7 @@ import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.simulation import classes as classes_lib
 
 

@@ -14,7 +14,7 @@ from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling import lstm_stack
 
 

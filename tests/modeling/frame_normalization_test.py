@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization as frames_lib
 
 _FRAMES, _FEATURES = 12, 6
 _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
