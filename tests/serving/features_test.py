@@ -11,11 +11,11 @@ import tiny
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
 from yt8m_distill.serving import signatures
+from yt8m_distill.utils import quantization
 
 _NAMES = {'rgb': 'RGB/feature/floats', 'audio': 'AUDIO/feature/floats'}
 
@@ -35,7 +35,7 @@ def _as_mediapipe(serialized, path):
     for frame in stored.feature_lists.feature_list[name].feature:
       values = np.frombuffer(frame.bytes_list.value[0], np.uint8)
       steps.add().float_list.value.extend(
-        frames_lib.dequantize(tf.constant(values)).numpy()
+        quantization.dequantize(tf.constant(values)).numpy()
       )
   return video.SerializeToString()
 

@@ -24,7 +24,7 @@ from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frame_normalization as frames_lib
+from yt8m_distill.utils import quantization
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
@@ -288,9 +288,7 @@ def _numbers(values, feature: data.Feature) -> tf.Tensor:
     return _bytes(values, feature.size)
   if feature.format != 'quantized_floats':
     return values
-  # As the releases quantise.
-  steps = tf.round((values - frames_lib.BIAS) / frames_lib.SCALE)
-  return tf.cast(tf.clip_by_value(steps, 0.0, 255.0), tf.uint8)
+  return quantization.quantize(values)
 
 
 def _where(paths, indices) -> tf.Tensor:

@@ -1,26 +1,17 @@
-"""From stored frame features to what the networks read.
+"""L2 normalization of padded frames, before any backbone.
 
 B videos, T frames, D features of a frame.
 """
 
 import tensorflow as tf
 
-# Features were quantised to 8 bits over [-2, 2] (YouTube-8M starter code).
-SCALE = 4.0 / 255.0
-BIAS = 4.0 / 512.0 - 2.0
-
-
-def dequantize(frames: tf.Tensor) -> tf.Tensor:
-  """Returns float32 features of uint8 ones, of any shape; floats pass."""
-  if frames.dtype.is_integer:
-    return tf.cast(frames, tf.float32) * SCALE + BIAS
-  return tf.cast(frames, tf.float32)
+from yt8m_distill.utils import quantization
 
 
 def normalize(frames: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-  """Dequantises frames and scales each to L2 norm 1 over all its features.
+  """Dequantizes frames and scales each to L2 norm 1 over all its features.
 
-  As the original does, padding is zero after dequantising, and stays zero.
+  As in the original, padding is zero after dequantization, and stays zero.
 
   Args:
     frames: uint8 or float [..., D].
@@ -31,21 +22,21 @@ def normalize(frames: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
   """
   real = real[..., None]
   if not frames.dtype.is_integer:
-    # Times 0 what a padded frame holds might still be NaN.
+    # Multiplying by 0 is not enough: padding might hold NaN.
     frames = tf.where(real, frames, tf.zeros([], frames.dtype))
-  frames = dequantize(frames)
+  frames = quantization.dequantize(frames)
   norm = tf.reduce_sum(tf.square(frames), axis=-1, keepdims=True)
   return frames * tf.where(real, tf.math.rsqrt(tf.maximum(norm, 1e-12)), 0.0)
 
 
-def preprocess(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
-  """Normalises padded videos.
+def normalize_videos(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:
+  """Normalizes the frames of padded videos.
 
   Args:
     frames: uint8 or float [B, T, D].
-    num_frames: int32 [B], how many of the T are real.
+    num_frames: int32 [B], how many of the T frames are real.
 
   Returns:
-    float32 [B, T, D], zero behind each video's frames.
+    float32 [B, T, D], zero after each video's last frame.
   """
   return normalize(frames, tf.sequence_mask(num_frames, frames.shape[1]))

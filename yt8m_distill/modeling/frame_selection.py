@@ -9,8 +9,6 @@ import tensorflow as tf
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.utils import per_video_random
 
-_SALT = 2  # of the noise
-
 
 def max_selected(selection: model_config.FrameSelection, max_frames: int) -> int:
   """Returns K, how many of `max_frames` frames `selection` keeps."""
@@ -92,7 +90,7 @@ def _draw(length, keep: int, max_frames: int, seeds) -> tf.Tensor:
   # The frames with the smallest numbers; padding has larger ones.
   numbers = tf.where(
     tf.range(max_frames) < length,
-    per_video_random.uniform(seeds, max_frames, _SALT),
+    per_video_random.uniform(seeds, max_frames, per_video_random.Salt.FRAME_SELECTION),
     1.0,
   )
   return tf.sort(tf.math.top_k(-numbers, keep)[1])

@@ -39,7 +39,7 @@ class ContextGate(_Gate):
 
   def build(self, input_shape):
     self.dense = _dense(input_shape[-1], 'dense')
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     _build(input_shape, self.dense)
     _build(input_shape, self.norm)
     super().build(input_shape)
@@ -76,7 +76,7 @@ class SqueezeExcitationGate(_Gate):
       )
     inner = size // self._reduction
     self.squeeze = _dense(inner, 'squeeze')
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     self.excite = _dense(size, 'excite')
     _build(input_shape, self.squeeze)
     _build([None, inner], self.norm)

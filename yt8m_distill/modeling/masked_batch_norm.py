@@ -12,7 +12,7 @@ import tf_keras
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
-class FrameNorm(tf_keras.layers.BatchNormalization):
+class MaskedBatchNormalization(tf_keras.layers.BatchNormalization):
   """Normalises the K values of float [..., K] by those of real positions.
 
   In training by mean and variance of the batch, over all replicas; else, and

@@ -7,12 +7,10 @@ from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.modeling import heads
 from yt8m_distill.utils import per_video_random
-
-_SALT = 1  # of the noise
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -56,14 +54,17 @@ class VideoClassifier(tf_keras.Model):
     if not (
       frames.dtype.is_integer and getattr(self.backbone, 'takes_stored_frames', False)
     ):
-      frames = frames_lib.preprocess(frames, num_frames)
+      frames = frame_normalization.normalize_videos(frames, num_frames)
     outputs = self.backbone(
       {**inputs, 'frames': frames, 'num_frames': num_frames}, training=training
     )
     visible = outputs['representation']
     if training and self._dropout:
       visible = per_video_random.dropout(
-        visible, inputs.get('seed'), self._dropout, _SALT
+        visible,
+        inputs.get('seed'),
+        self._dropout,
+        per_video_random.Salt.REPRESENTATION_DROPOUT,
       )
     return {**outputs, 'predictions': self.head(visible, training=training)}
 

@@ -8,16 +8,12 @@ average to a given mean, whatever the shots show.
 
 import numpy as np
 
-from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.simulation import classes
+from yt8m_distill.utils import quantization
 
 # A shot's label when it shows none of the video's labels.
 FILLER = -1
 MIN_SHOT, MAX_SHOT = 5, 30
-
-# Official dequantisation: x = q * 4/255 + 4/512 - 2.
-_STEP = frames_lib.SCALE
-_LOWEST = frames_lib.BIAS
 
 # Probability that two adjacent frames lie in one shot of 5 to 30 frames.
 _SAME_SHOT = 1 - 2 / (MIN_SHOT + MAX_SHOT)
@@ -185,9 +181,9 @@ def simulate_frames(
     shifts[:, dims] *= shot_std
   # From here on in quantiser steps. A dimension whose mean is near the end of
   # the range spreads no further than to that end, so its mean can be met.
-  target = ((mean - _LOWEST) / _STEP).astype(np.float32)
-  room = np.minimum(target, 255 - target) * np.float32(_STEP)
-  steps = np.minimum(1, room).astype(np.float32) / np.float32(_STEP)
+  target = quantization.to_steps(mean).astype(np.float32)
+  room = np.minimum(target, 255 - target) * np.float32(quantization.SCALE)
+  steps = np.minimum(1, room).astype(np.float32) / np.float32(quantization.SCALE)
   shifts *= steps
 
   # An autoregression, unrolled over the current and three earlier frames.

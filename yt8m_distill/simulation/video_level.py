@@ -11,8 +11,8 @@ import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.modeling import frame_normalization as frames_lib
 from yt8m_distill.simulation import classes as classes_lib
+from yt8m_distill.utils import quantization
 
 
 class Record(NamedTuple):
@@ -31,8 +31,7 @@ def _floats(feature: tf.train.Feature, size: int, what: str) -> np.ndarray:
       f'{what} has {len(values)} floats instead of {size}: give the '
       'video-level records of YouTube-8M.'
     )
-  low = frames_lib.BIAS
-  high = 255 * frames_lib.SCALE + low
+  low, high = quantization.BIAS, quantization.HIGHEST
   # Also false where a value is not a number.
   if not np.all((values > low - 1e-3) & (values < high + 1e-3)):
     raise ValueError(

@@ -73,11 +73,11 @@ class Dbof(tf_keras.Model):
         units, use_bias=False, name=name, kernel_regularizer=regularizer
       )
 
-    self.input_norm = masked_batch_norm.FrameNorm(name='input_norm')
+    self.input_norm = masked_batch_norm.MaskedBatchNormalization(name='input_norm')
     self.clusters = dense('clusters', clusters)
-    self.cluster_norm = masked_batch_norm.FrameNorm(name='cluster_norm')
+    self.cluster_norm = masked_batch_norm.MaskedBatchNormalization(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
-    self.hidden_norm = masked_batch_norm.FrameNorm(name='hidden_norm')
+    self.hidden_norm = masked_batch_norm.MaskedBatchNormalization(name='hidden_norm')
     for layer, shape in (
       (self.input_norm, [None, frames, features]),
       (self.clusters, [None, frames, features]),

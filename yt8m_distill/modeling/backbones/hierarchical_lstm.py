@@ -14,7 +14,7 @@ from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import frame_normalization as frames_lib
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm_stack
 
 
@@ -118,7 +118,7 @@ class HierarchicalLstm(tf_keras.Model):
       tf.reshape(frames, [-1, length, frames.shape[2]]),
       tf.reshape(lengths, [-1]),
       training=training,
-      prepare=frames_lib.normalize if frames.dtype.is_integer else None,
+      prepare=frame_normalization.normalize if frames.dtype.is_integer else None,
       moments=None if moments is None else self._steps(moments),
     )
     outputs = {}

@@ -33,7 +33,7 @@ class NetVladPool(tf_keras.layers.Layer):
     """
     super().__init__(**kwargs)
     self._clusters = clusters
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
 
   def build(self, input_shape):
     features = input_shape[-1]
@@ -109,7 +109,7 @@ class NetVlad(vlad.VladBackbone):
       options={},
       **kwargs,
     )
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     with tf.name_scope('norm'):
       self.norm.build(input_specs['frames'].shape)
     self.built = True

@@ -28,7 +28,6 @@ from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 from yt8m_distill.utils import per_video_random
 
-_SALT = 3  # of the noise
 # The releases' features were divided by sqrt(eigenvalue + this).
 _WHITENING_EPSILON = 1e-4
 
@@ -50,8 +49,8 @@ class NextVladPool(tf_keras.layers.Layer):
     self._clusters = clusters
     self._groups = groups
     self._expansion = expansion
-    self.assign_norm = masked_batch_norm.FrameNorm(name='assign_norm')
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.assign_norm = masked_batch_norm.MaskedBatchNormalization(name='assign_norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
 
   def build(self, input_shape):
     """Creates the variables for frames [B, T, D].
@@ -198,7 +197,7 @@ class NextVlad(vlad.VladBackbone):
       self._scale = np.concatenate(
         [np.sqrt(np.asarray(eigenvalues) + _WHITENING_EPSILON), np.ones(rest)]
       ).astype(np.float32)
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     with tf.name_scope('norm'):
       self.norm.build([None, hidden])
     self.built = True
@@ -212,7 +211,10 @@ class NextVlad(vlad.VladBackbone):
     )
     if training and self._dropout:
       descriptor = per_video_random.dropout(
-        descriptor, inputs.get('seed'), self._dropout, _SALT
+        descriptor,
+        inputs.get('seed'),
+        self._dropout,
+        per_video_random.Salt.DESCRIPTOR_DROPOUT,
       )
     return {
       'representation': self.norm(
