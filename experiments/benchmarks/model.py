@@ -92,8 +92,8 @@ def _work(network, num_frames):
   """
   backbone = network.backbone
   settings = backbone.get_config()
-  _, steps, features = settings['frames_shape']
-  length = steps // settings['chunks']
+  length = settings['num_frames'] // settings['chunks']
+  features = sum(settings['feature_sizes'])
   filled = -(-num_frames // length)
   forward = int(
     filled.sum() * backbone.lower.flops(length)

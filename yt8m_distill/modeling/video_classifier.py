@@ -7,6 +7,7 @@ from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone as backbone_lib
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import heads
@@ -104,20 +105,13 @@ def build(model_config, network, name: str) -> VideoClassifier:
   Raises:
     ValueError: the configuration does not fit together.
   """
-  features = sum(feature.size for feature in model_config.features)
   frames = frame_selection.max_selected(network.frames, model_config.max_frames)
   head = heads.build(network.head, model_config.num_classes)
   with tf.name_scope(name):
     backbone = factory.build_backbone(
-      input_specs={
-        'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
-        'num_frames': tf_keras.layers.InputSpec(shape=[None]),
-        # How a frame is made up.
-        'features': [
-          tf_keras.layers.InputSpec(shape=[None, frames, feature.size])
-          for feature in model_config.features
-        ],
-      },
+      input_specs=backbone_lib.input_specs(
+        frames, [feature.size for feature in model_config.features]
+      ),
       backbone_config=network.backbone,
       norm_activation_config=None,
     )

@@ -10,6 +10,8 @@ all descriptors, R representation.
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
+
 
 def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
   """Sums residuals against the centres, each cluster's scaled to L2 norm 1.
@@ -44,7 +46,7 @@ def check_shares(name: str, value: int, features: int):
     )
 
 
-class VladBackbone(tf_keras.Model):
+class VladBackbone(backbone.Backbone):
   """A descriptor of each feature, and a linear layer over all of them.
 
   Attributes:
@@ -59,8 +61,7 @@ class VladBackbone(tf_keras.Model):
     hidden: int,
     make_pool,
     use_bias: bool,
-    kernel_regularizer,
-    options,
+    options=None,
     **kwargs,
   ):
     """Initialises and builds the backbone.
@@ -73,35 +74,29 @@ class VladBackbone(tf_keras.Model):
       make_pool: makes the layer of a feature from its share of clusters, 1 or
         2 for a half, and its name. It has `output_size` and `flops(frames)`.
       use_bias: of the projection.
-      kernel_regularizer: of the projection.
-      options: what else get_config() must hold.
-      **kwargs: of a Keras model.
+      options: further arguments of the subclass, by their names.
+      **kwargs: arguments of a Backbone.
 
     Raises:
       ValueError: there are several features, but fewer than 2 clusters.
     """
-    super().__init__(**kwargs)
-    specs = input_specs.get('features', [input_specs['frames']])
-    check_shares('clusters', clusters, len(specs))
-    self._sizes = [spec.shape[-1] for spec in specs]
-    regularizer = tf_keras.regularizers.get(kernel_regularizer)
-    self._config = {
-      'frames_shape': list(input_specs['frames'].shape),
-      'feature_sizes': self._sizes,
-      'clusters': clusters,
-      'hidden': hidden,
-      'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
-      **options,
-    }
-    self.pools = [make_pool(2 if k else 1, f'pool_{k}') for k in range(len(specs))]
-    for pool, spec in zip(self.pools, specs):
+    super().__init__(
+      input_specs,
+      options={'clusters': clusters, 'hidden': hidden, **(options or {})},
+      **kwargs,
+    )
+    check_shares('clusters', clusters, len(self._feature_sizes))
+    self.pools = []
+    for k, size in enumerate(self._feature_sizes):
+      pool = make_pool(2 if k else 1, f'pool_{k}')
       with tf.name_scope(pool.name):
-        pool.build(spec.shape)
+        pool.build([None, self._num_frames, size])
+      self.pools.append(pool)
     self.projection = tf_keras.layers.Dense(
       hidden,
       use_bias=use_bias,
       kernel_initializer=normal(1 / clusters),
-      kernel_regularizer=regularizer,
+      kernel_regularizer=self.regularizer,
       name='projection',
     )
     with tf.name_scope('projection'):
@@ -112,7 +107,9 @@ class VladBackbone(tf_keras.Model):
     return tf.concat(
       [
         pool(feature, real, training=training)
-        for pool, feature in zip(self.pools, tf.split(frames, self._sizes, axis=-1))
+        for pool, feature in zip(
+          self.pools, tf.split(frames, self._feature_sizes, axis=-1)
+        )
       ],
       axis=-1,
     )
@@ -120,29 +117,10 @@ class VladBackbone(tf_keras.Model):
   @property
   def representation_size(self) -> int:
     """R."""
-    return self._config['hidden']
+    return self.projection.units
 
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
-    frames = self._config['frames_shape'][1]
-    return sum(pool.flops(frames) for pool in self.pools) + 2 * int(
+    return sum(pool.flops(self._num_frames) for pool in self.pools) + 2 * int(
       self.projection.kernel.shape.num_elements()
-    )
-
-  def get_config(self):
-    return {**self._config, 'name': self.name}
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    shape = config.pop('frames_shape')
-    return cls(
-      {
-        'frames': tf_keras.layers.InputSpec(shape=shape),
-        'features': [
-          tf_keras.layers.InputSpec(shape=[*shape[:2], size])
-          for size in config.pop('feature_sizes')
-        ],
-      },
-      **config,
     )

@@ -11,10 +11,10 @@ moving averages have tf_keras' momentum 0.99 (0.999).
 B videos, T frames, D features, K clusters, R representation.
 """
 
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
 
@@ -28,8 +28,8 @@ def _max(clusters, num_frames):
 _POOLINGS = {'max': _max, 'average': average.mean}
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
-class Dbof(tf_keras.Model):
+@backbone.register('yt8m_dbof')
+class Dbof(backbone.Backbone):
   """Bag of {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, R]}; a video without frames counts as
@@ -42,7 +42,6 @@ class Dbof(tf_keras.Model):
     clusters: int = 8192,
     hidden: int = 1024,
     pooling: str = 'max',
-    kernel_regularizer=None,
     **kwargs,
   ):
     """Initialises and builds the backbone.
@@ -52,25 +51,20 @@ class Dbof(tf_keras.Model):
       clusters: K.
       hidden: R.
       pooling: over the frames: max or average.
-      kernel_regularizer: of both layers.
-      **kwargs: of a Keras model.
+      **kwargs: arguments of a Backbone.
     """
-    super().__init__(autocast=False, **kwargs)
-    _, frames, features = input_specs['frames'].shape
-    regularizer = tf_keras.regularizers.get(kernel_regularizer)
-    self._config = {
-      'frames_shape': [None, frames, features],
-      'clusters': clusters,
-      'hidden': hidden,
-      'pooling': pooling,
-      'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
-    }
+    super().__init__(
+      input_specs,
+      options={'clusters': clusters, 'hidden': hidden, 'pooling': pooling},
+      autocast=False,
+      **kwargs,
+    )
 
     self._pool = _POOLINGS[pooling]
 
     def dense(name, units):
       return tf_keras.layers.Dense(
-        units, use_bias=False, name=name, kernel_regularizer=regularizer
+        units, use_bias=False, name=name, kernel_regularizer=self.regularizer
       )
 
     self.input_norm = masked_batch_norm.MaskedBatchNormalization(name='input_norm')
@@ -78,6 +72,7 @@ class Dbof(tf_keras.Model):
     self.cluster_norm = masked_batch_norm.MaskedBatchNormalization(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
     self.hidden_norm = masked_batch_norm.MaskedBatchNormalization(name='hidden_norm')
+    frames, features = self._num_frames, self._num_features
     for layer, shape in (
       (self.input_norm, [None, frames, features]),
       (self.clusters, [None, frames, features]),
@@ -106,42 +101,11 @@ class Dbof(tf_keras.Model):
   @property
   def representation_size(self) -> int:
     """R."""
-    return self._config['hidden']
+    return self.hidden.units
 
   def flops(self) -> int:
     """FLOPs of a video of full length: 2 per multiply-add."""
-    frames = self._config['frames_shape'][1]
     return 2 * (
-      frames * int(self.clusters.kernel.shape.num_elements())
+      self._num_frames * int(self.clusters.kernel.shape.num_elements())
       + int(self.hidden.kernel.shape.num_elements())
     )
-
-  def get_config(self):
-    return {**self._config, 'name': self.name}
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    shape = config.pop('frames_shape')
-    return cls({'frames': tf_keras.layers.InputSpec(shape=shape)}, **config)
-
-
-@factory.register_backbone_builder('yt8m_dbof')
-def build_dbof(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> Dbof:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: {'frames': InputSpec of [None, T, D], ...}.
-    backbone_config: a one-of config whose choice is a `configs.model.Dbof`.
-    norm_activation_config: not used, both are DbofModel's.
-    l2_regularizer: of both layers.
-
-  Returns:
-    The backbone.
-  """
-  del norm_activation_config
-  return Dbof(
-    input_specs, kernel_regularizer=l2_regularizer, **backbone_config.get().as_dict()
-  )

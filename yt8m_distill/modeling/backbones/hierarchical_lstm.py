@@ -10,10 +10,9 @@ their state is zero either way.
 B videos, T frames, D features, C chunks, R representation, K moments.
 """
 
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
-import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm_stack
 
@@ -27,8 +26,8 @@ def _check_chunks(chunks: int, frames: int):
     )
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
-class HierarchicalLstm(tf_keras.Model):
+@backbone.register('hierarchical_lstm')
+class HierarchicalLstm(backbone.Backbone):
   """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
   Frames are float inputs, or uint8 as stored: those it normalises itself, chunk
@@ -51,7 +50,6 @@ class HierarchicalLstm(tf_keras.Model):
     num_cells: int = 1024,
     num_layers: int = 2,
     static_shapes: bool = False,
-    kernel_regularizer=None,
     tile: int | None = None,
     use_cudnn: bool = True,
     recompute: bool = False,
@@ -65,45 +63,30 @@ class HierarchicalLstm(tf_keras.Model):
       num_cells: cells of every LSTM layer.
       num_layers: layers of each stack.
       static_shapes: compute empty chunks too (XLA).
-      kernel_regularizer: of all LSTM kernels.
       tile: chunks that run at once; None chooses by the device.
       use_cudnn: on a GPU, run the layers on cuDNN (lstm_stack.LSTMStack).
       recompute: compute steps again in the backward pass; likewise.
-      **kwargs: of a Keras model.
+      **kwargs: arguments of a Backbone.
 
     Raises:
       ValueError: C does not divide T, or a size below 1.
     """
-    super().__init__(**kwargs)
-    _, frames, features = input_specs['frames'].shape
-    _check_chunks(chunks, frames)
-    self._config = {
-      'frames_shape': [None, frames, features],
-      'chunks': chunks,
+    stack = {
       'num_cells': num_cells,
       'num_layers': num_layers,
       'static_shapes': static_shapes,
-      'kernel_regularizer': tf_keras.regularizers.serialize(
-        tf_keras.regularizers.get(kernel_regularizer)
-      ),
       'tile': tile,
       'use_cudnn': use_cudnn,
       'recompute': recompute,
     }
+    super().__init__(input_specs, options={'chunks': chunks, **stack}, **kwargs)
+    _check_chunks(chunks, self._num_frames)
     self._chunks = chunks
-    self._chunk_length = frames // chunks
-    stack = dict(
-      num_cells=num_cells,
-      num_layers=num_layers,
-      static_shapes=static_shapes,
-      tile=tile,
-      use_cudnn=use_cudnn,
-      recompute=recompute,
-      kernel_regularizer=kernel_regularizer,
-    )
+    self._chunk_length = self._num_frames // chunks
+    stack['kernel_regularizer'] = self.regularizer
     self.lower = lstm_stack.LSTMStack(name='lower', input_gradient=False, **stack)
     self.upper = lstm_stack.LSTMStack(name='upper', **stack)
-    self.lower.build([None, self._chunk_length, features])
+    self.lower.build([None, self._chunk_length, self._num_features])
     self.upper.build([None, chunks, self.lower.state_size])
     self.built = True
 
@@ -157,42 +140,3 @@ class HierarchicalLstm(tf_keras.Model):
     return self._chunks * self.lower.flops(self._chunk_length) + self.upper.flops(
       self._chunks
     )
-
-  def get_config(self):
-    return {**self._config, 'name': self.name}
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    shape = config.pop('frames_shape')
-    return cls({'frames': tf_keras.layers.InputSpec(shape=shape)}, **config)
-
-
-@factory.register_backbone_builder('hierarchical_lstm')
-def build_hierarchical_lstm(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> HierarchicalLstm:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: {'frames': InputSpec of [None, T, D], ...}.
-    backbone_config: a one-of config whose choice is a
-      `configs.model.HierarchicalLstm`.
-    norm_activation_config: not used, an LSTM has neither.
-    l2_regularizer: of all LSTM kernels.
-
-  Returns:
-    The backbone.
-  """
-  del norm_activation_config
-  config = backbone_config.get()
-  return HierarchicalLstm(
-    input_specs,
-    chunks=config.chunks,
-    num_cells=config.num_cells,
-    num_layers=config.num_layers,
-    static_shapes=config.static_shapes,
-    kernel_regularizer=l2_regularizer,
-    use_cudnn=config.use_cudnn,
-    recompute=config.recompute,
-  )

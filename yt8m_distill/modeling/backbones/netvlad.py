@@ -12,10 +12,10 @@ not drawn here.
 B videos, T frames, D features of a frame, K clusters, R representation.
 """
 
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 
@@ -69,7 +69,7 @@ class NetVladPool(tf_keras.layers.Layer):
     return {**super().get_config(), 'clusters': self._clusters}
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+@backbone.register('netvlad')
 class NetVlad(vlad.VladBackbone):
   """NetVLAD over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
@@ -83,7 +83,6 @@ class NetVlad(vlad.VladBackbone):
     input_specs,
     clusters: int = 256,
     hidden: int = 1024,
-    kernel_regularizer=None,
     **kwargs,
   ):
     """Initialises and builds the backbone.
@@ -93,8 +92,7 @@ class NetVlad(vlad.VladBackbone):
         features that make up a frame; without it, they are one}.
       clusters: K of the first feature; every further one has half as many.
       hidden: R.
-      kernel_regularizer: of the linear layer.
-      **kwargs: of a Keras model.
+      **kwargs: arguments of a Backbone.
 
     Raises:
       ValueError: there are several features, but fewer than 2 clusters.
@@ -105,8 +103,6 @@ class NetVlad(vlad.VladBackbone):
       hidden,
       lambda share, name: NetVladPool(clusters // share, name=name),
       use_bias=True,
-      kernel_regularizer=kernel_regularizer,
-      options={},
       **kwargs,
     )
     self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
@@ -120,24 +116,3 @@ class NetVlad(vlad.VladBackbone):
     frames = self.norm(frames, real, training=training)
     descriptor = self.describe(frames, real, training)
     return {'representation': tf.cast(self.projection(descriptor), tf.float32)}
-
-
-@factory.register_backbone_builder('netvlad')
-def build_netvlad(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> NetVlad:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: see NetVlad.
-    backbone_config: a one-of config whose choice is a `configs.model.NetVlad`.
-    norm_activation_config: not used, both are as published.
-    l2_regularizer: of the linear layer.
-
-  Returns:
-    The backbone.
-  """
-  del norm_activation_config
-  return NetVlad(
-    input_specs, kernel_regularizer=l2_regularizer, **backbone_config.get().as_dict()
-  )

@@ -20,10 +20,10 @@ representation.
 from collections.abc import Sequence
 
 import numpy as np
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 from yt8m_distill.utils import per_video_random
@@ -130,7 +130,7 @@ class NextVladPool(tf_keras.layers.Layer):
     }
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+@backbone.register('nextvlad')
 class NextVlad(vlad.VladBackbone):
   """NeXtVLAD over {'frames': [B, T, D], 'num_frames', 'seed': int32 [B]}.
 
@@ -149,7 +149,6 @@ class NextVlad(vlad.VladBackbone):
     hidden: int = 2048,
     dropout: float = 0.5,
     eigenvalues: Sequence[float] | None = None,
-    kernel_regularizer=None,
     **kwargs,
   ):
     """Initialises and builds the backbone.
@@ -164,8 +163,7 @@ class NextVlad(vlad.VladBackbone):
       dropout: share of the descriptors' values that training leaves out.
       eigenvalues: of the PCA behind the first feature, one of each of its
         values, to undo its whitening.
-      kernel_regularizer: of the linear layer.
-      **kwargs: of a Keras model.
+      **kwargs: arguments of a Backbone.
 
     Raises:
       ValueError: `groups` does not divide the widened features, or there are
@@ -180,7 +178,6 @@ class NextVlad(vlad.VladBackbone):
         clusters // share, groups // share, expansion, name=name
       ),
       use_bias=False,
-      kernel_regularizer=kernel_regularizer,
       options={
         'groups': groups,
         'expansion': expansion,
@@ -201,6 +198,33 @@ class NextVlad(vlad.VladBackbone):
     with tf.name_scope('norm'):
       self.norm.build([None, hidden])
     self.built = True
+
+  @classmethod
+  def create(cls, input_specs, kernel_regularizer=None, eigenvalues='', **fields):
+    """Builds the backbone; see Backbone.
+
+    Args:
+      input_specs: see Backbone.
+      kernel_regularizer: of the linear layer.
+      eigenvalues: path of their file, '' for none. It is read whenever the
+        network is built from its configuration; an export holds its values.
+      **fields: other fields of `configs.model.NextVlad`.
+
+    Returns:
+      The backbone, with its variables.
+
+    Raises:
+      ValueError: see NextVlad and read_eigenvalues().
+    """
+    first = input_specs.get('features', [input_specs['frames']])[0]
+    return cls(
+      input_specs,
+      kernel_regularizer=kernel_regularizer,
+      eigenvalues=(
+        read_eigenvalues(eigenvalues, first.shape[-1]) if eigenvalues else None
+      ),
+      **fields,
+    )
 
   def call(self, inputs, training=False):
     frames, num_frames = inputs['frames'], inputs['num_frames']
@@ -261,35 +285,3 @@ def read_eigenvalues(path: str, size: int) -> list[float]:
       f'eigenvalues is {path!r}, which holds negative numbers or NaN: {remedy}'
     )
   return values.tolist()
-
-
-@factory.register_backbone_builder('nextvlad')
-def build_nextvlad(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> NextVlad:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: see NextVlad.
-    backbone_config: a one-of config whose choice is a `configs.model.NextVlad`;
-      its file of eigenvalues is read whenever the network is built from it,
-      and part of an export.
-    norm_activation_config: not used, both are as published.
-    l2_regularizer: of the linear layer.
-
-  Returns:
-    The backbone.
-
-  Raises:
-    ValueError: see NextVlad and read_eigenvalues().
-  """
-  del norm_activation_config
-  options = backbone_config.get().as_dict()
-  path = options.pop('eigenvalues')
-  first = input_specs.get('features', [input_specs['frames']])[0]
-  return NextVlad(
-    input_specs,
-    kernel_regularizer=l2_regularizer,
-    eigenvalues=read_eigenvalues(path, first.shape[-1]) if path else None,
-    **options,
-  )
