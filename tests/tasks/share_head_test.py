@@ -155,4 +155,4 @@ def test_config_round_trip():
 )
 def test_heads_that_cannot_be_one(student, message):
   with pytest.raises(ValueError, match=f'share_head is true, but .*{message}'):
-    _built(model={'student': extract_student}, losses={'representation_weight': 0.0})
+    _built(model={'student': student}, losses={'representation_weight': 0.0})

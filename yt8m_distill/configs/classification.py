@@ -45,6 +45,7 @@ class LabelLoss(hyperparams.Config):
   regularization_penalty: float = validation.number(2.0, least=0)
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     weighted = self.label_kind == 'weighted_cross_entropy'
     if weighted and not self.class_weights:
       raise ValueError(

@@ -36,6 +36,7 @@ class Feature(hyperparams.Config):
   )
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     if not self.name:
       raise ValueError(
         f"{path}.name is '': give the key of the feature in a record, such as rgb."
@@ -136,7 +137,7 @@ class VideoData(cfg.DataConfig):
   """
 
   input_path: str | Sequence[str] = ''
-  global_batch_size: int = validation.number(0, least=1)
+  global_batch_size: int = validation.number(256, least=1)
   is_training: bool = False
   seed: int = validation.number(0, least=0)
   num_examples: int = validation.number(0, least=0)
@@ -155,6 +156,7 @@ class VideoData(cfg.DataConfig):
   )
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     for name in (
       'tfds_name',
       'tfds_split',

@@ -31,6 +31,7 @@ class WeightSchedule(hyperparams.Config):
   steps: int = validation.number(0, least=0)
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     if self.type != 'constant' and not self.steps:
       raise ValueError(
         f'{path}.steps is 0: a {self.type} schedule takes at least 1 step. Set it, or '
@@ -68,6 +69,7 @@ class DistillationLoss(classification.LabelLoss):
   schedule: WeightSchedule = dataclasses.field(default_factory=WeightSchedule)
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     super().check(path)
     if self.prediction_kind != 'kl' and self.prediction_temperature != 1:
       raise ValueError(

@@ -31,6 +31,7 @@ class UniformFrames(hyperparams.Config):
   length: str = validation.choice('ceil', 'ceil', 'original')
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     if bool(self.every_n) == bool(self.k):
       raise ValueError(
         f'{path}.every_n is {self.every_n} and {path}.k is {self.k}: exactly one of '
@@ -285,6 +286,7 @@ class VideoModel(hyperparams.Config):
   num_classes: int = validation.number(3862, least=1)
 
   def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
     data.check_features(self.features, f'{path}.features')
     if self.features[0].format == 'video' and self.max_frames != 1:
       raise ValueError(

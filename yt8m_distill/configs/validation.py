@@ -141,25 +141,25 @@ _GARDEN_BOUNDS: dict[type, dict[str, Bounds]] = {
     'epsilon': _COUNT,
     'weight_decay_rate': _COUNT,
   },
-  **dict.fromkeys(
-    (
-      learning_rate_config.ConstantLrConfig,
-      learning_rate_config.ExponentialLrConfig,
-      learning_rate_config.PolynomialLrConfig,
-      learning_rate_config.CosineLrConfig,
-      learning_rate_config.LinearWarmupConfig,
-      learning_rate_config.PolynomialWarmupConfig,
-    ),
-    {
-      'learning_rate': _REQUIRED,
-      'initial_learning_rate': _REQUIRED,
-      'warmup_learning_rate': _REQUIRED,
-      'decay_steps': Bounds(least=1, null=False),
-      'decay_rate': Bounds(above=0, null=False),
-      'warmup_steps': Bounds(least=1, null=False),
-    },
-  ),
 }
+_SCHEDULE_BOUNDS = {
+  'learning_rate': _REQUIRED,
+  'initial_learning_rate': _REQUIRED,
+  'warmup_learning_rate': _REQUIRED,
+  # Null where the driver computes them from epochs.
+  'decay_steps': _POSITIVE_COUNT,
+  'decay_rate': Bounds(above=0, null=False),
+  'warmup_steps': _POSITIVE_COUNT,
+}
+for _schedule in (
+  learning_rate_config.ConstantLrConfig,
+  learning_rate_config.ExponentialLrConfig,
+  learning_rate_config.PolynomialLrConfig,
+  learning_rate_config.CosineLrConfig,
+  learning_rate_config.LinearWarmupConfig,
+  learning_rate_config.PolynomialWarmupConfig,
+):
+  _GARDEN_BOUNDS[_schedule] = _SCHEDULE_BOUNDS
 
 
 def validate(config, path: str = ''):

@@ -34,8 +34,8 @@ def read(
     ) from error
   except ValueError as error:
     raise ValueError(
-      f'{field} is {path!r}: it cannot be read as CSV ({error}). Set it to a CSV '
-      f'file with the columns Index and {column}.'
+      f'{field} is {path!r}: it cannot be read as CSV ({str(error).strip()}). Set it '
+      f'to a CSV file with the columns Index and {column}.'
     ) from error
   if not {'Index', column} <= set(table.columns):
     raise ValueError(
