@@ -195,7 +195,7 @@ def test_distiller_chooses_the_frames_that_the_reader_does(pair, draws):
 
 
 def test_distiller_without_seeds_says_so(pair):
-  with pytest.raises(ValueError, match='no video has a seed: give inputs'):
+  with pytest.raises(ValueError, match='needs a seed for each video. Give inputs'):
     pair({'frames': tf.zeros([1, _T, 2], tf.uint8), 'num_frames': tf.constant([9])})
 
 

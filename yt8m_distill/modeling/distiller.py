@@ -43,7 +43,7 @@ class Distiller(tf_keras.Model):
     projections: dict[str, tf_keras.layers.Layer] | None = None,
     **kwargs,
   ):
-    """Initialises the pair.
+    """Initializes the pair.
 
     Args:
       teacher: the network that sees more.
@@ -53,7 +53,7 @@ class Distiller(tf_keras.Model):
       share_head: the teacher's head becomes the student's too.
       compare_states: return the states at the frames that the student sees.
       projections: built layers, each for the student's output of that name.
-      **kwargs: of a Keras model.
+      **kwargs: arguments of a Keras model.
     """
     super().__init__(autocast=False, **kwargs)
     if share_head:

@@ -24,23 +24,23 @@ def frame_indices(
   max_frames: int,
   seeds: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Chooses frames by a video's true length.
+  """Chooses frames based on a video's true length.
 
   Args:
     num_frames: int32 of any shape [...], frames of each video, at most
-      `max_frames`; [B] where frames are drawn at random.
-    selection: how.
+      `max_frames`; [B] if frames are drawn at random.
+    selection: which frames to choose.
     max_frames: T.
-    seeds: int32 [B], or [1] for all videos, what random frames follow from.
-      Of few frames and of many, one seed draws the few among the many.
+    seeds: int32 [B], or [1] for all videos, seeds of randomly drawn frames. For
+      a given seed, a smaller k draws a subset of a larger k.
 
   Returns:
     indices: int32 [..., K], ascending and below T; K is `max_selected(...)`.
-      Those beyond the count point at padding.
+      Those after the first `count` point at padding.
     count: int32 [...], how many of the K are real.
 
   Raises:
-    ValueError: `selection` is not valid, or lacks seeds.
+    ValueError: frames are drawn at random, but there are no seeds.
   """
   keep = max_selected(selection, max_frames)
   order, length = tf.range(keep), num_frames[..., None]
@@ -65,14 +65,14 @@ def frame_indices(
 def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
   if uniform.length == 'ceil':
     return -(-num_frames // uniform.every_n)
-  # The original's float arithmetic: one less than floor(n / N) for a few n. In
-  # a table, for TensorFlow Lite has no float64.
+  # The original's floating point: one less than floor(n / N) for a few n. A
+  # table, since TensorFlow Lite has no float64.
   counts = np.arange(max_frames + 1) / max_frames * (max_frames / uniform.every_n)
   return tf.gather(counts.astype(np.int32), tf.minimum(num_frames, max_frames))
 
 
 def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
-  """How far frames 0, 1, ... move to be first, middle and last; [..., K]."""
+  """Returns the offsets that make frames 0, 1, ... first, middle and last: [..., K]."""
   first, middle, last = (keep + 2) // 3, (keep + 1) // 3, keep // 3
   # (n - middle) // 2 is where a middle starts, if the first ends before.
   centred = tf.maximum(spare + last - first, 0) // 2
@@ -81,10 +81,10 @@ def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
 
 
 def _draw(length, keep: int, max_frames: int, seeds) -> tf.Tensor:
-  """`keep` frames of `length` [B, 1]: all, then padding, where it has fewer."""
+  """Draws `keep` of `length` [B, 1] frames; all and padding if there are fewer."""
   if seeds is None:
     raise ValueError(
-      "frames.type is 'random', but no video has a seed: give "
+      "frames.type is 'random': it needs a seed for each video. Give "
       "inputs['seed'], int32 [B]."
     )
   # The frames with the smallest numbers; padding has larger ones.

@@ -84,7 +84,7 @@ def softmax_cross_entropy(
 
   Labels share its mass, as in the starter code's SoftmaxLoss. That takes
   predictions for logits, although they are probabilities; here they are
-  normalised to sum 1. A video without labels has the loss 0.
+  normalized to sum 1. A video without labels has the loss 0.
 
   Args:
     labels: [B, V], bool or probabilities.
@@ -175,12 +175,12 @@ def prediction_loss(
   Args:
     teacher: [B, V] probabilities.
     student: [B, V] probabilities.
-    kind: 'kl', divergence of the predictions, each video's normalised to sum 1
+    kind: 'kl', divergence of the predictions, each video's normalized to sum 1
       over the classes (the original code); 'mse', squared distance; 'bce',
       cross_entropy() with the teacher's predictions as labels.
     epsilon: of 'bce'.
     temperature: T of 'kl': predictions are raised to 1/T before they are
-      normalised, and the divergence counts T^2 times (arXiv 1503.02531).
+      normalized, and the divergence counts T^2 times (arXiv 1503.02531).
 
   Returns:
     float32 [B].

@@ -44,7 +44,7 @@ class LSTMStack(tf_keras.layers.Layer):
     recompute: bool = False,
     **kwargs,
   ):
-    """Initialises the layer.
+    """Initializes the layer.
 
     Args:
       num_cells: H.
@@ -57,7 +57,7 @@ class LSTMStack(tf_keras.layers.Layer):
         runs_on_cudnn().
       recompute: keep no steps for the backward pass, which computes them again,
         on a CPU tile by tile: less memory, more time.
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
     self.num_cells = num_cells

@@ -48,7 +48,7 @@ class Tiles:
   """
 
   def __init__(self, x, lengths, tile, prepare):
-    """Initialises the tiles; arguments as of lstm.final_states()."""
+    """Initializes the tiles; arguments as of lstm.final_states()."""
     self.steps = x.shape[1]
     self.dense = tile is None
     self.known_rows = x.shape[0] if self.dense else None

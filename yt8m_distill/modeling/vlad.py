@@ -1,7 +1,7 @@
 """What NetVLAD and NeXtVLAD share.
 
 Vectors of locally aggregated descriptors (VLAD): vectors are softly assigned to
-clusters, and for each cluster the residuals against its centre are summed.
+clusters, and each cluster sums their residuals against its center.
 
 B videos, T frames, D features, N vectors of a video, K clusters, P values of
 all descriptors, R representation.
@@ -14,18 +14,17 @@ from yt8m_distill.modeling import backbone
 
 
 def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
-  """Sums residuals against the centres, each cluster's scaled to L2 norm 1.
+  """Sums residuals against the centers and scales each cluster's to L2 norm 1.
 
   Args:
-    assignment: float32 [B, N, K], how far a vector belongs to a cluster.
+    assignment: float32 [B, N, K], weight of each vector in each cluster.
     x: float [B, N, D] vectors.
     centres: float32 [K, D].
 
   Returns:
-    float32 [B, K, D]; zero for a cluster to which nothing belongs.
+    float32 [B, K, D]; zero for a cluster without vectors.
   """
-  # The sum of a * (x - c) is that of a * x less c times that of a: residuals
-  # [B, N, K, D] never exist.
+  # sum(a * (x - c)) = sum(a * x) - c * sum(a) avoids residuals [B, N, K, D].
   total = tf.matmul(tf.cast(assignment, x.dtype), x, transpose_a=True)
   weight = tf.reduce_sum(assignment, axis=1)
   residuals = tf.cast(total, tf.float32) - weight[..., None] * centres
@@ -33,7 +32,7 @@ def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Ten
 
 
 def normal(variance: float) -> tf_keras.initializers.Initializer:
-  """The initialiser of both papers' code."""
+  """Returns the initializer that the code of both papers uses."""
   return tf_keras.initializers.RandomNormal(stddev=variance**0.5)
 
 
@@ -47,10 +46,10 @@ def check_shares(name: str, value: int, features: int):
 
 
 class VladBackbone(backbone.Backbone):
-  """A descriptor of each feature, and a linear layer over all of them.
+  """One descriptor per feature, and a linear layer over all of them.
 
   Attributes:
-    pools: per feature, the layer that makes its descriptor.
+    pools: per feature, the layer that computes its descriptor.
     projection: the linear layer, from [B, P] to [B, R].
   """
 
@@ -64,16 +63,16 @@ class VladBackbone(backbone.Backbone):
     options=None,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
-        features that make up a frame; without it, they are one}.
-      clusters: of the first feature; every further one has half as many.
+      input_specs: see Backbone.
+      clusters: of the first feature; each further feature has half as many.
       hidden: R.
-      make_pool: makes the layer of a feature from its share of clusters, 1 or
-        2 for a half, and its name. It has `output_size` and `flops(frames)`.
-      use_bias: of the projection.
+      make_pool: from a divisor of the number of clusters (1 for the first
+        feature, 2 for the others) and a name to the layer of a feature, which
+        has `output_size` and `flops(frames)`.
+      use_bias: whether the projection has a bias.
       options: further arguments of the subclass, by their names.
       **kwargs: arguments of a Backbone.
 
@@ -103,7 +102,13 @@ class VladBackbone(backbone.Backbone):
       self.projection.build([None, sum(pool.output_size for pool in self.pools)])
 
   def describe(self, frames, real, training):
-    """Returns float32 [B, P] for frames [B, T, D] and real, bool [B, T]."""
+    """Returns all descriptors, float32 [B, P].
+
+    Args:
+      frames: float [B, T, D].
+      real: bool [B, T], False for padding.
+      training: whether to use and update statistics of the batch.
+    """
     return tf.concat(
       [
         pool(feature, real, training=training)
@@ -120,7 +125,7 @@ class VladBackbone(backbone.Backbone):
     return self.projection.units
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return sum(pool.flops(self._num_frames) for pool in self.pools) + 2 * int(
       self.projection.kernel.shape.num_elements()
     )

@@ -34,7 +34,7 @@ _BATCH_METRICS = ('hit_at_one', 'perr', 'gap')
 
 @contextlib.contextmanager
 def _seeded(seed: int):
-  """Seeds what Keras' initialisers take their seeds from, and nothing else.
+  """Seeds what Keras' initializers take their seeds from, and nothing else.
 
   A seed of TensorFlow's own would change the order of the data as well.
   """
@@ -189,7 +189,7 @@ class ClassificationTask(base_task.Task):
     return {}
 
   def total_loss(self, terms, regularization, mean, total) -> tf.Tensor:
-    """The loss that is minimised.
+    """The loss that is minimized.
 
     Args:
       terms: of loss_terms().

@@ -1,12 +1,12 @@
 """Deep bag of frames, DbofModel of the YouTube-8M starter code.
 
 Source: "YouTube-8M: a large-scale video classification benchmark" (arXiv
-1609.08675). Every frame excites clusters, these are pooled over the frames, and
-a hidden layer reads what was pooled. As in the code frames, clusters and hidden
-units are normalised over the batch, the latter two end in relu6, and neither
-layer has a bias. Deviations: all frames that the network is given take part,
-not 30 random ones; statistics are of real frames alone, padding counts nowhere;
-moving averages have tf_keras' momentum 0.99 (0.999).
+1609.08675). Each frame activates clusters, whose activations are pooled over the
+frames and read by a hidden layer. As in the code, frames, clusters and hidden
+units are batch-normalized, clusters and hidden units end in relu6, and neither
+layer has a bias. Deviations: all frames given to the network are used, not 30
+random ones; padding is left out of the pooling and of all statistics; moving
+averages have tf_keras' momentum 0.99 (there 0.999).
 
 B videos, T frames, D features, K clusters, R representation.
 """
@@ -33,7 +33,7 @@ class Dbof(backbone.Backbone):
   """Bag of {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, R]}; a video without frames counts as
-  one that excites no cluster.
+  one that activates no cluster.
   """
 
   def __init__(
@@ -44,13 +44,13 @@ class Dbof(backbone.Backbone):
     pooling: str = 'max',
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], ...}.
+      input_specs: see Backbone.
       clusters: K.
       hidden: R.
-      pooling: over the frames: max or average.
+      pooling: how clusters are pooled over the frames: max or average.
       **kwargs: arguments of a Backbone.
     """
     super().__init__(
@@ -59,7 +59,6 @@ class Dbof(backbone.Backbone):
       autocast=False,
       **kwargs,
     )
-
     self._pool = _POOLINGS[pooling]
 
     def dense(name, units):
@@ -85,9 +84,10 @@ class Dbof(backbone.Backbone):
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns the representation; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     real = tf.sequence_mask(num_frames, frames.shape[1])
-    # Times 0 what a padded frame holds might still be NaN.
+    # Multiplying by 0 is not enough: padding might hold NaN.
     frames = tf.where(real[..., None], frames, tf.zeros([], frames.dtype))
     frames = self.input_norm(frames, real, training=training)
     clusters = tf.nn.relu6(
@@ -104,7 +104,7 @@ class Dbof(backbone.Backbone):
     return self.hidden.units
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return 2 * (
       self._num_frames * int(self.clusters.kernel.shape.num_elements())
       + int(self.hidden.kernel.shape.num_elements())

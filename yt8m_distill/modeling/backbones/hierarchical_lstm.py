@@ -1,11 +1,11 @@
 """Hierarchical LSTM of "Efficient Video Classification Using Fewer Frames".
 
 Bhardwaj, Srinivasan, Khapra, CVPR 2019; HierarchicalLstmModel of the authors'
-TensorFlow 1.3 code. The frames are split into chunks of equal length, a lower
-stack of LSTM layers reads each chunk, an upper one the final states of the
-chunks. As in their code a chunk's vector is the whole final state, cells and
-outputs of all layers. Deviation: chunks that no frame fills are not computed;
-their state is zero either way.
+TensorFlow 1.3 code. Frames are split into chunks of equal length. A lower stack
+of LSTM layers reads each chunk; an upper stack reads the final states of the
+chunks. As in their code, a chunk is represented by its whole final state: cells
+and outputs of all layers. Deviation: empty chunks are not computed; their state
+is zero either way.
 
 B videos, T frames, D features, C chunks, R representation, K moments.
 """
@@ -30,15 +30,15 @@ def _check_chunks(chunks: int, frames: int):
 class HierarchicalLstm(backbone.Backbone):
   """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
-  Frames are float inputs, or uint8 as stored: those it normalises itself, chunk
-  by chunk, which spares a CPU the whole batch in float32. They are data: no
-  gradient flows back to them.
+  Frames are float, or uint8 as stored. The backbone normalizes uint8 frames
+  itself, chunk by chunk, so that a CPU never holds the whole batch in float32. No
+  gradient flows back to the frames.
 
   Returns {'representation': float32 [B, R], 'states': float32 [B, C, R]}, the
   final states of the upper and of the lower stack, R = 2 * layers * cells.
-  Given 'moments', int32 [B, K], also 'moment_states', float32 [B, K, R]: the
-  states of the lower stack after it has read those of the T frames, zero for a
-  frame that is not real. They know of the frames of their chunk alone.
+  Given 'moments', int32 [B, K], indices of frames, also returns 'moment_states',
+  float32 [B, K, R]: the states of the lower stack after those frames, zero for
+  padding. A state depends only on frames of its own chunk.
   """
 
   takes_stored_frames = True
@@ -55,21 +55,21 @@ class HierarchicalLstm(backbone.Backbone):
     recompute: bool = False,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], ...}.
+      input_specs: see Backbone.
       chunks: C, which divides T.
       num_cells: cells of every LSTM layer.
       num_layers: layers of each stack.
-      static_shapes: compute empty chunks too (XLA).
-      tile: chunks that run at once; None chooses by the device.
-      use_cudnn: on a GPU, run the layers on cuDNN (lstm_stack.LSTMStack).
-      recompute: compute steps again in the backward pass; likewise.
+      static_shapes: also compute empty chunks, as XLA requires.
+      tile: chunks computed at once; None chooses by the device.
+      use_cudnn: on a GPU, run the layers on cuDNN; see lstm_stack.LSTMStack.
+      recompute: recompute steps in the backward pass; see there.
       **kwargs: arguments of a Backbone.
 
     Raises:
-      ValueError: C does not divide T, or a size below 1.
+      ValueError: C does not divide T.
     """
     stack = {
       'num_cells': num_cells,
@@ -91,9 +91,10 @@ class HierarchicalLstm(backbone.Backbone):
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns representation and states; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     chunks, length = self._chunks, self._chunk_length
-    # Clipping would do, but TFLite takes a clip to [0, 6] for a Relu6.
+    # Not by clipping: TFLite would mistake a clip to [0, 6] for Relu6.
     real = tf.sequence_mask(num_frames, chunks * length, tf.int32)
     lengths = tf.reduce_sum(tf.reshape(real, [-1, chunks, length]), axis=2)
     moments = inputs.get('moments')
@@ -115,7 +116,7 @@ class HierarchicalLstm(backbone.Backbone):
     return {'representation': representation, 'states': states, **outputs}
 
   def _steps(self, moments):
-    """Pairs of chunk, of all of a batch, and step in it, for frames [B, K]."""
+    """Returns (chunk of the batch, step in it) of frames [B, K], int32 [B * K, 2]."""
     first = tf.range(tf.shape(moments)[0])[:, None] * self._chunks
     return tf.stack(
       [
@@ -136,7 +137,7 @@ class HierarchicalLstm(backbone.Backbone):
     return self.lower.state_size
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return self._chunks * self.lower.flops(self._chunk_length) + self.upper.flops(
       self._chunks
     )

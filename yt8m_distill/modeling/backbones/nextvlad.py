@@ -1,17 +1,17 @@
 """NeXtVLAD (Lin, Xiao, Fan: arXiv 1811.05014).
 
-After the paper and the settings of its released code: a frame is widened, split
-into groups, and each group is a vector of its own, with a sigmoid attention and
-a softmax assignment that both see the whole frame. Descriptors are normalised
-over the batch, partly dropped, and a linear layer follows. The
-squeeze-and-excitation gate and the classifier belong to the head.
+Follows the paper and the settings of its released code. A frame is widened and
+split into groups. Each group is a vector with a sigmoid attention and a softmax
+assignment, both computed from the whole frame. Descriptors are batch-normalized,
+dropout is applied, and a linear layer follows. The squeeze-and-excitation gate
+and the classifier belong to the head.
 
-Deviations: padding counts neither in a descriptor nor in a batch's statistics,
-a video without frames not in that of the descriptors; moving averages have
-tf_keras' momentum 0.99 (0.999). Frames come scaled to L2 norm 1. Where
-whitening is undone, they are scaled anew afterwards: the length a frame had
-before does not count, so that this equals undoing it first, but for the 4 / 512
-by which dequantised values lie off, which the released code takes away.
+Deviations: padding is left out of descriptors and statistics, and videos without
+frames out of the descriptors' statistics; moving averages have tf_keras' momentum
+0.99 (there 0.999). Frames arrive scaled to L2 norm 1. If whitening is undone, they
+are scaled again afterwards. A frame's original length does not matter, so this
+equals undoing the whitening first, except for the offset of 4 / 512 in dequantized
+values, which the released code subtracts.
 
 B videos, T frames, D features of a frame, E expansion, G groups, K clusters, R
 representation.
@@ -34,16 +34,16 @@ _WHITENING_EPSILON = 1e-4
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
 class NextVladPool(tf_keras.layers.Layer):
-  """Descriptors float32 [B, K * E * D / G] of frames [B, T, D], real [B, T]."""
+  """From frames [B, T, D] and real, bool [B, T], to [B, K * E * D / G]."""
 
   def __init__(self, clusters: int, groups: int, expansion: int, **kwargs):
-    """Initialises the layer.
+    """Initializes the layer.
 
     Args:
       clusters: K.
       groups: G.
       expansion: E.
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
     self._clusters = clusters
@@ -92,6 +92,7 @@ class NextVladPool(tf_keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, frames, real, training=False):
+    """Returns descriptors, float32; `real` is False for padding."""
     vectors = frames.shape[1] * self._groups
     x = self.expand(frames)
     attention = tf.sigmoid(tf.cast(self.attend(x), tf.float32))
@@ -110,7 +111,7 @@ class NextVladPool(tf_keras.layers.Layer):
     )
 
   def flops(self, frames: int) -> int:
-    """FLOPs of `frames` frames: 2 per multiply-add of the matrix products."""
+    """Returns the FLOPs of `frames` frames: 2 per multiply-add."""
     dense = (self.expand, self.attend, self.assign)
     return (
       2
@@ -122,6 +123,7 @@ class NextVladPool(tf_keras.layers.Layer):
     )
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {
       **super().get_config(),
       'clusters': self._clusters,
@@ -134,8 +136,8 @@ class NextVladPool(tf_keras.layers.Layer):
 class NextVlad(vlad.VladBackbone):
   """NeXtVLAD over {'frames': [B, T, D], 'num_frames', 'seed': int32 [B]}.
 
-  Frames are normalised and zero behind a video's own; the seed is needed for
-  dropout, in training alone.
+  Frames are normalized, and zero after a video's last frame. Only dropout in
+  training needs the seed.
 
   Returns {'representation': float32 [B, R]}.
   """
@@ -151,18 +153,17 @@ class NextVlad(vlad.VladBackbone):
     eigenvalues: Sequence[float] | None = None,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
-        features that make up a frame; without it, they are one}.
-      clusters: K of the first feature; every further one has half as many.
+      input_specs: see Backbone.
+      clusters: K of the first feature; each further feature has half as many.
       groups: G, likewise.
       expansion: E.
       hidden: R.
-      dropout: share of the descriptors' values that training leaves out.
-      eigenvalues: of the PCA behind the first feature, one of each of its
-        values, to undo its whitening.
+      dropout: fraction of the descriptors' values that training drops.
+      eigenvalues: of the PCA that produced the first feature, one per value, to
+        undo its whitening.
       **kwargs: arguments of a Backbone.
 
     Raises:
@@ -227,6 +228,7 @@ class NextVlad(vlad.VladBackbone):
     )
 
   def call(self, inputs, training=False):
+    """Returns the representation; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     if self._scale is not None:
       frames = tf.nn.l2_normalize(tf.cast(frames, tf.float32) * self._scale, axis=-1)

@@ -1,7 +1,8 @@
 """Logistic regression per class, as in the YouTube-8M starter code.
 
-L2 falls on the weights alone. A gate may weigh the representation: context
-gating (arXiv 1706.06905), or NeXtVLAD's squeeze and excitation (1811.05014).
+Only the weights have L2 regularization, not the bias. A gate may scale the
+representation: context gating (arXiv 1706.06905), or NeXtVLAD's squeeze and
+excitation (1811.05014).
 
 B videos, R representation, V classes.
 """
@@ -26,14 +27,14 @@ class LogisticHead(tf_keras.layers.Layer):
     se_reduction: int = 8,
     **kwargs,
   ):
-    """Initialises the head.
+    """Initializes the head.
 
     Args:
       num_classes: V.
-      l2_weight_decay: times sum(w^2) / 2 of the weights.
-      input_gate: on the representation: none, context or se.
-      se_reduction: how much narrower the inner layer of se is.
-      **kwargs: of a Keras layer.
+      l2_weight_decay: factor of sum(w^2) / 2 of the weights.
+      input_gate: gate on the representation: none, context or se.
+      se_reduction: factor by which the inner layer of se is narrower.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
     self._config = {
@@ -54,21 +55,26 @@ class LogisticHead(tf_keras.layers.Layer):
     )
 
   def build(self, input_shape):
+    """Creates the variables for a representation [B, R]."""
     for layer in filter(None, (self.input_gate, self.classes)):
       with tf.name_scope(layer.name):
         layer.build(input_shape)
     super().build(input_shape)
 
   def call(self, representation, training=False):
+    """Returns predictions, float32 [B, V]."""
     if self.input_gate:
       representation = self.input_gate(representation, training=training)
     logits = self.classes(representation)
-    return tf.sigmoid(tf.cast(logits, tf.float32))  # whatever the policy
+    return tf.sigmoid(
+      tf.cast(logits, tf.float32)
+    )  # whatever the mixed-precision policy
 
   def flops(self) -> int:
-    """FLOPs of a video: 2 per multiply-add."""
+    """Returns the FLOPs of a video: 2 per multiply-add."""
     gate = self.input_gate.flops() if self.input_gate else 0
     return gate + 2 * int(self.classes.kernel.shape.num_elements())
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {**super().get_config(), **self._config}
