@@ -132,7 +132,7 @@ _GARDEN_BOUNDS: dict[type, dict[str, Bounds]] = {
   optimizer_config.BaseOptimizerConfig: {
     'clipnorm': _POSITIVE,
     'clipvalue': _POSITIVE,
-    'global_clipnorm': _POSITIVE,
+    'global_clipnorm': _COUNT,
     'beta_1': _DECAY,
     'beta_2': _DECAY,
     'momentum': _DECAY,
