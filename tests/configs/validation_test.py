@@ -230,6 +230,11 @@ def test_what_is_not_chosen_is_not_checked():
   assert message == f'{path}.netvlad.clusters is -1: {_COUNT}.'
 
 
+def test_null_is_no_path():
+  """As --params_override=task.init_checkpoint= gives it."""
+  validation.validate(_experiment(('task.init_checkpoint', None)))
+
+
 def test_whole_numbers_are_numbers_and_tuples_are_lists():
   params = _experiment(('task.losses.label_weight', 2), ('task.train_epochs', 3))
   params.task.train_data.input_path = ('a', 'b')

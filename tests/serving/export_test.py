@@ -297,7 +297,10 @@ def test_bad_arguments(run, tmp_path, vocabulary):
   large = tmp_path / 'large.csv'
   large.write_text('Index,Name\n12,Thirteen\n')
   _refused(
-    'has indices from 12 to 12, but num_classes is 12', run, out, vocabulary=str(large)
+    'has indices from 12 to 12: they must be whole numbers',
+    run,
+    out,
+    vocabulary=str(large),
   )
   _refused('no checkpoint', str(tmp_path / 'nothing'), out, vocabulary=vocabulary)
 
@@ -312,7 +315,7 @@ def test_occupied_folder_stays_as_it_is(run, tmp_path):
 def test_interrupted_export_leaves_no_folder(run, tmp_path, monkeypatch):
   def interrupt(folder, *args, **kwargs):
     del args, kwargs
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('half')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('half')
     raise KeyboardInterrupt
 
   out = tmp_path / 'out'
@@ -327,7 +330,7 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
   def fill(folder, *args, **kwargs):
     del args, kwargs
     (out / 'other').mkdir(parents=True)
-    (pathlib.Path(trained_network) / 'saved_model.pb').write_text('whole')
+    (pathlib.Path(folder) / 'saved_model.pb').write_text('whole')
 
   out = tmp_path / 'out'
   monkeypatch.setattr(signatures, 'save', fill)

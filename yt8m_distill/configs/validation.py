@@ -177,6 +177,8 @@ def validate(config, path: str = ''):
   for field in _used_fields(config, path):
     place = _join(path, field.name)
     value = getattr(config, field.name)
+    if value is None and field.default == '':
+      continue  # --params_override=NAME= gives null; both say that there is none.
     _check_field(value, hints[field.name], _bounds(config, field), place)
     if dataclasses.is_dataclass(value):
       validate(value, place)
