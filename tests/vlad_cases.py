@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling.backbones import netvlad
 from yt8m_distill.modeling.backbones import nextvlad
 
@@ -48,7 +48,9 @@ def inputs_of(frames=FRAMES, videos=slice(None)):
   x = rng.normal(size=[len(NUM_FRAMES), FRAMES, sum(SIZES)]).astype('f')
   x = np.pad(x, [(0, 0), (0, frames - FRAMES), (0, 0)])[videos]
   return {
-    'frames': frames_lib.preprocess(tf.constant(x), tf.constant(NUM_FRAMES[videos])),
+    'frames': frame_normalization.normalize_videos(
+      tf.constant(x), tf.constant(NUM_FRAMES[videos])
+    ),
     'num_frames': tf.constant(NUM_FRAMES[videos]),
     'seed': tf.range(len(NUM_FRAMES))[videos],
   }

@@ -92,9 +92,9 @@ def _work(network, num_frames):
   lower stack's first layer.
   """
   backbone = network.backbone
-  values = backbone.get_config()
-  _, steps, features = values['frames_shape']
-  length = steps // values['chunks']
+  settings = backbone.get_config()
+  length = settings['num_frames'] // settings['chunks']
+  features = sum(settings['feature_sizes'])
   filled = -(-num_frames // length)
   forward = int(
     filled.sum() * backbone.lower.flops(length)

@@ -7,7 +7,7 @@ is behind the end of a video, and is left to automatic differentiation.
 import tensorflow as tf
 
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization
 
 
 class PlainDistiller(distiller.Distiller):
@@ -23,7 +23,7 @@ class PlainDistiller(distiller.Distiller):
 def plain_network(network, inputs):
   """What a VideoClassifier returns, from one masked time loop per stack."""
   backbone = network.backbone
-  frames = frames_lib.preprocess(inputs['frames'], inputs['num_frames'])
+  frames = frame_normalization.normalize_videos(inputs['frames'], inputs['num_frames'])
   batch, (steps, features) = tf.shape(frames)[0], frames.shape[1:]
   chunks = backbone.get_config()['chunks']
   length = steps // chunks

@@ -130,19 +130,6 @@ def test_log_says_how_much_of_the_set_is_in_the_bag(path, monkeypatch):
   ) in lines
 
 
-@pytest.mark.parametrize(
-  'training, seed, message',
-  [
-    (False, 3, 'bagging_seed is 3.*set it to -1 in validation_data'),
-    (False, 0, 'bagging_seed is 0.*set it to -1 in validation_data'),
-    (True, -2, 'bagging_seed is -2: it must be -1 or more'),
-  ],
-)
-def test_seeds_that_are_refused(path, training, seed, message):
-  with pytest.raises(ValueError, match=message):
-    _ids(_params(path, training, bagging_seed=seed), 1)
-
-
 def test_baseline_counts_the_whole_set(path):
   task = tiny.experiment(
     {

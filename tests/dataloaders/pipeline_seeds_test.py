@@ -189,7 +189,7 @@ def test_distiller_selects_the_same_frames_as_the_reader(pair, epoch_keys):
 
 
 def test_distiller_without_seeds_says_so(pair):
-  with pytest.raises(ValueError, match='no video has a seed: give inputs'):
+  with pytest.raises(ValueError, match='needs a seed for each video. Give inputs'):
     pair({'frames': tf.zeros([1, _T, 2], tf.uint8), 'num_frames': tf.constant([9])})
 
 

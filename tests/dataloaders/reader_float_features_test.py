@@ -114,25 +114,6 @@ def test_bad_floats_are_named(values, words):
     )
 
 
-@pytest.mark.parametrize(
-  'forms,words',
-  [
-    (('floats', 'bytes'), 'cannot be joined. Replace floats with quantized_floats'),
-    (
-      ('text', 'bytes'),
-      "formats of task.model.features are .*'text'.*choose from bytes",
-    ),
-  ],
-)
-def test_bad_formats_are_an_error(forms, words):
-  features = [
-    data.Feature(name=name, size=size, format=form)
-    for (name, size), form in zip(_FLOATS.items(), forms)
-  ]
-  with pytest.raises(ValueError, match=words):
-    reader_lib.FrameReader(features, 9, 50, frame_readers.ALL)
-
-
 def test_bytes_where_floats_are_expected_are_explained():
   record = frame_readers.record(2, features=_FLOATS)
   with pytest.raises(

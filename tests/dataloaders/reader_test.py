@@ -230,18 +230,3 @@ def test_missing_feature_is_named_with_existing_ones():
 def test_record_that_is_no_protobuf():
   with pytest.raises(ValueError, match='x, record 0: not a tf.train.Sequence'):
     frame_readers.reader().check_format('x', 0, b'\xff\xff nonsense')
-
-
-@pytest.mark.parametrize(
-  'arguments, message',
-  [
-    (dict(features={'rgb': 0}), r"\('rgb', 0\)"),
-    (dict(features={'': 4}), r"\('', 4\)"),
-    (dict(max_frames=0), 'max_frames is 0'),
-    (dict(num_classes=0), 'num_classes is 0'),
-    (dict(selection=frame_readers.every(301)), 'every_n is 301'),
-  ],
-)
-def test_bad_arguments(arguments, message):
-  with pytest.raises(ValueError, match=message):
-    frame_readers.reader(**arguments)

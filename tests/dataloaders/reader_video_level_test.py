@@ -142,18 +142,3 @@ def test_another_format_is_explained():
     'format video.*should not name video-level records',
   ):
     _reader(form='floats').check_format('x', 4, _record().SerializeToString())
-
-
-def test_configuration_errors():
-  with pytest.raises(ValueError, match='task.model.max_frames is 300: .*Set it to 1'):
-    _reader(max_frames=300)
-  with pytest.raises(ValueError, match=r"'floats', 'video'\].*cannot be join"):
-    reader_lib.FrameReader(
-      [
-        data.Feature(name='a', size=1, format='video'),
-        data.Feature(name='b', size=1, format='floats'),
-      ],
-      1,
-      9,
-      model.FrameSelection(),
-    )

@@ -157,16 +157,3 @@ def test_cost_and_round_trip():
   np.testing.assert_array_equal(
     again(_inputs())['representation'], built(_inputs())['representation']
   )
-
-
-@pytest.mark.parametrize(
-  'options,message',
-  [
-    ({'clusters': 0}, 'clusters is 0.*at least 1'),
-    ({'hidden': -1}, 'hidden is -1.*at least 1'),
-    ({'pooling': 'min'}, "pooling is 'min': choose one of max, average"),
-  ],
-)
-def test_errors(options, message):
-  with pytest.raises(ValueError, match=message):
-    backbones.Dbof(_specs(), **{'clusters': 2, 'hidden': 2, **options})

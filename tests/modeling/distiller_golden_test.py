@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import frames
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import losses
 
 pytestmark = pytest.mark.golden
@@ -27,7 +27,7 @@ def case(request):
 
 def test_frames(case):
   inputs = case.inputs()
-  actual = frames.preprocess(inputs['frames'], inputs['num_frames'])
+  actual = frame_normalization.normalize_videos(inputs['frames'], inputs['num_frames'])
   assert golden_cases.error(actual, case['fwd/model_input']) < 2e-6
 
 

@@ -1,10 +1,11 @@
-"""Frames as the networks get them: dequantised, without padding, of norm 1."""
+"""Frames as the networks see them: dequantized, without padding, of norm 1."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization
+from yt8m_distill.utils import quantization
 
 _FRAMES, _FEATURES = 12, 6
 _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
@@ -24,16 +25,16 @@ def _check_equal(ours, theirs, tolerance=0.0):
 
 
 def _normalized(frames, num_frames):
-  """Dequantised to [-2, 2], padding zero, then each frame of norm 1."""
+  """Dequantized to [-2, 2], padding zero, then each frame of norm 1."""
   frames = frames * 4.0 / 255 + 4.0 / 512 - 2
   frames[np.arange(frames.shape[1]) >= num_frames[:, None]] = 0
   norm = np.linalg.norm(frames, axis=-1, keepdims=True)
   return np.divide(frames, norm, where=norm > 0, out=np.zeros_like(frames))
 
 
-def test_preprocess():
+def test_normalize_videos():
   inputs = _inputs()
-  actual = frames_lib.preprocess(**inputs)
+  actual = frame_normalization.normalize_videos(**inputs)
   expected = _normalized(inputs['frames'].numpy().astype(np.float64), _NUM_FRAMES)
   assert actual.dtype == tf.float32
   np.testing.assert_allclose(actual, expected, atol=3e-7)
@@ -45,18 +46,13 @@ def test_preprocess():
   )
 
 
-def test_dequantize_by_hand():
-  values = frames_lib.dequantize(tf.constant([0, 255], tf.uint8))
-  np.testing.assert_allclose(values, [-1.9921875, 2.0078125], rtol=1e-6)
-
-
 @pytest.mark.parametrize('dtype', [tf.float32, tf.float16])
-def test_floats_count_as_dequantised(dtype):
+def test_floats_count_as_dequantized(dtype):
   inputs = _inputs()
-  floats = frames_lib.dequantize(inputs['frames'])
+  floats = quantization.dequantize(inputs['frames'])
   _check_equal(
-    frames_lib.preprocess(tf.cast(floats, dtype), inputs['num_frames']),
-    frames_lib.preprocess(**inputs),
+    frame_normalization.normalize_videos(tf.cast(floats, dtype), inputs['num_frames']),
+    frame_normalization.normalize_videos(**inputs),
     0.0 if dtype == tf.float32 else 1e-3,
   )
 
@@ -64,14 +60,14 @@ def test_floats_count_as_dequantised(dtype):
 @pytest.mark.parametrize('garbage', [np.inf, -np.inf, np.nan, 1e38])
 def test_padding_is_zero_whatever_it_holds(garbage):
   inputs = _inputs()
-  frames = frames_lib.dequantize(inputs['frames']).numpy()
+  frames = quantization.dequantize(inputs['frames']).numpy()
   frames[np.arange(_FRAMES) >= _NUM_FRAMES[:, None]] = garbage
   _check_equal(
-    frames_lib.preprocess(tf.constant(frames), inputs['num_frames']),
-    frames_lib.preprocess(**inputs),
+    frame_normalization.normalize_videos(tf.constant(frames), inputs['num_frames']),
+    frame_normalization.normalize_videos(**inputs),
   )
 
 
 def test_a_frame_of_zeros_stays_zero():
-  frames = frames_lib.preprocess(tf.zeros([1, 2, 3]), tf.constant([1]))
+  frames = frame_normalization.normalize_videos(tf.zeros([1, 2, 3]), tf.constant([1]))
   np.testing.assert_array_equal(frames, np.zeros([1, 2, 3]))

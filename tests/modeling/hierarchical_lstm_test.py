@@ -14,7 +14,7 @@ import tf_keras
 
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.modeling.backbones import hierarchical_lstm
 
@@ -208,7 +208,7 @@ def test_content_of_padding_changes_nothing():
 
 @pytest.mark.parametrize('options', [{}, {'tile': 3}, {'static_shapes': True}], ids=str)
 def test_stored_frames_are_normalised_on_the_way(options):
-  """Frames in uint8 equal what frames.preprocess() makes of them."""
+  """Frames in uint8 equal what normalize_videos() makes of them."""
   network = _network(**options)
   frames = tf.constant(
     np.random.default_rng(3).integers(256, size=_frames().shape), tf.uint8
@@ -221,7 +221,7 @@ def test_stored_frames_are_normalised_on_the_way(options):
       ),
       network,
     )
-    for f in (frames, frames_lib.preprocess(frames, num_frames))
+    for f in (frames, frame_normalization.normalize_videos(frames, num_frames))
   )
   tf.nest.map_structure(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),

@@ -264,7 +264,7 @@ def test_projection():
 def test_other_width_is_an_error():
   with pytest.raises(
     ValueError,
-    match="moment_states has 12 values, the teacher's 8.*projection.*the weight",
+    match="projection is False, .*moment_states has 12 values and the teacher's 8.*weight",
   ):
     _task({'representation_weight': 0.0}, student=_WIDER).create_model()
 
@@ -272,8 +272,7 @@ def test_other_width_is_an_error():
 def test_teacher_must_see_all_frames():
   with pytest.raises(
     ValueError,
-    match='needs a teacher that sees all frames, '
-    "and .*frames.type is 'uniform': choose all",
+    match="teacher.frames.type is 'uniform', but .*a teacher that sees all frames",
   ):
     _task(
       teacher={
@@ -296,8 +295,7 @@ def test_other_backbone_is_an_error(monkeypatch):
   monkeypatch.setattr(factory, 'build_backbone', build)
   with pytest.raises(
     ValueError,
-    match='needs hierarchical_lstm, and task.model'
-    ".teacher.backbone.type is 'yt8m_average'",
+    match="teacher.backbone.type is 'yt8m_average', but .*needs hierarchical_lstm",
   ):
     task.create_model()
 

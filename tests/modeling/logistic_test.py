@@ -95,12 +95,3 @@ def test_a_configuration_is_built_as_it_says():
   assert isinstance(logistic, heads.LogisticHead)
   assert isinstance(logistic.input_gate, gates.SqueezeExcitationGate)
   assert logistic.get_config()['se_reduction'] == 3
-
-
-def test_errors():
-  with pytest.raises(ValueError, match="head.type is 'x': choose.*logistic"):
-    heads.build(model_config.Head(type='x'), 3)
-  with pytest.raises(ValueError, match="input_gate is 'x': choose.*context"):
-    heads.LogisticHead(3, input_gate='x')
-  with pytest.raises(ValueError, match='num_classes is 0: it must be at'):
-    heads.LogisticHead(0)

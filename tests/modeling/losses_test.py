@@ -292,18 +292,3 @@ def test_videos_do_not_meet():
 def test_unknown_kind():
   with pytest.raises(ValueError, match="prediction_kind is 'l1'.*kl, mse, bce"):
     losses.prediction_loss(np.ones((1, 2)), np.ones((1, 2)), 'l1')
-
-
-@pytest.mark.parametrize(
-  'kind, temperature, message',
-  [
-    ('kl', 0.0, 'temperature is 0.0: it must be finite, and above 0'),
-    ('kl', -1.0, 'temperature is -1.0: it must be'),
-    ('kl', float('nan'), 'temperature is nan: it must be'),
-    ('kl', float('inf'), 'temperature is inf: it must be'),
-    ('mse', 2.0, "temperature is 2.0, but has no meaning where .*'mse': set"),
-  ],
-)
-def test_temperature_that_is_none(kind, temperature, message):
-  with pytest.raises(ValueError, match=message):
-    losses.check_prediction_loss(kind, temperature)

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras.src.layers.rnn import lstm as keras_lstm
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm
 from yt8m_distill.modeling import lstm_cudnn
 from yt8m_distill.modeling import lstm_stack
@@ -172,7 +172,7 @@ def test_prepares_inputs(case, training):
         training=training,
         input_gradient=False,
         dtype=tf.float32,
-        prepare=frames_lib.normalize,
+        prepare=frame_normalization.normalize,
         **options,
       ),
       x,

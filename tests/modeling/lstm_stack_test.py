@@ -1,7 +1,6 @@
 """A stack of LSTM layers: its variables, what it computes and costs."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
 import tf_keras
 
@@ -81,9 +80,3 @@ def test_recompute_keeps_no_steps(monkeypatch):
     results.append([states, *tape.gradient(loss, stack.trainable_weights)])
   tf.nest.map_structure(np.testing.assert_array_equal, *results)
   assert asked == [True, False]
-
-
-@pytest.mark.parametrize('name', ['num_cells', 'num_layers'])
-def test_size_errors(name):
-  with pytest.raises(ValueError, match=f'{name} is 0.*at least 1'):
-    lstm_stack.LSTMStack(**{'num_cells': 2, 'num_layers': 1, name: 0})

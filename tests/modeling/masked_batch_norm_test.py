@@ -16,7 +16,7 @@ def _inputs():
 
 
 def _layer(**options):
-  layer = masked_batch_norm.FrameNorm(**options)
+  layer = masked_batch_norm.MaskedBatchNormalization(**options)
   layer.build([None, None, 5])
   rng = np.random.default_rng(1)
   layer.set_weights([rng.uniform(0.5, 2.0, w.shape) for w in layer.weights])
@@ -145,7 +145,7 @@ def test_replicas_equal_one():
 def test_config_round_trip():
   layer = _layer(momentum=0.5, epsilon=0.25, name='some')
   again = tf_keras.layers.deserialize(tf_keras.layers.serialize(layer))
-  assert isinstance(again, masked_batch_norm.FrameNorm)
+  assert isinstance(again, masked_batch_norm.MaskedBatchNormalization)
   assert again.get_config() == layer.get_config()
 
 

@@ -139,10 +139,3 @@ def test_no_videos(options):
 def test_round_trip(gates):
   head = _head(num_mixtures=3, l2_weight_decay=0.25, name='head', **gates)
   layers.assert_round_trip(head, _representation())
-
-
-@pytest.mark.parametrize('name', ['num_classes', 'num_mixtures'])
-@pytest.mark.parametrize('value', [0, -2])
-def test_size_errors(name, value):
-  with pytest.raises(ValueError, match=f'{name} is {value}.*at least 1'):
-    moe.MoeHead(**{'num_classes': 3, 'num_mixtures': 2, name: value})

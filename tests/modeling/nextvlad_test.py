@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import vlad_cases
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling.backbones import nextvlad
 
 
@@ -60,7 +60,7 @@ def test_whitening_is_undone(tmp_path):
   def run(network, frames):
     return network(
       {
-        'frames': frames_lib.preprocess(tf.constant(frames), num_frames),
+        'frames': frame_normalization.normalize_videos(tf.constant(frames), num_frames),
         'num_frames': num_frames,
       }
     )['representation']

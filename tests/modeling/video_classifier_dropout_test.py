@@ -68,12 +68,6 @@ def test_is_off_in_evaluation_which_needs_no_seeds():
   )
 
 
-@pytest.mark.parametrize('rate', [-0.1, 1.0])
-def test_rates_that_are_no_share(rate):
-  with pytest.raises(ValueError, match=f'dropout is {rate}: it must be at'):
-    _network(rate)
-
-
 def test_config_round_trip():
   _, model = tiny.single_task(dropout=_RATE)
   again = type(model).from_config(model.get_config())
@@ -90,7 +84,7 @@ def test_config_round_trip():
     ({}, False),
     ({'student': {'dropout': 0.5}}, True),
     ({'teacher': {'dropout': 0.5}}, True),
-    ({'student': {'frames': {'type': 'random'}}}, True),
+    ({'student': {'frames': {'type': 'random', 'random': {'k': 3}}}}, True),
   ],
 )
 def test_distillation_asks_for_seeds_where_a_network_draws(model, needed):

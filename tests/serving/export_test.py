@@ -300,7 +300,10 @@ def test_bad_arguments(run, tmp_path, vocabulary):
   large = tmp_path / 'large.csv'
   large.write_text('Index,Name\n12,Thirteen\n')
   _refused(
-    'has indices from 12 to 12, but num_classes is 12', run, out, vocabulary=str(large)
+    'has indices from 12 to 12: they must be whole numbers',
+    run,
+    out,
+    vocabulary=str(large),
   )
   _refused('no checkpoint', str(tmp_path / 'nothing'), out, vocabulary=vocabulary)
 

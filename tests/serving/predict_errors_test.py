@@ -98,7 +98,7 @@ def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_p
     ({'top_k': 0}, 'top_k is 0'),
     ({'batch_size': 0}, 'batch_size is 0'),
     ({'workers': 0}, 'workers is 0'),
-    ({'vocabulary': '{tmp}/other.csv'}, 'other.csv has indices from 40 to 40'),
+    ({'vocabulary': '{tmp}/other.csv'}, "other.csv', which has indices from 40 to 40"),
     ({'model': []}, 'model is empty'),
     (
       {'output_dir': '{tmp}/other.csv/out'},

@@ -11,9 +11,9 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
+from yt8m_distill.utils import quantization
 
 _TOP_K = 5
 _NAMES = [f'class {i}' for i in range(tiny.CLASSES)]
@@ -33,7 +33,7 @@ def _videos(module):
 
 
 def _dequantized(videos):
-  return {**videos, 'frames': frames_lib.dequantize(videos['frames'])}
+  return {**videos, 'frames': quantization.dequantize(videos['frames'])}
 
 
 @pytest.mark.end_to_end

@@ -143,20 +143,6 @@ def test_prediction_loss_of_each_kind_trains(kind):
   )
 
 
-def test_unknown_prediction_kind_is_an_error():
-  with pytest.raises(
-    ValueError, match="prediction_kind is 'l1': choose one of kl, mse, bce"
-  ):
-    _task(prediction_kind='l1')
-
-
-def test_unknown_prediction_reduction_is_an_error():
-  with pytest.raises(
-    ValueError, match="prediction_reduction is 'max': choose one of mean, sum"
-  ):
-    _task(prediction_reduction='max')
-
-
 def test_global_clipnorm_is_refused():
   params = tiny.experiment(
     {'trainer': {'optimizer_config': {'optimizer': {'adam': {'global_clipnorm': 5.0}}}}}
@@ -175,19 +161,6 @@ def test_clipping_inside_adamw_is_refused():
     distillation.DistillationTask.create_optimizer(
       params.trainer.optimizer_config, params.runtime
     )
-
-
-@pytest.mark.parametrize(
-  'field, value, message',
-  [
-    ('empty_classes', 'none', 'empty_classes'),
-    ('top_k', 0, 'top_k is 0'),
-  ],
-)
-def test_evaluation_options_are_checked_before_training(field, value, message):
-  params = tiny.experiment({'task': {'evaluation': {field: value}}})
-  with pytest.raises(ValueError, match=message):
-    distillation.DistillationTask(params.task)
 
 
 def test_metrics_of_the_batch_are_averaged_under_their_names():

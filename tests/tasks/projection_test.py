@@ -120,8 +120,7 @@ def test_what_is_not_compared_may_differ():
 def test_other_width_without_projection(backbone, width):
   with pytest.raises(
     ValueError,
-    match="student's representation has "
-    f"{width} values, the teacher's 8: .*Set "
-    'task.model.projection to true .*weight of their loss',
+    match="task.model.projection is False, but the student's representation has "
+    f"{width} values and the teacher's 8: .*Set it to True .*weight of their loss",
   ):
     _built(backbone, projection=False)

@@ -109,7 +109,7 @@ def test_resumed_run_needs_no_teacher_and_equals_one_that_never_stopped(
 
 def test_serial_run_does_not_go_on_in_parallel(run, records):
   with pytest.raises(
-    ValueError, match="'parallel', but the run in .*begun as 'serial'"
+    ValueError, match="'parallel', but the run in .*started with 'serial'"
   ):
     tiny.drive('train', run, records, trainer__train_steps=5)
 

@@ -144,7 +144,7 @@ def test_config_round_trip():
   [
     (
       {'backbone': {'hierarchical_lstm': {'num_cells': 3}}},
-      "teacher's representation has 8 values and the student's 6: one head",
+      "teacher's representation has 8 values and the student's 6: both must",
     ),
     (
       {'head': {'moe': {'num_mixtures': 3}}},
@@ -154,5 +154,5 @@ def test_config_round_trip():
   ],
 )
 def test_heads_that_cannot_be_one(student, message):
-  with pytest.raises(ValueError, match=f'share_head is true, but .*{message}'):
+  with pytest.raises(ValueError, match=f'share_head is True, but .*{message}'):
     _built(model={'student': student}, losses={'representation_weight': 0.0})

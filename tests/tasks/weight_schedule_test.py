@@ -1,4 +1,4 @@
-"""The factor on the distillation losses, and where it arrives."""
+"""The schedule of the distillation losses' weights, and its effect."""
 
 import math
 
@@ -9,11 +9,10 @@ import tiny
 
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.tasks import distillation
-from yt8m_distill.tasks import weight_schedule
 
 
 def _schedule(**values):
-  return weight_schedule.WeightSchedule(config.WeightSchedule(**values))
+  return distillation.WeightSchedule(config.WeightSchedule(**values))
 
 
 def test_constant_is_1_by_default():
@@ -41,24 +40,6 @@ def test_falls_or_rises(kind, share, start, end):
     factor = schedule(tf.constant(step, tf.int64))
     assert factor.dtype == tf.float32
     np.testing.assert_allclose(factor, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  'values, message',
-  [
-    ({'type': 'step'}, "type is 'step': choose one of constant, linear, cos"),
-    ({'start': -1.0}, 'start is -1.0: a factor must be finite, and at least 0'),
-    ({'end': math.nan}, 'end is nan: a factor'),
-    ({'end': math.inf}, 'end is inf: a factor'),
-    ({'type': 'linear'}, 'steps is 0: the way from start to end takes'),
-    ({'type': 'cosine', 'steps': -3}, 'steps is -3'),
-  ],
-)
-def test_wrong_values(values, message):
-  with pytest.raises(ValueError, match=f'losses.schedule.{message}'):
-    distillation.DistillationTask(
-      tiny.experiment({'task': {'losses': {'schedule': values}}}).task
-    )
 
 
 def _task(start, end):

@@ -35,6 +35,7 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import experiments
 from yt8m_distill.configs import settings
+from yt8m_distill.configs import validation
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import cli
@@ -244,6 +245,7 @@ def convert(
       settings.Settings(train_steps=57500, **shared)
     )
   params.task.model.features = parsed
+  validation.validate(params.task.model, 'task.model')
   model = _load(source, params)
   step = source.global_step // len(source.networks)
   trained_network.write(out, model, params, step)

@@ -7,29 +7,49 @@ from official.modeling import hyperparams
 
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.configs import validation
 
 
 @dataclasses.dataclass
 class LabelLoss(hyperparams.Config):
-  """Losses that any network has.
+  """Losses of every network.
 
   Attributes:
-    label_kind: what L_CE is.
-      'cross_entropy': binary, summed over the classes (the original).
-      'softmax': of one distribution over the classes; labels share its mass.
-      'hinge': summed over the classes.
-      'weighted_cross_entropy': positives of a class count `class_weights`.
-    label_epsilon: inside both logarithms of a cross-entropy.
-    class_weights: CSV with columns Index and Weight; classes without a row
-      weigh 1.
-    regularization_penalty: times the L2 terms of the layers.
+    label_kind: the label loss L_CE.
+      'cross_entropy': binary cross-entropy, summed over the classes (as in the
+        original).
+      'softmax': cross-entropy of one distribution over the classes, in which
+        all labels have the same probability.
+      'hinge': hinge loss, summed over the classes.
+      'weighted_cross_entropy': as 'cross_entropy', with the positive terms of a
+        class multiplied by its weight in `class_weights`.
+    label_epsilon: added to the arguments of the logarithms.
+    class_weights: CSV file with the columns Index and Weight; classes without
+      a row have weight 1.
+    regularization_penalty: factor of the layers' L2 terms.
   """
 
-  # cross_entropy | softmax | hinge | weighted_cross_entropy
-  label_kind: str = 'cross_entropy'
-  label_epsilon: float = 1e-5
+  label_kind: str = validation.choice(
+    'cross_entropy', 'cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy'
+  )
+  label_epsilon: float = validation.number(1e-5, above=0)
   class_weights: str = ''
-  regularization_penalty: float = 2.0
+  regularization_penalty: float = validation.number(2.0, least=0)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    weighted = self.label_kind == 'weighted_cross_entropy'
+    if weighted and not self.class_weights:
+      raise ValueError(
+        f"{path}.class_weights is '': label_kind weighted_cross_entropy needs a CSV "
+        'file with the columns Index and Weight. Set it.'
+      )
+    if self.class_weights and not weighted:
+      raise ValueError(
+        f'{path}.class_weights is {self.class_weights!r}: label_kind '
+        f"{self.label_kind} uses no weights. Set it to '', or label_kind to "
+        'weighted_cross_entropy.'
+      )
 
 
 @dataclasses.dataclass
@@ -37,28 +57,32 @@ class Evaluation(hyperparams.Config):
   """How predictions are scored.
 
   Attributes:
-    top_k: predictions of a video that enter GAP and mAP.
-    empty_classes: a class without positives counts as AP 0 in mAP ('zero'), or
-      is left out of the mean ('skip').
-    vocabulary: CSV with columns Index and Name for per_class.csv; '' for none.
+    top_k: number of predictions per video that count in GAP and mAP.
+    empty_classes: whether a class without positives counts as AP 0 in mAP
+      ('zero') or is left out of the mean ('skip').
+    vocabulary: CSV file with the columns Index and Name, whose names
+      per_class.csv repeats; '' for none.
   """
 
-  top_k: int = 20
-  empty_classes: str = 'zero'  # zero | skip
+  top_k: int = validation.number(20, least=1)
+  empty_classes: str = validation.choice('zero', 'zero', 'skip')
   vocabulary: str = ''
 
 
 @dataclasses.dataclass
 class VideoTask(cfg.TaskConfig):
-  """What the tasks share.
+  """What all tasks have in common.
 
   Attributes:
-    seed: of the weights' start, on a CPU a run repeats bit for bit. The order
-      of the data, and what is drawn at random for a video, follow
+    train_data: records to train on.
+    validation_data: records to evaluate on.
+    evaluation: how predictions are scored.
+    seed: seed of the initial weights; on a CPU, a run is repeatable bit for
+      bit. The order of the data and the random numbers of a video follow from
       `train_data.seed`.
     train_epochs: length of training in passes over `train_data`. The driver
-      `python -m yt8m_distill.train` turns it into `trainer.train_steps`, and
-      the two below into the optimizer's steps; 0 leaves the steps as they are.
+      `python -m yt8m_distill.train` converts it to `trainer.train_steps`, and
+      the two below to the optimizer's steps; 0 keeps the steps.
     decay_epochs: passes between two decays of the learning rate.
     warmup_epochs: passes of linear warm-up.
   """
@@ -71,14 +95,19 @@ class VideoTask(cfg.TaskConfig):
   )
   evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
   seed: int = 0
-  train_epochs: float = 0.0
-  decay_epochs: float = 0.0
-  warmup_epochs: float = 0.0
+  train_epochs: float = validation.number(0.0, least=0)
+  decay_epochs: float = validation.number(0.0, least=0)
+  warmup_epochs: float = validation.number(0.0, least=0)
 
 
 @dataclasses.dataclass
 class ClassificationTask(VideoTask):
-  """One network, trained on its label loss."""
+  """One network, trained on its label loss.
+
+  Attributes:
+    model: the network and its input.
+    losses: its losses.
+  """
 
   model: model_config.ClassifierModel = dataclasses.field(
     default_factory=model_config.ClassifierModel

@@ -6,52 +6,72 @@ from official.modeling import hyperparams
 
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.configs import validation
 
 
 @dataclasses.dataclass
 class WeightSchedule(hyperparams.Config):
-  """A factor on the weights of L_REP, L_PRED and L_INT over training.
+  """A factor of the weights of L_REP, L_PRED and L_INT that changes over training.
 
   Attributes:
-    type: how it goes from `start` to `end`; 'constant' stays at `start`.
-    start: at step 0.
-    end: from step `steps` on.
-    steps: of the way.
+    type: how the factor moves from `start` to `end`; 'constant' stays at
+      `start`.
+    start: factor at step 0.
+    end: factor from step `steps` on.
+    steps: number of steps from `start` to `end`.
   """
 
-  type: str = 'constant'  # constant | linear | cosine
-  start: float = 1.0
-  end: float = 1.0
-  steps: int = 0
+  type: str = validation.choice('constant', 'constant', 'linear', 'cosine')
+  start: float = validation.number(1.0, least=0)
+  end: float = validation.number(1.0, least=0)
+  steps: int = validation.number(0, least=0)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    if self.type != 'constant' and not self.steps:
+      raise ValueError(
+        f'{path}.steps is 0: a {self.type} schedule takes at least 1 step. Set it, or '
+        'type to constant.'
+      )
 
 
 @dataclasses.dataclass
 class DistillationLoss(classification.LabelLoss):
-  """Weights of the student's losses; the teacher has L_CE alone.
+  """Weights of the student's losses; the teacher has only L_CE.
 
   Attributes:
-    label_weight: of L_CE.
-    representation_weight: of L_REP, a sum of squares of states that have no
-      bound: at 1, as in the paper, it drowns the other losses
+    label_weight: weight of L_CE.
+    representation_weight: weight of L_REP, a sum of squares of unbounded
+      states: at 1, as in the paper, it dominates the other losses
       (experiments/study/paper.yaml).
-    prediction_weight: of L_PRED.
-    prediction_kind: distance of L_PRED.
+    prediction_weight: weight of L_PRED.
+    prediction_kind: distance that L_PRED measures.
     prediction_temperature: T of 'kl': predictions are raised to 1/T and
-      normalised over the classes, the divergence counts T^2 times.
-    prediction_reduction: of L_PRED over the batch; the original sums.
-    intermediate_weight: of L_INT, the squared distance of both networks' states
-      at the moments that both see; the original has no such loss.
-    schedule: of the weights of L_REP, L_PRED and L_INT.
+      normalized over the classes, and the divergence is multiplied by T^2.
+    prediction_reduction: how L_PRED is reduced over the batch; the original
+      sums.
+    intermediate_weight: weight of L_INT, the squared distance of both networks'
+      states at the frames that both see; the original has no such loss.
+    schedule: factor of the weights of L_REP, L_PRED and L_INT.
   """
 
-  label_weight: float = 1.0
-  representation_weight: float = 1e-3
-  prediction_weight: float = 1.0
-  prediction_kind: str = 'kl'  # kl | mse | bce
-  prediction_temperature: float = 1.0
-  prediction_reduction: str = 'mean'  # mean | sum
-  intermediate_weight: float = 0.0
+  label_weight: float = validation.number(1.0, least=0)
+  representation_weight: float = validation.number(1e-3, least=0)
+  prediction_weight: float = validation.number(1.0, least=0)
+  prediction_kind: str = validation.choice('kl', 'kl', 'mse', 'bce')
+  prediction_temperature: float = validation.number(1.0, above=0)
+  prediction_reduction: str = validation.choice('mean', 'mean', 'sum')
+  intermediate_weight: float = validation.number(0.0, least=0)
   schedule: WeightSchedule = dataclasses.field(default_factory=WeightSchedule)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    super().check(path)
+    if self.prediction_kind != 'kl' and self.prediction_temperature != 1:
+      raise ValueError(
+        f'{path}.prediction_temperature is {self.prediction_temperature}: it applies '
+        f'to prediction_kind kl only, which is {self.prediction_kind!r}. Set it to 1.'
+      )
 
 
 @dataclasses.dataclass
@@ -59,9 +79,11 @@ class DistillationTask(classification.VideoTask):
   """Teacher and student.
 
   Attributes:
-    training: 'parallel', the teacher learns too; 'serial', it comes from
-      `teacher_checkpoint` and stays as it is.
-    teacher_checkpoint: a run of `yt8m_distill_single` or of `yt8m_distill`, its
+    model: both networks and their input.
+    losses: losses and their weights.
+    training: 'parallel' also trains the teacher; 'serial' restores it from
+      `teacher_checkpoint` and freezes it.
+    teacher_checkpoint: a run of `yt8m_distill_single` or `yt8m_distill`, its
       best_ckpt, or the prefix of a checkpoint.
   """
 
@@ -69,5 +91,5 @@ class DistillationTask(classification.VideoTask):
     default_factory=model_config.DistillerModel
   )
   losses: DistillationLoss = dataclasses.field(default_factory=DistillationLoss)
-  training: str = 'parallel'  # parallel | serial
+  training: str = validation.choice('parallel', 'parallel', 'serial')
   teacher_checkpoint: str = ''

@@ -38,7 +38,7 @@ def yt8m_distill(settings: settings_lib.Settings | None = None) -> cfg.Experimen
     The configuration.
 
   Raises:
-    ValueError: A setting has the wrong type, or `frames` is unknown.
+    ValueError: A setting has the wrong type.
   """
   settings = settings or settings_lib.Settings()
   return cfg.ExperimentConfig(
@@ -125,21 +125,16 @@ def _single_task(settings: settings_lib.Settings) -> classification.Classificati
 
 def _selection(settings: settings_lib.Settings) -> model_config.FrameSelection:
   """The frames that the student sees: k, or every N-th where k is 0."""
-  frames = settings.frames
-  if frames not in model_config.SELECTIONS:
-    raise ValueError(
-      f'yt8m_distill.frames is {frames!r}: it must be one of '
-      f'{", ".join(model_config.SELECTIONS)}.'
-    )
-  selection = model_config.FrameSelection(type=frames)
-  if frames == 'uniform':
+  selection = model_config.FrameSelection(type=settings.frames)
+  if settings.frames == 'uniform':
     selection.uniform = model_config.UniformFrames(
       every_n=0 if settings.k else settings.every_n,
       k=settings.k,
       length=settings.length,
     )
-  elif frames != 'all':
-    selection.get().k = settings.k
+  some = getattr(selection, settings.frames, None)
+  if isinstance(some, model_config.SomeFrames):
+    some.k = settings.k
   return selection
 
 

@@ -5,16 +5,7 @@ import dataclasses
 from official.modeling import hyperparams
 
 from yt8m_distill.configs import data
-
-SELECTIONS = (
-  'all',
-  'uniform',
-  'random',
-  'first',
-  'middle',
-  'last',
-  'first_middle_last',
-)
+from yt8m_distill.configs import validation
 
 
 @dataclasses.dataclass
@@ -24,51 +15,65 @@ class AllFrames(hyperparams.Config):
 
 @dataclasses.dataclass
 class UniformFrames(hyperparams.Config):
-  """Frames a constant interval apart; one of `every_n` and `k` is 0.
+  """Frames at a constant interval; exactly one of `every_n` and `k` is not 0.
 
   Attributes:
     every_n: N: frames 0, N, 2N, ... of the video.
-    k: as many frames, spread over the video's true length.
-    length: how many of every_n's frames count as real for a video of n frames.
+    k: that many frames, spread evenly over the video's true length.
+    length: how many of every_n's frames count as real in a video of n frames.
       'ceil': ceil(n / N), all that exist, at least one.
       'original': int(n / max_frames * (max_frames / N)) in floating point, as
-        the original code has it; 0 for a video shorter than N.
+        in the original code; 0 for a video shorter than N.
   """
 
-  every_n: int = 1
-  k: int = 0
-  length: str = 'ceil'  # ceil | original
+  every_n: int = validation.number(1, least=0)
+  k: int = validation.number(0, least=0)
+  length: str = validation.choice('ceil', 'ceil', 'original')
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    if bool(self.every_n) == bool(self.k):
+      raise ValueError(
+        f'{path}.every_n is {self.every_n} and {path}.k is {self.k}: exactly one of '
+        'them must be 0. Set the other one.'
+      )
+    if self.k and self.length != 'ceil':
+      raise ValueError(
+        f'{path}.length is {self.length!r}: it applies to every_n only. Set it to '
+        'ceil where k is given.'
+      )
 
 
 @dataclasses.dataclass
 class SomeFrames(hyperparams.Config):
-  """As many frames of the video; all of one that has fewer.
+  """A fixed number of frames; all frames of a shorter video.
 
   Attributes:
-    k: frames.
+    k: number of frames.
   """
 
-  k: int = 30
+  k: int = validation.number(30, least=1)
 
 
 @dataclasses.dataclass
 class FrameSelection(hyperparams.OneOfConfig):
-  """Which frames a network sees, always in the order of time.
+  """Which frames a network sees, always in temporal order.
 
   Attributes:
-    type: which of these.
+    type: which of the following applies.
     all: every frame.
-    uniform: a constant interval apart.
-    random: drawn anew each time a video is trained on; in evaluation, export
-      and prediction by a hash of its id, so that results repeat.
+    uniform: frames at a constant interval.
+    random: drawn again each time a video is trained on. In evaluation, export
+      and prediction a hash of the video's id draws them, so that results are
+      repeatable.
     first: from the start.
     middle: around the middle of the true length.
     last: up to the true end.
-    first_middle_last: a third of the k from each; what 3 does not divide goes
-      to the first, then to the middle.
+    first_middle_last: a third of k from each; if 3 does not divide k, the first
+      and then the middle part get one more.
   """
 
-  type: str = 'all'  # of SELECTIONS
+  type: str = 'all'
   all: AllFrames = dataclasses.field(default_factory=AllFrames)
   uniform: UniformFrames = dataclasses.field(default_factory=UniformFrames)
   random: SomeFrames = dataclasses.field(default_factory=SomeFrames)
@@ -77,29 +82,47 @@ class FrameSelection(hyperparams.OneOfConfig):
   last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
   first_middle_last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
 
+  def check_fits(self, max_frames: int, path: str):
+    """Raises where more frames are wanted than a video has at most.
+
+    Args:
+      max_frames: frames of the longest video.
+      path: of this selection, for the message.
+
+    Raises:
+      ValueError: `every_n` or `k` is above `max_frames`.
+    """
+    for name in ('every_n', 'k'):
+      value = getattr(self.get(), name, 0)
+      if value > max_frames:
+        raise ValueError(
+          f'{path}.{self.type}.{name} is {value}: it must be at most '
+          f'task.model.max_frames, {max_frames}.'
+        )
+
 
 @dataclasses.dataclass
 class HierarchicalLstm(hyperparams.Config):
-  """Two stacks of LSTM layers, over the frames of a chunk and over chunks.
+  """Two stacks of LSTM layers: over the frames of a chunk, and over the chunks.
 
   Attributes:
-    chunks: into how many pieces of equal length the frames are split; it must
+    chunks: number of equal parts into which the frames are split. It must
       divide the number of frames that the network sees.
     num_cells: cells of every layer.
     num_layers: layers of each stack.
-    static_shapes: run empty chunks too, so that no shape depends on the data.
-      For XLA; on a TPU it is always so.
-    use_cudnn: on a GPU of NVIDIA's, run the layers on cuDNN, but for those with
-      static_shapes or of which states on the way are compared. False for graphs
-      that must run on a CPU as well, and for deterministic operations.
-    recompute: compute what the backward pass needs of the steps again, instead
-      of keeping it: more time and, most on a CPU, where chunks run in tiles,
-      less memory.
+    static_shapes: also compute empty chunks, so that no shape depends on the
+      data, as XLA requires. Always done on a TPU.
+    use_cudnn: on an NVIDIA GPU, run the layers on cuDNN, unless static_shapes is
+      set or intermediate states are compared. Set it to False for graphs that
+      must also run on a CPU, and for deterministic operations.
+    recompute: recompute the steps in the backward pass instead of storing them.
+      Takes more time and less memory, especially on a CPU, where chunks run in
+      tiles.
   """
 
-  chunks: int = 20
-  num_cells: int = 1024
-  num_layers: int = 2
+  chunks: int = validation.number(20, least=1)
+  num_cells: int = validation.number(1024, least=1)
+  num_layers: int = validation.number(2, least=1)
   static_shapes: bool = False
   use_cudnn: bool = True
   recompute: bool = False
@@ -110,12 +133,12 @@ class NetVlad(hyperparams.Config):
   """NetVLAD of "Learnable pooling with context gating" (arXiv 1706.06905).
 
   Attributes:
-    clusters: of the first feature (rgb); every further one has half as many.
-    hidden: units of the layer behind the descriptors, the representation.
+    clusters: of the first feature (rgb); each further feature has half as many.
+    hidden: units of the layer after the descriptors: the representation.
   """
 
-  clusters: int = 256
-  hidden: int = 1024
+  clusters: int = validation.number(256, least=1)
+  hidden: int = validation.number(1024, least=1)
 
 
 @dataclasses.dataclass
@@ -123,20 +146,20 @@ class NextVlad(hyperparams.Config):
   """NeXtVLAD (arXiv 1811.05014).
 
   Attributes:
-    clusters: of the first feature (rgb); every further one has half as many.
+    clusters: of the first feature (rgb); each further feature has half as many.
     groups: into which a frame is split; further features have half as many.
-    expansion: how much wider a frame becomes before that.
-    hidden: units of the layer behind the descriptors, the representation.
-    dropout: share of the descriptor's values that training leaves out.
-    eigenvalues: .npy of the releases' PCA of rgb, to undo its whitening; '' to
-      take features as they are.
+    expansion: factor by which a frame is widened before that.
+    hidden: units of the layer after the descriptors: the representation.
+    dropout: fraction of the descriptor's values that training drops.
+    eigenvalues: .npy file of the releases' PCA of rgb, to undo its whitening;
+      '' uses the features unchanged.
   """
 
-  clusters: int = 128
-  groups: int = 8
-  expansion: int = 2
-  hidden: int = 2048
-  dropout: float = 0.5
+  clusters: int = validation.number(128, least=1)
+  groups: int = validation.number(8, least=1)
+  expansion: int = validation.number(2, least=1)
+  hidden: int = validation.number(2048, least=1)
+  dropout: float = validation.number(0.5, least=0, below=1)
   eigenvalues: str = ''
 
 
@@ -145,26 +168,25 @@ class Dbof(hyperparams.Config):
   """Deep bag of frames (YouTube-8M starter code).
 
   Attributes:
-    clusters: units that each frame excites.
-    hidden: units of the layer behind the pooled ones, the representation.
+    clusters: units that each frame activates.
+    hidden: units of the layer after the pooling: the representation.
     pooling: over the frames.
   """
 
-  clusters: int = 8192
-  hidden: int = 1024
-  pooling: str = 'max'  # max | average
+  clusters: int = validation.number(8192, least=1)
+  hidden: int = validation.number(1024, least=1)
+  pooling: str = validation.choice('max', 'max', 'average')
 
 
 @dataclasses.dataclass
 class Average(hyperparams.Config):
-  """Mean over the frames, or what a video-level record holds."""
+  """Mean over the frames, or the features of a video-level record."""
 
 
 @dataclasses.dataclass
 class Backbone(hyperparams.OneOfConfig):
   """From frames to the representation of a video."""
 
-  # hierarchical_lstm | netvlad | nextvlad | yt8m_dbof | yt8m_average
   type: str = 'hierarchical_lstm'
   hierarchical_lstm: HierarchicalLstm = dataclasses.field(
     default_factory=HierarchicalLstm
@@ -180,14 +202,15 @@ class Moe(hyperparams.Config):
   """Mixture of logistic experts.
 
   Attributes:
-    num_mixtures: experts per class, beside the dummy expert that says 0.
-    l2_weight_decay: times sum(w^2) / 2 of both weight matrices.
+    num_mixtures: experts per class, in addition to a dummy expert that
+      predicts 0.
+    l2_weight_decay: factor of sum(w^2) / 2 of both weight matrices.
     input_gate: context gate on the representation (arXiv 1706.06905).
     output_gate: context gate on the predictions.
   """
 
-  num_mixtures: int = 2
-  l2_weight_decay: float = 1e-8
+  num_mixtures: int = validation.number(2, least=1)
+  l2_weight_decay: float = validation.number(1e-8, least=0)
   input_gate: bool = False
   output_gate: bool = False
 
@@ -197,22 +220,22 @@ class Logistic(hyperparams.Config):
   """Logistic regression per class.
 
   Attributes:
-    l2_weight_decay: times sum(w^2) / 2 of the weights.
-    input_gate: gate on the representation: a full context gate, or NeXtVLAD's
-      squeeze-and-excitation gate.
-    se_reduction: how much narrower the inner layer of the latter is.
+    l2_weight_decay: factor of sum(w^2) / 2 of the weights.
+    input_gate: gate on the representation: 'context' for a full context gate,
+      'se' for NeXtVLAD's squeeze-and-excitation gate.
+    se_reduction: factor by which the inner layer of 'se' is narrower.
   """
 
-  l2_weight_decay: float = 1e-8
-  input_gate: str = 'none'  # none | context | se
-  se_reduction: int = 8
+  l2_weight_decay: float = validation.number(1e-8, least=0)
+  input_gate: str = validation.choice('none', 'none', 'context', 'se')
+  se_reduction: int = validation.number(8, least=1)
 
 
 @dataclasses.dataclass
 class Head(hyperparams.OneOfConfig):
   """From the representation to the classes."""
 
-  type: str = 'moe'  # moe | logistic
+  type: str = 'moe'
   moe: Moe = dataclasses.field(default_factory=Moe)
   logistic: Logistic = dataclasses.field(default_factory=Logistic)
 
@@ -222,18 +245,21 @@ class Network(hyperparams.Config):
   """One network: the frames it sees, its backbone and its head.
 
   Attributes:
-    dropout: share of the representation's values that training hides from the
-      head; teacher and student hide the same ones. The paper speaks of 0.5, its
-      code applies none.
+    frames: which frames it sees.
+    backbone: from frames to the representation.
+    head: from the representation to the classes.
+    dropout: fraction of the representation's values that training hides from
+      the head; teacher and student hide the same ones. The paper mentions 0.5,
+      its code applies none.
   """
 
   frames: FrameSelection = dataclasses.field(default_factory=FrameSelection)
   backbone: Backbone = dataclasses.field(default_factory=Backbone)
   head: Head = dataclasses.field(default_factory=Head)
-  dropout: float = 0.0
+  dropout: float = validation.number(0.0, least=0, below=1)
 
   def draws(self) -> bool:
-    """Whether anything is drawn at random for a video."""
+    """Returns whether the network needs random numbers for a video."""
     return bool(
       self.frames.type == 'random'
       or self.dropout
@@ -247,22 +273,39 @@ def _features() -> list[data.Feature]:
 
 @dataclasses.dataclass
 class VideoModel(hyperparams.Config):
-  """What the records hold and the networks must agree on.
+  """What the records hold and all networks of a model have in common.
 
   Attributes:
-    features: read in this order and joined along the last axis.
-    max_frames: longer videos are cut here.
+    features: concatenated in this order along the last axis.
+    max_frames: longer videos are cut to this many frames.
     num_classes: 3862 (2018), 4716 (2017), 4800 (2016), or your own.
   """
 
   features: list[data.Feature] = dataclasses.field(default_factory=_features)
-  max_frames: int = 300
-  num_classes: int = 3862
+  max_frames: int = validation.number(300, least=1)
+  num_classes: int = validation.number(3862, least=1)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    data.check_features(self.features, f'{path}.features')
+    if self.features[0].format == 'video' and self.max_frames != 1:
+      raise ValueError(
+        f'{path}.max_frames is {self.max_frames}: features of the format video '
+        'count as 1 frame. Set it to 1.'
+      )
+    for field in dataclasses.fields(self):
+      network = getattr(self, field.name)
+      if isinstance(network, Network):
+        network.frames.check_fits(self.max_frames, f'{path}.{field.name}.frames')
 
 
 @dataclasses.dataclass
 class ClassifierModel(VideoModel):
-  """A single network."""
+  """A single network.
+
+  Attributes:
+    network: the network.
+  """
 
   network: Network = dataclasses.field(default_factory=Network)
 
@@ -272,9 +315,11 @@ class DistillerModel(VideoModel):
   """Teacher and student side by side.
 
   Attributes:
-    share_head: one head for both, as the paper says; its code has two.
+    teacher: the network that sees more frames.
+    student: the network that sees fewer frames.
+    share_head: use one head for both, as in the paper; its code has two.
     projection: learn linear maps from the student's representation and states
-      to the teacher's, where they differ in width and are compared.
+      to the teacher's, if they are compared and differ in width.
   """
 
   teacher: Network = dataclasses.field(default_factory=Network)
@@ -289,11 +334,12 @@ class DistillerModel(VideoModel):
 
 
 def alone(model: VideoModel, name: str) -> ClassifierModel:
-  """One network of a model as a model of its own.
+  """Returns one network of a model as a model of its own.
 
   Args:
-    model: with a field `name`: teacher, student or network.
-    name: which.
+    model: the model.
+    name: the field of `model` that holds the network: teacher, student or
+      network.
   """
   return ClassifierModel(
     features=model.features,

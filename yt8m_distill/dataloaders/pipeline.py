@@ -24,7 +24,6 @@ import tensorflow as tf
 import tqdm
 
 from yt8m_distill.configs import data
-from yt8m_distill.dataloaders import fields
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
@@ -76,7 +75,7 @@ def build(
       another format.
   """
   context = input_context or tf.distribute.InputContext()
-  fields.check(params, context, start_step, reader.with_seeds)
+  _check(params, context, start_step, reader.with_seeds)
   source = _RecordSource(
     params, _find_files(params, reader), context, start_step, reader.with_seeds
   )
@@ -110,6 +109,30 @@ def build(
   return batches.with_options(_options(params)).prefetch(
     params.prefetch_buffer_size or tf.data.AUTOTUNE
   )
+
+
+def _check(params, context, start_step, with_seeds):
+  """Raises a ValueError where fields do not fit the other arguments of build()."""
+  replicas = context.num_replicas_in_sync
+  if params.global_batch_size % replicas:
+    raise ValueError(
+      f'global_batch_size is {params.global_batch_size}: {replicas} replicas cannot '
+      f'share it. Set it to a multiple of {replicas}.'
+    )
+  if start_step < 0 or (start_step and not params.is_training):
+    raise ValueError(
+      f'start_step is {start_step}: it must be at least 0, and 0 in evaluation.'
+    )
+  if params.is_training and params.cache and with_seeds:
+    raise ValueError(
+      'cache is True: the network draws frames or dropout again each time it sees a '
+      'video, but a cache would keep the first draw. Set it to False in train_data.'
+    )
+  if not (params.is_training or params.sharding or context.num_input_pipelines == 1):
+    raise ValueError(
+      'sharding is False: each of several input pipelines would evaluate every '
+      'record. Set it to True in validation_data.'
+    )
 
 
 def _find_files(params: data.VideoData, reader: reader_lib.FrameReader) -> list[_File]:

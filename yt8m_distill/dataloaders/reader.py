@@ -30,7 +30,7 @@ from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.utils import quantization
 
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
@@ -73,14 +73,7 @@ class FrameReader:
       with_labels: read labels; a record without that key is then an error. If False,
         no video has labels.
       with_seeds: add `seed` to the examples, for a network's random draws.
-
-    Raises:
-      ValueError: an argument is out of range.
     """
-    record_errors.check_features(features, max_frames)
-    for name, value in (('max_frames', max_frames), ('num_classes', num_classes)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be 1 or more.')
     formats = {f.format for f in features}
     self.dtype = tf.float32 if formats <= {'floats', 'video'} else tf.uint8
     self._features = list(features)
@@ -306,9 +299,7 @@ def _decode_feature(values, feature: data.Feature) -> tf.Tensor:
     return _decode_bytes(values, feature.size)
   if feature.format != 'quantized_floats':
     return values
-  # Quantize as the releases do.
-  steps = tf.round((values - frames_lib.BIAS) / frames_lib.SCALE)
-  return tf.cast(tf.clip_by_value(steps, 0.0, 255.0), tf.uint8)
+  return quantization.quantize(values)
 
 
 def _record_names(paths, indices) -> tf.Tensor:

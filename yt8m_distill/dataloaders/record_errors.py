@@ -10,46 +10,12 @@ import tensorflow as tf
 
 from yt8m_distill.configs import data
 
-_FORMATS = ('bytes', 'quantized_floats', 'floats', 'video')
 # By how the frames of a feature are stored.
 _REMEDIES = {
   'bytes_list': 'Set its format in task.model.features to bytes.',
   'float_list': 'Set its format in task.model.features to quantized_floats, for a '
   'network trained on the releases, or to floats.',
 }
-
-
-def check_features(features: Sequence[data.Feature], max_frames: int):
-  """Raises a ValueError if no record can have these features."""
-  sizes = [(f.name, f.size) for f in features]
-  if not features or any(not name or size < 1 for name, size in sizes):
-    raise ValueError(
-      f'task.model.features is {sizes}: it must have at least one feature, each with a '
-      'name and a size of 1 or more. Correct it.'
-    )
-  names = [f.name for f in features]
-  if len(set(names)) < len(names):
-    raise ValueError(
-      f'task.model.features is {names}: names must be unique. Remove duplicates.'
-    )
-  formats = {f.format for f in features}
-  prefix = f'formats of task.model.features are {sorted(formats)}: '
-  if not formats <= set(_FORMATS):
-    raise ValueError(f'{prefix}choose from {", ".join(_FORMATS)}.')
-  if 'video' in formats and len(formats) > 1:
-    raise ValueError(
-      f'{prefix}video-level and frame-level features cannot be joined. Remove one kind.'
-    )
-  if 'floats' in formats and len(formats) > 1:
-    raise ValueError(
-      f'{prefix}floats and 8-bit features cannot be joined. Replace floats with '
-      'quantized_floats.'
-    )
-  if 'video' in formats and max_frames != 1:
-    raise ValueError(
-      f'task.model.max_frames is {max_frames}: features of the format video count as 1 '
-      'frame. Set it to 1.'
-    )
 
 
 def check_format(

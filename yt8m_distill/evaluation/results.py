@@ -29,7 +29,7 @@ def read_vocabulary(path: str, num_classes: int) -> list[str]:
   Raises:
     ValueError: a column is missing, or an index is not one of a class.
   """
-  rows = class_csv.read(path, 'Vocabulary', 'Name', num_classes, whole=True)
+  rows = class_csv.read(path, 'vocabulary', 'Name', num_classes, complete=True)
   names = [''] * num_classes
   for index, name in rows.items():
     names[index] = name
@@ -111,8 +111,6 @@ class Evaluation:
     self._names = params.vocabulary and read_vocabulary(
       params.vocabulary, self._num_classes
     )
-    if params.top_k < 1:
-      raise ValueError(f'evaluation.top_k is {params.top_k}: it must be at least 1.')
     self._metrics = {
       prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
       for prefix in prefixes

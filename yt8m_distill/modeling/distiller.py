@@ -15,21 +15,21 @@ from yt8m_distill.modeling import video_classifier
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
 class Distiller(tf_keras.Model):
-  """Runs both networks on the same videos, each on the frames it sees.
+  """Runs both networks on the same videos, each on its own selection of frames.
 
   Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]; 'seed':
   int32 [B], for frames drawn at random and for dropout in training}.
-  Returns {'teacher': ..., 'student': ...}, each what a VideoClassifier returns.
-  Where states are compared both have 'moment_states', [B, K, R], those of the
-  lower LSTM at the frames that the student sees, and the student's has
-  'num_moments', int32 [B], how many of the K are real. A network's states start
-  anew with each of its chunks: at one moment the two do not look back equally
-  far.
-  Where there are projections the student's has 'projected' too: its outputs of
-  those names, [..., R], as wide as the teacher's.
+  Returns {'teacher': ..., 'student': ...}, each the outputs of a VideoClassifier.
+  If states are compared, both also have 'moment_states', [B, K, R], the states of
+  the lower LSTM at the frames that the student sees, and the student has
+  'num_moments', int32 [B], how many of the K are real. States start from zero in
+  each chunk, so at the same frame the two networks may have read differently many
+  frames.
+  If there are projections, the student also has 'projected': its outputs by name,
+  [..., R], as wide as the teacher's.
 
-  A network that is not `trainable` runs as in evaluation, also in training; one
-  that is rebuilt from its configuration is.
+  A network that is not `trainable` runs as in evaluation, also in training. A
+  network rebuilt from its configuration is trainable.
   """
 
   def __init__(
@@ -43,17 +43,17 @@ class Distiller(tf_keras.Model):
     projections: dict[str, tf_keras.layers.Layer] | None = None,
     **kwargs,
   ):
-    """Initialises the pair.
+    """Initializes the pair.
 
     Args:
       teacher: the network that sees more.
       student: the network that sees less.
       teacher_frames: which frames the teacher sees.
       student_frames: which frames the student sees.
-      share_head: the teacher's head becomes the student's too.
-      compare_states: return the states at the frames that the student sees.
-      projections: built layers, each for the student's output of that name.
-      **kwargs: of a Keras model.
+      share_head: whether the student uses the teacher's head.
+      compare_states: whether to return the states at the student's frames.
+      projections: built layers, by the student's output that each projects.
+      **kwargs: arguments of a Keras model.
     """
     super().__init__(autocast=False, **kwargs)
     if share_head:
@@ -66,6 +66,7 @@ class Distiller(tf_keras.Model):
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns the outputs of both networks; see the class."""
     seen = {name: self._select(inputs, frames) for name, frames in self._frames.items()}
     if self._compare_states:
       moments, count = self._choose(inputs, self._frames['student'])
@@ -98,7 +99,7 @@ class Distiller(tf_keras.Model):
     }
 
   def _choose(self, inputs, frames):
-    """Frames [B, K] that a network sees, and how many of them are real."""
+    """Returns the frames [B, K] that a network sees, and how many are real [B]."""
     max_frames = inputs['frames'].shape[1]
     indices, count = frame_selection.frame_indices(
       inputs['num_frames'], frames, max_frames, inputs.get('seed')
@@ -108,6 +109,7 @@ class Distiller(tf_keras.Model):
     ), count
 
   def get_config(self):
+    """Returns what from_config() rebuilds both networks from."""
     return {
       'name': self.name,
       'teacher': tf_keras.layers.serialize(self.teacher),
@@ -124,6 +126,7 @@ class Distiller(tf_keras.Model):
 
   @classmethod
   def from_config(cls, config, custom_objects=None):
+    """Rebuilds the pair, with new variables, from its get_config()."""
     config = dict(config)
     for name in ('teacher', 'student'):
       config[name] = tf_keras.layers.deserialize(config[name], custom_objects)
@@ -144,12 +147,15 @@ def build(
   """Builds both networks from their configuration.
 
   Args:
-    config: of the model.
-    compared: outputs of the student that a loss compares with the teacher's.
-      Their widths are a backbone's NAME_size.
+    config: configuration of the model.
+    compared: names of the student's outputs that a loss compares with the
+      teacher's. A backbone's property NAME_size is the width of NAME.
+
+  Returns:
+    The pair, with its variables.
 
   Raises:
-    ValueError: the configuration does not fit together.
+    ValueError: the networks cannot share a head, or cannot be compared.
   """
   teacher = video_classifier.build(config, config.teacher, 'teacher')
   student = video_classifier.build(config, config.student, 'student')
@@ -166,10 +172,10 @@ def build(
     if width != wanted:
       if not config.projection:
         raise ValueError(
-          f"The student's {name} has {width} values, the teacher's "
-          f'{wanted}: they cannot be compared. Set task.model.projection to '
-          'true to learn a map from one to the other, or the weight of '
-          'their loss to 0.'
+          f"task.model.projection is False, but the student's {name} has {width} "
+          f"values and the teacher's {wanted}: they cannot be compared. Set it to "
+          'True to learn a map from one to the other, or the weight of their loss '
+          'to 0.'
         )
       projections[name] = _built(
         tf_keras.layers.Dense(wanted, use_bias=False, name=f'{name}_projection'), width
@@ -193,32 +199,32 @@ def _built(projection, width):
 
 
 def _check_states(config, teacher, student):
-  """Raises a ValueError where the networks have no states to compare."""
+  """Raises a ValueError if the networks have no states to compare."""
   for network in (teacher, student):
     if not hasattr(network.backbone, 'moment_states_size'):
       kind = getattr(config, network.name).backbone.type
       raise ValueError(
-        'losses.intermediate_weight is above 0, but L_INT needs '
-        f'hierarchical_lstm, and task.model.{network.name}.backbone.type is '
-        f'{kind!r}: set the weight to 0.'
+        f'task.model.{network.name}.backbone.type is {kind!r}, but '
+        'task.losses.intermediate_weight is above 0: L_INT needs hierarchical_lstm. '
+        'Set the weight to 0.'
       )
   kind = config.teacher.frames.type
   if kind != 'all':
     raise ValueError(
-      'losses.intermediate_weight is above 0, but L_INT needs a teacher that '
-      f'sees all frames, and task.model.teacher.frames.type is {kind!r}: '
-      'choose all, or set the weight to 0.'
+      f'task.model.teacher.frames.type is {kind!r}, but '
+      'task.losses.intermediate_weight is above 0: L_INT needs a teacher that sees '
+      'all frames. Set the type to all, or the weight to 0.'
     )
 
 
 def _check_heads(config, teacher, student):
-  """Raises a ValueError where one head cannot serve both networks."""
+  """Raises a ValueError if one head cannot serve both networks."""
   widths = [network.backbone.representation_size for network in (teacher, student)]
   if widths[0] != widths[1]:
     raise ValueError(
-      f"task.model.share_head is true, but the teacher's representation has "
-      f"{widths[0]} values and the student's {widths[1]}: one head takes "
-      'one width. Make them equal, or set share_head to false.'
+      f"task.model.share_head is True, but the teacher's representation has "
+      f"{widths[0]} values and the student's {widths[1]}: both must have the same "
+      'width. Make them equal, or set share_head to False.'
     )
   heads = [
     {'type': head.type, **head.get().as_dict()}
@@ -226,7 +232,7 @@ def _check_heads(config, teacher, student):
   ]
   if heads[0] != heads[1]:
     raise ValueError(
-      'task.model.share_head is true, but the heads are configured '
-      f'differently: {heads[0]} of the teacher, {heads[1]} of the student. '
-      'Make them equal, or set share_head to false.'
+      'task.model.share_head is True, but the heads are configured differently: '
+      f'{heads[0]} of the teacher, {heads[1]} of the student. Make them equal, or '
+      'set share_head to False.'
     )

@@ -9,57 +9,13 @@ import tensorflow as tf
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.utils import per_video_random
 
-UNIFORM_LENGTHS = ('ceil', 'original')
-_SALT = 2  # of the noise
-
 
 def max_selected(selection: model_config.FrameSelection, max_frames: int) -> int:
-  """Returns K, how many frames `selection` keeps of `max_frames`.
-
-  Raises:
-    ValueError: `selection` is not valid.
-  """
-  kind = selection.type
-  if kind not in model_config.SELECTIONS:
-    raise ValueError(
-      f'frames.type is {kind!r}: choose one of {", ".join(model_config.SELECTIONS)}.'
-    )
-  if kind == 'all':
+  """Returns K, how many of `max_frames` frames `selection` keeps."""
+  if selection.type == 'all':
     return max_frames
-  params = selection.get()
-  if kind == 'uniform':
-    _check_uniform(params, max_frames)
-    if params.every_n:
-      return -(-max_frames // params.every_n)
-  if not 1 <= params.k <= max_frames:
-    raise ValueError(
-      f'frames.{kind}.k is {params.k}: it must lie between 1 '
-      f'and max_frames ({max_frames}).'
-    )
-  return params.k
-
-
-def _check_uniform(uniform: model_config.UniformFrames, max_frames: int):
-  if bool(uniform.every_n) == bool(uniform.k):
-    raise ValueError(
-      f'frames.uniform.every_n is {uniform.every_n} and k is {uniform.k}: '
-      'one of them must be 0, and the other one not.'
-    )
-  if uniform.every_n and not 1 <= uniform.every_n <= max_frames:
-    raise ValueError(
-      f'every_n is {uniform.every_n}: it must lie between 1 and '
-      f'max_frames ({max_frames}).'
-    )
-  if uniform.length not in UNIFORM_LENGTHS:
-    raise ValueError(
-      f'frames.uniform.length is {uniform.length!r}: choose '
-      f'one of {", ".join(UNIFORM_LENGTHS)}.'
-    )
-  if uniform.k and uniform.length != 'ceil':
-    raise ValueError(
-      f'frames.uniform.length is {uniform.length!r}, which is '
-      'about every_n: leave it at ceil where k is given.'
-    )
+  every_n = getattr(selection.get(), 'every_n', 0)
+  return -(-max_frames // every_n) if every_n else selection.get().k
 
 
 def frame_indices(
@@ -68,23 +24,23 @@ def frame_indices(
   max_frames: int,
   seeds: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Chooses frames by a video's true length.
+  """Chooses frames based on a video's true length.
 
   Args:
     num_frames: int32 of any shape [...], frames of each video, at most
-      `max_frames`; [B] where frames are drawn at random.
-    selection: how.
+      `max_frames`; [B] if frames are drawn at random.
+    selection: which frames to choose.
     max_frames: T.
-    seeds: int32 [B], or [1] for all videos, what random frames follow from.
-      Of few frames and of many, one seed draws the few among the many.
+    seeds: int32 [B], or [1] for all videos, seeds of randomly drawn frames. For
+      a given seed, a smaller k draws a subset of a larger k.
 
   Returns:
     indices: int32 [..., K], ascending and below T; K is `max_selected(...)`.
-      Those beyond the count point at padding.
+      Those after the first `count` point at padding.
     count: int32 [...], how many of the K are real.
 
   Raises:
-    ValueError: `selection` is not valid, or lacks seeds.
+    ValueError: frames are drawn at random, but there are no seeds.
   """
   keep = max_selected(selection, max_frames)
   order, length = tf.range(keep), num_frames[..., None]
@@ -109,14 +65,14 @@ def frame_indices(
 def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
   if uniform.length == 'ceil':
     return -(-num_frames // uniform.every_n)
-  # The original's float arithmetic: one less than floor(n / N) for a few n. In
-  # a table, for TensorFlow Lite has no float64.
+  # The original's floating point: one less than floor(n / N) for a few n. A
+  # table, since TensorFlow Lite has no float64.
   counts = np.arange(max_frames + 1) / max_frames * (max_frames / uniform.every_n)
   return tf.gather(counts.astype(np.int32), tf.minimum(num_frames, max_frames))
 
 
 def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
-  """How far frames 0, 1, ... move to be first, middle and last; [..., K]."""
+  """Returns the offsets that make frames 0, 1, ... first, middle and last: [..., K]."""
   first, middle, last = (keep + 2) // 3, (keep + 1) // 3, keep // 3
   # (n - middle) // 2 is where a middle starts, if the first ends before.
   centred = tf.maximum(spare + last - first, 0) // 2
@@ -125,16 +81,16 @@ def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
 
 
 def _draw(length, keep: int, max_frames: int, seeds) -> tf.Tensor:
-  """`keep` frames of `length` [B, 1]: all, then padding, where it has fewer."""
+  """Draws `keep` of `length` [B, 1] frames; all and padding if there are fewer."""
   if seeds is None:
     raise ValueError(
-      "frames.type is 'random', but no video has a seed: give "
+      "frames.type is 'random': it needs a seed for each video. Give "
       "inputs['seed'], int32 [B]."
     )
   # The frames with the smallest numbers; padding has larger ones.
   numbers = tf.where(
     tf.range(max_frames) < length,
-    per_video_random.uniform(seeds, max_frames, _SALT),
+    per_video_random.uniform(seeds, max_frames, per_video_random.Salt.FRAME_SELECTION),
     1.0,
   )
   return tf.sort(tf.math.top_k(-numbers, keep)[1])

@@ -1,10 +1,10 @@
-"""Gates: a vector is weighed, value by value, by what it says itself.
+"""Gating layers: scale each value of a vector by a learned function of the vector.
 
 Sources: context gating of "Learnable pooling with context gating for video
-classification" (arXiv 1706.06905), where batch normalisation stands in for the
-bias; the squeeze-and-excitation gate of NeXtVLAD (arXiv 1811.05014). Deviation:
-`frame_norm.FrameNorm` normalises, whose moving averages keep 0.99 of themselves
-a step, not 0.999, and whose statistics are those of all replicas.
+classification" (arXiv 1706.06905), where batch normalization replaces the bias;
+the squeeze-and-excitation gate of NeXtVLAD (arXiv 1811.05014). Deviations: the
+moving averages of the batch normalization have momentum 0.99 instead of 0.999,
+and its statistics are those of all replicas.
 
 B videos, R values.
 """
@@ -18,17 +18,19 @@ from yt8m_distill.modeling import masked_batch_norm
 class _Gate(tf_keras.layers.Layer):
   """sigmoid(f(x)) * x for x float [B, R], in the type of x.
 
-  The sigmoid is computed in float32, and x passes as it came, whatever the
-  policy. A subclass has f as `logits`, and builds it.
+  Whatever the mixed-precision policy, the sigmoid is computed in float32 and x
+  is not cast. A subclass implements f as `logits` and builds its layers.
   """
 
   def __init__(self, **kwargs):
     super().__init__(autocast=False, **kwargs)
 
   def logits(self, x, training):
+    """Returns f(x), [B, R]."""
     raise NotImplementedError
 
   def call(self, x, training=False):
+    """Returns the gated x, [B, R]."""
     gate = tf.sigmoid(tf.cast(self.logits(x, training), tf.float32))
     return x * tf.cast(gate, x.dtype)
 
@@ -38,17 +40,19 @@ class ContextGate(_Gate):
   """f(x) = BN(W x), W [R, R]."""
 
   def build(self, input_shape):
+    """Creates the variables for x [B, R]."""
     self.dense = _dense(input_shape[-1], 'dense')
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     _build(input_shape, self.dense)
     _build(input_shape, self.norm)
     super().build(input_shape)
 
   def logits(self, x, training):
+    """Returns BN(W x)."""
     return self.norm(self.dense(x), training=training)
 
   def flops(self) -> int:
-    """FLOPs of a video: 2 per multiply-add."""
+    """Returns the FLOPs of a video: 2 per multiply-add."""
     return _flops(self.dense)
 
 
@@ -57,26 +61,30 @@ class SqueezeExcitationGate(_Gate):
   """f(x) = W2 relu(BN(W1 x)), W1 [R, R / reduction], rounded down."""
 
   def __init__(self, reduction: int = 8, **kwargs):
-    """Initialises the gate.
+    """Initializes the gate.
 
     Args:
-      reduction: how much narrower the inner layer is.
-      **kwargs: of a Keras layer.
+      reduction: factor by which the inner layer is narrower.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
     self._reduction = reduction
 
   def build(self, input_shape):
+    """Creates the variables for x [B, R].
+
+    Raises:
+      ValueError: the reduction is below 1 or above R.
+    """
     size = input_shape[-1]
     if not 1 <= self._reduction <= size:
       raise ValueError(
-        f'se_reduction is {self._reduction}: it must lie '
-        'between 1 and the size of the representation '
-        f'({size}).'
+        f'se_reduction is {self._reduction}: it must be between 1 and the size of the '
+        f'representation, {size}.'
       )
     inner = size // self._reduction
     self.squeeze = _dense(inner, 'squeeze')
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     self.excite = _dense(size, 'excite')
     _build(input_shape, self.squeeze)
     _build([None, inner], self.norm)
@@ -84,13 +92,15 @@ class SqueezeExcitationGate(_Gate):
     super().build(input_shape)
 
   def logits(self, x, training):
+    """Returns W2 relu(BN(W1 x))."""
     return self.excite(tf.nn.relu(self.norm(self.squeeze(x), training=training)))
 
   def flops(self) -> int:
-    """FLOPs of a video: 2 per multiply-add."""
+    """Returns the FLOPs of a video: 2 per multiply-add."""
     return _flops(self.squeeze) + _flops(self.excite)
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {**super().get_config(), 'reduction': self._reduction}
 
 

@@ -1,20 +1,18 @@
 """Losses of "Efficient Video Classification Using Fewer Frames" (CVPR 2019).
 
-Pure functions of tensors, one value per video, in float32 whatever they are
-given. Value and gradient are finite for any prediction in [0, 1], also where
-all predictions of a video are 0, and for states whose squares float32 holds.
+Pure functions of tensors that return one value per video, in float32 whatever the
+inputs' type. Value and gradient are finite for any predictions in [0, 1], even if
+all predictions of a video are 0, and for states whose squares fit float32.
 
 B videos, R representation, V classes, K frames of the student.
 """
-
-import math
 
 import tensorflow as tf
 
 LABEL_LOSSES = ('cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy')
 PREDICTION_LOSSES = ('kl', 'mse', 'bce')
-# Below it a probability counts as this, so that logarithms and quotients of
-# predictions that underflow stay finite; the original has no such bound.
+# Lower bound of probabilities in logarithms and quotients, which keeps them finite
+# if predictions underflow; the original has no such bound.
 _TINY = 1e-12
 
 
@@ -30,9 +28,9 @@ def label_loss(
   Args:
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
-    kind: of LABEL_LOSSES.
-    epsilon: of all but 'hinge'.
-    class_weights: [V], of 'weighted_cross_entropy'.
+    kind: one of LABEL_LOSSES.
+    epsilon: added to predictions in logarithms; 'hinge' has none.
+    class_weights: [V], for 'weighted_cross_entropy'.
 
   Returns:
     float32 [B].
@@ -59,13 +57,13 @@ def cross_entropy(
 ) -> tf.Tensor:
   """L_CE, binary cross-entropy summed over the classes.
 
-  With the original code's `epsilon` inside both logarithms.
+  As in the original code, `epsilon` is added inside both logarithms.
 
   Args:
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
     epsilon: added to each argument of a logarithm.
-    class_weights: [V], how often a positive counts.
+    class_weights: [V], factors of the positive terms.
 
   Returns:
     float32 [B].
@@ -84,14 +82,15 @@ def softmax_cross_entropy(
 ) -> tf.Tensor:
   """Cross-entropy of one distribution over the classes.
 
-  Labels share its mass, as in the starter code's SoftmaxLoss. That takes
-  predictions for logits, although they are probabilities; here they are
-  normalised to sum 1. A video without labels has the loss 0.
+  As in the starter code's SoftmaxLoss, all labels of a video have the same
+  probability. Deviation: the starter code uses predictions as logits, although
+  they are probabilities; here they are normalized to sum 1. A video without
+  labels has loss 0.
 
   Args:
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
-    epsilon: added to each prediction before that.
+    epsilon: added to each prediction before the normalization.
 
   Returns:
     float32 [B].
@@ -110,9 +109,9 @@ def softmax_cross_entropy(
 def hinge(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
   """Hinge loss with margin 1 of the scores 2p - 1, summed over the classes.
 
-  It is 0 where every prediction is right and sure. The starter code's HingeLoss
-  takes the prediction p itself for the score, so that each negative costs at
-  least 1; gradients here are twice its.
+  It is 0 if every prediction is correct with certainty. Deviation: the starter
+  code's HingeLoss uses the prediction p itself as score, so that each negative
+  costs at least 1; gradients here are twice as large.
 
   Args:
     labels: [B, V], bool.
@@ -127,7 +126,7 @@ def hinge(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
 
 
 def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-  """L_REP, squared distance of the representations.
+  """L_REP, the squared distance of the representations.
 
   Args:
     teacher: [..., R].
@@ -147,10 +146,10 @@ def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
 def intermediate_loss(
   teacher: tf.Tensor, student: tf.Tensor, num_frames: tf.Tensor
 ) -> tf.Tensor:
-  """L_INT, squared distance of the states at the same frames.
+  """L_INT, the squared distance of the states at the same frames.
 
-  The paper's "intermediate matching", of which no formula was found; its code
-  has none.
+  The paper's "intermediate matching", for which it gives no formula and its code
+  has no implementation.
 
   Args:
     teacher: [B, K, R].
@@ -158,7 +157,7 @@ def intermediate_loss(
     num_frames: int [B], how many of the K are real.
 
   Returns:
-    float32 [B], summed over those and over R.
+    float32 [B], summed over the real frames and over R.
   """
   distances = representation_loss(teacher, student)
   real = tf.sequence_mask(num_frames, distances.shape[1])
@@ -172,31 +171,35 @@ def prediction_loss(
   epsilon: float = 1e-5,
   temperature: float = 1.0,
 ) -> tf.Tensor:
-  """L_PRED, distance of the student's predictions from the teacher's.
+  """L_PRED, the distance of the student's predictions from the teacher's.
 
   Args:
     teacher: [B, V] probabilities.
     student: [B, V] probabilities.
-    kind: 'kl', divergence of the predictions, each video's normalised to sum 1
-      over the classes (the original code); 'mse', squared distance; 'bce',
-      cross_entropy() with the teacher's predictions as labels.
-    epsilon: of 'bce'.
-    temperature: T of 'kl': predictions are raised to 1/T before they are
-      normalised, and the divergence counts T^2 times (arXiv 1503.02531).
+    kind: one of PREDICTION_LOSSES. 'kl': divergence of the predictions, each
+      video's normalized to sum 1 over the classes (as in the original code).
+      'mse': squared distance. 'bce': cross_entropy() with the teacher's
+      predictions as labels.
+    epsilon: for 'bce'.
+    temperature: T, for 'kl': predictions are raised to 1/T before they are
+      normalized, and the divergence is multiplied by T^2 (arXiv 1503.02531).
 
   Returns:
     float32 [B].
 
   Raises:
-    ValueError: as check_prediction_loss().
+    ValueError: unknown `kind`.
   """
-  check_prediction_loss(kind, temperature)
   teacher = tf.cast(teacher, tf.float32)
   student = tf.cast(student, tf.float32)
   if kind == 'mse':
     return tf.reduce_sum(tf.math.squared_difference(teacher, student), axis=-1)
   if kind == 'bce':
     return cross_entropy(teacher, student, epsilon)
+  if kind != 'kl':
+    raise ValueError(
+      f'prediction_kind is {kind!r}: choose one of {", ".join(PREDICTION_LOSSES)}.'
+    )
   teacher = _normalize(_soften(teacher, temperature))
   student = _normalize(_soften(student, temperature))
   return temperature**2 * tf.reduce_sum(
@@ -204,29 +207,11 @@ def prediction_loss(
   )
 
 
-def check_prediction_loss(kind: str, temperature: float):
-  """Raises a ValueError where L_PRED has no such kind or temperature."""
-  if kind not in PREDICTION_LOSSES:
-    raise ValueError(
-      f'losses.prediction_kind is {kind!r}: choose one of '
-      f'{", ".join(PREDICTION_LOSSES)}.'
-    )
-  if not 0 < temperature < math.inf:
-    raise ValueError(
-      f'losses.prediction_temperature is {temperature}: it must be finite, and above 0.'
-    )
-  if kind != 'kl' and temperature != 1:
-    raise ValueError(
-      f'losses.prediction_temperature is {temperature}, but has no meaning '
-      f'where losses.prediction_kind is {kind!r}: set it to 1, or choose kl.'
-    )
-
-
 def _soften(predictions: tf.Tensor, temperature: float) -> tf.Tensor:
-  """Raises to 1 / temperature, each video's relative to its largest."""
+  """Raises predictions to 1 / temperature, relative to each video's largest."""
   if temperature == 1.0:
     return predictions
-  # A power has no finite gradient at 0, and may underflow for all classes.
+  # A plain power has no finite gradient at 0 and may underflow for all classes.
   logs = tf.math.log(tf.maximum(predictions, _TINY))
   largest = tf.reduce_max(logs, axis=-1, keepdims=True)
   return tf.exp((logs - tf.stop_gradient(largest)) / temperature)

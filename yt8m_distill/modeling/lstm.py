@@ -1,19 +1,19 @@
 """Final states of stacked LSTM layers over many short sequences.
 
-The cell is that of the original code's BasicLSTMCell: one kernel for input and
-hidden state, sigmoid gates, tanh, no peepholes. Deviations in how it is kept,
-not in what it computes: gate columns stand in Keras' order i, f, g, o (there:
-i, j, f, o), and the forget bias of 1 is part of the stored bias.
+The cell is the original code's BasicLSTMCell: one kernel for input and hidden
+state, sigmoid gates, tanh, no peepholes. Parameters are stored differently: gate
+columns are in Keras' order i, f, g, o (there: i, j, f, o), and the forget bias of 1
+is part of the stored bias.
 
-One time loop over all sequences of a batch is slow on a CPU: its tensors fall
-out of the caches, and automatic differentiation forms weight gradients step by
-step. Here sequences run in tiles. A tile's share of the input in the gates is
-one matrix product per layer, and so are its weight gradients. No step is
-masked: a sequence's final state is picked at its own last step, and nothing
-behind that step reaches a result or a gradient.
+A single time loop over all sequences of a batch is slow on a CPU: its tensors do
+not fit the caches, and automatic differentiation computes weight gradients step by
+step. Here sequences run in tiles. Per tile and layer, one matrix product computes
+the input's part of all gates, and one each the weight gradients. No step is
+masked: a sequence's final state is read at its own last step, and later steps
+affect neither results nor gradients.
 
 N sequences, n in a tile, L steps, D input features, H cells, R = 2 * H *
-layers: the state [c0, h0, c1, h1, ...]. P moments, steps of some sequences.
+layers: the state [c0, h0, c1, h1, ...]. P moments: steps of some sequences.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,6 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from yt8m_distill.modeling import lstm_tiles
-
-# Bodies of loops in time run before the loop over layers goes on.
 
 
 @tf.autograph.experimental.do_not_convert
@@ -44,26 +42,26 @@ def final_states(
 
   Args:
     x: [N, L, D] inputs.
-    lengths: int32 [N], steps of each sequence; a sequence of none has the zero
-      state.
+    lengths: int32 [N], steps of each sequence; the state of an empty sequence
+      is zero.
     kernels: per layer [D + H, 4H], in the upper layers [2H, 4H].
     biases: per layer [4H].
-    tile: sequences run at once, at most; None runs all at once, those of
-      length 0 too, so that shapes do not depend on `lengths` (XLA needs that).
-    training: keep what the backward pass needs; otherwise, or in another
-      graph than that of the forward pass, a gradient computes it again, tile by
-      tile.
-    input_gradient: form gradients of `x`; where it is data they are wasted.
-    prepare: makes inputs [L, n, D] of what a tile of `x` holds, given which are
-      real, bool [L, n]; in here its intermediate results stay in the caches.
-    dtype: of the matrix products, their biases and the gates' gradients, that
-      of `x` by default; states and gates are float32.
-    moments: int32 [P, 2], pairs of sequence and step (from 0) to return the
-      states after, too.
+    tile: maximal number of sequences computed at once. None computes all at
+      once, including empty ones, so that shapes do not depend on `lengths`, as
+      XLA requires.
+    training: store what the backward pass needs. Otherwise, and in a graph other
+      than that of the forward pass, a gradient recomputes it, tile by tile.
+    input_gradient: whether to compute gradients of `x`; not needed if it is data.
+    prepare: from a tile of `x` and its real steps, bool [L, n], to inputs
+      [L, n, D]. Run per tile, so that intermediate results stay in the caches.
+    dtype: of the matrix products, their biases and the gates' gradients; by
+      default that of `x`. States and gates are float32.
+    moments: int32 [P, 2], pairs of sequence and step (from 0) after which states
+      are also returned.
 
   Returns:
-    float32 [N, R]; with `moments` a pair, of that and of float32 [P, R], zero
-    for a step that the sequence does not have.
+    float32 [N, R]; with `moments` a pair of that and float32 [P, R], zero for a
+    step after the end of its sequence.
   """
   layers = len(kernels)
   dtype = tf.as_dtype(dtype or x.dtype)
@@ -98,15 +96,15 @@ def final_states(
     graph = _graph()
 
     def grad(d_states, d_moments=None):
-      # Another graph, as of a tape around a tf.function or of a SavedModel,
-      # cannot capture arrays.
+      # Another graph, such as that of a tape around a tf.function or of a
+      # SavedModel, cannot capture arrays.
       again = not training or graph is not _graph()
       d_states = tiles.gather(d_states)
       if wanted:
         d_moments = wanted.gather(d_moments)
       d_x = _array(tiles.count, [tiles.known_rows, *x_NLD.shape[1:]])
       d_weights = [tf.zeros_like(w, tf.float32) for w in weights]
-      # Once, not per step: products with a transposed operand are slower.
+      # Transposed once: products with a transposed operand are slower.
       transposed = [
         tuple(tf.transpose(part) for part in (kernel[:-cells], kernel[-cells:]))
         for kernel in kernels
@@ -149,15 +147,15 @@ def final_states(
 
 
 def _graph():
-  """The graph being built, None in eager execution."""
+  """Returns the graph being built, None in eager execution."""
   return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _loop(count, body, variables):
-  """Runs `body` for k = 0 ... count - 1, the first of `variables`."""
+  """Runs `body` for k = 0, ..., count - 1, where k is the first of `variables`."""
   if isinstance(count, int) and count == 1:
     return body(*variables)
-  # Two, for the serial steps of a tile leave cores idle; more take memory.
+  # Two: the serial steps of one tile leave cores idle; more take memory.
   return tf.while_loop(lambda k, *_: k < count, body, variables, parallel_iterations=2)
 
 
@@ -173,12 +171,12 @@ def _matmul(a, b, dtype, **kwargs) -> tf.Tensor:
 
 
 class _Kept(NamedTuple):
-  """What a gradient needs of a layer's steps.
+  """What a gradient needs from a layer's steps.
 
   Attributes:
-    states: arrays of c and h, [L, n, H] of tile k at k.
-    gates: arrays of i, f, g, o, [n, H] of step t of tile k at k * L + t: not
-      joined, since a join copies.
+    states: arrays of c and h; element k is tile k, [L, n, H].
+    gates: arrays of i, f, g, o; element k * L + t is step t of tile k, [n, H].
+      They are not concatenated, since that copies.
   """
 
   states: list[tf.TensorArray]
@@ -186,7 +184,7 @@ class _Kept(NamedTuple):
 
   @classmethod
   def create(cls, tiles, cells, count):
-    """For `count` of the tiles."""
+    """Returns empty arrays for `count` tiles."""
     shape = [tiles.known_rows, cells]
     return cls(
       [_array(count, [tiles.steps, *shape]) for _ in range(2)],
@@ -198,14 +196,14 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
   """Runs all layers over tile k.
 
   Returns:
-    [L, n, H] of c and h of each layer, and `kept` per layer (or none) with
-    this tile in it.
+    c and h of each layer, [L, n, H], and `kept` with this tile in it, per layer
+    (empty if nothing is stored).
   """
   steps, kept, states = x_LnD.shape[0], list(kept), []
   for layer, (kernel, bias) in enumerate(zip(kernels, biases)):
     features, cells = x_LnD.shape[2], kernel.shape[1] // 4
     recurrent = kernel[features:]
-    # In `dtype` for as long as it lies in memory.
+    # Stored in `dtype`, to save memory.
     inputs = lstm_tiles.unflat(
       tf.nn.bias_add(
         tf.matmul(tf.cast(lstm_tiles.flat(x_LnD), dtype), kernel[:features]),
@@ -249,29 +247,30 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
 
 
 def _pick_final(steps, lengths) -> tf.Tensor:
-  """State [n, R] of each sequence at its last step, from c, h of each layer."""
+  """Returns the state [n, R] of each sequence at its own last step."""
   last = tf.stack([lengths - 1, tf.range(tf.size(lengths))], axis=1)
   return tf.concat([tf.gather_nd(values, last) for values in steps], axis=1)
 
 
 def _sigmoid_grad(y, dy):
-  """Gradient of x where y = sigmoid(x): one pass over memory, not three."""
+  """Returns the gradient of x for y = sigmoid(x), in one pass over memory."""
   return tf.raw_ops.SigmoidGrad(y=y, dy=dy)
 
 
 def _tanh_grad(y, dy):
-  """The same of y = tanh(x)."""
+  """Returns the gradient of x for y = tanh(x), in one pass over memory."""
   return tf.raw_ops.TanhGrad(y=y, dy=dy)
 
 
 def _backward_tile(
   x_LnD, lengths, d_state, d_steps, transposed, k, kept, dtype, input_gradient
 ):
-  """Gradients of a tile: of x [L, n, D] or None, and of kernels and biases.
+  """Returns a tile's gradients: of x [L, n, D] or None, and of kernels and biases.
 
-  `d_state` [n, R] is of the final states, `d_steps` [L, n, R] or None of those
-  after every step. Per layer, `transposed` holds the kernels of its input,
-  [4H, D], and of its hidden state, [4H, H], and `kept` the steps, at k.
+  `d_state` [n, R] is the gradient of the final states, `d_steps` [L, n, R] (or
+  None) that of the states after every step. Per layer, `transposed` holds the
+  kernels of the input, [4H, D], and of the hidden state, [4H, H]; `kept` holds the
+  steps, at k.
   """
   steps, rows = x_LnD.shape[0], tf.shape(x_LnD)[1]
   d_finals = tf.split(d_state, 2 * len(kept), axis=1)
@@ -293,7 +292,7 @@ def _backward_tile(
       t = steps - 1 - done
       i, f, g, o = (a.read(k * steps + t) for a in kept[layer].gates)
       c_before = tf.cond(tf.greater(t, 0), lambda: cs[t - 1], lambda: zero)
-      # Nothing comes from behind a sequence's last step.
+      # No gradient comes from steps after a sequence's last one.
       last = tf.equal(lengths, t + 1)
       d_c = tf.raw_ops.Select(condition=last, x=d_c_final, y=d_c)
       d_h = tf.raw_ops.Select(condition=last, x=d_h_final, y=d_h)
@@ -333,7 +332,7 @@ def _backward_tile(
         axis=0,
       )
     )
-    # A sum over rows, on a CPU several times as fast as reduce_sum().
+    # The sum over rows; on a CPU several times as fast as reduce_sum().
     d_biases.append(_matmul(tf.ones([1, tf.shape(flat)[0]]), flat, dtype)[0])
     d_x = None
     if layer or input_gradient:

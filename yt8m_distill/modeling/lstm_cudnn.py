@@ -1,18 +1,17 @@
-"""Final states of stacked LSTM layers by cuDNN, on a GPU of NVIDIA's.
+"""Final states of stacked LSTM layers by cuDNN, on an NVIDIA GPU.
 
-The layers are those of lstm.py. Here each is one operation of TensorFlow,
-CudnnRNNV3, which has no kernel for a CPU: tests without a GPU check all but
-that kernel, against a stand-in; tests/modeling/lstm_cudnn_test.py runs it where
-a GPU is.
+Computes the same layers as lstm.py. Each layer is one TensorFlow operation,
+CudnnRNNV3, which has no CPU kernel: without a GPU, tests replace the kernel by a
+stand-in; with one, tests/modeling/lstm_cudnn_test.py runs it.
 
-cuDNN skips what is behind the end of a sequence, refuses one of no steps, and a
-batch of none. Here a sequence of none runs one step of zeros, whose state is
-then replaced by zeros: it costs 1 / L of a full one and keeps the shapes that
-TensorFlow caches cuDNN's descriptors by, which a selection of rows would not.
+cuDNN skips steps after the end of a sequence, but rejects sequences without steps
+and empty batches. An empty sequence therefore runs one step of zeros, whose state
+is then replaced by zeros. It costs 1 / L of a full sequence and, unlike selecting
+rows, keeps the shapes by which TensorFlow caches cuDNN's descriptors.
 
-Inputs are batch-major. Time-major, TensorFlow sets up for unequal lengths only
-where it sees some, but caches by shape what it has set up: a batch of full
-lengths before one of others then makes cuDNN fail (ShouldUsePaddedIO and
+Inputs are batch-major. For time-major inputs, TensorFlow prepares for unequal
+lengths only if it sees some, but caches the preparation by shape: cuDNN then fails
+if a batch of full lengths comes first (ShouldUsePaddedIO and
 GetCachedRnnDescriptor in tensorflow/core/kernels/cudnn_rnn_ops.cc).
 
 N sequences, L steps, D input features, H cells, R = 2 * H * layers: the state
@@ -24,7 +23,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Of the matrix products, as final_states() takes them.
+# Types of the matrix products that final_states() supports.
 DTYPES = ('float32', 'float16', 'bfloat16')
 
 
@@ -43,37 +42,38 @@ def final_states(
 
   Args:
     x: [N, L, D] inputs.
-    lengths: int32 [N], steps of each sequence; a sequence of none has the zero
-      state.
+    lengths: int32 [N], steps of each sequence; the state of an empty sequence
+      is zero.
     kernels: per layer [D + H, 4H], in the upper layers [2H, 4H].
     biases: per layer [4H].
-    training: keep what the backward pass needs; otherwise a gradient
-      computes it again.
-    input_gradient: have gradients of `x`; cuDNN forms them either way.
-    prepare: makes inputs [N, L, D] of `x`, given which are real, bool [N, L].
-    dtype: of DTYPES, that of `x` by default. In float16 all is float16 but the
-      result; float32 and bfloat16 compute in float32, with products in TF32
-      unless TensorFlow is told otherwise. The operation takes bfloat16 too and
-      casts it to float32 itself, but in some versions its backward pass reads
-      memory that nothing was written to (DoBackward in cudnn_rnn_ops.cc).
+    training: store what the backward pass needs; otherwise a gradient
+      recomputes it.
+    input_gradient: whether to return gradients of `x`; cuDNN computes them
+      either way.
+    prepare: from `x` and its real steps, bool [N, L], to inputs [N, L, D].
+    dtype: one of DTYPES, by default that of `x`. With float16, everything but the
+      result is float16; float32 and bfloat16 compute in float32, with products in
+      TF32 unless TensorFlow is configured otherwise. The operation also accepts
+      bfloat16 and casts it to float32, but in some versions its backward pass
+      reads uninitialized memory (DoBackward in cudnn_rnn_ops.cc).
 
   Returns:
     float32 [N, R].
 
   Raises:
-    ValueError: `dtype` is none of DTYPES.
+    ValueError: `dtype` is not one of DTYPES.
   """
   dtype = tf.as_dtype(dtype or x.dtype)
   if dtype.name not in DTYPES:
     raise ValueError(
-      f'dtype is {dtype.name}: cuDNN takes '
-      f'{", ".join(DTYPES)}; use lstm.final_states().'
+      f'dtype is {dtype.name}: cuDNN takes {", ".join(DTYPES)}. Choose one of them, '
+      'or use lstm.final_states().'
     )
   core = tf.float16 if dtype == tf.float16 else tf.float32
   count, real = tf.size(lengths), tf.sequence_mask(lengths, x.shape[1])
   x = prepare(x, real) if prepare else x
   x = x if input_gradient else tf.stop_gradient(x)
-  # In gradients of weights even a NaN behind the end would count.
+  # Otherwise NaN in padding would reach the gradients of the weights.
   x = tf.where(real[..., None], tf.cast(x, core), tf.zeros([], core))
   # The batch of a replica may be empty.
   missing = tf.maximum(1 - count, 0)
@@ -108,12 +108,12 @@ def final_states(
 
 
 def parameters(kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-  """What cuDNN wants of a layer, in one vector.
+  """Returns a layer's parameters as the vector that cuDNN expects.
 
-  First the weights of the input, gate by gate, each as an H x D matrix row by
-  row; then those of the hidden state, as H x H matrices; then the biases of the
-  input, gate by gate, and those of the hidden state. Gates are in the order
-  i, f, g, o. The two biases only add up: the first ones are 0.
+  It holds the input's weights, gate by gate, each an H x D matrix in row-major
+  order; the hidden state's weights, as H x H matrices; the input's biases, gate by
+  gate; and the hidden state's biases. Gates are in the order i, f, g, o. cuDNN adds
+  the two biases, so the input's are 0.
 
   Args:
     kernel: [D + H, 4H].
@@ -136,7 +136,7 @@ def parameters(kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 
 def _layer(x, lengths, blob, cells, training):
-  """Outputs [N, L, H], zero behind the end, and last c and h [N, H]."""
+  """Returns outputs [N, L, H], zero after the end, and the last c and h [N, H]."""
   zeros = tf.zeros([tf.shape(x)[0], 1, cells], x.dtype)
   outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(
     input=x,

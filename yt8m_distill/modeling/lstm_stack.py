@@ -6,7 +6,7 @@ import tf_keras
 from yt8m_distill.modeling import lstm
 from yt8m_distill.modeling import lstm_cudnn
 
-# Sequences that run at once on a CPU: few enough for its caches, enough for
+# Sequences computed at once on a CPU: few enough for its caches, many enough for
 # efficient matrix products (experiments/benchmarks/model.py).
 CPU_TILE = 640
 _ALL_ROWS = 2**30
@@ -22,10 +22,10 @@ class _ForgetBias(tf_keras.initializers.Initializer):
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
 class LSTMStack(tf_keras.layers.Layer):
-  """Final states of LSTM layers stacked on each other.
+  """Final states of stacked LSTM layers.
 
-  The variables of a layer are, as in the original code, one kernel for input
-  and hidden state [D + H, 4H] and a bias [4H], columns in the order i, f, g, o.
+  As in the original code, a layer has one kernel for input and hidden state,
+  [D + H, 4H], and a bias, [4H]. Columns are in the order i, f, g, o.
 
   Attributes:
     kernels: per layer, the kernel.
@@ -44,28 +44,23 @@ class LSTMStack(tf_keras.layers.Layer):
     recompute: bool = False,
     **kwargs,
   ):
-    """Initialises the layer.
+    """Initializes the layer.
 
     Args:
       num_cells: H.
       num_layers: layers.
-      static_shapes: run sequences of length 0 too (XLA).
-      input_gradient: False where the input is data: saves its gradient.
+      static_shapes: also compute sequences of length 0, as XLA requires.
+      input_gradient: whether to compute gradients of the input; not needed if
+        it is data.
       kernel_regularizer: of all kernels.
-      tile: sequences at once; None chooses by the device.
-      use_cudnn: on a GPU, run the layers on cuDNN where it can: see
+      tile: sequences computed at once; None chooses by the device.
+      use_cudnn: on a GPU, run the layers on cuDNN where possible; see
         runs_on_cudnn().
-      recompute: keep no steps for the backward pass, which computes them again,
-        on a CPU tile by tile: less memory, more time.
-      **kwargs: of a Keras layer.
-
-    Raises:
-      ValueError: a size below 1.
+      recompute: recompute steps in the backward pass (on a CPU tile by tile)
+        instead of storing them: less memory, more time.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
-    for name, value in (('num_cells', num_cells), ('num_layers', num_layers)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be at least 1.')
     self.num_cells = num_cells
     self.num_layers = num_layers
     self._static_shapes = static_shapes
@@ -106,10 +101,18 @@ class LSTMStack(tf_keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, x, lengths, training=False, prepare=None, moments=None):
-    """Returns float32 [N, R] for x [N, L, D] and lengths int32 [N].
+    """Returns the final states, as lstm.final_states().
 
-    `prepare` and `moments` are those of lstm.final_states(); `prepare` must not
-    mind the order of the two first axes.
+    Args:
+      x: [N, L, D] inputs.
+      lengths: int32 [N], steps of each sequence.
+      training: whether a backward pass follows.
+      prepare: see lstm.final_states(); it must accept the first two axes in
+        either order.
+      moments: see lstm.final_states().
+
+    Returns:
+      float32 [N, R], and with `moments` also float32 [P, R].
     """
     weights = [
       [tf.convert_to_tensor(v) for v in variables]
@@ -121,7 +124,7 @@ class LSTMStack(tf_keras.layers.Layer):
       prepare=prepare,
       dtype=self.compute_dtype,
     )
-    # cuDNN returns no cells but the last.
+    # cuDNN returns only the last cell state.
     if moments is None and self.runs_on_cudnn():
       return lstm_cudnn.final_states(x, lengths, *weights, **options)
     return lstm.final_states(
@@ -129,12 +132,11 @@ class LSTMStack(tf_keras.layers.Layer):
     )
 
   def runs_on_cudnn(self) -> bool:
-    """Whether a call, or the graph traced now, runs on cuDNN.
+    """Returns whether a call, or the graph being traced, runs on cuDNN.
 
-    So it does where a GPU of NVIDIA's is used, unless the layer was told
-    otherwise (use_cudnn), shapes must not depend on the data (static_shapes), a
-    tile was chosen, or the type is float64. A call that wants `moments` never
-    does.
+    This is so on an NVIDIA GPU, unless use_cudnn is False, static_shapes is set,
+    a tile was chosen, or the type is float64. A call with `moments` never runs on
+    cuDNN.
     """
     return (
       self._use_cudnn
@@ -154,10 +156,11 @@ class LSTMStack(tf_keras.layers.Layer):
     return _ALL_ROWS if _on_gpu() else CPU_TILE
 
   def flops(self, steps: int) -> int:
-    """FLOPs of one sequence of `steps` steps: 2 per multiply-add."""
+    """Returns the FLOPs of a sequence of `steps` steps: 2 per multiply-add."""
     return 2 * steps * sum(int(k.shape.num_elements()) for k in self.kernels)
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {
       **super().get_config(),
       'num_cells': self.num_cells,
@@ -172,7 +175,7 @@ class LSTMStack(tf_keras.layers.Layer):
 
 
 def _on_gpu() -> bool:
-  # A strategy may leave a GPU that is there unused.
+  # A strategy may not use a GPU that exists.
   devices = (
     tf.distribute.get_strategy().extended.worker_devices
     if tf.distribute.has_strategy()

@@ -1,4 +1,4 @@
-"""Sequences in tiles: those that run, and where their steps stand.
+"""Splits sequences into tiles, and locates their steps in these.
 
 N sequences, n in a tile, L steps, D input features, H cells, P moments.
 """
@@ -7,12 +7,12 @@ import tensorflow as tf
 
 
 class _Rows:
-  """Those of some rows that are real.
+  """Selects the real ones of some rows.
 
-  As a mask over all of them where no shape may depend on the data (`dense`).
+  If no shape may depend on the data (`dense`), all rows are kept and masked.
 
   Attributes:
-    numbers: which of all rows are kept, ascending.
+    numbers: indices of the rows that are kept, ascending.
   """
 
   def __init__(self, real, dense):
@@ -23,14 +23,14 @@ class _Rows:
     )
 
   def gather(self, values):
-    """From all rows to those kept."""
+    """Returns the kept ones of all rows."""
     if self._real is None:
       return tf.gather(values, self.numbers)
     mask = tf.reshape(self._real, [-1] + [1] * (len(values.shape) - 1))
     return tf.where(mask, values, 0)
 
   def scatter(self, values):
-    """From those kept to all, zeros elsewhere."""
+    """Returns all rows, given the kept ones; zeros elsewhere."""
     if self._real is not None:
       return self.gather(values)
     shape = tf.concat([[self._all], tf.shape(values)[1:]], 0)
@@ -42,13 +42,13 @@ class Tiles:
 
   Attributes:
     steps: L.
-    count: tiles.
-    dense: one tile holds all sequences, those of length 0 too.
-    known_rows: how many sequences a tile holds, where that is known.
+    count: number of tiles.
+    dense: whether one tile holds all sequences, including empty ones.
+    known_rows: number of sequences per tile if known statically, else None.
   """
 
   def __init__(self, x, lengths, tile, prepare):
-    """Initialises the tiles; arguments as of lstm.final_states()."""
+    """Initializes the tiles; arguments as those of lstm.final_states()."""
     self.steps = x.shape[1]
     self.dense = tile is None
     self.known_rows = x.shape[0] if self.dense else None
@@ -62,20 +62,20 @@ class Tiles:
     else:
       self._lengths = self._rows.gather(lengths)
       self._num_rows = tf.size(self._lengths)
-      # At least one, if of no rows: nothing then has to be special.
+      # At least one, even if empty, so that no case is special.
       self.count = tf.maximum(-(-self._num_rows // tile), 1)
       self._size = -(-self._num_rows // self.count)
 
   def slice(self, rows, k):
-    """Tile k of values per running sequence."""
+    """Returns tile k of values per computed sequence."""
     return rows if self.dense else rows[k * self._size : (k + 1) * self._size]
 
   def lengths(self, k):
-    """Lengths of the sequences of tile k, int32 [n]."""
+    """Returns the lengths of the sequences of tile k, int32 [n]."""
     return self.slice(self._lengths, k)
 
   def inputs(self, k):
-    """Inputs of tile k, time-major [L, n, D]."""
+    """Returns the inputs of tile k, time-major [L, n, D]."""
     steps = tf.range(self.steps)[:, None]
     x = tf.gather(
       self._frames, self.slice(self._rows.numbers, k)[None] * self.steps + steps
@@ -83,11 +83,11 @@ class Tiles:
     return self._prepare(x, steps < self.lengths(k)) if self._prepare else x
 
   def start(self, k):
-    """How many rows [L * n] the steps of the tiles before tile k have."""
+    """Returns the number of steps in all tiles before tile k."""
     return k * self.steps * self._size
 
   def places(self, sequences, steps):
-    """Rows, counted as start() does, of steps of running sequences."""
+    """Returns indices, counted as in start(), of steps of computed sequences."""
     if not self.dense:
       sequences = tf.searchsorted(self._rows.numbers, sequences)
     before = sequences // self._size * self._size
@@ -96,30 +96,30 @@ class Tiles:
     return before * self.steps + steps * rows + sequences - before
 
   def concat(self, array):
-    """Joins what the tiles wrote."""
+    """Concatenates what the tiles wrote to an array."""
     return array.read(0) if self.dense else array.concat()
 
   def gather(self, values):
-    """From all N sequences to those that run."""
+    """Returns values of the computed sequences, given those of all N."""
     return self._rows.gather(values)
 
   def scatter(self, values):
-    """From those that run to all N, zeros elsewhere."""
+    """Returns values of all N sequences, given the computed ones; zeros elsewhere."""
     return self._rows.scatter(values)
 
 
 class Moments:
-  """Some steps of some sequences, of which the states are wanted.
+  """Steps of sequences after which states are returned.
 
   Attributes:
-    known_rows: how many a tile holds, where that is known.
+    known_rows: number of moments per tile if known statically, else None.
   """
 
   def __init__(self, tiles, lengths, moments):
-    """Finds them among the steps of all tiles.
+    """Locates the moments among the steps of all tiles.
 
     Args:
-      tiles: of the sequences.
+      tiles: the tiles of the sequences.
       lengths: int32 [N].
       moments: int32 [P, 2], pairs of sequence and step.
     """
@@ -134,19 +134,19 @@ class Moments:
       self._rows.numbers = tf.gather(self._rows.numbers, order)
 
   def gather(self, values):
-    """From all P to those that are real, tile by tile."""
+    """Returns values of the real moments, by tile, given those of all P."""
     return self._rows.gather(values)
 
   def scatter(self, values):
-    """From gather() to all P, zeros elsewhere."""
+    """Returns values of all P moments, given gather()'s; zeros elsewhere."""
     return self._rows.scatter(values)
 
   def pick(self, steps, k):
-    """From the steps of tile k, [L, n, H], those wanted of it."""
+    """Returns the moments among the steps of tile k, [L, n, H]."""
     return tf.gather(flat(steps), self._of_tile(self._places, k) - self._tiles.start(k))
 
   def spread(self, values, k):
-    """From gather() to the steps of tile k, [L, n, H], zeros elsewhere."""
+    """Returns the steps of tile k, [L, n, H], given gather()'s; zeros elsewhere."""
     steps, rows = self._tiles.steps, tf.size(self._tiles.lengths(k))
     places = self._of_tile(self._places, k) - self._tiles.start(k)
     return unflat(
@@ -166,10 +166,10 @@ class Moments:
 
 
 def flat(x) -> tf.Tensor:
-  """Joins all axes but the last."""
+  """Reshapes to [-1, size of the last axis]."""
   return tf.reshape(x, [-1, x.shape[-1]])
 
 
 def unflat(x, steps) -> tf.Tensor:
-  """From [L * n, H] to [L, n, H]."""
+  """Reshapes [L * n, H] to [L, n, H]."""
   return tf.reshape(x, [steps, -1, x.shape[1]])

@@ -1,8 +1,8 @@
-"""Batch normalisation that counts what is real.
+"""Batch normalization whose statistics leave out padding.
 
-Ioffe and Szegedy, arXiv 1502.03167. The layer of tf_keras takes a mask as well,
-but divides by the number of what is real, and turns NaN for good where that is
-0, as in a batch of no videos.
+Ioffe and Szegedy, arXiv 1502.03167. tf_keras' own layer also takes a mask, but
+divides by the number of valid positions: in a batch without any, as one of no
+videos, its moving averages become NaN for good.
 
 K values of a position.
 """
@@ -12,29 +12,30 @@ import tf_keras
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
-class FrameNorm(tf_keras.layers.BatchNormalization):
-  """Normalises the K values of float [..., K] by those of real positions.
+class MaskedBatchNormalization(tf_keras.layers.BatchNormalization):
+  """Normalizes the K values of float [..., K] using statistics of valid positions.
 
-  In training by mean and variance of the batch, over all replicas; else, and
-  where the layer is frozen, by their moving averages. A batch in which nothing
-  is real leaves those as they are. All of it is float32, whatever the policy.
+  In training, the statistics are mean and variance of the batch, over all
+  replicas; otherwise, and if the layer is frozen, their moving averages. A batch
+  without valid positions leaves the moving averages unchanged. Everything is
+  computed in float32, whatever the mixed-precision policy.
   """
 
   def __init__(self, **kwargs):
-    """Initialises the layer.
+    """Initializes the layer.
 
     Args:
-      **kwargs: of tf_keras' BatchNormalization.
+      **kwargs: arguments of tf_keras' BatchNormalization.
     """
     super().__init__(**{'dtype': 'float32', **kwargs})
 
   def call(self, inputs, real=None, training=False):
-    """Normalises values, those that are not real by what the real ones tell.
+    """Normalizes all positions using statistics of the valid ones.
 
     Args:
-      inputs: [..., K].
-      real: bool [...]; None for all.
-      training: see above.
+      inputs: float [..., K].
+      real: bool [...], which positions are valid; None for all.
+      training: see the class.
 
     Returns:
       float32 [..., K].
@@ -49,7 +50,7 @@ class FrameNorm(tf_keras.layers.BatchNormalization):
     )
 
   def _moments(self, inputs, real):
-    """Mean and variance of real positions; the moving averages follow."""
+    """Returns mean and variance of valid positions; updates the moving averages."""
     all_reduce = tf.distribute.get_replica_context().all_reduce
     weights = tf.cast(real, tf.float32)[..., None]
     axes = list(range(inputs.shape.rank - 1))

@@ -3,28 +3,25 @@
 B videos, T frames, D features, R representation, V classes.
 """
 
-import dataclasses
-
 from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone as backbone_lib
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.modeling import heads
 from yt8m_distill.utils import per_video_random
-
-_SALT = 1  # of the noise
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
 class VideoClassifier(tf_keras.Model):
-  """Classifies videos by frames that were already chosen.
+  """Classifies videos by frames that were chosen before.
 
-  Takes {'frames': uint8 (or dequantised float) [B, T, D], 'num_frames': int32
+  Takes {'frames': uint8 (or dequantized float) [B, T, D], 'num_frames': int32
   [B], how many of the T are real; 'seed': int32 [B], for dropout in training}.
-  Returns {'predictions': float32 [B, V], 'representation': [B, R]} and whatever
-  else the backbone returns.
+  Returns {'predictions': float32 [B, V], 'representation': [B, R]} and further
+  outputs of the backbone.
   """
 
   def __init__(
@@ -34,23 +31,16 @@ class VideoClassifier(tf_keras.Model):
     dropout: float = 0.0,
     **kwargs,
   ):
-    """Initialises and builds the network.
+    """Initializes and builds the network.
 
     Args:
-      backbone: from {'frames': float [B, T, D], 'num_frames'} to a dictionary
-        with 'representation' [B, R]; it says `representation_size`, and
-        `takes_stored_frames` if it normalises uint8 frames itself.
+      backbone: a Backbone, or a model like it.
       head: from 'representation' to 'predictions'.
-      dropout: share of the representation that training hides from the head.
-      **kwargs: of a Keras model.
-
-    Raises:
-      ValueError: dropout is not a share.
+      dropout: fraction of the representation that training hides from the head.
+      **kwargs: arguments of a Keras model.
     """
-    # Float features are normalised before they are rounded.
+    # Keras must not cast float features before they are normalized.
     super().__init__(autocast=False, **kwargs)
-    if not 0.0 <= dropout < 1.0:
-      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below 1.')
     self._dropout = dropout
     self.backbone = backbone
     self.head = head
@@ -59,26 +49,31 @@ class VideoClassifier(tf_keras.Model):
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns predictions and the backbone's outputs; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     if not (
       frames.dtype.is_integer and getattr(self.backbone, 'takes_stored_frames', False)
     ):
-      frames = frames_lib.preprocess(frames, num_frames)
+      frames = frame_normalization.normalize_videos(frames, num_frames)
     outputs = self.backbone(
       {**inputs, 'frames': frames, 'num_frames': num_frames}, training=training
     )
     visible = outputs['representation']
     if training and self._dropout:
       visible = per_video_random.dropout(
-        visible, inputs.get('seed'), self._dropout, _SALT
+        visible,
+        inputs.get('seed'),
+        self._dropout,
+        per_video_random.Salt.REPRESENTATION_DROPOUT,
       )
     return {**outputs, 'predictions': self.head(visible, training=training)}
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return self.backbone.flops() + self.head.flops()
 
   def get_config(self):
+    """Returns what from_config() rebuilds the network from."""
     return {
       'name': self.name,
       'backbone': tf_keras.layers.serialize(self.backbone),
@@ -88,6 +83,7 @@ class VideoClassifier(tf_keras.Model):
 
   @classmethod
   def from_config(cls, config, custom_objects=None):
+    """Rebuilds a network, with new variables, from its get_config()."""
     return cls(
       tf_keras.layers.deserialize(config['backbone'], custom_objects),
       tf_keras.layers.deserialize(config['head'], custom_objects),
@@ -102,37 +98,21 @@ def build(model_config, network, name: str) -> VideoClassifier:
   Args:
     model_config: a `configs.model.VideoModel`.
     network: a `configs.model.Network`.
-    name: of the model.
+    name: name of the model.
 
   Returns:
     The network, with its variables.
 
   Raises:
-    ValueError: the configuration does not fit together.
+    ValueError: a size does not fit, such as chunks that do not divide the frames.
   """
-  if not hasattr(network.backbone, network.backbone.type):
-    known = [
-      field.name
-      for field in dataclasses.fields(network.backbone)
-      if field.name != 'type'
-    ]
-    raise ValueError(
-      f'backbone.type is {network.backbone.type!r}: choose one of {", ".join(known)}.'
-    )
-  features = sum(feature.size for feature in model_config.features)
   frames = frame_selection.max_selected(network.frames, model_config.max_frames)
   head = heads.build(network.head, model_config.num_classes)
   with tf.name_scope(name):
     backbone = factory.build_backbone(
-      input_specs={
-        'frames': tf_keras.layers.InputSpec(shape=[None, frames, features]),
-        'num_frames': tf_keras.layers.InputSpec(shape=[None]),
-        # How a frame is made up.
-        'features': [
-          tf_keras.layers.InputSpec(shape=[None, frames, feature.size])
-          for feature in model_config.features
-        ],
-      },
+      input_specs=backbone_lib.input_specs(
+        frames, [feature.size for feature in model_config.features]
+      ),
       backbone_config=network.backbone,
       norm_activation_config=None,
     )

@@ -1,7 +1,7 @@
 """What NetVLAD and NeXtVLAD share.
 
 Vectors of locally aggregated descriptors (VLAD): vectors are softly assigned to
-clusters, and for each cluster the residuals against its centre are summed.
+clusters, and each cluster sums their residuals against its center.
 
 B videos, T frames, D features, N vectors of a video, K clusters, P values of
 all descriptors, R representation.
@@ -10,20 +10,21 @@ all descriptors, R representation.
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
+
 
 def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
-  """Sums residuals against the centres, each cluster's scaled to L2 norm 1.
+  """Sums residuals against the centers and scales each cluster's to L2 norm 1.
 
   Args:
-    assignment: float32 [B, N, K], how far a vector belongs to a cluster.
+    assignment: float32 [B, N, K], weight of each vector in each cluster.
     x: float [B, N, D] vectors.
     centres: float32 [K, D].
 
   Returns:
-    float32 [B, K, D]; zero for a cluster to which nothing belongs.
+    float32 [B, K, D]; zero for a cluster without vectors.
   """
-  # The sum of a * (x - c) is that of a * x less c times that of a: residuals
-  # [B, N, K, D] never exist.
+  # sum(a * (x - c)) = sum(a * x) - c * sum(a) avoids residuals [B, N, K, D].
   total = tf.matmul(tf.cast(assignment, x.dtype), x, transpose_a=True)
   weight = tf.reduce_sum(assignment, axis=1)
   residuals = tf.cast(total, tf.float32) - weight[..., None] * centres
@@ -31,24 +32,24 @@ def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Ten
 
 
 def normal(variance: float) -> tf_keras.initializers.Initializer:
-  """The initialiser of both papers' code."""
+  """Returns the initializer that the code of both papers uses."""
   return tf_keras.initializers.RandomNormal(stddev=variance**0.5)
 
 
 def check_shares(name: str, value: int, features: int):
-  """Raises ValueError unless there is enough for each feature."""
-  least, why = (
-    (1, '') if features == 1 else (2, ', as features after the first have half as many')
-  )
-  if value < least:
-    raise ValueError(f'{name} is {value}: it must be at least {least}{why}.')
+  """Raises a ValueError where further features would get none of a quantity."""
+  if features > 1 and value < 2:
+    raise ValueError(
+      f'{name} is {value}: it must be at least 2, since features after the first have '
+      'half as many.'
+    )
 
 
-class VladBackbone(tf_keras.Model):
-  """A descriptor of each feature, and a linear layer over all of them.
+class VladBackbone(backbone.Backbone):
+  """One descriptor per feature, and a linear layer over all of them.
 
   Attributes:
-    pools: per feature, the layer that makes its descriptor.
+    pools: per feature, the layer that computes its descriptor.
     projection: the linear layer, from [B, P] to [B, R].
   """
 
@@ -59,62 +60,61 @@ class VladBackbone(tf_keras.Model):
     hidden: int,
     make_pool,
     use_bias: bool,
-    kernel_regularizer,
-    options,
+    options=None,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
-        features that make up a frame; without it, they are one}.
-      clusters: of the first feature; every further one has half as many.
+      input_specs: see Backbone.
+      clusters: of the first feature; each further feature has half as many.
       hidden: R.
-      make_pool: makes the layer of a feature from its share of clusters, 1 or
-        2 for a half, and its name. It has `output_size` and `flops(frames)`.
-      use_bias: of the projection.
-      kernel_regularizer: of the projection.
-      options: what else get_config() must hold.
-      **kwargs: of a Keras model.
+      make_pool: from a divisor of the number of clusters (1 for the first
+        feature, 2 for the others) and a name to the layer of a feature, which
+        has `output_size` and `flops(frames)`.
+      use_bias: whether the projection has a bias.
+      options: further arguments of the subclass, by their names.
+      **kwargs: arguments of a Backbone.
 
     Raises:
-      ValueError: a size below 1, or one too small for its share.
+      ValueError: there are several features, but fewer than 2 clusters.
     """
-    super().__init__(**kwargs)
-    specs = input_specs.get('features', [input_specs['frames']])
-    check_shares('clusters', clusters, len(specs))
-    if hidden < 1:
-      raise ValueError(f'hidden is {hidden}: it must be at least 1.')
-    self._sizes = [spec.shape[-1] for spec in specs]
-    regularizer = tf_keras.regularizers.get(kernel_regularizer)
-    self._config = {
-      'frames_shape': list(input_specs['frames'].shape),
-      'feature_sizes': self._sizes,
-      'clusters': clusters,
-      'hidden': hidden,
-      'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
-      **options,
-    }
-    self.pools = [make_pool(2 if k else 1, f'pool_{k}') for k in range(len(specs))]
-    for pool, spec in zip(self.pools, specs):
+    super().__init__(
+      input_specs,
+      options={'clusters': clusters, 'hidden': hidden, **(options or {})},
+      **kwargs,
+    )
+    check_shares('clusters', clusters, len(self._feature_sizes))
+    self.pools = []
+    for k, size in enumerate(self._feature_sizes):
+      pool = make_pool(2 if k else 1, f'pool_{k}')
       with tf.name_scope(pool.name):
-        pool.build(spec.shape)
+        pool.build([None, self._num_frames, size])
+      self.pools.append(pool)
     self.projection = tf_keras.layers.Dense(
       hidden,
       use_bias=use_bias,
       kernel_initializer=normal(1 / clusters),
-      kernel_regularizer=regularizer,
+      kernel_regularizer=self.regularizer,
       name='projection',
     )
     with tf.name_scope('projection'):
       self.projection.build([None, sum(pool.output_size for pool in self.pools)])
 
   def describe(self, frames, real, training):
-    """Returns float32 [B, P] for frames [B, T, D] and real, bool [B, T]."""
+    """Returns all descriptors, float32 [B, P].
+
+    Args:
+      frames: float [B, T, D].
+      real: bool [B, T], False for padding.
+      training: whether to use and update statistics of the batch.
+    """
     return tf.concat(
       [
         pool(feature, real, training=training)
-        for pool, feature in zip(self.pools, tf.split(frames, self._sizes, axis=-1))
+        for pool, feature in zip(
+          self.pools, tf.split(frames, self._feature_sizes, axis=-1)
+        )
       ],
       axis=-1,
     )
@@ -122,29 +122,10 @@ class VladBackbone(tf_keras.Model):
   @property
   def representation_size(self) -> int:
     """R."""
-    return self._config['hidden']
+    return self.projection.units
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
-    frames = self._config['frames_shape'][1]
-    return sum(pool.flops(frames) for pool in self.pools) + 2 * int(
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
+    return sum(pool.flops(self._num_frames) for pool in self.pools) + 2 * int(
       self.projection.kernel.shape.num_elements()
-    )
-
-  def get_config(self):
-    return {**self._config, 'name': self.name}
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    shape = config.pop('frames_shape')
-    return cls(
-      {
-        'frames': tf_keras.layers.InputSpec(shape=shape),
-        'features': [
-          tf_keras.layers.InputSpec(shape=[*shape[:2], size])
-          for size in config.pop('feature_sizes')
-        ],
-      },
-      **config,
     )

@@ -5,8 +5,8 @@ from typing import Any
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import signatures
+from yt8m_distill.utils import quantization
 
 _RELEASES = ({('rgb', 1024), ('audio', 128)}, {('mean_rgb', 1024), ('mean_audio', 128)})
 _STORED = {
@@ -36,9 +36,9 @@ def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
     },
     'dequantization': {
       'formula': 'feature = byte * scale + bias',
-      'scale': frames_lib.SCALE,
-      'bias': frames_lib.BIAS,
-      'range': [frames_lib.BIAS, 255 * frames_lib.SCALE + frames_lib.BIAS],
+      'scale': quantization.SCALE,
+      'bias': quantization.BIAS,
+      'range': [quantization.BIAS, quantization.HIGHEST],
     },
     'num_classes': model.num_classes,
   }
@@ -127,7 +127,7 @@ def _inputs(module: signatures.ServingModule) -> str:
   takes = {
     'serving_default': f'`examples`, serialized {message} {stored}',
     'frames': f'`frames` uint8 {shape}; a byte is the value '
-    f'`byte * {frames_lib.SCALE:.6g} + {frames_lib.BIAS:.6g}`',
+    f'`byte * {quantization.SCALE:.6g} + {quantization.BIAS:.6g}`',
     'features': f'`features`, the values, float32 {shape}',
   }
   return '\n'.join(

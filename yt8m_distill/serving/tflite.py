@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import trained_network
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.serving import signatures
+from yt8m_distill.utils import quantization
 
 # float32: as trained. dynamic: weights in 8 bits. float16: weights in 16 bits.
 KINDS = ('float32', 'dynamic', 'float16')
@@ -104,7 +104,7 @@ def largest_difference(content: bytes, module: signatures.ServingModule) -> floa
   for num_frames in np.linspace(1, shape[1], _COMPARED, dtype=np.int32):
     frames = generator.integers(0, 256, shape, np.uint8)
     if module.frame_dtype == tf.float32:
-      frames = frames_lib.dequantize(tf.constant(frames)).numpy()
+      frames = quantization.dequantize(tf.constant(frames)).numpy()
     video = {
       'frames': frames,
       'num_frames': num_frames[None],

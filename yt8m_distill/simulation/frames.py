@@ -8,16 +8,12 @@ mean, whatever the shots show.
 
 import numpy as np
 
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.simulation import classes
+from yt8m_distill.utils import quantization
 
 # Label of a shot that shows none of the video's labels.
 FILLER = -1
 MIN_SHOT, MAX_SHOT = 5, 30  # frames
-
-# Dequantization of the releases: x = q * 4/255 + 4/512 - 2.
-_STEP = frames_lib.SCALE
-_LOWEST = frames_lib.BIAS
 
 # Probability that two adjacent frames are in the same shot.
 _SAME_SHOT = 1 - 2 / (MIN_SHOT + MAX_SHOT)
@@ -186,9 +182,9 @@ def simulate_frames(
   # From here in quantization steps. If a dimension's mean is near an end of the range,
   # its deviations are reduced to reach that end at most, so that the mean stays
   # reachable.
-  target = ((mean - _LOWEST) / _STEP).astype(np.float32)
-  margin = np.minimum(target, 255 - target) * np.float32(_STEP)
-  steps = np.minimum(1, margin).astype(np.float32) / np.float32(_STEP)
+  target = quantization.to_steps(mean).astype(np.float32)
+  margin = np.minimum(target, 255 - target) * np.float32(quantization.SCALE)
+  steps = np.minimum(1, margin).astype(np.float32) / np.float32(quantization.SCALE)
   shifts *= steps
 
   # Autoregressive noise, unrolled over the current and three earlier frames.

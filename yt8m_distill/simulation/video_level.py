@@ -11,8 +11,8 @@ import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
-from yt8m_distill.modeling import frames as frames_lib
 from yt8m_distill.simulation import classes as classes_lib
+from yt8m_distill.utils import quantization
 
 
 class Record(NamedTuple):
@@ -31,8 +31,7 @@ def _mean(feature: tf.train.Feature, size: int, name: str) -> np.ndarray:
       f'{name} has {len(values)} floats: it must have {size}. Set video_level to '
       'video-level records of YouTube-8M.'
     )
-  low = frames_lib.BIAS
-  high = 255 * frames_lib.SCALE + low
+  low, high = quantization.BIAS, quantization.HIGHEST
   # This is False for NaN, too.
   if not np.all((values > low - 1e-3) & (values < high + 1e-3)):
     raise ValueError(

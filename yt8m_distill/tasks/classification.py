@@ -16,26 +16,27 @@ import tf_keras
 
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.configs import classification as config
+from yt8m_distill.configs import validation
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import losses
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.tasks import class_weights
 from yt8m_distill.tasks import costs
 from yt8m_distill.tasks import train_step
-from yt8m_distill.utils import class_csv
 from yt8m_distill.utils import workers
 
-# Shown of every network while it trains, from the batch alone.
+# Metrics of a batch, shown for each network during training.
 _BATCH_METRICS = ('hit_at_one', 'perr', 'gap')
 
 
 @contextlib.contextmanager
 def _seeded(seed: int):
-  """Seeds what Keras' initialisers take their seeds from, and nothing else.
+  """Seeds only the generator from which Keras' initializers take their seeds.
 
-  A seed of TensorFlow's own would change the order of the data as well.
+  TensorFlow's global seed would also change the order of the data.
   """
   state = random.getstate()
   random.seed(seed)
@@ -47,13 +48,13 @@ def _seeded(seed: int):
 
 @task_factory.register_task_cls(config.ClassificationTask)
 class ClassificationTask(base_task.Task):
-  """One network on its label loss.
+  """One network, trained on its label loss.
 
   A subclass with several networks overrides `prefixes`, `networks`,
   `start_from`, `loss_terms`, `factors` and `total_loss`.
 
   Attributes:
-    prefixes: of all names that belong to one network: '' of a single one.
+    prefixes: of the names that belong to each network; '' for a single network.
   """
 
   prefixes = ('',)
@@ -65,6 +66,7 @@ class ClassificationTask(base_task.Task):
     name: str | None = None,
   ):
     super().__init__(params, logging_dir=logging_dir, name=name)
+    validation.validate(params, 'task')
     if params.train_epochs or params.decay_epochs or params.warmup_epochs:
       raise ValueError(
         'task.train_epochs, decay_epochs and warmup_epochs are '
@@ -73,21 +75,11 @@ class ClassificationTask(base_task.Task):
         'trainer.train_steps and the steps of the learning rate, or run '
         'python -m yt8m_distill.train.'
       )
-    for field, fine, bound in (
-      ('label_epsilon', params.losses.label_epsilon > 0, 'above 0'),
-      (
-        'regularization_penalty',
-        params.losses.regularization_penalty >= 0,
-        'at least 0',
-      ),
-    ):
-      if not fine:
-        raise ValueError(
-          f'losses.{field} is {getattr(params.losses, field)}: it must be {bound}.'
-        )
-    # Asked for now, not after hours of training.
+    # Reads the vocabulary now: an error must not wait for the first evaluation.
     results_lib.Evaluation(self.prefixes, params)
-    self._class_weights = class_csv.class_weights(params)
+    self._class_weights = class_weights.read(
+      params.losses.class_weights, params.model.num_classes
+    )
     self._skipped = results_lib.SkippedRecords()
     self._model = None
     self._costs = {}
@@ -95,9 +87,16 @@ class ClassificationTask(base_task.Task):
     self._restored = True
 
   def build_model(self) -> tf_keras.Model:
-    """Builds the model; one that does not fit the run's checkpoint raises.
+    """Builds the model; the trainer calls it once, before training or evaluation.
 
-    Its start follows `seed`, unless tf_keras.utils.set_random_seed was called.
+    The initial weights follow from `seed`, unless tf_keras.utils.set_random_seed
+    was called.
+
+    Returns:
+      The model, restored if the run has a checkpoint.
+
+    Raises:
+      ValueError: the run's checkpoint does not fit the configuration.
     """
     checkpoint = self._run_checkpoint()
     if checkpoint:
@@ -110,7 +109,7 @@ class ClassificationTask(base_task.Task):
     return model
 
   def _run_checkpoint(self) -> str | None:
-    """The latest checkpoint of this run."""
+    """Returns the latest checkpoint of this run, None before the first."""
     return tf.train.latest_checkpoint(self.logging_dir) if (self.logging_dir) else None
 
   def create_model(self) -> tf_keras.Model:
@@ -119,25 +118,34 @@ class ClassificationTask(base_task.Task):
     return video_classifier.build(model, model.network, 'network')
 
   def networks(self, model_or_outputs) -> dict[str, Any]:
-    """Splits a model, or what it returned, by the prefix of its names."""
+    """Splits a model, or its outputs, into networks by prefix."""
     return {'': model_or_outputs}
 
   def initialize(self, model: tf_keras.Model):
-    """Starts a run without a checkpoint, from `init_checkpoint` if given."""
+    """Initializes a new run; the trainer calls it if there is no checkpoint.
+
+    Restores `init_checkpoint`, if given.
+    """
     path = self.task_config.init_checkpoint
     if path:
       self.start_from(model, path)
     self._restored = bool(path) or self._trains
 
   def start_from(self, model: tf_keras.Model, source: str):
-    """Takes a model's start from a run or a checkpoint."""
+    """Initializes a model from a run or a checkpoint."""
     restore.start_network(model, self.task_config.model, source)
 
   def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
-    """Batches ({'frames', 'num_frames'}, labels); see dataloaders.pipeline.
+    """Returns a data set; the trainer calls it once for training and evaluation.
 
-    Training goes on behind the records that the run's latest checkpoint has
-    seen.
+    Training resumes after the records that the run's latest checkpoint has seen.
+
+    Args:
+      params: a VideoData.
+      input_context: which part of the input is for this pipeline.
+
+    Returns:
+      Batches ({'frames', 'num_frames', ...}, labels); see dataloaders.pipeline.
     """
     start_step = 0
     if params.is_training:
@@ -151,7 +159,7 @@ class ClassificationTask(base_task.Task):
     )
 
   def build_reader(self):
-    """Returns the parser of records, which also chooses frames."""
+    """Returns the parser of records, which also selects frames."""
     model = self.task_config.model
     return reader.FrameReader(
       model.features,
@@ -162,7 +170,7 @@ class ClassificationTask(base_task.Task):
     )
 
   def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
-    """Losses per video, before weights: {name: float32 [B]}."""
+    """Returns losses per video, before weights: {name: float32 [B]}."""
     params = self.task_config.losses
     return {
       f'{prefix}label_loss': losses.label_loss(
@@ -176,7 +184,7 @@ class ClassificationTask(base_task.Task):
     }
 
   def regularization_terms(self, model) -> dict[str, tf.Tensor]:
-    """L2 terms of each network times the penalty: {name: float32 scalar}."""
+    """Returns each network's L2 terms times the penalty: {name: float32 scalar}."""
     return {
       f'{prefix}regularization_loss': self._regularization(network)
       for prefix, network in self.networks(model).items()
@@ -188,32 +196,40 @@ class ClassificationTask(base_task.Task):
     )
 
   def factors(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Factors of total_loss() that change over training, by its arguments.
+    """Returns arguments of total_loss() that change over training.
 
     Args:
-      step: int, updates so far.
+      step: int, number of updates so far.
     """
     del step
     return {}
 
   def total_loss(self, terms, regularization, mean, total) -> tf.Tensor:
-    """The loss that is minimised.
+    """Returns the loss to minimize.
 
     Args:
-      terms: of loss_terms().
-      regularization: of regularization_terms().
+      terms: as returned by loss_terms().
+      regularization: as returned by regularization_terms().
       mean: averages values per video over the batch.
-      total: sums them over the batch.
+      total: sums values per video over the batch.
 
     Returns:
-      float32, a scalar in training; in evaluation, where `mean` and `total`
-      leave values per video alone, [B].
+      float32: a scalar in training; [B] in evaluation, where `mean` and `total`
+      do not reduce.
     """
     del total
     return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-    """Means over an interval of training; evaluation has its own way."""
+    """Returns the trainer's metrics; it calls this once each for both modes.
+
+    Args:
+      training: whether the metrics are those of training, means over an interval.
+        Metrics of evaluation are computed in reduce_aggregated_logs().
+
+    Returns:
+      The metrics.
+    """
     if not training:
       return [self._skipped]
     return [
@@ -230,7 +246,17 @@ class ClassificationTask(base_task.Task):
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def train_step(self, inputs, model, optimizer, metrics=None):
-    """One step; the loss is averaged over the global batch."""
+    """Updates the model once; the trainer calls it for each batch of a replica.
+
+    Args:
+      inputs: a batch of build_inputs().
+      model: the model.
+      optimizer: as returned by create_optimizer().
+      metrics: as returned by build_metrics().
+
+    Returns:
+      The loss, averaged over the global batch, its terms and batch metrics.
+    """
     features, labels = inputs
     mean, total = train_step.averages(labels)
 
@@ -265,7 +291,16 @@ class ClassificationTask(base_task.Task):
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):
-    """Scores a batch: values per video, and positives per class."""
+    """Scores a batch; the trainer calls it for each batch of an evaluation.
+
+    Args:
+      inputs: a batch of build_inputs().
+      model: the model.
+      metrics: not used.
+
+    Returns:
+      Values per video, and 'positives', int32 [V], labels of each class.
+    """
     features, labels = inputs
     outputs = self.inference_step(features, model)
     terms = self.loss_terms(labels, outputs)
@@ -284,7 +319,18 @@ class ClassificationTask(base_task.Task):
     return logs
 
   def aggregate_logs(self, state=None, step_outputs=None):
-    """Collects the batches of this worker's replicas on the host."""
+    """Collects a batch on the host; the trainer calls it after validation_step().
+
+    Args:
+      state: what it returned for the batch before; None for the first.
+      step_outputs: of validation_step(), a tuple of the replicas' values each.
+
+    Returns:
+      The state of the evaluation.
+
+    Raises:
+      ValueError: the run has no checkpoint, or one that does not fit the model.
+    """
     if state is None:
       if not self._restored:
         checkpoint = self._run_checkpoint()
@@ -301,9 +347,19 @@ class ClassificationTask(base_task.Task):
     return state
 
   def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
-    """Exact metrics of the whole set; the chief writes them in the run."""
-    # Once, from host to host: steps stay free of exchange, and every worker
-    # has the metrics by which it takes part in saving the best checkpoint.
+    """Returns exact metrics; the trainer calls it at the end of an evaluation.
+
+    The chief also writes them to the run's folder.
+
+    Args:
+      aggregated_logs: the last state of aggregate_logs().
+      global_step: of the evaluated checkpoint.
+
+    Returns:
+      {name: value} over the whole set, on every worker.
+    """
+    # Workers exchange states only once, here. All of them need the metrics, since
+    # all take part in saving the best checkpoint.
     aggregated_logs.skipped = self._skipped.value()
     whole, *others = workers.gather_objects(aggregated_logs)
     for share in others:

@@ -1,4 +1,4 @@
-"""What the networks of a task cost."""
+"""Frames, FLOPs and parameters of the networks of a task."""
 
 from collections.abc import Iterable
 
@@ -12,15 +12,15 @@ from yt8m_distill.modeling import video_classifier
 def count(
   networks: Iterable[video_classifier.VideoClassifier], params: model_config.VideoModel
 ) -> dict[str, dict[str, int]]:
-  """Logs what each network costs, and lists its variables.
+  """Counts the cost of each network, and logs it with the network's variables.
 
   Args:
-    networks: called as their fields in `params` are.
+    networks: the networks, named as their fields in `params`.
     params: the model's configuration.
 
   Returns:
-    By name: `frames` that it sees at most, `flops` of a video of full length,
-    2 per multiply-add, and `parameters`.
+    By name of the network: `frames`, how many it sees at most; `flops` of a video
+    of full length, 2 per multiply-add; and `parameters`.
   """
   costs = {}
   for network in networks:

@@ -1,17 +1,15 @@
 """Training a student with its teacher, as the CVPR 2019 paper does.
 
-In parallel training both networks learn: the teacher on its label loss, the
-student on L_REP, L_PRED and L_CE, and on L_INT where that has a weight. In
-serial training the teacher was trained before and stays as it is. As in the
-original code, which trains in parallel alone and without L_INT, the student
-sees the teacher as a constant, and the teacher never sees the student, unless
-they share their head.
+Parallel training trains both networks: the teacher on its label loss, the student
+on L_REP, L_PRED and L_CE, and on L_INT if it has a weight. Serial training freezes
+a teacher that was trained before. As in the original code, which has only parallel
+training and no L_INT, the student's losses see the teacher as a constant, and they
+do not affect the teacher unless the networks share a head.
 """
-
-import math
 
 from official.core import task_factory
 import tensorflow as tf
+import tf_keras
 
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
@@ -23,7 +21,45 @@ from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
-from yt8m_distill.tasks import weight_schedule
+
+_schedules = tf_keras.optimizers.schedules
+# By type, from the number of steps to a schedule that falls from 1 to 0.
+_FALLS = {
+  'linear': lambda steps: _schedules.PolynomialDecay(1.0, steps, 0.0),
+  'cosine': lambda steps: _schedules.CosineDecay(1.0, steps),
+}
+
+
+class WeightSchedule:
+  """A factor of the weights of the distillation losses that changes over training.
+
+  Attributes:
+    constant: whether the factor never changes.
+  """
+
+  def __init__(self, params: config.WeightSchedule):
+    """Initializes the schedule.
+
+    Args:
+      params: its configuration.
+    """
+    self.constant = params.type == 'constant'
+    self._params = params
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """Returns the factor of an update.
+
+    Args:
+      step: int, number of updates before this one.
+
+    Returns:
+      float32 scalar.
+    """
+    params = self._params
+    if self.constant:
+      return tf.constant(params.start, tf.float32)
+    left = _FALLS[params.type](params.steps)(tf.cast(step, tf.float32))
+    return params.end + (params.start - params.end) * left
 
 
 @task_factory.register_task_cls(config.DistillationTask)
@@ -34,51 +70,45 @@ class DistillationTask(classification.ClassificationTask):
 
   def __init__(self, params, logging_dir=None, name=None):
     super().__init__(params, logging_dir=logging_dir, name=name)
-    for name, value, allowed in (
-      ('training', params.training, ('parallel', 'serial')),
-      (
-        'losses.prediction_reduction',
-        params.losses.prediction_reduction,
-        ('mean', 'sum'),
-      ),
-    ):
-      if value not in allowed:
-        raise ValueError(f'{name} is {value!r}: choose one of {", ".join(allowed)}.')
-    for name in ('label', 'representation', 'prediction', 'intermediate'):
-      weight = getattr(params.losses, f'{name}_weight')
-      if not 0 <= weight < math.inf:
-        raise ValueError(
-          f'losses.{name}_weight is {weight}: a weight must be finite, and at least 0.'
-        )
-    losses.check_prediction_loss(
-      params.losses.prediction_kind, params.losses.prediction_temperature
-    )
     self._serial = params.training == 'serial'
-    self._schedule = weight_schedule.WeightSchedule(params.losses.schedule)
+    self._schedule = WeightSchedule(params.losses.schedule)
 
   @classmethod
   def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
-    """As the Garden's; refuses what would couple the networks."""
+    """Creates the optimizer; the trainer's factory calls it once, before training.
+
+    Args:
+      optimizer_config: the Garden's OptimizationConfig.
+      runtime_config: the Garden's RuntimeConfig.
+      dp_config: the Garden's configuration of differential privacy.
+
+    Returns:
+      The optimizer.
+
+    Raises:
+      ValueError: gradients would be clipped by their global norm.
+    """
     optimizer = optimizer_config.optimizer.get()
-    # AdamW's own field of that kind is on unless it is set to 0.
+    # AdamW has a field of its own, which is set by default.
     for field in ('global_clipnorm', 'gradient_clip_norm'):
       norm = getattr(optimizer, field, None)
       if norm:
         raise ValueError(
-          f"{field} is {norm}: it would scale the student by the teacher's "
-          'gradients and the other way round (in serial training it is not '
-          'needed). Set clipnorm, which clips each tensor, and '
-          f'{field} to {0 if "gradient" in field else "null"}.'
+          f'trainer.optimizer_config.optimizer.{optimizer_config.optimizer.type}.'
+          f"{field} is {norm}: it would scale the student's gradients by the "
+          "teacher's and the other way round. Set clipnorm, which clips each tensor, "
+          f'and {field} to {0 if "gradient" in field else "null"}.'
         )
     return super().create_optimizer(optimizer_config, runtime_config, dp_config)
 
   def create_model(self):
+    """Returns both networks; build_model() calls it."""
     model = distiller.build(self.task_config.model, self._compared())
     model.teacher.trainable = not self._serial
     return model
 
   def _compared(self) -> list[str]:
-    """Outputs of the student that a loss compares with the teacher's."""
+    """Returns the student's outputs that a loss compares with the teacher's."""
     params = self.task_config.losses
     return [
       name
@@ -90,12 +120,17 @@ class DistillationTask(classification.ClassificationTask):
     ]
 
   def build_inputs(self, params, input_context=None):
+    """Returns batches of all frames; the trainer calls it once for each data set.
+
+    Raises:
+      ValueError: the run has no teacher, or was started with another `training`.
+    """
     if params.is_training:
       self._check_start()
     return super().build_inputs(params, input_context)
 
   def _check_start(self):
-    """Raises where a run has no teacher, or had another training; early."""
+    """Raises if a run has no teacher or was started with another `training`."""
     task, checkpoint = self.task_config, self._run_checkpoint()
     if checkpoint:
       path = run_dir.params_path(checkpoint)
@@ -103,8 +138,8 @@ class DistillationTask(classification.ClassificationTask):
       if path and before != task.training:
         raise ValueError(
           f'task.training is {task.training!r}, but the run in '
-          f'{self.logging_dir} was begun as {before!r}: go on so, or name '
-          'another --model_dir.'
+          f'{self.logging_dir} was started with {before!r}. Set it to that, or '
+          'choose another --model_dir.'
         )
     elif task.teacher_checkpoint:
       restore.find_teacher(task.model, task.teacher_checkpoint)
@@ -117,7 +152,10 @@ class DistillationTask(classification.ClassificationTask):
       )
 
   def initialize(self, model):
-    """Starts a new run, its teacher from `teacher_checkpoint` if given."""
+    """Initializes a new run; the trainer calls it if there is no checkpoint.
+
+    Restores the teacher from `teacher_checkpoint`, if given.
+    """
     super().initialize(model)
     source = self.task_config.teacher_checkpoint
     if source:
@@ -126,11 +164,13 @@ class DistillationTask(classification.ClassificationTask):
       )
 
   def start_from(self, model, source):
+    """Initializes both networks from a distillation run or checkpoint."""
     checkpoint = run_dir.checkpoint(source)
     restore.check_config(self.task_config.model, checkpoint)
     restore.restore_model(model, checkpoint)
 
   def networks(self, model_or_outputs):
+    """Splits a model, or its outputs, by prefix: 'teacher/' and 'student/'."""
     if isinstance(model_or_outputs, distiller.Distiller):
       networks = model_or_outputs.teacher, model_or_outputs.student
     else:
@@ -138,9 +178,9 @@ class DistillationTask(classification.ClassificationTask):
     return dict(zip(self.prefixes, networks))
 
   def build_reader(self):
-    # The teacher needs all frames; the model picks the student's.
+    """Returns the parser of records, which keeps all frames for the teacher."""
     model = self.task_config.model
-    # One that stays as it is has no dropout.
+    # A frozen teacher has no dropout.
     draws = (
       model.teacher.frames.type == 'random' if self._serial else model.teacher.draws()
     )
@@ -153,11 +193,16 @@ class DistillationTask(classification.ClassificationTask):
     )
 
   def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
-    """Adds the student's distances from the teacher.
+    """Returns all losses per video, before weights.
 
-    'student/prediction_loss', 'student/representation_loss' and, where it has a
-    weight, 'student/intermediate_loss'. The second is left out where the
-    representations differ in width, which they may where it has no weight.
+    Args:
+      labels: bool [B, V].
+      outputs: of the model.
+
+    Returns:
+      {name: float32 [B]}: the label losses, 'student/prediction_loss',
+      'student/representation_loss' (unless the representations differ in width
+      and are not projected) and, if it has a weight, 'student/intermediate_loss'.
     """
     teacher, student = outputs['teacher'], outputs['student']
     student = {**student, **student.get('projected', {})}
@@ -187,7 +232,7 @@ class DistillationTask(classification.ClassificationTask):
     return terms
 
   def regularization_terms(self, model):
-    """As of single networks; a shared head counts as the teacher's."""
+    """Returns the L2 terms of both networks; a shared head is the teacher's."""
     terms = super().regularization_terms(model)
     if self.task_config.model.share_head:
       terms['student/regularization_loss'] = self._regularization(
@@ -196,10 +241,11 @@ class DistillationTask(classification.ClassificationTask):
     return terms
 
   def factors(self, step):
+    """Returns the factor of the distillation losses at a step."""
     return {'distillation_factor': self._schedule(step)}
 
   def total_loss(self, terms, regularization, mean, total, distillation_factor=1.0):
-    """As of a single network; evaluation is not under the schedule."""
+    """Returns the loss to minimize; the schedule does not apply in evaluation."""
     params = self.task_config.losses
     reduce = total if params.prediction_reduction == 'sum' else mean
     loss = regularization['student/regularization_loss']
@@ -210,7 +256,7 @@ class DistillationTask(classification.ClassificationTask):
       ('prediction', distillation_factor, reduce),
     ):
       weight = getattr(params, f'{name}_weight')
-      if weight:  # Else no gradient is computed.
+      if weight:  # Otherwise no gradient is computed.
         loss += factor * weight * average(terms[f'student/{name}_loss'])
     if not self._serial:
       loss += (
@@ -220,7 +266,7 @@ class DistillationTask(classification.ClassificationTask):
     return loss
 
   def _train_metric_names(self):
-    """What has no weight is measured in evaluation alone."""
+    """Returns the names of metrics; losses without weight are left out."""
     params = self.task_config.losses
     names = [*super()._train_metric_names()]
     names += [
@@ -232,7 +278,16 @@ class DistillationTask(classification.ClassificationTask):
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):
-    """Adds the agreement of the two networks, per video."""
+    """Scores a batch; the trainer calls it for each batch of an evaluation.
+
+    Args:
+      inputs: a batch of build_inputs().
+      model: the model.
+      metrics: not used.
+
+    Returns:
+      Per-video values of each network, and of the agreement between them.
+    """
     logs = super().validation_step(inputs, model, metrics)
     agreement = video_metrics.agreement(
       logs['teacher/classes'], logs['student/classes']

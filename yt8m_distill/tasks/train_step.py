@@ -1,4 +1,4 @@
-"""A step of training: averages over replicas, gradients, finite or nothing.
+"""A training step: averages over replicas, gradients, and a check of the loss.
 
 B videos.
 """
@@ -11,17 +11,17 @@ import tf_keras
 
 
 def averages(labels: tf.Tensor) -> tuple[Callable, Callable]:
-  """Returns how values per video become one of the global batch.
+  """Returns functions that reduce values per video over the global batch.
 
   Args:
     labels: [B, ...] of this replica.
 
   Returns:
-    `mean` and `total`, each from [B] to a scalar whose average over the
-    replicas is the global batch's mean, or sum.
+    `mean` and `total`, each from [B] to a scalar. The average of that scalar over
+    the replicas is the global batch's mean or sum.
   """
   replica = tf.distribute.get_replica_context()
-  # The shares of the replicas may differ: an average needs the whole count.
+  # Replicas may have different numbers of videos.
   batch = tf.cast(
     replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.shape(labels)[0]), tf.float32
   )
@@ -35,24 +35,24 @@ def averages(labels: tf.Tensor) -> tuple[Callable, Callable]:
 def minimize(
   forward: Callable, variables: Sequence[tf.Variable], optimizer, mean: Callable
 ) -> tuple:
-  """Takes a step; a loss that is not finite reaches no weight.
+  """Updates the variables once, unless the loss is not finite.
 
-  Nothing is recorded, or kept in memory, for gradients of other variables.
+  Only what gradients of `variables` need is kept in memory.
 
   Args:
-    forward: from the number of steps before this one to a tuple of the loss,
-      a scalar, its terms, {name: [B]}, and what else is wanted.
-    variables: that learn.
-    optimizer: of the Garden.
-    mean: of averages().
+    forward: from the number of steps before this one to a tuple of the loss (a
+      scalar), its terms ({name: [B]}) and further results.
+    variables: the variables to train.
+    optimizer: an optimizer of the Garden.
+    mean: as averages() returns it.
 
   Returns:
     What `forward` returned.
 
   Raises:
-    InvalidArgumentError: the loss is not finite; names step and terms.
+    InvalidArgumentError: the loss is not finite. The message has step and terms.
   """
-  with tf.init_scope():  # Created in the graph it breaks several replicas.
+  with tf.init_scope():  # Creating it in the graph fails with several replicas.
     iterations = optimizer.iterations
   loss_scale = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -64,7 +64,7 @@ def minimize(
     scaled = loss / replica.num_replicas_in_sync
     if loss_scale:
       scaled = optimizer.get_scaled_loss(scaled)
-  # Zero where terms of weight 0 leave none: the optimizer sees all variables.
+  # The optimizer must see all variables, also those without a gradient.
   gradients = tape.gradient(
     scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
   )

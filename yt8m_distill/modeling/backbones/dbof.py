@@ -1,32 +1,39 @@
 """Deep bag of frames, DbofModel of the YouTube-8M starter code.
 
 Source: "YouTube-8M: a large-scale video classification benchmark" (arXiv
-1609.08675). Every frame excites clusters, these are pooled over the frames, and
-a hidden layer reads what was pooled. As in the code frames, clusters and hidden
-units are normalised over the batch, the latter two end in relu6, and neither
-layer has a bias. Deviations: all frames that the network is given take part,
-not 30 random ones; statistics are of real frames alone, padding counts nowhere;
-moving averages have tf_keras' momentum 0.99 (0.999).
+1609.08675). Each frame activates clusters, whose activations are pooled over the
+frames and read by a hidden layer. As in the code, frames, clusters and hidden
+units are batch-normalized, clusters and hidden units end in relu6, and neither
+layer has a bias. Deviations: all frames given to the network are used, not 30
+random ones; padding is left out of the pooling and of all statistics; moving
+averages have tf_keras' momentum 0.99 (there 0.999).
 
 B videos, T frames, D features, K clusters, R representation.
 """
 
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
 
-_POOLINGS = ('max', 'average')
+
+def _max(clusters, num_frames):
+  real = tf.sequence_mask(num_frames, clusters.shape[1])
+  return tf.reduce_max(tf.where(real[..., None], clusters, 0.0), axis=1)
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
-class Dbof(tf_keras.Model):
+# From clusters [B, T, K], none below 0, and num_frames [B] to [B, K].
+_POOLINGS = {'max': _max, 'average': average.mean}
+
+
+@backbone.register('yt8m_dbof')
+class Dbof(backbone.Backbone):
   """Bag of {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, R]}; a video without frames counts as
-  one that excites no cluster.
+  one that activates no cluster.
   """
 
   def __init__(
@@ -35,48 +42,36 @@ class Dbof(tf_keras.Model):
     clusters: int = 8192,
     hidden: int = 1024,
     pooling: str = 'max',
-    kernel_regularizer=None,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], ...}.
+      input_specs: see Backbone.
       clusters: K.
       hidden: R.
-      pooling: over the frames: max or average.
-      kernel_regularizer: of both layers.
-      **kwargs: of a Keras model.
-
-    Raises:
-      ValueError: a size below 1, or no such pooling.
+      pooling: how clusters are pooled over the frames: max or average.
+      **kwargs: arguments of a Backbone.
     """
-    super().__init__(autocast=False, **kwargs)
-    for name, value in (('clusters', clusters), ('hidden', hidden)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be at least 1.')
-    if pooling not in _POOLINGS:
-      raise ValueError(f'pooling is {pooling!r}: choose one of {", ".join(_POOLINGS)}.')
-    _, frames, features = input_specs['frames'].shape
-    regularizer = tf_keras.regularizers.get(kernel_regularizer)
-    self._config = {
-      'frames_shape': [None, frames, features],
-      'clusters': clusters,
-      'hidden': hidden,
-      'pooling': pooling,
-      'kernel_regularizer': tf_keras.regularizers.serialize(regularizer),
-    }
+    super().__init__(
+      input_specs,
+      options={'clusters': clusters, 'hidden': hidden, 'pooling': pooling},
+      autocast=False,
+      **kwargs,
+    )
+    self._pool = _POOLINGS[pooling]
 
     def dense(name, units):
       return tf_keras.layers.Dense(
-        units, use_bias=False, name=name, kernel_regularizer=regularizer
+        units, use_bias=False, name=name, kernel_regularizer=self.regularizer
       )
 
-    self.input_norm = masked_batch_norm.FrameNorm(name='input_norm')
+    self.input_norm = masked_batch_norm.MaskedBatchNormalization(name='input_norm')
     self.clusters = dense('clusters', clusters)
-    self.cluster_norm = masked_batch_norm.FrameNorm(name='cluster_norm')
+    self.cluster_norm = masked_batch_norm.MaskedBatchNormalization(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
-    self.hidden_norm = masked_batch_norm.FrameNorm(name='hidden_norm')
+    self.hidden_norm = masked_batch_norm.MaskedBatchNormalization(name='hidden_norm')
+    frames, features = self._num_frames, self._num_features
     for layer, shape in (
       (self.input_norm, [None, frames, features]),
       (self.clusters, [None, frames, features]),
@@ -89,64 +84,28 @@ class Dbof(tf_keras.Model):
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns the representation; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     real = tf.sequence_mask(num_frames, frames.shape[1])
-    # Times 0 what a padded frame holds might still be NaN.
+    # Multiplying by 0 is not enough: padding might hold NaN.
     frames = tf.where(real[..., None], frames, tf.zeros([], frames.dtype))
     frames = self.input_norm(frames, real, training=training)
     clusters = tf.nn.relu6(
       self.cluster_norm(self.clusters(frames), real, training=training)
     )
     hidden = self.hidden_norm(
-      self.hidden(self._pool(clusters, num_frames, real)), training=training
+      self.hidden(self._pool(clusters, num_frames)), training=training
     )
     return {'representation': tf.nn.relu6(hidden)}
-
-  def _pool(self, clusters, num_frames, real):
-    """[B, K] of [B, T, K], none of which is below 0."""
-    if self._config['pooling'] == 'average':
-      return average.mean(clusters, num_frames)
-    return tf.reduce_max(tf.where(real[..., None], clusters, 0.0), axis=1)
 
   @property
   def representation_size(self) -> int:
     """R."""
-    return self._config['hidden']
+    return self.hidden.units
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
-    frames = self._config['frames_shape'][1]
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return 2 * (
-      frames * int(self.clusters.kernel.shape.num_elements())
+      self._num_frames * int(self.clusters.kernel.shape.num_elements())
       + int(self.hidden.kernel.shape.num_elements())
     )
-
-  def get_config(self):
-    return {**self._config, 'name': self.name}
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    shape = config.pop('frames_shape')
-    return cls({'frames': tf_keras.layers.InputSpec(shape=shape)}, **config)
-
-
-@factory.register_backbone_builder('yt8m_dbof')
-def build_dbof(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> Dbof:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: {'frames': InputSpec of [None, T, D], ...}.
-    backbone_config: a one-of config whose choice is a `configs.model.Dbof`.
-    norm_activation_config: not used, both are DbofModel's.
-    l2_regularizer: of both layers.
-
-  Returns:
-    The backbone.
-  """
-  del norm_activation_config
-  return Dbof(
-    input_specs, kernel_regularizer=l2_regularizer, **backbone_config.get().as_dict()
-  )

@@ -1,20 +1,19 @@
 """Hierarchical LSTM of "Efficient Video Classification Using Fewer Frames".
 
 Bhardwaj, Srinivasan, Khapra, CVPR 2019; HierarchicalLstmModel of the authors'
-TensorFlow 1.3 code. The frames are split into chunks of equal length, a lower
-stack of LSTM layers reads each chunk, an upper one the final states of the
-chunks. As in their code a chunk's vector is the whole final state, cells and
-outputs of all layers. Deviation: chunks that no frame fills are not computed;
-their state is zero either way.
+TensorFlow 1.3 code. Frames are split into chunks of equal length. A lower stack
+of LSTM layers reads each chunk; an upper stack reads the final states of the
+chunks. As in their code, a chunk is represented by its whole final state: cells
+and outputs of all layers. Deviation: empty chunks are not computed; their state
+is zero either way.
 
 B videos, T frames, D features, C chunks, R representation, K moments.
 """
 
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
-import tf_keras
 
-from yt8m_distill.modeling import frames as frames_lib
+from yt8m_distill.modeling import backbone
+from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm_stack
 
 
@@ -27,19 +26,19 @@ def _check_chunks(chunks: int, frames: int):
     )
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
-class HierarchicalLstm(tf_keras.Model):
+@backbone.register('hierarchical_lstm')
+class HierarchicalLstm(backbone.Backbone):
   """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
-  Frames are float inputs, or uint8 as stored: those it normalises itself, chunk
-  by chunk, which spares a CPU the whole batch in float32. They are data: no
-  gradient flows back to them.
+  Frames are float, or uint8 as stored. The backbone normalizes uint8 frames
+  itself, chunk by chunk, so that a CPU never holds the whole batch in float32. No
+  gradient flows back to the frames.
 
   Returns {'representation': float32 [B, R], 'states': float32 [B, C, R]}, the
   final states of the upper and of the lower stack, R = 2 * layers * cells.
-  Given 'moments', int32 [B, K], also 'moment_states', float32 [B, K, R]: the
-  states of the lower stack after it has read those of the T frames, zero for a
-  frame that is not real. They know of the frames of their chunk alone.
+  Given 'moments', int32 [B, K], indices of frames, also returns 'moment_states',
+  float32 [B, K, R]: the states of the lower stack after those frames, zero for
+  padding. A state depends only on frames of its own chunk.
   """
 
   takes_stored_frames = True
@@ -51,66 +50,51 @@ class HierarchicalLstm(tf_keras.Model):
     num_cells: int = 1024,
     num_layers: int = 2,
     static_shapes: bool = False,
-    kernel_regularizer=None,
     tile: int | None = None,
     use_cudnn: bool = True,
     recompute: bool = False,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], ...}.
+      input_specs: see Backbone.
       chunks: C, which divides T.
       num_cells: cells of every LSTM layer.
       num_layers: layers of each stack.
-      static_shapes: compute empty chunks too (XLA).
-      kernel_regularizer: of all LSTM kernels.
-      tile: chunks that run at once; None chooses by the device.
-      use_cudnn: on a GPU, run the layers on cuDNN (lstm_stack.LSTMStack).
-      recompute: compute steps again in the backward pass; likewise.
-      **kwargs: of a Keras model.
+      static_shapes: also compute empty chunks, as XLA requires.
+      tile: chunks computed at once; None chooses by the device.
+      use_cudnn: on a GPU, run the layers on cuDNN; see lstm_stack.LSTMStack.
+      recompute: recompute steps in the backward pass; see there.
+      **kwargs: arguments of a Backbone.
 
     Raises:
-      ValueError: C does not divide T, or a size below 1.
+      ValueError: C does not divide T.
     """
-    super().__init__(**kwargs)
-    _, frames, features = input_specs['frames'].shape
-    _check_chunks(chunks, frames)
-    self._config = {
-      'frames_shape': [None, frames, features],
-      'chunks': chunks,
+    stack = {
       'num_cells': num_cells,
       'num_layers': num_layers,
       'static_shapes': static_shapes,
-      'kernel_regularizer': tf_keras.regularizers.serialize(
-        tf_keras.regularizers.get(kernel_regularizer)
-      ),
       'tile': tile,
       'use_cudnn': use_cudnn,
       'recompute': recompute,
     }
+    super().__init__(input_specs, options={'chunks': chunks, **stack}, **kwargs)
+    _check_chunks(chunks, self._num_frames)
     self._chunks = chunks
-    self._chunk_length = frames // chunks
-    stack = dict(
-      num_cells=num_cells,
-      num_layers=num_layers,
-      static_shapes=static_shapes,
-      tile=tile,
-      use_cudnn=use_cudnn,
-      recompute=recompute,
-      kernel_regularizer=kernel_regularizer,
-    )
+    self._chunk_length = self._num_frames // chunks
+    stack['kernel_regularizer'] = self.regularizer
     self.lower = lstm_stack.LSTMStack(name='lower', input_gradient=False, **stack)
     self.upper = lstm_stack.LSTMStack(name='upper', **stack)
-    self.lower.build([None, self._chunk_length, features])
+    self.lower.build([None, self._chunk_length, self._num_features])
     self.upper.build([None, chunks, self.lower.state_size])
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns representation and states; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     chunks, length = self._chunks, self._chunk_length
-    # Clipping would do, but TFLite takes a clip to [0, 6] for a Relu6.
+    # Not by clipping: TFLite would mistake a clip to [0, 6] for Relu6.
     real = tf.sequence_mask(num_frames, chunks * length, tf.int32)
     lengths = tf.reduce_sum(tf.reshape(real, [-1, chunks, length]), axis=2)
     moments = inputs.get('moments')
@@ -118,7 +102,7 @@ class HierarchicalLstm(tf_keras.Model):
       tf.reshape(frames, [-1, length, frames.shape[2]]),
       tf.reshape(lengths, [-1]),
       training=training,
-      prepare=frames_lib.normalize if frames.dtype.is_integer else None,
+      prepare=frame_normalization.normalize if frames.dtype.is_integer else None,
       moments=None if moments is None else self._steps(moments),
     )
     outputs = {}
@@ -132,7 +116,7 @@ class HierarchicalLstm(tf_keras.Model):
     return {'representation': representation, 'states': states, **outputs}
 
   def _steps(self, moments):
-    """Pairs of chunk, of all of a batch, and step in it, for frames [B, K]."""
+    """Returns (chunk of the batch, step in it) of frames [B, K], int32 [B * K, 2]."""
     first = tf.range(tf.shape(moments)[0])[:, None] * self._chunks
     return tf.stack(
       [
@@ -153,46 +137,7 @@ class HierarchicalLstm(tf_keras.Model):
     return self.lower.state_size
 
   def flops(self) -> int:
-    """FLOPs of a video of full length: 2 per multiply-add."""
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return self._chunks * self.lower.flops(self._chunk_length) + self.upper.flops(
       self._chunks
     )
-
-  def get_config(self):
-    return {**self._config, 'name': self.name}
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    config = dict(config)
-    shape = config.pop('frames_shape')
-    return cls({'frames': tf_keras.layers.InputSpec(shape=shape)}, **config)
-
-
-@factory.register_backbone_builder('hierarchical_lstm')
-def build_hierarchical_lstm(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> HierarchicalLstm:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: {'frames': InputSpec of [None, T, D], ...}.
-    backbone_config: a one-of config whose choice is a
-      `configs.model.HierarchicalLstm`.
-    norm_activation_config: not used, an LSTM has neither.
-    l2_regularizer: of all LSTM kernels.
-
-  Returns:
-    The backbone.
-  """
-  del norm_activation_config
-  config = backbone_config.get()
-  return HierarchicalLstm(
-    input_specs,
-    chunks=config.chunks,
-    num_cells=config.num_cells,
-    num_layers=config.num_layers,
-    static_shapes=config.static_shapes,
-    kernel_regularizer=l2_regularizer,
-    use_cudnn=config.use_cudnn,
-    recompute=config.recompute,
-  )

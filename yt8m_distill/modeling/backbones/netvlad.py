@@ -1,41 +1,41 @@
 """NetVLAD of "Learnable pooling with context gating" (Miech et al.).
 
-arXiv 1706.06905, and the settings of its released code: frames are normalised
-over the batch, softly assigned to clusters, and the residuals of each cluster
-summed and scaled to norm 1, then the whole descriptor; a linear layer without
-activation follows. Context gates belong to the head.
+arXiv 1706.06905, and the settings of its released code. Frames are
+batch-normalized and softly assigned to clusters. Each cluster sums its residuals
+and scales the sum to norm 1; then the whole descriptor is scaled to norm 1. A
+linear layer without activation follows. Context gates belong to the head.
 
-Deviations: padding counts neither in a descriptor nor in a batch's statistics;
-moving averages have tf_keras' momentum 0.99 (0.999); which frames are seen is
-not drawn here.
+Deviations: padding is left out of descriptors and statistics; moving averages
+have tf_keras' momentum 0.99 (there 0.999); frames are not sampled here.
 
 B videos, T frames, D features of a frame, K clusters, R representation.
 """
 
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
 class NetVladPool(tf_keras.layers.Layer):
-  """Descriptors float32 [B, K * D] of frames [B, T, D] and real, [B, T]."""
+  """From frames [B, T, D] and real, bool [B, T], to descriptors [B, K * D]."""
 
   def __init__(self, clusters: int, **kwargs):
-    """Initialises the layer.
+    """Initializes the layer.
 
     Args:
       clusters: K.
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
     self._clusters = clusters
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
 
   def build(self, input_shape):
+    """Creates the variables for frames [B, T, D]."""
     features = input_shape[-1]
     self.output_size = self._clusters * features
     self.assign = tf_keras.layers.Dense(
@@ -56,24 +56,26 @@ class NetVladPool(tf_keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, frames, real, training=False):
+    """Returns descriptors, float32 [B, K * D]; `real` is False for padding."""
     logits = self.norm(self.assign(frames), real, training=training)
     assignment = tf.nn.softmax(logits) * tf.cast(real, tf.float32)[..., None]
     descriptor = vlad.aggregate(assignment, frames, self.centres)
     return tf.nn.l2_normalize(tf.reshape(descriptor, [-1, self.output_size]), axis=-1)
 
   def flops(self, frames: int) -> int:
-    """FLOPs of `frames` frames: assigned, then summed."""
+    """Returns the FLOPs of assigning and summing `frames` frames."""
     return 2 * 2 * frames * self.output_size
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {**super().get_config(), 'clusters': self._clusters}
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+@backbone.register('netvlad')
 class NetVlad(vlad.VladBackbone):
   """NetVLAD over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
-  Frames are normalised and zero behind a video's own.
+  Frames are normalized, and zero after a video's last frame.
 
   Returns {'representation': float32 [B, R]}.
   """
@@ -83,21 +85,18 @@ class NetVlad(vlad.VladBackbone):
     input_specs,
     clusters: int = 256,
     hidden: int = 1024,
-    kernel_regularizer=None,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
-        features that make up a frame; without it, they are one}.
-      clusters: K of the first feature; every further one has half as many.
+      input_specs: see Backbone.
+      clusters: K of the first feature; each further feature has half as many.
       hidden: R.
-      kernel_regularizer: of the linear layer.
-      **kwargs: of a Keras model.
+      **kwargs: arguments of a Backbone.
 
     Raises:
-      ValueError: a size is too small.
+      ValueError: there are several features, but fewer than 2 clusters.
     """
     super().__init__(
       input_specs,
@@ -105,39 +104,17 @@ class NetVlad(vlad.VladBackbone):
       hidden,
       lambda share, name: NetVladPool(clusters // share, name=name),
       use_bias=True,
-      kernel_regularizer=kernel_regularizer,
-      options={},
       **kwargs,
     )
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     with tf.name_scope('norm'):
       self.norm.build(input_specs['frames'].shape)
     self.built = True
 
   def call(self, inputs, training=False):
+    """Returns the representation; see the class."""
     frames = inputs['frames']
     real = tf.sequence_mask(inputs['num_frames'], frames.shape[1])
     frames = self.norm(frames, real, training=training)
     descriptor = self.describe(frames, real, training)
     return {'representation': tf.cast(self.projection(descriptor), tf.float32)}
-
-
-@factory.register_backbone_builder('netvlad')
-def build_netvlad(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> NetVlad:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: see NetVlad.
-    backbone_config: a one-of config whose choice is a `configs.model.NetVlad`.
-    norm_activation_config: not used, both are as published.
-    l2_regularizer: of the linear layer.
-
-  Returns:
-    The backbone.
-  """
-  del norm_activation_config
-  return NetVlad(
-    input_specs, kernel_regularizer=l2_regularizer, **backbone_config.get().as_dict()
-  )

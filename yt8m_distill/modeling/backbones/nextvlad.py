@@ -1,17 +1,17 @@
 """NeXtVLAD (Lin, Xiao, Fan: arXiv 1811.05014).
 
-After the paper and the settings of its released code: a frame is widened, split
-into groups, and each group is a vector of its own, with a sigmoid attention and
-a softmax assignment that both see the whole frame. Descriptors are normalised
-over the batch, partly dropped, and a linear layer follows. The
-squeeze-and-excitation gate and the classifier belong to the head.
+Follows the paper and the settings of its released code. A frame is widened and
+split into groups. Each group is a vector with a sigmoid attention and a softmax
+assignment, both computed from the whole frame. Descriptors are batch-normalized,
+dropout is applied, and a linear layer follows. The squeeze-and-excitation gate
+and the classifier belong to the head.
 
-Deviations: padding counts neither in a descriptor nor in a batch's statistics,
-a video without frames not in that of the descriptors; moving averages have
-tf_keras' momentum 0.99 (0.999). Frames come scaled to L2 norm 1. Where
-whitening is undone, they are scaled anew afterwards: the length a frame had
-before does not count, so that this equals undoing it first, but for the 4 / 512
-by which dequantised values lie off, which the released code takes away.
+Deviations: padding is left out of descriptors and statistics, and videos without
+frames out of the descriptors' statistics; moving averages have tf_keras' momentum
+0.99 (there 0.999). Frames arrive scaled to L2 norm 1. If whitening is undone, they
+are scaled again afterwards. A frame's original length does not matter, so this
+equals undoing the whitening first, except for the offset of 4 / 512 in dequantized
+values, which the released code subtracts.
 
 B videos, T frames, D features of a frame, E expansion, G groups, K clusters, R
 representation.
@@ -20,38 +20,37 @@ representation.
 from collections.abc import Sequence
 
 import numpy as np
-from official.vision.modeling.backbones import factory
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling import vlad
 from yt8m_distill.utils import per_video_random
 
-_SALT = 3  # of the noise
 # The releases' features were divided by sqrt(eigenvalue + this).
 _WHITENING_EPSILON = 1e-4
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
 class NextVladPool(tf_keras.layers.Layer):
-  """Descriptors float32 [B, K * E * D / G] of frames [B, T, D], real [B, T]."""
+  """From frames [B, T, D] and real, bool [B, T], to [B, K * E * D / G]."""
 
   def __init__(self, clusters: int, groups: int, expansion: int, **kwargs):
-    """Initialises the layer.
+    """Initializes the layer.
 
     Args:
       clusters: K.
       groups: G.
       expansion: E.
-      **kwargs: of a Keras layer.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
     self._clusters = clusters
     self._groups = groups
     self._expansion = expansion
-    self.assign_norm = masked_batch_norm.FrameNorm(name='assign_norm')
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.assign_norm = masked_batch_norm.MaskedBatchNormalization(name='assign_norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
 
   def build(self, input_shape):
     """Creates the variables for frames [B, T, D].
@@ -93,6 +92,7 @@ class NextVladPool(tf_keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, frames, real, training=False):
+    """Returns descriptors, float32; `real` is False for padding."""
     vectors = frames.shape[1] * self._groups
     x = self.expand(frames)
     attention = tf.sigmoid(tf.cast(self.attend(x), tf.float32))
@@ -111,7 +111,7 @@ class NextVladPool(tf_keras.layers.Layer):
     )
 
   def flops(self, frames: int) -> int:
-    """FLOPs of `frames` frames: 2 per multiply-add of the matrix products."""
+    """Returns the FLOPs of `frames` frames: 2 per multiply-add."""
     dense = (self.expand, self.attend, self.assign)
     return (
       2
@@ -123,6 +123,7 @@ class NextVladPool(tf_keras.layers.Layer):
     )
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {
       **super().get_config(),
       'clusters': self._clusters,
@@ -131,12 +132,12 @@ class NextVladPool(tf_keras.layers.Layer):
     }
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+@backbone.register('nextvlad')
 class NextVlad(vlad.VladBackbone):
   """NeXtVLAD over {'frames': [B, T, D], 'num_frames', 'seed': int32 [B]}.
 
-  Frames are normalised and zero behind a video's own; the seed is needed for
-  dropout, in training alone.
+  Frames are normalized, and zero after a video's last frame. Only dropout in
+  training needs the seed.
 
   Returns {'representation': float32 [B, R]}.
   """
@@ -150,32 +151,25 @@ class NextVlad(vlad.VladBackbone):
     hidden: int = 2048,
     dropout: float = 0.5,
     eigenvalues: Sequence[float] | None = None,
-    kernel_regularizer=None,
     **kwargs,
   ):
-    """Initialises and builds the backbone.
+    """Initializes and builds the backbone.
 
     Args:
-      input_specs: {'frames': InputSpec of [None, T, D], 'features': of the
-        features that make up a frame; without it, they are one}.
-      clusters: K of the first feature; every further one has half as many.
+      input_specs: see Backbone.
+      clusters: K of the first feature; each further feature has half as many.
       groups: G, likewise.
       expansion: E.
       hidden: R.
-      dropout: share of the descriptors' values that training leaves out.
-      eigenvalues: of the PCA behind the first feature, one of each of its
-        values, to undo its whitening.
-      kernel_regularizer: of the linear layer.
-      **kwargs: of a Keras model.
+      dropout: fraction of the descriptors' values that training drops.
+      eigenvalues: of the PCA that produced the first feature, one per value, to
+        undo its whitening.
+      **kwargs: arguments of a Backbone.
 
     Raises:
-      ValueError: a size is too small or does not divide, or dropout is not a
-        share.
+      ValueError: `groups` does not divide the widened features, or there are
+        several features, but fewer than 2 clusters or groups.
     """
-    if not 0.0 <= dropout < 1.0:
-      raise ValueError(f'dropout is {dropout}: it must be at least 0 and below 1.')
-    if expansion < 1:
-      raise ValueError(f'expansion is {expansion}: it must be at least 1.')
     vlad.check_shares('groups', groups, len(input_specs.get('features', [0])))
     super().__init__(
       input_specs,
@@ -185,7 +179,6 @@ class NextVlad(vlad.VladBackbone):
         clusters // share, groups // share, expansion, name=name
       ),
       use_bias=False,
-      kernel_regularizer=kernel_regularizer,
       options={
         'groups': groups,
         'expansion': expansion,
@@ -202,12 +195,40 @@ class NextVlad(vlad.VladBackbone):
       self._scale = np.concatenate(
         [np.sqrt(np.asarray(eigenvalues) + _WHITENING_EPSILON), np.ones(rest)]
       ).astype(np.float32)
-    self.norm = masked_batch_norm.FrameNorm(name='norm')
+    self.norm = masked_batch_norm.MaskedBatchNormalization(name='norm')
     with tf.name_scope('norm'):
       self.norm.build([None, hidden])
     self.built = True
 
+  @classmethod
+  def create(cls, input_specs, kernel_regularizer=None, eigenvalues='', **fields):
+    """Builds the backbone; see Backbone.
+
+    Args:
+      input_specs: see Backbone.
+      kernel_regularizer: of the linear layer.
+      eigenvalues: path of their file, '' for none. It is read whenever the
+        network is built from its configuration; an export holds its values.
+      **fields: other fields of `configs.model.NextVlad`.
+
+    Returns:
+      The backbone, with its variables.
+
+    Raises:
+      ValueError: see NextVlad and read_eigenvalues().
+    """
+    first = input_specs.get('features', [input_specs['frames']])[0]
+    return cls(
+      input_specs,
+      kernel_regularizer=kernel_regularizer,
+      eigenvalues=(
+        read_eigenvalues(eigenvalues, first.shape[-1]) if eigenvalues else None
+      ),
+      **fields,
+    )
+
   def call(self, inputs, training=False):
+    """Returns the representation; see the class."""
     frames, num_frames = inputs['frames'], inputs['num_frames']
     if self._scale is not None:
       frames = tf.nn.l2_normalize(tf.cast(frames, tf.float32) * self._scale, axis=-1)
@@ -216,7 +237,10 @@ class NextVlad(vlad.VladBackbone):
     )
     if training and self._dropout:
       descriptor = per_video_random.dropout(
-        descriptor, inputs.get('seed'), self._dropout, _SALT
+        descriptor,
+        inputs.get('seed'),
+        self._dropout,
+        per_video_random.Salt.DESCRIPTOR_DROPOUT,
       )
     return {
       'representation': self.norm(
@@ -263,35 +287,3 @@ def read_eigenvalues(path: str, size: int) -> list[float]:
       f'eigenvalues is {path!r}, which holds negative numbers or NaN: {remedy}'
     )
   return values.tolist()
-
-
-@factory.register_backbone_builder('nextvlad')
-def build_nextvlad(
-  input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
-) -> NextVlad:
-  """Builder for the Garden's registry.
-
-  Args:
-    input_specs: see NextVlad.
-    backbone_config: a one-of config whose choice is a `configs.model.NextVlad`;
-      its file of eigenvalues is read whenever the network is built from it,
-      and part of an export.
-    norm_activation_config: not used, both are as published.
-    l2_regularizer: of the linear layer.
-
-  Returns:
-    The backbone.
-
-  Raises:
-    ValueError: see NextVlad and read_eigenvalues().
-  """
-  del norm_activation_config
-  options = backbone_config.get().as_dict()
-  path = options.pop('eigenvalues')
-  first = input_specs.get('features', [input_specs['frames']])[0]
-  return NextVlad(
-    input_specs,
-    kernel_regularizer=l2_regularizer,
-    eigenvalues=read_eigenvalues(path, first.shape[-1]) if path else None,
-    **options,
-  )

@@ -1,9 +1,10 @@
 """Mixture of logistic experts, as in the YouTube-8M starter code.
 
-A class has M experts and a dummy one that always says 0; a softmax gate mixes
-them. As in the original the gates have no bias, the experts have one, columns
-of one class lie together, and L2 falls on both weight matrices alone. Context
-gates may weigh the representation and the predictions (arXiv 1706.06905).
+A class has M experts and a dummy expert that always predicts 0; a softmax gate
+mixes them. As in the original, the experts have a bias and the gates have none,
+the columns of a class are adjacent, and only the two weight matrices have L2
+regularization. Context gates may scale the representation and the predictions
+(arXiv 1706.06905).
 
 B videos, R representation, V classes, M mixtures.
 """
@@ -27,23 +28,17 @@ class MoeHead(tf_keras.layers.Layer):
     output_gate: bool = False,
     **kwargs,
   ):
-    """Initialises the head.
+    """Initializes the head.
 
     Args:
       num_classes: V.
       num_mixtures: M.
-      l2_weight_decay: times sum(w^2) / 2 of both weight matrices.
+      l2_weight_decay: factor of sum(w^2) / 2 of both weight matrices.
       input_gate: context gate on the representation.
       output_gate: context gate on the predictions.
-      **kwargs: of a Keras layer.
-
-    Raises:
-      ValueError: a size below 1.
+      **kwargs: arguments of a Keras layer.
     """
     super().__init__(**kwargs)
-    for name, value in (('num_classes', num_classes), ('num_mixtures', num_mixtures)):
-      if value < 1:
-        raise ValueError(f'{name} is {value}: it must be at least 1.')
     self.num_classes = num_classes
     self.num_mixtures = num_mixtures
     self._l2_weight_decay = l2_weight_decay
@@ -65,6 +60,7 @@ class MoeHead(tf_keras.layers.Layer):
       self.output_gate = gates_lib.ContextGate(name='output_gate')
 
   def build(self, input_shape):
+    """Creates the variables for a representation [B, R]."""
     for layer, shape in (
       (self.gates, input_shape),
       (self.experts, input_shape),
@@ -77,9 +73,10 @@ class MoeHead(tf_keras.layers.Layer):
     super().build(input_shape)
 
   def call(self, representation, training=False):
+    """Returns predictions, float32 [B, V]."""
     if self.input_gate:
       representation = self.input_gate(representation, training=training)
-    # float32 whatever the policy: sums of small probabilities follow.
+    # float32 whatever the policy: small probabilities are summed.
     gates = tf.nn.softmax(
       tf.cast(
         tf.reshape(
@@ -102,13 +99,14 @@ class MoeHead(tf_keras.layers.Layer):
     return predictions
 
   def flops(self) -> int:
-    """FLOPs of a video: 2 per multiply-add."""
+    """Returns the FLOPs of a video: 2 per multiply-add."""
     gates = sum(gate.flops() for gate in (self.input_gate, self.output_gate) if gate)
     return gates + 2 * sum(
       int(layer.kernel.shape.num_elements()) for layer in (self.gates, self.experts)
     )
 
   def get_config(self):
+    """Returns the arguments of __init__."""
     return {
       **super().get_config(),
       'num_classes': self.num_classes,

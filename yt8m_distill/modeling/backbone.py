@@ -1,0 +1,128 @@
+"""The base class of backbones, and how the Garden builds them.
+
+B videos, T frames, D features, R representation.
+"""
+
+from official.vision.modeling.backbones import factory
+import tf_keras
+
+
+class Backbone(tf_keras.Model):
+  """From frames to the representation of a video.
+
+  `call` takes {'frames': float [B, T, D], normalized and zero after a video's
+  last frame; 'num_frames': int32 [B]; further inputs of the network} and
+  returns a dictionary with 'representation', float32 [B, R].
+
+  Attributes:
+    takes_stored_frames: whether `call` also takes uint8 frames as stored, and
+      normalizes them itself.
+    regularizer: of the layers' kernels, None for none.
+  """
+
+  takes_stored_frames = False
+
+  def __init__(self, input_specs, kernel_regularizer=None, options=None, **kwargs):
+    """Initializes the backbone.
+
+    Args:
+      input_specs: {'frames': InputSpec of [None, T, D], 'features': one of
+        [None, T, size] for each feature of a frame; without it, there is one}.
+      kernel_regularizer: of the layers' kernels.
+      options: other arguments of the subclass, by their names.
+      **kwargs: arguments of a Keras model.
+    """
+    super().__init__(**kwargs)
+    _, self._num_frames, self._num_features = input_specs['frames'].shape
+    features = input_specs.get('features', [input_specs['frames']])
+    self._feature_sizes = [spec.shape[-1] for spec in features]
+    self.regularizer = tf_keras.regularizers.get(kernel_regularizer)
+    self._options = options or {}
+
+  @classmethod
+  def create(cls, input_specs, kernel_regularizer=None, **fields) -> 'Backbone':
+    """Builds the backbone from the fields of its configuration.
+
+    A subclass whose arguments are not those fields overrides it.
+
+    Args:
+      input_specs: see __init__().
+      kernel_regularizer: see __init__().
+      **fields: fields of the backbone's dataclass in `configs.model`.
+
+    Returns:
+      The backbone, with its variables.
+    """
+    return cls(input_specs, kernel_regularizer=kernel_regularizer, **fields)
+
+  @property
+  def representation_size(self) -> int:
+    """R."""
+    raise NotImplementedError
+
+  def flops(self) -> int:
+    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
+    raise NotImplementedError
+
+  def get_config(self):
+    """Returns what from_config() rebuilds the backbone from."""
+    return {
+      'name': self.name,
+      'num_frames': self._num_frames,
+      'feature_sizes': list(self._feature_sizes),
+      'kernel_regularizer': tf_keras.regularizers.serialize(self.regularizer),
+      **self._options,
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    """Rebuilds a backbone, with new variables, from its get_config()."""
+    config = dict(config)
+    frames, sizes = config.pop('num_frames'), config.pop('feature_sizes')
+    return cls(input_specs(frames, sizes), **config)
+
+
+def input_specs(num_frames: int, feature_sizes) -> dict:
+  """Returns the specifications of a backbone's input.
+
+  Args:
+    num_frames: T.
+    feature_sizes: of the features that are joined in a frame.
+
+  Returns:
+    What `Backbone` takes.
+  """
+
+  def spec(*shape):
+    return tf_keras.layers.InputSpec(shape=[None, *shape])
+
+  return {
+    'frames': spec(num_frames, sum(feature_sizes)),
+    'num_frames': spec(),
+    'features': [spec(num_frames, size) for size in feature_sizes],
+  }
+
+
+def register(name: str):
+  """Registers a subclass of `Backbone` with the Garden and with Keras.
+
+  Args:
+    name: the type of the backbone in a configuration.
+
+  Returns:
+    A class decorator.
+  """
+
+  def decorate(cls):
+    cls = tf_keras.utils.register_keras_serializable(package='yt8m_distill')(cls)
+
+    @factory.register_backbone_builder(name)
+    def build(
+      input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+    ):
+      del norm_activation_config  # Norms and activations are as published.
+      return cls.create(input_specs, l2_regularizer, **backbone_config.get().as_dict())
+
+    return cls
+
+  return decorate
