@@ -51,7 +51,7 @@ if [ "$wanted" != "$(cat "$venv/.complete" 2>/dev/null)" ]; then
   touch "$venv/.installing"
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   "$venv/bin/python" -m pip install --constraint "$constraints" \
-    --editable "$root[lint,test]" >&2
+    --editable "$root[dev,test]" >&2
   echo "$wanted" >"$venv/.complete"
   rm "$venv/.installing"
 fi
