@@ -31,7 +31,7 @@ def _summary(module: str) -> str:
   """Returns the first line of a module's docstring without importing it."""
   path = pathlib.Path(__file__).parent.joinpath(*module.split('.'))
   source = path.with_suffix('.py').read_text(encoding='utf-8')
-  return ast.get_docstring(ast.parse(source)).split('\n')[0]
+  return (ast.get_docstring(ast.parse(source)) or '').split('\n')[0]
 
 
 def _list_commands():
