@@ -1,6 +1,11 @@
 """The wheel, used from an empty folder, as a user has it."""
 
+import ast
+import configparser
+from importlib import metadata
+import json
 import os
+import pathlib
 import subprocess
 import sys
 import zipfile
@@ -9,6 +14,44 @@ import paths
 import pytest
 
 pytestmark = pytest.mark.end_to_end
+
+_COMMANDS = (
+  'train',
+  'report',
+  'export',
+  'predict',
+  'thin',
+  'simulate',
+  'extract-student',
+  'import-tf1',
+)
+_YAML = (
+  'quickstart.yaml',
+  'video_2017.yaml',
+  'video_2018.yaml',
+  'yt8m_2017.yaml',
+  'yt8m_2018.yaml',
+  'cluster/multi_worker.yaml',
+  'cluster/tpu.yaml',
+)
+_TINY = {
+  'task': {
+    'model': {
+      'num_classes': 5,
+      **{
+        network: {
+          'backbone': {'type': 'yt8m_average', 'yt8m_average': {}},
+          'head': {'type': 'logistic'},
+        }
+        for network in ('teacher', 'student')
+      },
+    },
+    'train_data': {'global_batch_size': 4},
+    'validation_data': {'global_batch_size': 4},
+    'evaluation': {'top_k': 5},
+  },
+  'trainer': {'train_steps': 2, 'validation_interval': 2, 'steps_per_loop': 1},
+}
 
 
 def _run(*command, **kwargs):
@@ -25,72 +68,207 @@ def wheel(tmp_path_factory):
   # A copy: setuptools would leave a build folder in the checkout.
   source = folder / 'source'
   files = _run(
-    'git',
-    'ls-files',
-    '--cached',
-    '--others',
-    '--exclude-standard',
-    cwd=paths.ROOT,
+    'git', 'ls-files', '--cached', '--others', '--exclude-standard', cwd=paths.ROOT
   ).split()
   for name in files:
-    if name.startswith(('yt8m_distill/', 'gin/')) or '/' not in name:
+    if name.startswith(('yt8m_distill/', 'gin/', 'experiments/')) or '/' not in name:
       (source / name).parent.mkdir(parents=True, exist_ok=True)
       (source / name).write_bytes((paths.ROOT / name).read_bytes())
   _run(
-    sys.executable,
-    '-m',
-    'pip',
-    'wheel',
-    '--quiet',
-    '--no-deps',
-    '--no-build-isolation',
-    '--wheel-dir',
-    folder,
-    source,
+    *(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps'),
+    *('--no-build-isolation', '--wheel-dir', folder, source),
   )
   return next(folder.glob('*.whl'))
 
 
-def test_holds_every_module_and_gin_file(wheel):
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):
+  """Folder that the wheel alone is installed in."""
+  folder = tmp_path_factory.mktemp('site')
+  _run(
+    *(sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps'),
+    *('--target', folder, wheel),
+  )
+  return folder
+
+
+@pytest.fixture
+def start(site, tmp_path):
+  """Runs yt8m-distill from an empty folder; returns the finished process."""
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+
+  def run(*arguments, path=(), **kwargs):
+    return subprocess.run(
+      [site / 'bin' / 'yt8m-distill', *map(str, arguments)],
+      cwd=empty,
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*path, site]))},
+      capture_output=True,
+      text=True,
+      check=False,
+      **kwargs,
+    )
+
+  return run
+
+
+def test_holds_every_module_gin_file_and_yaml_file(wheel):
   held = set(zipfile.ZipFile(wheel).namelist())
-  package = paths.ROOT / 'yt8m_distill'
-  for path in package.rglob('*.py'):
+  for path in (paths.ROOT / 'yt8m_distill').rglob('*.py'):
     assert path.relative_to(paths.ROOT).as_posix() in held
   for path in (paths.ROOT / 'gin').glob('*.gin'):
     assert f'yt8m_distill/gin_files/{path.name}' in held
+  for name in _YAML:
+    assert f'yt8m_distill/yaml_files/{name}' in held
 
 
-def test_finds_gin_files_by_name_from_an_empty_folder(wheel, tmp_path):
-  site = tmp_path / 'site'
-  _run(
-    sys.executable,
-    '-m',
-    'pip',
-    'install',
-    '--quiet',
-    '--no-deps',
-    '--target',
-    site,
-    wheel,
+def test_holds_nothing_that_needs_a_checkout(wheel):
+  held = zipfile.ZipFile(wheel).namelist()
+  assert {name.split('/')[0].split('-')[0] for name in held} == {'yt8m_distill'}
+  assert not [name for name in held if '_files/' in name and name.endswith('.py')]
+
+
+def test_metadata(wheel, site):
+  config = configparser.ConfigParser()
+  config.read(paths.ROOT / 'setup.cfg')
+  [distribution] = metadata.distributions(path=[str(site)])
+  assert distribution.metadata['Name'] == 'yt8m-distill'
+  assert distribution.version == config['metadata']['version']
+  changelog = (paths.ROOT / 'CHANGELOG.md').read_text()
+  assert f'## {distribution.version}' in changelog
+  assert distribution.metadata['Author'] == 'yt8m_distill authors'
+  assert distribution.metadata['Requires-Python'] == '>=3.10'
+  classifiers = distribution.metadata.get_all('Classifier')
+  for minor in (10, 11, 12, 13):
+    assert f'Programming Language :: Python :: 3.{minor}' in classifiers
+  [remote] = [name for name in distribution.requires if 'tensorflow-io' in name]
+  assert remote.replace("'", '"').endswith('; python_version < "3.13"')
+
+
+def test_lists_commands_without_tensorflow(start, tmp_path):
+  for name in ('tensorflow', 'official', 'gin'):
+    (tmp_path / f'{name}.py').write_text('raise SystemExit("imported")')
+  lists = [start(*flag, path=[tmp_path]) for flag in ((), ('--help',))]
+  module = subprocess.run(
+    [sys.executable, '-m', 'yt8m_distill'],
+    cwd=paths.ROOT,
+    env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    capture_output=True,
+    text=True,
+    check=False,
   )
-  empty = tmp_path / 'empty'
-  empty.mkdir()
+  for listed in (*lists, module):
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout == lists[0].stdout
+  lines = lists[0].stdout.splitlines()
+  for command in _COMMANDS:
+    [line] = [line for line in lines if line.startswith(f'  {command} ')]
+    assert line.endswith('.')
+
+
+def test_an_unknown_command_is_one_line(start):
+  done = start('trian')
+  assert done.returncode == 1
+  assert done.stderr.splitlines() == [
+    f'Error: COMMAND is trian: choose {", ".join(_COMMANDS)}. '
+    'Did you mean train or thin?'
+  ]
+
+
+@pytest.mark.parametrize(
+  'command, flag',
+  [
+    ('train', '--config_file'),
+    ('export', '--tflite'),
+    ('import-tf1', '--every_n'),
+  ],
+)
+def test_help_of_a_command_shows_its_flags(start, command, flag):
+  done = start(command, '--help')
+  assert f'{flag}:' in done.stdout.replace('[no]', ''), done.stderr
+
+
+def test_an_unknown_yaml_file_is_one_line(start, tmp_path):
+  done = start(
+    'train',
+    '--experiment=yt8m_distill_single',
+    '--mode=train',
+    f'--model_dir={tmp_path}',
+    '--config_file=video_2019.yaml',
+  )
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1] == (
+    'Error: --config_file is video_2019.yaml: no such file. Give the path of a YAML '
+    f'file, or one of {", ".join(sorted(_YAML))}.'
+  )
+
+
+def test_finds_gin_and_yaml_files_from_an_empty_folder(site, tmp_path):
   program = (
     'import gin, yt8m_distill\n'
+    'from yt8m_distill.utils import shipped\n'
+    'gin.parse_config_files_and_bindings(["original.gin"], [])\n'
     'from official.core import exp_factory, task_factory\n'
-    'gin.parse_config_files_and_bindings(["original.gin"], ["yt8m_distill.every_n = 5"])\n'
     'params = exp_factory.get_exp_config("yt8m_distill")\n'
-    'print(yt8m_distill.__file__)\n'
-    'print(params.task.model.student.frames.uniform.every_n,\n'
-    '      params.task.losses.prediction_reduction)\n'
     'task_factory.get_task(params.task)\n'
+    f'files = [shipped.yaml_file(name) for name in {_YAML}]\n'
+    'print([yt8m_distill.__file__, *files])\n'
+    'print(params.task.losses.prediction_reduction)\n'
   )
-  output = _run(
-    sys.executable,
-    '-c',
-    program,
-    cwd=empty,
+  files, reduction = _run(
+    *(sys.executable, '-c', program),
+    cwd=tmp_path,
     env={**os.environ, 'PYTHONPATH': str(site)},
   ).splitlines()
-  assert output[0].startswith(str(site))
-  assert output[1] == '5 sum'
+  assert reduction == 'sum'
+  for file in ast.literal_eval(files):
+    assert file.startswith(str(site))
+    assert pathlib.Path(file).is_file()
+
+
+def test_commands_from_an_empty_folder(start, tmp_path):
+  def run(*arguments):
+    done = start(*arguments)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+  for split in ('train', 'validate'):
+    run(
+      'simulate',
+      '--output_dir=data',
+      f'--split={split}',
+      '--num_videos=8',
+      '--num_classes=5',
+    )
+  run(
+    'thin',
+    '--input_path=data/validate*.tfrecord',
+    '--output_dir=thinned',
+    '--every_n=10',
+  )
+  (tmp_path / 'tiny.yaml').write_text(json.dumps(_TINY))
+  run(
+    'train',
+    '--experiment=yt8m_distill',
+    '--mode=train_and_eval',
+    '--model_dir=run',
+    '--config_file=quickstart.yaml',
+    f'--config_file={tmp_path}/tiny.yaml',
+    '--params_override=task.train_data.input_path=data/train*.tfrecord,'
+    'task.validation_data.input_path=data/validate*.tfrecord',
+  )
+  run('report', 'run')
+  run('extract-student', 'run', 'student')
+  run('export', 'student', 'export')
+  run(
+    'predict',
+    '--model=export',
+    '--input_path=data/validate*.tfrecord',
+    '--output_dir=out',
+  )
+  for name in (
+    'run/report.md',
+    'student/params.yaml',
+    'export/saved_model.pb',
+    'out/predictions.csv',
+  ):
+    assert (tmp_path / 'empty' / name).is_file()

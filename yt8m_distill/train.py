@@ -5,10 +5,11 @@
     --gin_params="yt8m_distill.train_path='train*.tfrecord'" \
     --gin_params="yt8m_distill.validation_path='validate*.tfrecord'"
 
-Beside what the Garden's own driver does: gin files are found by short name,
-lengths may be given in epochs, the configuration is written before the run,
-progress shows rate and time left, a resumed run is evaluated at the same steps
-as one that never stopped, and a continuous evaluation ends.
+Beside what the Garden's own driver does: gin and YAML files that come with the
+package are found by short name from any folder, lengths may be given in epochs,
+the configuration is written before the run, progress shows rate and time left, a
+resumed run is evaluated at the same steps as one that never stopped, and a
+continuous evaluation ends.
 """
 
 import operator
@@ -32,6 +33,7 @@ from yt8m_distill.trainer import epochs
 from yt8m_distill.trainer import progress
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import shipped
 
 FLAGS = flags.FLAGS
 
@@ -125,6 +127,9 @@ def _evaluate_continuously(runner):
 def run(flags_obj) -> dict:
   """Runs what the flags say; returns the metrics of a post evaluation."""
   settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
+  flags_obj.config_file = [
+    shipped.yaml_file(path) for path in flags_obj.config_file or ()
+  ]
   try:
     params = train_utils.parse_configuration(flags_obj, lock_return=False)
   except LookupError as error:
@@ -190,5 +195,6 @@ def main(_):
 
 if __name__ == '__main__':
   tfm_flags.define_flags()
+  flags.adopt_module_key_flags(tfm_flags)  # --help shows them.
   flags.mark_flags_as_required(['experiment', 'mode', 'model_dir'])
   cli.run(main)

@@ -366,7 +366,9 @@ class ClassificationTask(base_task.Task):
       whole.merge(share)
     results = whole.result()
     if self.logging_dir and workers.is_chief():
+      # TensorFlow wraps the dicts of a task; json takes only plain ones (Python 3.13).
+      plain = {name: dict(cost) for name, cost in self._costs.items()}
       whole.write(
-        self.logging_dir, results, int(orbit.utils.get_value(global_step)), self._costs
+        self.logging_dir, results, int(orbit.utils.get_value(global_step)), plain
       )
     return {**results, self._skipped.name: whole.skipped.total}
