@@ -1,5 +1,5 @@
-# Sourced by the commands, behind environment.sh: simulated videos in $data.
-# Writes 1,600 + 400 of them (480 MB), each split once.
+# Sourced after environment.sh: writes simulated videos to $data, 1,600 to train
+# on and 400 to validate on (480 MB). Skips a split that is complete.
 for split in train:1600 validate:400; do
   [ -e "$data/${split%:*}.complete" ] && continue
   rm -f "$data/${split%:*}"*

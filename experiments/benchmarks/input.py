@@ -44,7 +44,9 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
+from typing import NamedTuple
+from typing import TypeVar
 
 from absl import app
 from absl import flags

@@ -1,44 +1,52 @@
-"""Runs the driver once for each run of a study, several at once.
+"""Checks the runs of a study and runs the driver for each, several in parallel.
 
-A run is a process of its own. It leaves, beside what the driver does, in its
-folder: study.json, what the study asked for; log, all output; finished.json,
-once it is complete. A run that was stopped goes on where it was, as the driver
-does.
+Each run is a process of its own. Besides the driver's files its folder holds
+study.json (the settings), log (all output) and, once the run is complete,
+finished.json. A stopped run resumes from its latest checkpoint.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import json
+import logging as python_logging
 import multiprocessing
 from multiprocessing import connection
 import os
+import re
 import sys
 import threading
 import time
+import tokenize
 import traceback
 from typing import Any
 
 from absl import flags
 from absl import logging
 from official.common import flags as tfm_flags
+from official.core import config_definitions as cfg
+from official.core import exp_factory
 import tensorflow as tf
 import tqdm
 
-from experiments.study import expansion
+from experiments.study import study_file
+import gin
 from yt8m_distill import train
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
-# per process; a fork server imports it once and never runs it.
+# per process. A fork server imports it once and never runs it.
 _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload([__name__])
 
-_REFRESH = 10.0  # seconds between two looks at the progress bar
+_REFRESH = 10.0  # seconds between updates of the progress bar
+
+_MACRO = re.compile(r'^\s*([A-Z][A-Z0-9_]*)\s*=', re.MULTILINE)
 
 
 def folder(output_dir: str, run_name: str) -> str:
+  """Returns the folder of a run."""
   return os.path.join(output_dir, run_name)
 
 
@@ -50,24 +58,23 @@ def _read_json(path: str) -> dict[str, Any] | None:
 
 
 def finished(run_folder: str) -> dict[str, Any] | None:
-  """Returns the finished.json of a run: its seconds; None before its end."""
+  """Returns a run's finished.json, which holds its seconds; None if incomplete."""
   return _read_json(os.path.join(run_folder, 'finished.json'))
 
 
-def _specification(run: expansion.Run) -> dict[str, Any]:
-  """What a run's results depend on, not how it is called; as JSON has it."""
+def _specification(run: study_file.Run) -> dict[str, Any]:
+  """Returns what a run's results depend on, without its names, as JSON values."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
     del values[name]
   return json.loads(json.dumps(values))
 
 
-def prepare(runs: Sequence[expansion.Run], output_dir: str):
+def prepare(runs: Sequence[study_file.Run], output_dir: str):
   """Writes study.json into the folder of each run.
 
   Raises:
-    ValueError: folders hold runs that were asked for with other settings;
-      nothing is written then.
+    ValueError: folders hold runs with other settings; then nothing is written.
   """
   new, changed = {}, []
   for run in runs:
@@ -86,8 +93,8 @@ def prepare(runs: Sequence[expansion.Run], output_dir: str):
       )
   if changed:
     raise ValueError(
-      f'{len(changed)} runs in {output_dir} were begun with other settings. '
-      'Name another --output_dir, or delete their folders. Changed are\n'
+      f'{len(changed)} runs in {output_dir} were started with other settings: '
+      'name another --output_dir, or delete their folders. The changes are\n'
       + '\n'.join(changed)
     )
   for path, wanted in new.items():
@@ -95,8 +102,8 @@ def prepare(runs: Sequence[expansion.Run], output_dir: str):
     files.write_text(path, json.dumps(wanted, indent=2) + '\n')
 
 
-def arguments(run: expansion.Run, output_dir: str) -> list[str]:
-  """Returns the flags of the driver."""
+def arguments(run: study_file.Run, output_dir: str) -> list[str]:
+  """Returns the driver's flags for a run."""
   gin_params = list(run.gin_params)
   if run.needs:
     gin_params.append(
@@ -112,8 +119,68 @@ def arguments(run: expansion.Run, output_dir: str) -> list[str]:
   ]
 
 
+def _check_macros(run: study_file.Run):
+  """Raises ValueError if the gin files, already parsed, do not define a macro."""
+  known = _MACRO.findall(gin.config_str())
+  for name in _MACRO.findall('\n'.join(run.gin_params)):
+    if name not in known:
+      raise ValueError(
+        f'it sets {name}, which its gin files ({", ".join(run.gin_file)}) do '
+        f'not define: they define {", ".join(known)}.'
+        if run.gin_file
+        else f'it sets {name}, but it has no gin_file: give one, train.gin say.'
+      )
+
+
+def configuration(run: study_file.Run) -> cfg.ExperimentConfig:
+  """Returns the configuration that the driver will build for a run.
+
+  Afterwards gin holds no bindings.
+
+  Raises:
+    ValueError: the experiment, a gin macro, a gin parameter or a field that the
+      run sets does not exist.
+    OSError: a gin file cannot be read.
+  """
+  with gin.unlock_config():
+    gin.clear_config()
+    try:
+      gin.parse_config_files_and_bindings(run.gin_file, [], finalize_config=False)
+      _check_macros(run)
+      gin.parse_config(run.gin_params)
+      params = exp_factory.get_exp_config(run.experiment)
+      params.override(run.overrides, is_strict=True)
+    # gin's grammar raises SyntaxError and TokenError, unknown experiments and
+    # fields raise LookupError, arithmetic in an experiment raises TypeError.
+    except (
+      ValueError,
+      LookupError,
+      SyntaxError,
+      tokenize.TokenError,
+      TypeError,
+    ) as error:
+      # str() of a KeyError puts quotes around the text.
+      reason = error.args[0] if isinstance(error, LookupError) else error
+      raise ValueError(f'Run {run.name} of {run.experiment}: {reason}') from error
+    finally:
+      gin.clear_config()
+  return params
+
+
+def check(runs: Sequence[study_file.Run]):
+  """Builds the configurations of one seed's runs; raises as configuration()."""
+  # gin logs an error for each folder that lacks a gin file.
+  python_logging.disable(python_logging.ERROR)
+  try:
+    for run in runs:
+      if run.seed == runs[0].seed:
+        configuration(run)
+  finally:
+    python_logging.disable(python_logging.NOTSET)
+
+
 def _train(driver_arguments: Sequence[str]):
-  """Runs the driver as a command line would."""
+  """Runs the driver as from a command line."""
   tfm_flags.define_flags()
   flags.FLAGS(['study', *driver_arguments])
   logging.set_verbosity(logging.INFO)
@@ -121,13 +188,13 @@ def _train(driver_arguments: Sequence[str]):
 
 
 def _end_with_parent():
-  """Ends this process where the study's own was killed."""
+  """Ends this process once the study's process has ended."""
   multiprocessing.parent_process().join()
   os._exit(1)
 
 
-def _work(run: expansion.Run, output_dir: str, threads: int):
-  """One run, in a process of its own."""
+def _work(run: study_file.Run, output_dir: str, threads: int):
+  """Runs a run; called in a process of its own."""
   place = folder(output_dir, run.name)
   with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
     for stream in (sys.stdout, sys.stderr):
@@ -154,10 +221,10 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
 
 
 def _reason(place: str, exit_code: int) -> str:
-  """Why a run ended: the last line of its log, or the signal."""
+  """Returns why a run failed: the last line of its log, or the signal."""
   if exit_code < 0:
     return f'ended by signal {-exit_code}'
-  if not os.path.exists(os.path.join(place, 'log')):  # It did not even start.
+  if not os.path.exists(os.path.join(place, 'log')):  # It did not start.
     return f'ended with status {exit_code}'
   with open(os.path.join(place, 'log'), encoding='utf-8', errors='replace') as log:
     lines = [line.strip() for line in log if line.strip()]
@@ -165,27 +232,29 @@ def _reason(place: str, exit_code: int) -> str:
 
 
 def execute(
-  runs: Sequence[expansion.Run], output_dir: str, workers: int
+  runs: Sequence[study_file.Run], output_dir: str, workers: int
 ) -> dict[str, str]:
-  """Runs what is not finished yet, in the order given.
+  """Runs all unfinished runs in their order.
+
+  A run that others need starts before the rest.
 
   Args:
-    runs: of a study; those that others need are among them.
-    output_dir: of their folders.
-    workers: runs at once.
+    runs: all runs of a study.
+    output_dir: folder of the runs' folders.
+    workers: how many runs to run in parallel.
 
   Returns:
-    Why a run failed, by its name; those that need it are among them.
+    {name: reason} of the runs that failed, and of the runs that need them.
 
   Raises:
-    ValueError: as of prepare().
+    ValueError: `workers` is invalid, or folders hold runs with other settings.
   """
   if workers < 1:
-    raise ValueError(f'--workers is {workers}: give at least 1.')
+    raise ValueError(f'--workers is {workers}: it must be at least 1. Increase it.')
   prepare(runs, output_dir)
   done = {run.name for run in runs if finished(folder(output_dir, run.name))}
   left = [run for run in runs if run.name not in done]
-  # Those that others wait for come first.
+  # Runs that others wait for come first.
   needed = {run.needs for run in left}
   left.sort(key=lambda run: run.name not in needed)
   threads = max(1, parallel.cores() // workers)

@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
-# The paper's comparisons on simulated frames of real videos: table and plots.
+# Runs the paper's comparisons on simulated frames of real videos.
 #
-#   DATA=yt8m/2/video bash experiments/study.sh [OUT]
+#   DATA=yt8m/2/video bash experiments/study/study.sh [OUT]
 #
-# DATA holds video-level shards validate*.tfrecord, or a folder validate of
-# them. Frames are simulated once from shards 0000-0029 (6,000 videos to train
-# on) and 0032-0039 (1,500 to validate on), 1.9 GB, into OUT/data (default of
-# OUT: runs/study). STUDY names another YAML file (experiments/study/smoke.yaml
-# takes minutes), WORKERS how many runs at once (2). A folder of OUT called as
-# the file, OUT/paper say, gets a folder per run and report.md. What is finished
-# is not done again, a run that was stopped goes on.
+# DATA holds video-level shards validate*.tfrecord, or a folder validate with
+# them. The script simulates frames once from shards 0000-0029 (6,000 videos to
+# train on) and 0032-0039 (1,500 to validate on) into OUT/data, 1.9 GB. Then it
+# runs the study in a folder of OUT named after its file, such as OUT/paper,
+# which gets a folder per run and report.md. The same command again skips what
+# is finished and resumes what was stopped.
+#
+# OUT defaults to runs/study. STUDY names another YAML file:
+# experiments/study/smoke.yaml takes minutes. WORKERS (2) runs go in parallel.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/study}")
-data=$(realpath "${DATA:?names the folder of video-level shards}")
-study=$(realpath "${STUDY:-$(dirname "$0")/study/paper.yaml}")
-cd "$(dirname "$0")/.."
+data=$(realpath "${DATA:?is not set: name a folder of video-level shards}")
+study=$(realpath "${STUDY:-$(dirname "$0")/paper.yaml}")
+cd "$(dirname "$0")/../.."
 . experiments/environment.sh
 [ ! -d "$data/validate" ] || data=$data/validate
 mkdir -p "$out/data"
@@ -22,7 +24,7 @@ settings="DATA=$data"
 . experiments/claim.sh
 
 echo "1/2 Simulating frames"
-simulate() {  # SPLIT SHARDS VIDEOS: once.
+simulate() {  # SPLIT SHARDS VIDEOS: does nothing the second time.
   [ ! -e "$out/data/$1.complete" ] || return 0
   rm -f "$out/data/$1"*
   "$python" -m yt8m_distill.simulation.write_shards --output_dir="$out/data" \

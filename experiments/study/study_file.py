@@ -1,70 +1,90 @@
-"""Reads a study from YAML: groups of runs that vary along axes.
+"""Reads a study from YAML and expands it into runs.
 
-A study is a file such as
-
-  gin_file: train.gin
-  set: {NUM_CELLS: 64, trainer.validation_interval: 60}
-  seeds: [0, 1, 2]
-  axes:
-    k:
-      6: {K: 6, STUDENT_CHUNKS: 3}
-      30: {K: 30, STUDENT_CHUNKS: 5}
-  groups:
-    - name: skyline
-      experiment: yt8m_distill_single
-      gin_file: skyline.gin
-    - name: alone
-      experiment: yt8m_distill_single
-      label: '{FRAMES}-k'
-      grid: {FRAMES: [uniform, random], k: [6, 30]}
-    - name: serial
-      experiment: yt8m_distill
-      gin_file: serial.gin
-      needs: skyline
-      grid: {k: [30]}
-  columns: k
-  order: [skyline > serial > uniform-k]
-
-Whatever is set is a gin parameter (K, yt8m_distill.every_n) or, where its name
-begins with task., trainer. or runtime., a field of the configuration. A later
-one wins: the study's `set`, the group's, the axes in the order of the grid, the
-seed. An axis that `axes` does not list is itself such a name.
-
-Where a group of yt8m_distill `needs` another, the teacher of its runs comes
-from the other's run of the same seed: it stays as it is in serial training, of
-serial.gin, and only starts from there in parallel training.
-
-Runs start in the order of the file: put those that take long first.
+experiments/study/README.md describes the file. A setting in it is a gin
+parameter or, where its name begins with task., trainer. or runtime., a field of
+the configuration. Later settings win: the study's `set`, the group's `set`, the
+axes in the order of the grid, the seed.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import itertools
 import os
+import re
 from typing import Any
 
-# It also teaches yaml.FullLoader that 1e-3 is a number.
+# Importing it also teaches yaml.FullLoader that 1e-3 is a number.
 import tensorflow as tf
 import yaml
 
-from experiments.study import expansion
+# Columns of results.collect() besides the axes.
+COLUMNS = (
+  'name',
+  'group',
+  'label',
+  'column',
+  'seed',
+  'network',
+  'gap',
+  'map',
+  'hit_at_one',
+  'perr',
+  'flops',
+  'parameters',
+  'frames',
+  'seconds',
+  'steps',
+)
+_FIELD = re.compile(r'(task|trainer|runtime)\.')
+_GIN_NAME = re.compile(r'[A-Z][A-Z0-9_]*|[a-z]\w*(\.\w+)+')
+_SEED = 'SEED'  # the setting that a run's seed is written to
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One run of the driver.
+
+  Attributes:
+    name: name of its folder.
+    group: the group that it belongs to.
+    label: name of its row in the report: the same for all seeds and columns.
+    axes: the value of each axis.
+    seed: seed of weights and data.
+    experiment: value of --experiment.
+    gin_file: values of --gin_file.
+    gin_params: values of --gin_params.
+    overrides: value of --params_override, nested.
+    needs: name of the run that its teacher's weights come from; None for none.
+      Serial training keeps them; parallel training starts from them.
+  """
+
+  name: str
+  group: str
+  label: str
+  axes: dict[str, str]
+  seed: int
+  experiment: str
+  gin_file: list[str]
+  gin_params: list[str]
+  overrides: dict[str, Any]
+  needs: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """A study, its runs expanded.
+  """A study with its runs.
 
   Attributes:
-    runs: in the order in which they start.
+    runs: all runs, in the order in which they start.
     columns: the axis that makes the columns of the table; '' for one column.
-    order: claims 'A > B' over two labels: A scores higher.
+    order: claims 'A > B' about two labels: A scores higher.
     rises: labels that are claimed to score higher in each further column.
-    per_class: one more claim, 'A > B', whose gain is shown class by class; ''
+    per_class: one more claim, 'A > B', whose gain is shown for each class; ''
       for none.
     reference: path of a CSV of published scores: label, the column, gap, map.
   """
 
-  runs: list[expansion.Run]
+  runs: list[Run]
   columns: str = ''
   order: list[str] = dataclasses.field(default_factory=list)
   rises: list[str] = dataclasses.field(default_factory=list)
@@ -77,7 +97,8 @@ class Study:
     return [*self.order, *filter(None, [self.per_class])]
 
 
-# By key: the type of its value, of the elements (None: any), and both in words.
+# For each key: types of its value, types of the elements (None: any), and both in
+# words.
 _TYPES = {
   **dict.fromkeys(
     ('name', 'experiment', 'needs', 'label', 'columns', 'per_class', 'reference'),
@@ -93,9 +114,9 @@ _TYPES = {
 
 
 def _check_type(key: str, value: Any, where: str):
-  """Raises ValueError where a value or an element is not of its key's type."""
+  """Raises ValueError if a value or an element has the wrong type for its key."""
   types, elements, words = _TYPES[key]
-  # Not isinstance: True is no whole number.
+  # Not isinstance(), which takes True for a whole number.
   if type(value) not in types or (
     elements
     and any(
@@ -103,35 +124,185 @@ def _check_type(key: str, value: Any, where: str):
       for element in (value.values() if isinstance(value, dict) else value)
     )
   ):
-    raise ValueError(f'{where}: {key} is {value!r}: it must be {words}.')
+    raise ValueError(f'{where}: {key} is {value!r}: it must be {words}. Correct it.')
 
 
 def _check_keys(values: Any, required: str, optional: str, where: str):
-  """Raises ValueError where a mapping is not as its keys ask."""
+  """Raises ValueError if a mapping has unknown, missing or mistyped keys."""
   if not isinstance(values, dict):
-    raise ValueError(f'{where} is {values!r}: it must be a mapping.')
+    raise ValueError(f'{where} is {values!r}: it must be a mapping. Correct it.')
   known = [*required.split(), *optional.split()]
   for key, value in values.items():
     if key not in known:
       raise ValueError(
-        f'{where} has the unknown key {key!r}: choose of {", ".join(known)}.'
+        f'{where} has the unknown key {key!r}: choose one of {", ".join(known)}.'
       )
     _check_type(key, value, where)
   for key in required.split():
     if not values.get(key):
-      raise ValueError(f'{where} has no {key}: give it.')
+      raise ValueError(f'{where} has no {key}: add it.')
 
 
-def _resolve_needs(groups: dict[str, list[expansion.Run]]) -> list[expansion.Run]:
-  """Puts the name of a run in the place of a group's in every `needs`."""
+def _settings(values: Any, where: str) -> dict[str, Any]:
+  """Returns a mapping of settings; raises ValueError if a name is invalid."""
+  if not isinstance(values, dict):
+    raise ValueError(f'{where} is {values!r}: it must map settings to values.')
+  for name in values:
+    if not _is_setting(name):
+      raise ValueError(
+        f'{where} sets {name!r}: give a gin macro in capitals, an argument '
+        'such as yt8m_distill.every_n, or a field below task., trainer. or '
+        'runtime.'
+      )
+  return values
+
+
+def _is_setting(name: Any) -> bool:
+  return isinstance(name, str) and bool(_GIN_NAME.fullmatch(name))
+
+
+def _axis(
+  name: str, chosen: Any, axes: dict[str, Any], where: str
+) -> dict[str, dict[str, Any]]:
+  """Returns the settings of each chosen value of an axis."""
+  if name in COLUMNS:
+    raise ValueError(
+      f'{where}: the axis {name!r} has the name of a column of runs.csv: choose a '
+      f'name other than {", ".join(COLUMNS)}.'
+    )
+  if not isinstance(chosen, list) or not chosen:
+    raise ValueError(f'{where}: {name} is {chosen!r}: list at least one value.')
+  if name not in axes:
+    if not _is_setting(name):
+      raise ValueError(
+        f'{where} names the unknown axis {name!r}: choose one of '
+        f'{", ".join(map(str, axes))}, or a setting.'
+      )
+    return {str(value): {name: value} for value in chosen}
+  known = {str(value): settings for value, settings in axes[name].items()}
+  for value in map(str, chosen):
+    if value not in known:
+      raise ValueError(
+        f'{where}: {name} has no value {value!r}: choose one of {", ".join(known)}.'
+      )
+  return {
+    value: _settings(known[value], f'axes: {name}: {value}')
+    for value in map(str, chosen)
+  }
+
+
+def _nested(fields: dict[str, Any]) -> dict[str, Any]:
+  """Turns {'task.seed': 1} into {'task': {'seed': 1}}."""
+  tree = {}
+  for name, value in fields.items():
+    for other in fields:
+      if other.startswith(f'{name}.'):
+        raise ValueError(
+          f'Both {name} (as {value!r}) and {other} are set: set fields of one depth.'
+        )
+    *path, leaf = name.split('.')
+    node = tree
+    for part in path:
+      node = node.setdefault(part, {})
+    node[leaf] = value
+  return tree
+
+
+def _files(value: Any) -> list[str]:
+  return [value] if isinstance(value, str) else list(value or [])
+
+
+def _label(group: dict[str, Any], axes: dict[str, str], columns: str) -> str:
+  """Returns the name of the row that a run belongs to."""
+  if 'label' not in group:
+    return ' '.join(
+      [group['name'], *(f'{k}={v}' for k, v in axes.items() if k != columns)]
+    )
+  try:
+    return re.sub(r'\{(.*?)\}', lambda name: axes[name[1]], group['label'])
+  except KeyError as error:
+    raise ValueError(
+      f'groups: {group["name"]}: label is {group["label"]!r}: it may name the axes '
+      f'of the grid, {", ".join(axes) or "none"}. Correct {{{error.args[0]}}}.'
+    ) from error
+
+
+def _expand(
+  group: dict[str, Any], study: dict[str, Any], gin_params: Sequence[str]
+) -> list[Run]:
+  """Returns the runs of a group.
+
+  Args:
+    group: one of the study's `groups`; its keys and types were checked.
+    study: the values of the YAML file; its keys and types were checked.
+    gin_params: bindings for all runs, after their own.
+
+  Returns:
+    The runs. Their `needs` is still the name of a group.
+
+  Raises:
+    ValueError: an axis, a setting, the label or `needs` is invalid.
+  """
+  where = f'groups: {group["name"]}'
+  if group.get('needs') and group['experiment'] != 'yt8m_distill':
+    raise ValueError(
+      f'{where}: needs is {group["needs"]!r}, but experiment is '
+      f'{group["experiment"]}: only yt8m_distill has a teacher. Remove needs.'
+    )
+  grid = {
+    name: _axis(name, chosen, study.get('axes', {}), f'{where}: grid')
+    for name, chosen in group.get('grid', {}).items()
+  }
+  runs = []
+  for values in itertools.product(*grid.values()):
+    axes = dict(zip(grid, values))
+    for seed in study['seeds']:
+      settings = {
+        **_settings(study.get('set', {}), 'set'),
+        **_settings(group.get('set', {}), f'{where}: set'),
+      }
+      for name, value in axes.items():
+        settings.update(grid[name][value])
+      settings[_SEED] = seed
+      fields = {name: value for name, value in settings.items() if _FIELD.match(name)}
+      runs.append(
+        Run(
+          name='-'.join(
+            [
+              group['name'],
+              *(f'{k}={v}'.replace('/', '_') for k, v in axes.items()),
+              f'seed={seed}',
+            ]
+          ),
+          group=group['name'],
+          label=_label(group, axes, study.get('columns', '')),
+          axes=axes,
+          seed=seed,
+          experiment=group['experiment'],
+          gin_file=_files(group.get('gin_file', study.get('gin_file'))),
+          gin_params=[
+            f'{name}={value!r}'
+            for name, value in settings.items()
+            if name not in fields
+          ]
+          + list(gin_params),
+          overrides=_nested(fields),
+          needs=group.get('needs'),
+        )
+      )
+  return runs
+
+
+def _resolve_needs(groups: dict[str, list[Run]]) -> list[Run]:
+  """Returns all runs; `needs` names the run of the same seed, not the group."""
   for name, runs in groups.items():
     for index, run in enumerate(runs):
       if not run.needs:
         continue
       if run.needs not in groups or run.needs == name:
         raise ValueError(
-          f'groups: {name} needs {run.needs!r}, which names no '
-          f'other group: choose of {", ".join(groups)}.'
+          f'groups: {name} needs {run.needs!r}, which names no other group: choose '
+          f'one of {", ".join(groups)}.'
         )
       found = [other.name for other in groups[run.needs] if other.seed == run.seed]
       if len(found) > 1:
@@ -149,13 +320,13 @@ def _resolve_needs(groups: dict[str, list[expansion.Run]]) -> list[expansion.Run
 
 
 def _check_claims(study: Study):
-  """Raises ValueError where a claim names what no run is called."""
+  """Raises ValueError if a claim has an unknown label or the wrong form."""
   labels = {run.label for run in study.runs}
   for claim in [*study.claims, *study.rises]:
     for label in claim.split(' > '):
       if label not in labels:
         raise ValueError(
-          f'{claim!r} names {label!r}, but the runs are called '
+          f'{claim!r} names {label!r}: choose labels of the runs, '
           f'{", ".join(sorted(labels))}.'
         )
   if study.per_class.count(' > ') > 1 or any(
@@ -167,15 +338,18 @@ def _check_claims(study: Study):
 
 
 def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Study:
-  """Expands a study.
+  """Checks and expands a study.
 
   Args:
-    values: of the YAML file.
-    gin_params: for all runs, behind their own.
-    folder: where `reference` lies.
+    values: content of the YAML file.
+    gin_params: bindings for all runs, after their own.
+    folder: folder that `reference` is relative to.
+
+  Returns:
+    The study.
 
   Raises:
-    ValueError: something in it is not right.
+    ValueError: a key, a value or a claim is invalid.
   """
   _check_keys(
     values,
@@ -194,20 +368,21 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
       f'A group ({group!r:.60})',
     )
     if group['name'] in groups:
-      raise ValueError(f'groups: two are called {group["name"]!r}: rename one.')
-    groups[group['name']] = expansion.expand(group, values, gin_params)
+      raise ValueError(f'groups: two are named {group["name"]!r}: rename one.')
+    groups[group['name']] = _expand(group, values, gin_params)
   runs = _resolve_needs(groups)
   columns = values.get('columns', '')
   if columns and not any(columns in run.axes for run in runs):
-    raise ValueError(f'columns is {columns!r}, which is an axis of no grid.')
+    raise ValueError(
+      f'columns is {columns!r}: no grid has this axis. Name an axis of a grid.'
+    )
   seen = {}
   for run in runs:
     key = run.label, run.axes.get(columns), run.seed
     if key in seen:
       raise ValueError(
-        f'Runs {seen[key]} and {run.name} are both called '
-        f'{run.label!r}: give their groups labels that tell '
-        'them apart.'
+        f'Runs {seen[key]} and {run.name} are both labeled {run.label!r}: give '
+        'their groups different labels.'
       )
     seen[key] = run.name
   reference = values.get('reference', '')
@@ -224,7 +399,7 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
 
 
 def read(path: str, gin_params: Sequence[str] = ()) -> Study:
-  """As parse(), of a file."""
+  """Reads a study from a file; see parse()."""
   with tf.io.gfile.GFile(path) as file:
     try:
       values = yaml.load(file, yaml.FullLoader)

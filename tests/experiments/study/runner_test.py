@@ -14,8 +14,8 @@ import fabricated
 import pytest
 import tensorflow as tf
 
-from experiments.study import config
 from experiments.study import runner
+from experiments.study import study_file
 
 
 @pytest.fixture(name='runs')
@@ -24,7 +24,7 @@ def _runs(monkeypatch):
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
   monkeypatch.setattr(runner, '_train', _drive)
-  monkeypatch.setattr(runner.processes, 'cores', lambda: 6)
+  monkeypatch.setattr(runner.parallel, 'cores', lambda: 6)
   for name in ('inter', 'intra'):
     monkeypatch.setattr(
       tf.config.threading,
@@ -34,7 +34,7 @@ def _runs(monkeypatch):
   values = fabricated.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
-  return config.parse(values).runs
+  return study_file.parse(values).runs
 
 
 def _wait(condition):
@@ -190,7 +190,7 @@ def test_other_name_of_the_same_run_is_no_change(runs, tmp_path):
   values = fabricated.study(seeds=[0, 1])
   values['groups'] = [{**values['groups'][0], 'label': 'teacher'}]
   del values['columns']
-  runner.prepare(config.parse(values).runs, str(tmp_path))
+  runner.prepare(study_file.parse(values).runs, str(tmp_path))
 
 
 def test_workers_are_at_least_one(runs, tmp_path):

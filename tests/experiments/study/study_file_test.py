@@ -8,16 +8,15 @@ import pytest
 import tiny
 import yaml
 
-from experiments.study import config
-from experiments.study import experiments
 from experiments.study import runner
+from experiments.study import study_file
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.modeling import frame_selection
 
 
 def _runs(**values):
-  return {run.name: run for run in config.parse(fabricated.study(**values)).runs}
+  return {run.name: run for run in study_file.parse(fabricated.study(**values)).runs}
 
 
 def test_grid_and_seeds_expand_in_the_order_of_the_file():
@@ -43,7 +42,7 @@ def test_run_holds_what_its_axes_set_and_a_later_one_wins():
     set={'K': 1, 'BATCH_SIZE': 5, 'task.seed': 3, 'trainer.train_steps': 4}
   )
   values['groups'][2]['set'] = {'BATCH_SIZE': 6, 'trainer.train_steps': 5}
-  runs = config.parse(values, ["TRAIN_PATH='a*'"]).runs
+  runs = study_file.parse(values, ["TRAIN_PATH='a*'"]).runs
   run = runs[-1]
   assert run.gin_params == [
     'K=30',
@@ -59,6 +58,17 @@ def test_run_holds_what_its_axes_set_and_a_later_one_wins():
   assert runs[3].gin_file == ['serial.gin', 'own.gin']
 
 
+def test_label_names_an_axis_with_dots():
+  values = fabricated.study()
+  values['groups'][2].update(
+    label='{task.seed} and {k}', grid={'task.seed': [1, 2], 'k': [6]}
+  )
+  assert [run.label for run in study_file.parse(values).runs[-6::3]] == [
+    '1 and 6',
+    '2 and 6',
+  ]
+
+
 def test_needs_is_the_run_of_the_same_seed():
   runs = _runs()
   assert runs['serial-k=30-seed=2'].needs == 'skyline-seed=2'
@@ -68,7 +78,7 @@ def test_needs_is_the_run_of_the_same_seed():
 def test_label_without_a_template_leaves_out_the_column():
   values = fabricated.study()
   del values['groups'][2]['label']
-  assert {run.label for run in config.parse(values).runs} == {
+  assert {run.label for run in study_file.parse(values).runs} == {
     'skyline',
     'serial',
     'alone FRAMES=uniform',
@@ -124,22 +134,22 @@ def _change(index, **values):
       _change(1, set={'task.losses.x': 1, 'task.losses': 3}),
       r'Both task.losses \(as 3\) and task.losses.x are set',
     ),
-    (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose of k'),
+    (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose one of k'),
     (
       lambda s: (
         s['axes'].update(gap={1: {'K': 1}}),
         s['groups'][1].update(grid={'gap': [1]}),
       ),
-      "the axis 'gap' is called as a column",
+      "the axis 'gap' has the name of a column",
     ),
     (_change(2, needs='skyline'), 'needs .*only yt8m_distill has a teacher'),
     (lambda s: s['groups'][0].pop('experiment'), 'has no experiment'),
     (_change(0, gird={}), "unknown key 'gird'"),
-    (_change(1, name='skyline'), "two are called 'skyline'"),
-    (_change(1, grid={'q': [1]}), "unknown axis 'q': choose of k"),
+    (_change(1, name='skyline'), "two are named 'skyline'"),
+    (_change(1, grid={'q': [1]}), "unknown axis 'q': choose one of k"),
     (_change(1, grid={'k': []}), r'k is \[\]: list at least one value'),
     (_change(1, grid={'k': 6}), 'k is 6: list at least one value'),
-    (_change(1, grid={'k': [7]}), "k has no value '7': choose of 6, 30"),
+    (_change(1, grid={'k': [7]}), "k has no value '7': choose one of 6, 30"),
     (_change(1, needs='sky'), "needs 'sky', which names no other group"),
     (_change(1, needs='serial'), "needs 'serial', which names no other"),
     (_change(1, needs='alone'), 'has 4 runs of a seed'),
@@ -149,8 +159,8 @@ def _change(index, **values):
     ),
     (_change(1, set={'cells': 3}), "sets 'cells'"),
     (_change(1, label='{q}'), 'it may name the axes of the grid, k'),
-    (_change(1, label='skyline', grid={}), "are both called 'skyline'"),
-    (lambda s: s.update(order=['skyline > x']), "names 'x', but the runs are"),
+    (_change(1, label='skyline', grid={}), "are both labeled 'skyline'"),
+    (lambda s: s.update(order=['skyline > x']), "names 'x': choose labels of the runs"),
     (lambda s: s.update(order=['skyline']), 'order lists claims'),
     (
       lambda s: s.update(per_class='skyline > serial > last-k'),
@@ -163,14 +173,14 @@ def test_what_is_wrong_is_named(change, message):
   values = fabricated.study()
   change(values)
   with pytest.raises(ValueError, match=message):
-    config.parse(values)
+    study_file.parse(values)
 
 
 def test_file_that_is_not_yaml(tmp_path):
   path = tmp_path / 'study.yaml'
   path.write_text('a: [')
   with pytest.raises(ValueError, match='study.yaml is not YAML'):
-    config.read(str(path))
+    study_file.read(str(path))
 
 
 def test_numbers_of_a_file_are_numbers(tmp_path):
@@ -179,13 +189,13 @@ def test_numbers_of_a_file_are_numbers(tmp_path):
     'seeds: [0]\nset: {LEARNING_RATE: 5e-3}\n'
     'groups: [{name: a, experiment: b}]\nreference: c.csv'
   )
-  study = config.read(str(path))
+  study = study_file.read(str(path))
   assert study.runs[0].gin_params == ['LEARNING_RATE=0.005', 'SEED=0']
   assert study.reference == str(tmp_path / 'c.csv')
 
 
 def test_shipped_study_has_the_papers_comparisons():
-  study = config.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
+  study = study_file.read(str(tiny.ROOT / 'experiments/study/paper.yaml'))
   assert len(study.runs) == 84
   runs = {run.name: run for run in study.runs}
   run = runs['serial-k=30-losses=L_PRED-seed=1']
@@ -202,9 +212,9 @@ def test_shipped_study_has_the_papers_comparisons():
 
 @pytest.mark.parametrize('name', ['paper', 'longer', 'smoke'])
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
-  study = config.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
+  study = study_file.read(str(tiny.ROOT / f'experiments/study/{name}.yaml'))
   for run in study.runs[:: len({run.seed for run in study.runs})]:
-    params = experiments.configuration(run)
+    params = runner.configuration(run)
     assert params.task.seed == params.task.train_data.seed == run.seed
     model = params.task.model
     for network in ('teacher', 'student', 'network'):
@@ -241,13 +251,13 @@ def _run(**values):
 )
 def test_setting_that_no_run_can_have_is_named(values, message):
   with pytest.raises(ValueError, match=message):
-    experiments.check([_run(**values)])
+    runner.check([_run(**values)])
   assert 'SEED' not in gin.config_str()
 
 
 def test_included_macros_are_known():
   run = _run(gin_params=['NUM_CELLS=3', "VALIDATION_PATH='a'"])
-  task = experiments.configuration(run).task
+  task = runner.configuration(run).task
   assert task.model.network.backbone.get().num_cells == 3
   assert task.validation_data.input_path == 'a'
 
@@ -260,7 +270,7 @@ def test_needs_reaches_the_configuration(gin_file):
     for flag in runner.arguments(run, '/out')
     if flag.startswith('--gin_params=')
   ]
-  task = experiments.configuration(dataclasses.replace(run, gin_params=params)).task
+  task = runner.configuration(dataclasses.replace(run, gin_params=params)).task
   assert task.teacher_checkpoint == '/out/skyline-seed=1'
 
 
@@ -270,6 +280,6 @@ def test_example_of_the_readme():
     (tiny.ROOT / 'README.md').read_text(encoding='utf-8'),
     re.DOTALL,
   )
-  study = config.parse(yaml.safe_load(example))
+  study = study_file.parse(yaml.safe_load(example))
   assert len(study.runs) == 18
-  experiments.check(study.runs)
+  runner.check(study.runs)

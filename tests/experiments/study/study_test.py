@@ -8,8 +8,8 @@ import fabricated
 import pytest
 import tiny
 
-from experiments.study import config
 from experiments.study import runner
+from experiments.study import study_file
 from yt8m_distill.evaluation import results
 
 _STUDY = {
@@ -50,7 +50,7 @@ _STUDY = {
 @pytest.mark.slow
 def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
-  study = config.parse(
+  study = study_file.parse(
     _STUDY, [f"{name}_PATH='{tmp_path}/records'" for name in ('TRAIN', 'VALIDATION')]
   )
   failed = runner.execute(study.runs, str(tmp_path / 'out'), workers=2)
@@ -76,7 +76,7 @@ def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   (out / 'data').mkdir(parents=True)
   (out / 'settings').write_text('DATA=/other\n')
   script = subprocess.run(
-    ['bash', tiny.ROOT / 'experiments' / 'study.sh', out],
+    ['bash', tiny.ROOT / 'experiments' / 'study' / 'study.sh', out],
     env={**tiny.script_environment(), 'DATA': str(tmp_path)},
     capture_output=True,
     text=True,
