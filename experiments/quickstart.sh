@@ -19,8 +19,8 @@ echo "2/3 Training teacher and student, log in $run/train.log"
 "$python" -m yt8m_distill.train --experiment=yt8m_distill \
   --mode=train_and_eval --gin_file=train.gin --gin_file=quickstart.gin \
   --model_dir="$run" \
-  --gin_params="TRAIN_PATH='$data/train*.tfrecord'" \
-  --gin_params="VALIDATION_PATH='$data/validate*.tfrecord'" \
+  --gin_params="yt8m_distill.train_path='$data/train*.tfrecord'" \
+  --gin_params="yt8m_distill.validation_path='$data/validate*.tfrecord'" \
   --config_file=experiments/quickstart.yaml 2>>"$run/train.log" |
   sed -un -e '/^step /p' -e '/^ eval .*running/p' || {
     tail -n 20 "$run/train.log" >&2; exit 1; }

@@ -9,7 +9,8 @@
 # OUT (default runs/reproduce) gets a folder per network. The same command again
 # skips complete stages and resumes a stopped one. DATA holds train*.tfrecord
 # and validate*.tfrecord, or folders train and validate with them.
-# Flags go to all stages that train or evaluate (--gin_params=BATCH_SIZE=128).
+# Flags go to all stages that train or evaluate, such as
+# --gin_params=yt8m_distill.batch_size=128.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/reproduce}")
 [ $# -eq 0 ] || shift
@@ -28,7 +29,7 @@ if [ -z "${DATA:-}" ]; then
   echo "Simulating videos"
   . experiments/simulated_data.sh
   quick=(--gin_file=quickstart.gin --config_file=experiments/quickstart.yaml)
-  finetune_steps=(--gin_params=TRAIN_STEPS=120 --gin_params=LEARNING_RATE=1e-3)
+  finetune_steps=(--gin_params=yt8m_distill.train_steps=120 --gin_params=yt8m_distill.learning_rate=1e-3)
 fi
 records() {  # SPLIT: prints the pattern of its records.
   local pattern
@@ -58,9 +59,9 @@ run() {  # EXPERIMENT MODE GIN_FILE FOLDER [flags]
   shift 4
   "$python" -m yt8m_distill.train --experiment="$experiment" --mode="$mode" \
     --gin_file="$gin_file" "${quick[@]}" --model_dir="$out/$folder" \
-    --gin_params="VALIDATION_PATH='$validation_path'" "$@" "${flags[@]}"
+    --gin_params="yt8m_distill.validation_path='$validation_path'" "$@" "${flags[@]}"
 }
-train_data="--gin_params=TRAIN_PATH='$train_path'"
+train_data="--gin_params=yt8m_distill.train_path='$train_path'"
 
 stage train "1/5 Training teacher and student" \
   run yt8m_distill train train.gin distilled "$train_data"
@@ -72,7 +73,7 @@ stage convert "3/5 Extracting the student" \
   "$python" -m yt8m_distill.checkpoints.extract_student "$out/distilled" "$out/student"
 stage finetune "4/5 Fine-tuning the student" \
   run yt8m_distill_finetune train finetune.gin finetuned "$train_data" \
-  --gin_params="INIT_CHECKPOINT='$out/student'" "${finetune_steps[@]}"
+  --gin_params="yt8m_distill.init_checkpoint='$out/student'" "${finetune_steps[@]}"
 stage evaluate "5/5 Evaluating the fine-tuned student" \
   run yt8m_distill_finetune eval evaluate.gin finetuned
 stage alone "For comparison: training the student's network without a teacher" \

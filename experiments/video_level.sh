@@ -7,7 +7,7 @@
 # DATA is a folder of labeled shards: the last fifth is for validation, the rest
 # for training. OUT (default runs/video_level) gets a folder for each network.
 # The same command again resumes a stopped training. Flags go to both
-# trainings, such as --gin_params=SEED=1.
+# trainings, such as --gin_params=yt8m_distill.seed=1.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/video_level}")
 [ $# -eq 0 ] || shift
@@ -39,10 +39,10 @@ for head in moe logistic; do
   "$python" -m yt8m_distill.train --experiment=yt8m_distill_single \
     --mode=train_and_eval --gin_file=train.gin --gin_file=average.gin \
     --config_file=experiments/video_2018.yaml --model_dir="$out/$head" \
-    --gin_params="TRAIN_PATH='$out/data/train/*.tfrecord'" \
-    --gin_params="VALIDATION_PATH='$out/data/validate/*.tfrecord'" \
-    --gin_params="HEAD='$head'" --gin_params=BATCH_SIZE=128 \
-    --gin_params=LEARNING_RATE=0.01 --gin_params=TRAIN_STEPS=1500 \
+    --gin_params="yt8m_distill.train_path='$out/data/train/*.tfrecord'" \
+    --gin_params="yt8m_distill.validation_path='$out/data/validate/*.tfrecord'" \
+    --gin_params="yt8m_distill.head='$head'" --gin_params=yt8m_distill.batch_size=128 \
+    --gin_params=yt8m_distill.learning_rate=0.01 --gin_params=yt8m_distill.train_steps=1500 \
     "$@" 2>>"$log" | sed -un -e '/^step /p' || {
       tail -n 20 "$log" >&2; exit 1; }
 done

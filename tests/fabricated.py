@@ -17,7 +17,7 @@ def study(**values):
     'seeds': [0, 1, 2],
     'gin_file': 'train.gin',
     'axes': {
-      'k': {6: {'K': 6, 'STUDENT_CHUNKS': 3}, 30: {'K': 30, 'STUDENT_CHUNKS': 5}}
+      'k': {6: {'k': 6, 'student_chunks': 3}, 30: {'k': 30, 'student_chunks': 5}}
     },
     'groups': [
       {
@@ -35,8 +35,8 @@ def study(**values):
       {
         'name': 'alone',
         'experiment': 'yt8m_distill_single',
-        'label': '{FRAMES}-k',
-        'grid': {'FRAMES': ['uniform', 'last'], 'k': [6, 30]},
+        'label': '{frames}-k',
+        'grid': {'frames': ['uniform', 'last'], 'k': [6, 30]},
       },
     ],
     'columns': 'k',

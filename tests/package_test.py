@@ -76,7 +76,7 @@ def test_finds_gin_files_by_name_from_an_empty_folder(wheel, tmp_path):
   program = (
     'import gin, yt8m_distill\n'
     'from official.core import exp_factory, task_factory\n'
-    'gin.parse_config_files_and_bindings(["original.gin"], ["EVERY_N = 5"])\n'
+    'gin.parse_config_files_and_bindings(["original.gin"], ["yt8m_distill.every_n = 5"])\n'
     'params = exp_factory.get_exp_config("yt8m_distill")\n'
     'print(yt8m_distill.__file__)\n'
     'print(params.task.model.student.frames.uniform.every_n,\n'

@@ -12,7 +12,7 @@ from official.core import train_lib as _train_lib
 
 import gin
 from yt8m_distill import tasks
-from yt8m_distill.configs import distillation as _distillation
+from yt8m_distill.configs import experiments as _experiments
 from yt8m_distill.modeling import backbones
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent

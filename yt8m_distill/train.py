@@ -2,8 +2,8 @@
 
   python -m yt8m_distill.train --experiment=yt8m_distill \
     --mode=train_and_eval --gin_file=train.gin --model_dir=RUN \
-    --gin_params="TRAIN_PATH='train*.tfrecord'" \
-    --gin_params="VALIDATION_PATH='validate*.tfrecord'"
+    --gin_params="yt8m_distill.train_path='train*.tfrecord'" \
+    --gin_params="yt8m_distill.validation_path='validate*.tfrecord'"
 
 Beside what the Garden's own driver does: gin files are found by short name,
 lengths may be given in epochs, the configuration is written before the run,
@@ -11,6 +11,7 @@ progress shows rate and time left, a resumed run is evaluated at the same steps
 as one that never stopped, and a continuous evaluation ends.
 """
 
+import operator
 import os
 import sys
 
@@ -25,6 +26,7 @@ import tensorflow as tf
 
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
+from yt8m_distill.configs import settings
 from yt8m_distill.evaluation import results
 from yt8m_distill.trainer import cluster
 from yt8m_distill.trainer import epochs
@@ -46,6 +48,30 @@ def _check_writable(model_dir):
     raise ValueError(
       f'--model_dir={model_dir} cannot be written: {error}. Choose a folder that can.'
     ) from error
+
+
+def _check_required(task, experiment, mode, model_dir):
+  """Raises ValueError for a setting without a default that the run needs."""
+  required = []
+  if (
+    experiment == 'yt8m_distill_finetune'
+    and 'train' in mode
+    and not tf.train.latest_checkpoint(model_dir)
+  ):
+    required.append(('init_checkpoint', 'init_checkpoint', 'RUN'))
+  if 'train' in mode:
+    required.append(('train_data.input_path', 'train_path', 'train*.tfrecord'))
+  if mode != 'train':
+    required.append(
+      ('validation_data.input_path', 'validation_path', 'validate*.tfrecord')
+    )
+  for field, setting, example in required:
+    if not operator.attrgetter(field)(task):
+      raise ValueError(
+        f"task.{field} is '': --mode={mode} of {experiment} needs it. Set "
+        f'{settings.flag(setting, example)}; with a --config_file, which wins over '
+        f'gin, set --params_override=task.{field}={example}.'
+      )
 
 
 def _fix_shapes(params):
@@ -99,7 +125,7 @@ def _evaluate_continuously(runner):
 
 def run(flags_obj) -> dict:
   """Runs what the flags say; returns the metrics of a post evaluation."""
-  gin.parse_config_files_and_bindings(flags_obj.gin_file, flags_obj.gin_params)
+  settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
   try:
     params = train_utils.parse_configuration(flags_obj, lock_return=False)
   except LookupError as error:
@@ -108,22 +134,12 @@ def run(flags_obj) -> dict:
       '--params_override.'
     ) from error
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
+  _check_required(params.task, flags_obj.experiment, mode, model_dir)
   strategy = cluster.create_strategy(params.runtime, mode)
   chief = strategy.extended.should_checkpoint
   epochs.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
-  if (
-    flags_obj.experiment == 'yt8m_distill_finetune'
-    and 'train' in mode
-    and (not params.task.init_checkpoint and not tf.train.latest_checkpoint(model_dir))
-  ):
-    raise ValueError(
-      'task.init_checkpoint is empty: fine-tuning needs a network to start '
-      'from. Set INIT_CHECKPOINT with --gin_params; or, behind a '
-      "--config_file that says '' as a run's params.yaml does, set "
-      '--params_override=task.init_checkpoint=RUN.'
-    )
   if mode == 'eval' and not (
     params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
   ):

@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from yt8m_distill.configs import classification as config
+from yt8m_distill.configs import experiments
+from yt8m_distill.configs import settings
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
@@ -75,12 +76,14 @@ class _Network:
 
   def __init__(self, backbone: str, k: int, records: tf.Tensor):
     """Builds it; k = 0 is the teacher."""
-    model = config.yt8m_distill_single(
-      frames='uniform' if k else 'all',
-      k=k,
-      backbone=backbone,
-      chunks=next(c for c in (5, 3, 2, 1) if k % c == 0) if k else 20,
-      num_cells=_CELLS.value,
+    model = experiments.yt8m_distill_single(
+      settings.Settings(
+        frames='uniform' if k else 'all',
+        k=k,
+        backbone=backbone,
+        student_chunks=next(c for c in (5, 3, 2, 1) if k % c == 0),
+        num_cells=_CELLS.value,
+      )
     ).task.model
     self.name = f'k = {k}' if k else 'teacher'
     self.frames = frame_selection.max_selected(model.network.frames, model.max_frames)
@@ -136,7 +139,7 @@ def _saved(own: float, its: float) -> str:
 
 
 def main(_):
-  features = config.yt8m_distill_single().task.model.features
+  features = experiments.yt8m_distill_single().task.model.features
   rng = np.random.default_rng(0)
   records = tf.constant([_record(rng, features, 300)] * _BATCH.value)
   for backbone in _BACKBONES.value:

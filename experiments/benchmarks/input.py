@@ -58,8 +58,9 @@ import tqdm
 from experiments.benchmarks import records
 from experiments.benchmarks import usage
 from yt8m_distill.configs import data
-from yt8m_distill.configs import distillation as config
+from yt8m_distill.configs import experiments
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.configs import settings
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import shards
@@ -320,7 +321,9 @@ def _overlap(path: str, folder: str):
   """Prints how long a training step takes from TFRecords and from memory."""
   del folder
   steps = -(-_VIDEOS.value // _BATCH.value)
-  params = config.yt8m_distill(num_cells=_CELLS.value, batch_size=_BATCH.value)
+  params = experiments.yt8m_distill(
+    settings.Settings(num_cells=_CELLS.value, batch_size=_BATCH.value)
+  )
   params.runtime.num_gpus = len(tf.config.list_physical_devices('GPU'))
   params.task.train_data = _training_data(path)
   strategy = cluster.create_strategy(params.runtime, 'train')

@@ -23,7 +23,8 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill.configs import classification as config
+from yt8m_distill.configs import experiments
+from yt8m_distill.configs import settings
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import video_classifier
@@ -119,8 +120,8 @@ def _measure(evaluation, num_videos):
 def _device_seconds(rounds=3):
   """Fastest seconds per video of the student's forward pass and its metrics."""
   batch = _BATCH_SIZE.value
-  model = config.yt8m_distill_single(
-    num_cells=_CELLS.value, num_classes=_CLASSES.value
+  model = experiments.yt8m_distill_single(
+    settings.Settings(num_cells=_CELLS.value, num_classes=_CLASSES.value)
   ).task.model
   network = video_classifier.build(model, model.network, 'network')
   steps, size = 30, sum(feature.size for feature in model.features)

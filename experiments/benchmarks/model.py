@@ -30,7 +30,8 @@ from official.modeling import performance
 import tensorflow as tf
 
 from experiments.benchmarks import plain as plain_lib
-from yt8m_distill.configs import distillation as config
+from yt8m_distill.configs import experiments
+from yt8m_distill.configs import settings
 from yt8m_distill.modeling import lstm_stack
 from yt8m_distill.tasks import distillation
 
@@ -91,9 +92,9 @@ def _work(network, num_frames):
   lower stack's first layer.
   """
   backbone = network.backbone
-  settings = backbone.get_config()
-  _, steps, features = settings['frames_shape']
-  length = steps // settings['chunks']
+  values = backbone.get_config()
+  _, steps, features = values['frames_shape']
+  length = steps // values['chunks']
   filled = -(-num_frames // length)
   forward = int(
     filled.sum() * backbone.lower.flops(length)
@@ -142,12 +143,14 @@ def _cases():
   dtype = _PRECISION.value
   if dtype != 'float32':
     performance.set_mixed_precision_policy(dtype)
-  params = config.yt8m_distill(
-    every_n=_EVERY_N.value,
-    student_chunks=_STUDENT_CHUNKS.value,
-    num_cells=_CELLS.value,
-    num_classes=_CLASSES.value,
-    batch_size=_BATCH.value,
+  params = experiments.yt8m_distill(
+    settings.Settings(
+      every_n=_EVERY_N.value,
+      student_chunks=_STUDENT_CHUNKS.value,
+      num_cells=_CELLS.value,
+      num_classes=_CLASSES.value,
+      batch_size=_BATCH.value,
+    )
   )
   for network in (params.task.model.teacher, params.task.model.student):
     network.backbone.hierarchical_lstm.override(

@@ -76,7 +76,7 @@ def _costs(summary: pd.DataFrame) -> list[list[str]]:
     *(
       [
         f'{row.label}{f" ({row.column})" if row.column else ""}',
-        str(row.frames),
+        str(row.num_frames),
         f'{row.flops / 1e9:.4f}',
         f'{row.parameters:,}',
         f'{row.seconds:.0f}',

@@ -21,7 +21,7 @@ def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
 
   Columns: name, group, label, column (the value of the study's column axis), one
   column per axis, seed, network, the scores, flops (per video), parameters,
-  frames, seconds (of the run's last process) and steps.
+  num_frames, seconds (of the run's last process) and steps.
   """
   axes = list(dict.fromkeys(axis for run in study.runs for axis in run.axes))
   rows = []
@@ -41,10 +41,8 @@ def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
           **{axis: run.axes.get(axis, '') for axis in axes},
           'seed': run.seed,
           'network': network,
-          **{
-            key: values[key]
-            for key in (*results_lib.SCORES, 'flops', 'parameters', 'frames')
-          },
+          **{key: values[key] for key in (*results_lib.SCORES, 'flops', 'parameters')},
+          'num_frames': values['frames'],
           'seconds': end['seconds'],
           'steps': results['step'],
         }
@@ -60,8 +58,8 @@ def learners(runs: pd.DataFrame) -> pd.DataFrame:
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
   """Returns one row per label, column and network, in the order of the runs.
 
-  Columns: group, label, column, network, flops, parameters, frames, n (the
-  number of seeds), seconds (their mean) and, for each score, KEY_mean, KEY_std
+  Columns: group, label, column, network, flops, parameters, num_frames, n
+  (the number of seeds), seconds (their mean) and, for each score, KEY_mean, KEY_std
   (divided by n - 1; NaN for one seed), KEY_min and KEY_max.
   """
   spread = {
@@ -74,7 +72,7 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     .agg(
       flops=('flops', 'first'),
       parameters=('parameters', 'first'),
-      frames=('frames', 'first'),
+      num_frames=('num_frames', 'first'),
       n=('seed', 'count'),
       **spread,
       seconds=('seconds', 'mean'),

@@ -12,11 +12,9 @@ import logging as python_logging
 import multiprocessing
 from multiprocessing import connection
 import os
-import re
 import sys
 import threading
 import time
-import tokenize
 import traceback
 from typing import Any
 
@@ -31,6 +29,7 @@ import tqdm
 from experiments.study import study_file
 import gin
 from yt8m_distill import train
+from yt8m_distill.configs import settings
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
@@ -41,8 +40,6 @@ _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload([__name__])
 
 _REFRESH = 10.0  # seconds between updates of the progress bar
-
-_MACRO = re.compile(r'^\s*([A-Z][A-Z0-9_]*)\s*=', re.MULTILINE)
 
 
 def folder(output_dir: str, run_name: str) -> str:
@@ -119,46 +116,24 @@ def arguments(run: study_file.Run, output_dir: str) -> list[str]:
   ]
 
 
-def _check_macros(run: study_file.Run):
-  """Raises ValueError if the gin files, already parsed, do not define a macro."""
-  known = _MACRO.findall(gin.config_str())
-  for name in _MACRO.findall('\n'.join(run.gin_params)):
-    if name not in known:
-      raise ValueError(
-        f'it sets {name}, which its gin files ({", ".join(run.gin_file)}) do '
-        f'not define: they define {", ".join(known)}.'
-        if run.gin_file
-        else f'it sets {name}, but it has no gin_file: give one, train.gin say.'
-      )
-
-
 def configuration(run: study_file.Run) -> cfg.ExperimentConfig:
   """Returns the configuration that the driver will build for a run.
 
   Afterwards gin holds no bindings.
 
   Raises:
-    ValueError: the experiment, a gin macro, a gin parameter or a field that the
-      run sets does not exist.
+    ValueError: the experiment, a setting or a field that the run names does not
+      exist.
     OSError: a gin file cannot be read.
   """
   with gin.unlock_config():
     gin.clear_config()
     try:
-      gin.parse_config_files_and_bindings(run.gin_file, [], finalize_config=False)
-      _check_macros(run)
-      gin.parse_config(run.gin_params)
+      settings.parse_gin(run.gin_file, run.gin_params)
       params = exp_factory.get_exp_config(run.experiment)
       params.override(run.overrides, is_strict=True)
-    # gin's grammar raises SyntaxError and TokenError, unknown experiments and
-    # fields raise LookupError, arithmetic in an experiment raises TypeError.
-    except (
-      ValueError,
-      LookupError,
-      SyntaxError,
-      tokenize.TokenError,
-      TypeError,
-    ) as error:
+    # Unknown experiments and fields raise LookupError.
+    except (ValueError, LookupError) as error:
       # str() of a KeyError puts quotes around the text.
       reason = error.args[0] if isinstance(error, LookupError) else error
       raise ValueError(f'Run {run.name} of {run.experiment}: {reason}') from error

@@ -37,5 +37,5 @@ simulate validate '3{2..9}' 1500
 echo "2/2 Running $study"
 "$python" -m experiments.study --config="$study" \
   --output_dir="$out/$(basename "$study" .yaml)" --workers="${WORKERS:-2}" \
-  --gin_params="TRAIN_PATH='$out/data/train*.tfrecord'" \
-  --gin_params="VALIDATION_PATH='$out/data/validate*.tfrecord'"
+  --gin_params="yt8m_distill.train_path='$out/data/train*.tfrecord'" \
+  --gin_params="yt8m_distill.validation_path='$out/data/validate*.tfrecord'"

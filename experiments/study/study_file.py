@@ -1,9 +1,9 @@
 """Reads a study from YAML and expands it into runs.
 
-experiments/study/README.md describes the file. A setting in it is a gin
-parameter or, where its name begins with task., trainer. or runtime., a field of
-the configuration. Later settings win: the study's `set`, the group's `set`, the
-axes in the order of the grid, the seed.
+experiments/study/README.md describes the file. A setting in it is a setting of
+gin (gin/README.md) or, if its name begins with task., trainer. or runtime., a
+field of the configuration. Later settings win: the study's `set`, the group's
+`set`, the axes in the order of the grid, the seed.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from typing import Any
 # Importing it also teaches yaml.FullLoader that 1e-3 is a number.
 import tensorflow as tf
 import yaml
+
+from yt8m_distill.configs import settings as settings_lib
 
 # Columns of results.collect() besides the axes.
 COLUMNS = (
@@ -31,13 +33,11 @@ COLUMNS = (
   'perr',
   'flops',
   'parameters',
-  'frames',
+  'num_frames',
   'seconds',
   'steps',
 )
 _FIELD = re.compile(r'(task|trainer|runtime)\.')
-_GIN_NAME = re.compile(r'[A-Z][A-Z0-9_]*|[a-z]\w*(\.\w+)+')
-_SEED = 'SEED'  # the setting that a run's seed is written to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,15 +150,16 @@ def _settings(values: Any, where: str) -> dict[str, Any]:
   for name in values:
     if not _is_setting(name):
       raise ValueError(
-        f'{where} sets {name!r}: give a gin macro in capitals, an argument '
-        'such as yt8m_distill.every_n, or a field below task., trainer. or '
-        'runtime.'
+        f'{where} sets {name!r}: give a setting of gin, such as every_n, or a field '
+        'below task., trainer. or runtime.'
       )
   return values
 
 
 def _is_setting(name: Any) -> bool:
-  return isinstance(name, str) and bool(_GIN_NAME.fullmatch(name))
+  return name in settings_lib.NAMES or bool(
+    isinstance(name, str) and _FIELD.match(name)
+  )
 
 
 def _axis(
@@ -263,7 +264,7 @@ def _expand(
       }
       for name, value in axes.items():
         settings.update(grid[name][value])
-      settings[_SEED] = seed
+      settings['seed'] = seed
       fields = {name: value for name, value in settings.items() if _FIELD.match(name)}
       runs.append(
         Run(
@@ -281,7 +282,7 @@ def _expand(
           experiment=group['experiment'],
           gin_file=_files(group.get('gin_file', study.get('gin_file'))),
           gin_params=[
-            f'{name}={value!r}'
+            f'yt8m_distill.{name}={value!r}'
             for name, value in settings.items()
             if name not in fields
           ]

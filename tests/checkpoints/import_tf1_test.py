@@ -98,7 +98,7 @@ def test_imported_pair_computes_the_same_from_all_frames(case, imported):
 def test_configuration_is_that_of_the_gin_file(
   case, imported, kind, gin_file, experiment
 ):
-  expected = case.experiment(gin_file, experiment, ['BATCH_SIZE = 256'])
+  expected = case.experiment(gin_file, experiment, ['yt8m_distill.batch_size = 256'])
   actual = run_dir.read_params(str(imported / kind / 'params.yaml'))
   assert actual.as_dict() == expected.as_dict()
 

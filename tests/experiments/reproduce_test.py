@@ -21,16 +21,16 @@ _SIZES = {
   'trainer': {'steps_per_loop': 2, 'summary_interval': 2, 'checkpoint_interval': 2},
   'runtime': {'run_eagerly': True},  # Spares the tracing of graphs.
 }
-_MACROS = dict(
-  EVERY_N=5,
-  STUDENT_CHUNKS=2,
-  TEACHER_CHUNKS=5,
-  NUM_CELLS=4,
-  NUM_LAYERS=1,
-  MAX_FRAMES=20,
-  NUM_CLASSES=12,
-  BATCH_SIZE=5,
-  TRAIN_STEPS=6,
+_SETTINGS = dict(
+  every_n=5,
+  student_chunks=2,
+  teacher_chunks=5,
+  num_cells=4,
+  num_layers=1,
+  max_frames=20,
+  num_classes=12,
+  batch_size=5,
+  train_steps=6,
 )
 
 
@@ -44,7 +44,9 @@ def _run(folder, *flags, **environment):
       tiny.ROOT / 'experiments' / 'reproduce.sh',
       folder / 'out',
       f'--config_file={sizes}',
-      *(f'--gin_params={name}={value}' for name, value in _MACROS.items()),
+      *(
+        f'--gin_params=yt8m_distill.{name}={value}' for name, value in _SETTINGS.items()
+      ),
       *flags,
     ],
     env={**tiny.script_environment(), 'DATA': str(folder), **environment},
@@ -127,6 +129,6 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
     'class frequency',
   ]
 
-  other = _run(tmp_path, '--gin_params=LEARNING_RATE=1')
+  other = _run(tmp_path, '--gin_params=yt8m_distill.learning_rate=1')
   assert 'name another OUT' in other.stdout
   assert other.returncode == 2

@@ -90,7 +90,7 @@ def test_driver_starts_from_it(run, weights, records, tmp_path):
   [
     [],
     [
-      "--gin_params=yt8m_distill_finetune.init_checkpoint='RUN'",
+      "--gin_params=yt8m_distill.init_checkpoint='RUN'",
       '--config_file=CONVERTED/params.yaml',
     ],
   ],
@@ -100,7 +100,7 @@ def test_driver_without_a_start_is_refused(run, tmp_path, arguments):
     a.replace('RUN', str(run)).replace('CONVERTED', f'{run.parent}/converted')
     for a in arguments
   ]
-  with pytest.raises(ValueError, match='task.init_checkpoint is empty'):
+  with pytest.raises(ValueError, match="task.init_checkpoint is ''"):
     tiny.run_driver('train', tmp_path / 'tuned', *arguments, experiment=_FINETUNE)
   assert not (tmp_path / 'tuned').exists()
 

@@ -235,7 +235,7 @@ def test_serial_may_start_from_both_networks_of_a_run(run, records):
 
 
 def test_serial_without_a_teacher_is_an_error():
-  with pytest.raises(ValueError, match='teacher_checkpoint is empty: serial'):
+  with pytest.raises(ValueError, match="teacher_checkpoint is '': serial"):
     _start(_task())
 
 

@@ -42,18 +42,25 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
     ValueError,
     match=f'--model_dir={folder} cannot be written.*Choose a folder that can',
   ):
-    tiny.run_driver('train', folder, f'--config_file={sizes}', sized=False)
-
-
-def test_missing_input_path_is_an_error(tmp_path):
-  with pytest.raises(ValueError, match='input_path is empty: set it to'):
-    tiny.run_driver('train', tmp_path / 'run')
+    tiny.run_driver(
+      'train',
+      folder,
+      f'--config_file={sizes}',
+      "--gin_params=yt8m_distill.train_path='absent'",
+      sized=False,
+    )
 
 
 @pytest.mark.parametrize(
   'error,text',
   [
     (ValueError('chunks is 3.'), 'chunks is 3.'),
+    (
+      ValueError(
+        "chunks is 3.\n  In call to configurable 'Trainer' (<class 'Trainer'>)"
+      ),
+      'chunks is 3.',
+    ),
     (
       tf.errors.InvalidArgumentError(
         None,
@@ -77,7 +84,9 @@ def test_bad_input_ends_with_one_line(monkeypatch, error, text):
 
 def test_evaluation_without_a_checkpoint_leaves_no_folder(tmp_path):
   with pytest.raises(ValueError, match='There is no checkpoint in .*Train'):
-    tiny.run_driver('eval', tmp_path / 'none')
+    tiny.run_driver(
+      'eval', tmp_path / 'none', "--gin_params=yt8m_distill.validation_path='absent'"
+    )
   assert not (tmp_path / 'none').exists()
 
 
@@ -116,10 +125,10 @@ def test_train_and_eval_writes_a_whole_run(tmp_path, capsys):
     'train_and_eval',
     run,
     '--gin_file=train.gin',
-    f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
-    f"--gin_params=VALIDATION_PATH='{tmp_path}/validate.tfrecord'",
-    '--gin_params=BATCH_SIZE=4',
-    '--gin_params=TRAIN_STEPS=6',
+    f"--gin_params=yt8m_distill.train_path='{tmp_path}/train.tfrecord'",
+    f"--gin_params=yt8m_distill.validation_path='{tmp_path}/validate.tfrecord'",
+    '--gin_params=yt8m_distill.batch_size=4',
+    '--gin_params=yt8m_distill.train_steps=6',
     tiny.override(
       trainer__steps_per_loop=2,
       trainer__summary_interval=2,
@@ -191,9 +200,9 @@ def test_stock_driver_of_the_garden_trains(tmp_path):
     '--mode=train',
     f'--model_dir={run}',
     f'--gin_file={tiny.ROOT / "gin" / "train.gin"}',
-    f"--gin_params=TRAIN_PATH='{tmp_path}/train.tfrecord'",
-    '--gin_params=BATCH_SIZE=2',
-    '--gin_params=TRAIN_STEPS=3',
+    f"--gin_params=yt8m_distill.train_path='{tmp_path}/train.tfrecord'",
+    '--gin_params=yt8m_distill.batch_size=2',
+    '--gin_params=yt8m_distill.train_steps=3',
     f'--config_file={tiny.sizes_file(tmp_path)}',
     tiny.override(trainer__steps_per_loop=3, trainer__summary_interval=3),
   )

@@ -21,9 +21,9 @@ from official.core import config_definitions as cfg
 
 from yt8m_distill.checkpoints import tf1_checkpoint
 from yt8m_distill.checkpoints import trained_network
-from yt8m_distill.configs import classification
 from yt8m_distill.configs import data
-from yt8m_distill.configs import distillation
+from yt8m_distill.configs import experiments
+from yt8m_distill.configs import settings
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import cli
@@ -68,6 +68,8 @@ def convert(
     )
   shared = dict(
     every_n=every_n,
+    length='original',
+    student_chunks=student_chunks,
     max_frames=max_frames,
     num_cells=sizes.num_cells,
     num_layers=sizes.num_layers,
@@ -77,18 +79,18 @@ def convert(
     adam_epsilon=1e-8,
   )
   if 'teacher' in source.networks:
-    params = distillation.yt8m_distill(
-      student_length='original',
-      student_chunks=student_chunks,
-      teacher_chunks=teacher_chunks,
-      representation_weight=2.0,
-      prediction_reduction='sum',
-      train_steps=95834,
-      **shared,
+    params = experiments.yt8m_distill(
+      settings.Settings(
+        teacher_chunks=teacher_chunks,
+        representation_weight=2.0,
+        prediction_reduction='sum',
+        train_steps=95834,
+        **shared,
+      )
     )
   else:
-    params = classification.yt8m_distill_finetune(
-      length='original', chunks=student_chunks, train_steps=57500, **shared
+    params = experiments.yt8m_distill_finetune(
+      settings.Settings(train_steps=57500, **shared)
     )
   params.task.model.features = parsed
   model = _load(source, params)

@@ -17,6 +17,7 @@ from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import distillation as config
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.configs import settings
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import distiller
@@ -109,9 +110,10 @@ class DistillationTask(classification.ClassificationTask):
       restore.find_teacher(task.model, task.teacher_checkpoint)
     elif self._serial and not task.init_checkpoint:
       raise ValueError(
-        'task.teacher_checkpoint is empty: serial training needs a teacher '
-        'that was trained before. Set it to a run of yt8m_distill_single '
-        'with skyline.gin, or task.training to parallel.'
+        "task.teacher_checkpoint is '': serial training needs a trained teacher. "
+        'Name a run of yt8m_distill_single with '
+        f'{settings.flag("teacher_checkpoint", "RUN")}, or train in parallel with '
+        f'{settings.flag("training", "parallel")}.'
       )
 
   def initialize(self, model):

@@ -36,7 +36,8 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
 def message(error: Exception) -> str:
   """An error's text without what TensorFlow's runtime puts around it."""
   if not isinstance(error, tf.errors.OpError):
-    return str(error)
+    # gin appends a line for each of its configurables that the error passes.
+    return re.sub(r'\n\s*In call to configurable .*', '', str(error))
   text = error.message
   ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
   return ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]

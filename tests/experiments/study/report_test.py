@@ -113,8 +113,8 @@ def test_study_without_a_finished_run(tmp_path):
 @pytest.mark.parametrize(
   'setting, output_dir, message',
   [
-    ('NUM_CELLS', 'gs://bucket/study', '--output_dir is gs://bucket/study'),
-    ('NUM_CELL', 'out', 'sets NUM_CELL, which'),
+    ('num_cells', 'gs://bucket/study', '--output_dir is gs://bucket/study'),
+    ('num_cell', 'out', "set sets 'num_cell': give a setting"),
   ],
 )
 def test_what_cannot_run_is_refused_before_any_run(

@@ -54,9 +54,9 @@ def test_one_row_per_run_and_network(study, tmp_path):
         'label',
         'column',
         'k',
-        'FRAMES',
-        'seed',
         'frames',
+        'seed',
+        'num_frames',
         'flops',
         'parameters',
         'seconds',
@@ -67,16 +67,16 @@ def test_one_row_per_run_and_network(study, tmp_path):
     'label': 'serial',
     'column': '6',
     'k': '6',
-    'FRAMES': '',
+    'frames': '',
     'seed': 2,
-    'frames': 6,
+    'num_frames': 6,
     'flops': 6000000,
     'parameters': 1234,
     'seconds': 12.5,
     'steps': 7,
   }
   assert set(results.learners(runs)['network']) == {'student', 'network'}
-  assert set(runs) == {*study_file.COLUMNS, 'k', 'FRAMES'}
+  assert set(runs) == {*study_file.COLUMNS, 'k', 'frames'}
 
 
 def test_unfinished_runs_are_left_out(study, tmp_path):

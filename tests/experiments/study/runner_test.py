@@ -149,12 +149,12 @@ def test_changed_runs_are_refused_by_name_and_nothing_is_written(runs, tmp_path)
   for run in runs[2:]:
     path = tmp_path / run.name / 'study.json'
     values = json.loads(path.read_text())
-    values['gin_params'] = ['SEED=7']
+    values['gin_params'] = ['yt8m_distill.seed=7']
     path.write_text(json.dumps(values))
   with pytest.raises(
     ValueError,
     match=(
-      r"(?s)2 runs .*serial-seed=0: gin_params from \['SEED=7'\] to .*"
+      r"(?s)2 runs .*serial-seed=0: gin_params from \['yt8m_distill.seed=7'\] to .*"
       r'serial-seed=1: gin_params'
     ),
   ):
@@ -205,7 +205,7 @@ def test_arguments_are_the_drivers_flags(runs):
     '--model_dir=/out/serial-seed=0',
     '--gin_file=serial.gin',
     '--gin_file=own.gin',
-    '--gin_params=SEED=0',
+    '--gin_params=yt8m_distill.seed=0',
     "--gin_params=yt8m_distill.teacher_checkpoint='/out/skyline-seed=0'",
     '--params_override={}',
   ]

@@ -29,7 +29,7 @@ def test_grid_and_seeds_expand_in_the_order_of_the_file():
     'serial-k=30-seed=0',
     'serial-k=30-seed=5',
     *(
-      f'alone-FRAMES={frames}-k={k}-seed={seed}'
+      f'alone-frames={frames}-k={k}-seed={seed}'
       for frames in ('uniform', 'last')
       for k in (6, 30)
       for seed in (0, 5)
@@ -39,22 +39,22 @@ def test_grid_and_seeds_expand_in_the_order_of_the_file():
 
 def test_run_holds_what_its_axes_set_and_a_later_one_wins():
   values = fabricated.study(
-    set={'K': 1, 'BATCH_SIZE': 5, 'task.seed': 3, 'trainer.train_steps': 4}
+    set={'k': 1, 'batch_size': 5, 'task.seed': 3, 'trainer.train_steps': 4}
   )
-  values['groups'][2]['set'] = {'BATCH_SIZE': 6, 'trainer.train_steps': 5}
-  runs = study_file.parse(values, ["TRAIN_PATH='a*'"]).runs
+  values['groups'][2]['set'] = {'batch_size': 6, 'trainer.train_steps': 5}
+  runs = study_file.parse(values, ["yt8m_distill.train_path='a*'"]).runs
   run = runs[-1]
   assert run.gin_params == [
-    'K=30',
-    'BATCH_SIZE=6',
-    "FRAMES='last'",
-    'STUDENT_CHUNKS=5',
-    'SEED=2',
-    "TRAIN_PATH='a*'",
+    'yt8m_distill.k=30',
+    'yt8m_distill.batch_size=6',
+    "yt8m_distill.frames='last'",
+    'yt8m_distill.student_chunks=5',
+    'yt8m_distill.seed=2',
+    "yt8m_distill.train_path='a*'",
   ]
   assert run.overrides == {'task': {'seed': 3}, 'trainer': {'train_steps': 5}}
   assert run.gin_file == ['train.gin']
-  assert run.label == 'last-k' and run.axes == {'FRAMES': 'last', 'k': '30'}
+  assert run.label == 'last-k' and run.axes == {'frames': 'last', 'k': '30'}
   assert runs[3].gin_file == ['serial.gin', 'own.gin']
 
 
@@ -81,8 +81,8 @@ def test_label_without_a_template_leaves_out_the_column():
   assert {run.label for run in study_file.parse(values).runs} == {
     'skyline',
     'serial',
-    'alone FRAMES=uniform',
-    'alone FRAMES=last',
+    'alone frames=uniform',
+    'alone frames=last',
   }
 
 
@@ -128,8 +128,8 @@ def _change(index, **values):
     (_change(0, name=2017), 'name is 2017: it must be a text'),
     (_change(0, label=3), 'label is 3: it must be a text'),
     (_change(0, gin_file=[3]), r'gin_file is \[3\]: it must be a text, or'),
-    (_change(2, label='{FRAMES.x}'), 'it may name the axes of the grid, FRAM'),
-    (_change(2, label='{FRAMES[x]}'), 'it may name the axes of the grid, FRAM'),
+    (_change(2, label='{frames.x}'), 'it may name the axes of the grid, fram'),
+    (_change(2, label='{frames[x]}'), 'it may name the axes of the grid, fram'),
     (
       _change(1, set={'task.losses.x': 1, 'task.losses': 3}),
       r'Both task.losses \(as 3\) and task.losses.x are set',
@@ -137,7 +137,7 @@ def _change(index, **values):
     (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose one of k'),
     (
       lambda s: (
-        s['axes'].update(gap={1: {'K': 1}}),
+        s['axes'].update(gap={1: {'k': 1}}),
         s['groups'][1].update(grid={'gap': [1]}),
       ),
       "the axis 'gap' has the name of a column",
@@ -186,11 +186,14 @@ def test_file_that_is_not_yaml(tmp_path):
 def test_numbers_of_a_file_are_numbers(tmp_path):
   path = tmp_path / 'study.yaml'
   path.write_text(
-    'seeds: [0]\nset: {LEARNING_RATE: 5e-3}\n'
+    'seeds: [0]\nset: {learning_rate: 5e-3}\n'
     'groups: [{name: a, experiment: b}]\nreference: c.csv'
   )
   study = study_file.read(str(path))
-  assert study.runs[0].gin_params == ['LEARNING_RATE=0.005', 'SEED=0']
+  assert study.runs[0].gin_params == [
+    'yt8m_distill.learning_rate=0.005',
+    'yt8m_distill.seed=0',
+  ]
   assert study.reference == str(tmp_path / 'c.csv')
 
 
@@ -235,16 +238,14 @@ def _run(**values):
   'values, message',
   [
     (
-      {'gin_params': ['SEED=1', 'NUM_CELL=3']},
-      r'^Run skyline-seed=0 .*sets NUM_CELL, .*\(train.gin\).*NUM_CELLS, ',
+      {'gin_params': ['yt8m_distill.seed=1', 'yt8m_distill.num_cell=3']},
+      r'^Run skyline-seed=0 .*num_cell is not a setting.*yt8m_distill.num_cells',
     ),
-    ({'gin_params': [' FRAMS = "last"']}, 'sets FRAMS, which'),
-    ({'gin_params': ['SEED=1'], 'gin_file': []}, 'but it has no gin_file'),
-    ({'gin_params': ["TEACHER_CHECKPOINT=''"]}, 'sets TEACHER_CHECKPOINT'),
-    ({'gin_params': ['yt8m_distill.every=3']}, "parameter named 'every'"),
-    ({'gin_params': ['SEED=(']}, 'skyline-seed=0 .*EOF in multi-line'),
-    ({'gin_params': ['SEED=3 4']}, 'Expected newline'),
-    ({'gin_params': ["BATCH_SIZE='a'"]}, 'unsupported operand'),
+    ({'gin_params': [' FRAMS = "last"']}, 'FRAMS is not a setting.*frames'),
+    ({'gin_params': ['yt8m_distill.every=3']}, 'every is not a setting'),
+    ({'gin_params': ['yt8m_distill.seed=(']}, 'skyline-seed=0 .*cannot be parsed'),
+    ({'gin_params': ['yt8m_distill.seed=3 4']}, 'seed=3 4 cannot be parsed'),
+    ({'gin_params': ["yt8m_distill.batch_size='a'"]}, 'must be an integer'),
     ({'experiment': 'yt8m'}, 'of yt8m: .*never registered'),
     ({'overrides': {'task': {'lossses': {}}}}, 'lossses. does not exist'),
   ],
@@ -252,11 +253,13 @@ def _run(**values):
 def test_setting_that_no_run_can_have_is_named(values, message):
   with pytest.raises(ValueError, match=message):
     runner.check([_run(**values)])
-  assert 'SEED' not in gin.config_str()
+  assert 'seed' not in gin.config_str()
 
 
-def test_included_macros_are_known():
-  run = _run(gin_params=['NUM_CELLS=3', "VALIDATION_PATH='a'"])
+def test_settings_reach_the_configuration():
+  run = _run(
+    gin_params=['yt8m_distill.num_cells=3', "yt8m_distill.validation_path='a'"]
+  )
   task = runner.configuration(run).task
   assert task.model.network.backbone.get().num_cells == 3
   assert task.validation_data.input_path == 'a'

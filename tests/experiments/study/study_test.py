@@ -14,15 +14,15 @@ from yt8m_distill.evaluation import results
 
 _STUDY = {
   'set': {
-    'EVERY_N': tiny.EVERY_N,
-    'STUDENT_CHUNKS': 2,
-    'TEACHER_CHUNKS': 5,
-    'NUM_CELLS': 4,
-    'NUM_LAYERS': 1,
-    'MAX_FRAMES': tiny.MAX_FRAMES,
-    'NUM_CLASSES': tiny.CLASSES,
-    'BATCH_SIZE': 4,
-    'TRAIN_STEPS': 2,
+    'every_n': tiny.EVERY_N,
+    'student_chunks': 2,
+    'teacher_chunks': 5,
+    'num_cells': 4,
+    'num_layers': 1,
+    'max_frames': tiny.MAX_FRAMES,
+    'num_classes': tiny.CLASSES,
+    'batch_size': 4,
+    'train_steps': 2,
     'task.model.features': [{'name': 'rgb', 'size': 8}, {'name': 'audio', 'size': 4}],
     'trainer.steps_per_loop': 1,
     'trainer.validation_interval': 2,
@@ -41,7 +41,7 @@ _STUDY = {
       'name': 'wrong',
       'experiment': 'yt8m_distill_single',
       'gin_file': 'train.gin',
-      'set': {'STUDENT_CHUNKS': 3},
+      'set': {'student_chunks': 3},
     },
   ],
 }
@@ -51,7 +51,11 @@ _STUDY = {
 def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
   study = study_file.parse(
-    _STUDY, [f"{name}_PATH='{tmp_path}/records'" for name in ('TRAIN', 'VALIDATION')]
+    _STUDY,
+    [
+      f"yt8m_distill.{name}_path='{tmp_path}/records'"
+      for name in ('train', 'validation')
+    ],
   )
   failed = runner.execute(study.runs, str(tmp_path / 'out'), workers=2)
   assert list(failed) == ['wrong-seed=3']
