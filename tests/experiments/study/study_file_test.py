@@ -280,7 +280,7 @@ def test_needs_reaches_the_configuration(gin_file):
 def test_example_of_the_readme():
   (example,) = re.findall(
     r'```yaml\n(.*?)```',
-    (tiny.ROOT / 'README.md').read_text(encoding='utf-8'),
+    (tiny.ROOT / 'experiments/study/README.md').read_text(encoding='utf-8'),
     re.DOTALL,
   )
   study = study_file.parse(yaml.safe_load(example))
