@@ -270,7 +270,7 @@ def killed_driver(checkpoint, killed='os.getpid()'):
   """
   return f"""
 import os, runpy, signal
-from yt8m_distill import progress
+from yt8m_distill.trainer import progress
 
 class Killing(progress.Progress):
   def __call__(self, output):

@@ -269,7 +269,7 @@ def main(_):
 
   print(
     f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
-    f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
+    f'{_BATCH.value}, {_PRECISION.value}, every_n {_EVERY_N.value}, '
     f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds, '
     f'LSTM layers {way}'
   )

@@ -13,6 +13,7 @@ from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
+from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
 
 _TITLES = {'gap': 'GAP', 'map': 'mAP'}
@@ -53,6 +54,11 @@ def table(
         row.append(cell)
     rows.append(row)
   return rows
+
+
+def _validation_path(runs: pd.DataFrame, output_dir: str) -> str:
+  """Returns the records that the first run was evaluated on."""
+  return results_lib.read(runner.folder(output_dir, runs['name'].iloc[0]))['input_path']
 
 
 def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
@@ -136,7 +142,8 @@ def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) 
     f'# Study: {os.path.basename(os.path.abspath(output_dir))}',
     f'{runs["name"].nunique()} of {len(study.runs)} runs are finished. Values are the '
     f'mean ± standard deviation over the seeds {", ".join(map(str, seeds))}'
-    + ('; published values are in brackets.' if len(reference) else '.'),
+    + ('; published values are in brackets.' if len(reference) else '.')
+    + f' Validation records: {_validation_path(runs, output_dir)}.',
     report.markdown(table(study, summary, reference)).rstrip(),
     _class_frequency(runs, output_dir),
   ]

@@ -86,6 +86,7 @@ def test_report_of_the_papers_study(tmp_path):
   ]
   assert 'GAP 0.1250, mAP 0.0625' in text
   assert '- a: bad' in text
+  assert 'Validation records: validate.' in text
   for name in ('quality', 'curves', 'per_class'):
     assert f']({name}.png)' in text
     assert (tmp_path / f'{name}.png').read_bytes().startswith(_PNG)
