@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From nothing to a trained teacher and student, on simulated videos.
+# Trains a teacher and a student on simulated videos, from a fresh checkout.
 #
 #   bash experiments/quickstart.sh [RUN]
 #
-# Installs, simulates 2,000 videos (480 MB), trains both networks in parallel,
-# evaluates them, and ends with a table and a plot in RUN (default
-# runs/quickstart). A run that was stopped goes on where it was.
+# Installs the package, simulates 2,000 videos (480 MB), trains both networks in
+# parallel, evaluates them, and writes a table and a plot to RUN (default
+# runs/quickstart). The same command again resumes a stopped run.
 set -euo pipefail
 run=$(realpath -m "${1:-runs/quickstart}")
 cd "$(dirname "$0")/.."

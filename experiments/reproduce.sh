@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The five stages of the original's scripts, in their order: train, validate,
-# convert, fine-tune, evaluate; and the student's network trained alone, to
-# compare. Ends with one table.
+# Runs the five stages of the authors' scripts: train, validate, convert,
+# fine-tune, evaluate. Also trains the student's network without a teacher, for
+# comparison. Prints one table.
 #
 #   bash experiments/reproduce.sh [OUT]   on the quickstart's simulated data
 #   DATA=yt8m/2/frame bash experiments/reproduce.sh OUT [flags]   on YouTube-8M
 #
-# OUT (default runs/reproduce) gets a folder per stage. A stage that is complete
-# is not done again, one that was stopped goes on where it was. DATA holds
-# train*.tfrecord and validate*.tfrecord, or folders train and validate of them.
-# Flags go to all stages that train or evaluate (--gin_params=yt8m_distill.batch_size=128).
+# OUT (default runs/reproduce) gets a folder per network. The same command again
+# skips complete stages and resumes a stopped one. DATA holds train*.tfrecord
+# and validate*.tfrecord, or folders train and validate with them.
+# Flags go to all stages that train or evaluate, such as
+# --gin_params=yt8m_distill.batch_size=128.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/reproduce}")
 [ $# -eq 0 ] || shift
@@ -29,7 +30,7 @@ if [ -z "${DATA:-}" ]; then
   quick=(--gin_file=quickstart.gin --config_file=experiments/quickstart.yaml)
   finetune_steps=(--gin_params=yt8m_distill.train_steps=120 --gin_params=yt8m_distill.learning_rate=1e-3)
 fi
-records() {  # The pattern of a split's records.
+records() {  # SPLIT: prints the pattern of its records.
   local pattern
   for pattern in "$data/$1*.tfrecord" "$data/$1/*.tfrecord"; do
     ! compgen -G "$pattern" >/dev/null || { echo "$pattern"; return; }
@@ -40,7 +41,7 @@ records() {  # The pattern of a split's records.
 train_path=$(records train)
 validation_path=$(records validate)
 
-stage() {  # NAME MESSAGE COMMAND...: runs a stage that is not complete.
+stage() {  # NAME MESSAGE COMMAND...: runs the command unless it has completed.
   local name=$1 message=$2
   shift 2
   if [ -e "$out/$name.complete" ]; then
@@ -65,16 +66,16 @@ stage train "1/5 Training teacher and student" \
   run yt8m_distill train train.gin distilled "$train_data"
 stage validate "2/5 Validating both" \
   run yt8m_distill eval evaluate.gin distilled
-# Of a stage that was killed behind its last step.
+# Left by a stage that was killed after it had written its output.
 [ -e "$out/convert.complete" ] || rm -rf "$out/student"
-stage convert "3/5 Taking the student out" \
+stage convert "3/5 Extracting the student" \
   "$python" -m yt8m_distill.checkpoints.extract_student "$out/distilled" "$out/student"
 stage finetune "4/5 Fine-tuning the student" \
   run yt8m_distill_finetune train finetune.gin finetuned "$train_data" \
   --gin_params="yt8m_distill.init_checkpoint='$out/student'" "${finetune_steps[@]}"
-stage evaluate "5/5 Evaluating it" \
+stage evaluate "5/5 Evaluating the fine-tuned student" \
   run yt8m_distill_finetune eval evaluate.gin finetuned
-stage alone "To compare: the student's network without a teacher" \
+stage alone "For comparison: training the student's network without a teacher" \
   run yt8m_distill_single train_and_eval train.gin alone "$train_data"
 
 "$python" -m yt8m_distill.evaluation.report "$out/distilled" "$out/finetuned" \

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A mixture of experts and a logistic regression on the mean features of
-# video-level records of 2018. Ends with one table.
+# Trains a mixture of experts and a logistic regression on the mean features in
+# video-level records of the 2018 release. Prints one table.
 #
 #   DATA=yt8m/2/video/validate bash experiments/video_level.sh [OUT [flags]]
 #
-# DATA is a folder of shards with labels: the last fifth of them is evaluated
-# on, the others are trained on. OUT (default runs/video_level) gets a folder
-# for each network; one that was stopped goes on where it was. Flags go to both
-# trainings, --gin_params=yt8m_distill.seed=1 say.
+# DATA is a folder of labeled shards: the last fifth is for validation, the rest
+# for training. OUT (default runs/video_level) gets a folder for each network.
+# The same command again resumes a stopped training. Flags go to both
+# trainings, such as --gin_params=yt8m_distill.seed=1.
 set -euo pipefail
 out=$(realpath -m "${1:-runs/video_level}")
 [ $# -eq 0 ] || shift
@@ -16,12 +16,12 @@ cd "$(dirname "$0")/.."
 shards=("$data"/*.tfrecord)
 held_out=$((${#shards[@]} / 5))
 [ "$held_out" -gt 0 ] || {
-  echo "DATA=$data holds fewer than 5 shards." >&2; exit 2; }
+  echo "DATA=$data holds fewer than 5 shards: give at least 5." >&2; exit 2; }
 . experiments/environment.sh
 "$python" -m experiments.claim "$out" "DATA=$data" "flags=$*"
 log=$out/log
 
-# Links, because all paths of a release are too long for one argument.
+# Makes links, since all paths of a release are too long for one argument.
 link() {  # SPLIT SHARD...
   local folder=$out/data.new/$1
   shift

@@ -4,6 +4,7 @@ Source: the requests that tensorflow-io 0.37.1 sends, all with the bucket in
 the path: HeadObject, GetObject with a Range, ListObjectsV2.
 """
 
+import io
 from urllib import parse
 from xml.etree import ElementTree
 
@@ -15,12 +16,12 @@ class Handler(http_files.Handler):
 
   do_HEAD = http_files.Handler.do_GET
 
-  def content(self):
+  def open_file(self):
     url = parse.urlsplit(self.path)
     query = dict(parse.parse_qsl(url.query))
     if 'list-type' not in query:
-      return super().content()
-    return _listing(self.server.folder / url.path.strip('/'), query)
+      return super().open_file()
+    return io.BytesIO(_listing(self.server.folder / url.path.strip('/'), query))
 
 
 def _listing(bucket, query):

@@ -1,13 +1,13 @@
-r"""What the networks cost: FLOPs, parameters, and time per video.
+r"""What the networks cost, by the number of frames: FLOPs, parameters and time.
 
-For every family of backbones one network that sees all frames, the teacher, and
-students that see k of them; beside each what it saves of the teacher's FLOPs,
-and time. The paper claims about 90% fewer FLOPs and 30% less time. Time is
-measured twice, on random videos of 300 frames: of the network alone, from its
-chosen frames, and of the whole way from serialized records to the 20 best
-classes. All networks of a family run in turns, so that noise hits them alike;
-times are medians over the rounds, and of the whole way the 99th percentile too.
-From the repository's root, first every family, then how long one video waits:
+Each family of networks has one that sees all frames, the teacher, and students
+that see k frames. The table gives what each student saves of the teacher's FLOPs
+and time; the paper claims about 90% fewer FLOPs and 30% less time. Time is
+measured twice, on random videos of 300 frames: of the network with its frames
+chosen, and of the whole way from serialized records to the 20 best classes. The
+networks of a family take turns in each round, so that noise affects them alike.
+Times are medians over the rounds; the whole way also has the 99th percentile.
+From the repository's root, for all families and for one video at a time:
 
   . experiments/environment.sh
   "$python" -m experiments.benchmarks.cost
@@ -24,27 +24,27 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from experiments.benchmarks import records
 from yt8m_distill.configs import experiments
 from yt8m_distill.configs import settings
+from yt8m_distill.evaluation import report
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
 
 _FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof', 'yt8m_average')
 _BACKBONES = flags.DEFINE_multi_enum(
-  'backbone', _FAMILIES, _FAMILIES, 'Families; give the flag once for each.'
+  'backbone', _FAMILIES, _FAMILIES, 'Families; repeat the flag for several.'
 )
 _KS = flags.DEFINE_multi_integer(
   'k',
   [6, 10, 15, 20, 30],
-  'Frames of the students, likewise.',
+  'Frames of the students; repeat the flag for several.',
   lower_bound=1,
   upper_bound=300,
 )
-_CELLS = flags.DEFINE_integer(
-  'cells', 1024, 'Cells of every LSTM layer.', lower_bound=1
-)
-_BATCH = flags.DEFINE_integer('batch', 32, 'Videos at once.', lower_bound=1)
+_CELLS = flags.DEFINE_integer('cells', 1024, 'Cells per LSTM layer.', lower_bound=1)
+_BATCH = flags.DEFINE_integer('batch', 32, 'Videos per batch.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds.', lower_bound=1)
 _TOP_K = 20
 _HEADER = (
@@ -61,21 +61,11 @@ _HEADER = (
 )
 
 
-def _record(rng, features, frames: int) -> bytes:
-  video = tf.train.SequenceExample()
-  video.context.feature['id'].bytes_list.value.append(b'some')
-  for feature in features:
-    added = video.feature_lists.feature_list[feature.name].feature
-    for _ in range(frames):
-      added.add().bytes_list.value.append(rng.bytes(feature.size))
-  return video.SerializeToString()
-
-
 class _Network:
-  """A network of a family, and two ways to run it on a batch."""
+  """A network of a family, run alone and from serialized records."""
 
-  def __init__(self, backbone: str, k: int, records: tf.Tensor):
-    """Builds it; k = 0 is the teacher."""
+  def __init__(self, backbone: str, k: int, serialized: tf.Tensor):
+    """Builds the network and runs it once; k = 0 is the teacher."""
     model = experiments.yt8m_distill_single(
       settings.Settings(
         frames='uniform' if k else 'all',
@@ -99,8 +89,8 @@ class _Network:
       ),
       'num_frames': tf.fill([_BATCH.value], self.frames),
     }
-    # Concrete: TensorFlow takes the same code of several networks for one
-    # function that is traced again and again, and warns.
+    # Concrete functions, since TensorFlow would take the networks for one function
+    # that is retraced, and warn.
     forward = tf.function(
       lambda: network(videos, training=False)['predictions'], autograph=False
     ).get_concrete_function()
@@ -108,19 +98,20 @@ class _Network:
       network, model, _TOP_K
     ).records.get_concrete_function()
     where = (tf.fill([_BATCH.value], 'some'), tf.range(_BATCH.value, dtype=tf.int64))
-    self._ways = (forward, lambda: serve(*where, records)['probabilities'])
+    self._ways = (forward, lambda: serve(*where, serialized)['probabilities'])
     self.times = tuple([] for _ in self._ways)
     for run in self._ways:
       run()
 
   def run(self):
+    """Runs both ways once; keeps the seconds per video."""
     for times, run in zip(self.times, self._ways):
       start = time.perf_counter()
       run().numpy()
       times.append((time.perf_counter() - start) / _BATCH.value)
 
   def cells(self, teacher: '_Network'):
-    """A row of the table."""
+    """Returns the network's row of the table."""
     row = [
       self.name,
       str(self.frames),
@@ -139,18 +130,18 @@ def _saved(own: float, its: float) -> str:
 
 
 def main(_):
-  features = experiments.yt8m_distill_single().task.model.features
-  rng = np.random.default_rng(0)
-  records = tf.constant([_record(rng, features, 300)] * _BATCH.value)
+  """Prints a table for each family."""
+  record = records.random_record(np.random.default_rng(0), records.MAX_FRAMES)
+  serialized = tf.constant([record] * _BATCH.value)
   for backbone in _BACKBONES.value:
-    networks = [_Network(backbone, k, records) for k in (0, *_KS.value)]
+    networks = [_Network(backbone, k, serialized) for k in (0, *_KS.value)]
     for _ in tqdm.trange(_ROUNDS.value, desc=backbone):
       for network in networks:
         network.run()
     print(f'\n{backbone}, batch {_BATCH.value}, {_ROUNDS.value} rounds\n')
-    print(f'| {" | ".join(_HEADER)} |\n{"|---" * len(_HEADER)}|')
-    for network in networks:
-      print(f'| {" | ".join(network.cells(networks[0]))} |')
+    print(
+      report.markdown([_HEADER, *(network.cells(networks[0]) for network in networks)])
+    )
 
 
 if __name__ == '__main__':

@@ -1,21 +1,20 @@
-"""Times the exact global metrics against a plain statement with Python heaps.
+"""Times the exact global metrics against Python heaps.
 
-Both get the same top-k lists, accumulate them batch by batch and compute GAP
-and the average precision of every class. The top-k itself and making up the
-data are not timed. Both use one core, and seconds are of its CPU time, so that
-other programs on the machine count little. The plain side runs on fewer videos,
-which favours it: its heaps stay small.
+Both sides accumulate the same top-k lists batch by batch, then compute GAP and
+the average precision of every class. Making up the data and the top-k itself are
+not timed. Both use one core and are timed in CPU time, which other programs on
+the machine hardly affect. The heaps get fewer videos, which favors them: they
+stay small.
 
-Then what the metrics are of an evaluation: the time of all that they do, on the
-device and on the host, in that of a student's forward pass (every 10th frame,
-the cheapest network of the paper) and theirs. Reading the data is left out,
-which counts against the metrics. From the repository's root:
+The second figure is the metrics' share of an evaluation: their time on the device
+and on the host, relative to theirs plus the forward pass of a student that sees
+every 10th frame, the paper's cheapest network. Reading the data is left out, which
+makes the share larger. From the repository's root:
 
   python -m experiments.benchmarks.metrics --videos=100000
 """
 
 import heapq
-import resource
 import time
 
 from absl import app
@@ -23,6 +22,7 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
+from experiments.benchmarks import usage
 from yt8m_distill.configs import experiments
 from yt8m_distill.configs import settings
 from yt8m_distill.evaluation import metrics
@@ -36,12 +36,12 @@ _PLAIN_VIDEOS = flags.DEFINE_integer(
   'plain_videos', 20000, 'Videos for the heaps.', lower_bound=1
 )
 _CLASSES = flags.DEFINE_integer('classes', 3862, 'Number of classes.', lower_bound=1)
-_TOP_K = flags.DEFINE_integer('top_k', 20, 'Scores listed per video.', lower_bound=1)
+_TOP_K = flags.DEFINE_integer('top_k', 20, 'Scores per video.', lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 512, 'Videos per update.', lower_bound=1
 )
 _CELLS = flags.DEFINE_integer(
-  'cells', 1024, 'Cells of every LSTM layer of the student.', lower_bound=1
+  'cells', 1024, 'Cells per LSTM layer of the student.', lower_bound=1
 )
 
 
@@ -53,10 +53,12 @@ class _HeapPrecision:
     self.positives = 0
 
   def push(self, scores, hits):
+    """Adds scores and whether each is a hit."""
     for pair in zip(scores, hits):
       heapq.heappush(self._heap, pair)
 
   def average_precision(self):
+    """Returns the average precision; 0 without positives."""
     total, found = 0.0, 0
     pairs = sorted(self._heap, key=lambda pair: -pair[0])
     for place, (_, hit) in enumerate(pairs, 1):
@@ -74,6 +76,7 @@ class _HeapMetrics:
     self._by_class = [_HeapPrecision() for _ in range(num_classes)]
 
   def update(self, hit_at_one, perr, scores, classes, hits, positives):
+    """Adds a batch; the arguments are those of GlobalMetrics.update()."""
     del hit_at_one, perr
     for video in zip(scores, classes, hits):
       self._all.push(video[0], video[2])
@@ -84,12 +87,13 @@ class _HeapMetrics:
       heap.positives += count
 
   def result(self):
+    """Returns gap and map."""
     precisions = [heap.average_precision() for heap in self._by_class]
     return {'gap': self._all.average_precision(), 'map': np.mean(precisions)}
 
 
 def _batch(rng, batch_size):
-  """A made-up batch for `update`: a few classes are common, as in real data."""
+  """Makes up a batch for update(); a few classes are common, as in real data."""
   num_classes = _CLASSES.value
   shape = [batch_size, _TOP_K.value]
   scores = -np.sort(-(rng.random(shape, np.float32) ** 4), axis=-1)
@@ -103,7 +107,7 @@ def _batch(rng, batch_size):
 
 
 def _measure(evaluation, num_videos):
-  """Videos per CPU second of accumulation and result, and the result."""
+  """Returns videos per CPU second, result() included, and the result."""
   rng = np.random.default_rng(1)
   seconds = 0.0
   for first in range(0, num_videos, _BATCH_SIZE.value):
@@ -118,7 +122,7 @@ def _measure(evaluation, num_videos):
 
 
 def _device_seconds(rounds=3):
-  """Fastest seconds per video of the student's forward pass and its metrics."""
+  """Returns the least seconds per video of the forward pass and of the metrics."""
   batch = _BATCH_SIZE.value
   model = experiments.yt8m_distill_single(
     settings.Settings(num_cells=_CELLS.value, num_classes=_CLASSES.value)
@@ -147,7 +151,7 @@ def _device_seconds(rounds=3):
     ).get_concrete_function(),
   ]
   seconds = [[] for _ in cases]
-  for _ in range(rounds + 1):  # The first is slower, and never the fastest.
+  for _ in range(rounds + 1):  # The first round warms up.
     for run, taken in zip(cases, seconds):
       start = time.perf_counter()
       tf.nest.map_structure(np.asarray, run())
@@ -155,16 +159,12 @@ def _device_seconds(rounds=3):
   return [min(taken) for taken in seconds]
 
 
-def _peak_mib():
-  # Linux counts in KiB.
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main(_):
+  """Prints rates, the share of an evaluation, and memory."""
   num_classes = _CLASSES.value
-  idle = _peak_mib()
+  idle = usage.peak_mib()
   rate, _ = _measure(metrics.GlobalMetrics(num_classes), _VIDEOS.value)
-  peak = _peak_mib()
+  peak = usage.peak_mib()
   num_plain = _PLAIN_VIDEOS.value
   plain_rate, plain = _measure(_HeapMetrics(num_classes), num_plain)
   _, exact = _measure(metrics.GlobalMetrics(num_classes), num_plain)

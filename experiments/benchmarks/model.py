@@ -1,25 +1,24 @@
 """Times the networks and the training step.
 
-Random videos, the experiment `yt8m_distill` with its own task and optimizer.
-All cases run in turns with a large matrix product, so that noise hits them
-alike, and that product says what the machine can do in these very minutes.
-Videos/s and GFLOP/s are of the fastest round; `of matmul` is what part of the
-product's rate a case reaches, of the fastest rounds, then as the median over
-the rounds.
+Uses random videos and the experiment `yt8m_distill` with its own task and
+optimizer. The cases and a large matrix product take turns in each round, so that
+noise affects them alike and the product shows what the machine can do at that
+time. Videos/s and GFLOP/s are of the fastest round. `of matmul` is a case's share
+of the product's rate, of the fastest rounds; `median` is the median over the
+rounds.
 
-Memory is the peak of the process, on a GPU that of the device, after the first
-run of each case: forward passes come before training. The inputs, the weights
-and, once it has trained, the optimizer are in it.
+Memory is the peak of the process (on a GPU, of the device) after the first run of
+each case; forward passes come before training. It includes the inputs, the weights
+and, after training, the optimizer.
 
-On a GPU the LSTM layers run on cuDNN, in the time loop with --cudnn=false; it
-says which. With --recompute they keep no steps for the backward pass. With
---compare the plain graph of the same networks runs too (benchmarks/plain.py).
-From the repository's root:
+On a GPU the LSTM layers run on cuDNN, or in the time loop with --cudnn=false; the
+output says which. With --recompute they keep no steps for the backward pass. With
+--compare the plain graph of the same networks runs too (plain.py). From the
+repository's root:
 
   python -m experiments.benchmarks.model --cells=1024 --batch=64 --compare
 """
 
-import resource
 import statistics
 import time
 
@@ -30,20 +29,21 @@ from official.modeling import performance
 import tensorflow as tf
 
 from experiments.benchmarks import plain as plain_lib
+from experiments.benchmarks import usage
 from yt8m_distill.configs import experiments
 from yt8m_distill.configs import settings
 from yt8m_distill.modeling import lstm_stack
 from yt8m_distill.tasks import distillation
 
 _CELLS = flags.DEFINE_integer(
-  'cells', 256, 'Cells of every LSTM layer; the paper has 1024.', lower_bound=1
+  'cells', 256, "Cells per LSTM layer; the paper's size is 1024.", lower_bound=1
 )
 _BATCH = flags.DEFINE_integer('batch', 64, 'Videos per step.', lower_bound=1)
 _PRECISION = flags.DEFINE_enum(
   'precision',
   'float32',
   ['float32', 'bfloat16', 'float16'],
-  'Of matrix products; float16 scales the loss.',
+  'Precision of matrix products; float16 scales the loss.',
 )
 _CLASSES = flags.DEFINE_integer('classes', 4716, 'Number of classes.', lower_bound=1)
 _EVERY_N = flags.DEFINE_integer(
@@ -52,7 +52,7 @@ _EVERY_N = flags.DEFINE_integer(
 _STUDENT_CHUNKS = flags.DEFINE_integer(
   'student_chunks',
   5,
-  'Divides the number of frames that the student sees.',
+  'Chunks of the student; must divide the number of frames that it sees.',
   lower_bound=1,
 )
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Rounds.', lower_bound=1)
@@ -60,20 +60,22 @@ _NUM_FRAMES = flags.DEFINE_enum(
   'num_frames',
   'full',
   ['full', 'real'],
-  'Lengths of the videos: all 300 frames, or 120 to 300, uniformly. Chunks '
-  'that no frame fills count as no work.',
+  'Lengths of the videos: all 300 frames, or uniformly 120 to 300. Chunks without '
+  'frames count as no work.',
 )
 _MATMUL_SIZE = flags.DEFINE_integer(
-  'matmul_size', 4096, 'Rows and columns of the large matrices.', lower_bound=1
+  'matmul_size', 4096, 'Rows and columns of the large matrix product.', lower_bound=1
 )
 _TILE = flags.DEFINE_integer(
-  'tile', lstm_stack.CPU_TILE, 'Chunks that run at once on a CPU.', lower_bound=1
+  'tile', lstm_stack.CPU_TILE, 'Chunks that a CPU computes at a time.', lower_bound=1
 )
 _CUDNN = flags.DEFINE_bool(
-  'cudnn', True, 'Run the LSTM layers on cuDNN where there is a GPU.'
+  'cudnn', True, 'Run the LSTM layers on cuDNN if there is a GPU.'
 )
 _RECOMPUTE = flags.DEFINE_bool(
-  'recompute', False, 'Compute steps again in the backward pass.'
+  'recompute',
+  False,
+  'Compute steps again in the backward pass instead of keeping them.',
 )
 _COMPARE = flags.DEFINE_bool(
   'compare', False, 'Time the plain graph in the same rounds.'
@@ -84,11 +86,11 @@ _PROFILE = flags.DEFINE_string(
 
 
 def _work(network, num_frames):
-  """FLOPs of a batch, forward and in training.
+  """Returns the FLOPs of a batch, forward and in training.
 
-  A matrix product y = xW has two more in the backward pass, each as large: one
-  for the gradient of W and one for that of x. Training is three times the
-  forward pass, but for the x that is data: the frames, in the kernel of the
+  The backward pass of a matrix product y = xW has two products of the same size,
+  for the gradients of W and of x. So training takes three times the forward pass,
+  except for the gradient of the frames, which nothing needs: they are the x of the
   lower stack's first layer.
   """
   backbone = network.backbone
@@ -108,7 +110,7 @@ def _work(network, num_frames):
 
 
 def _matmul(dtype):
-  """A case: the large product, of which one number leaves TensorFlow."""
+  """Returns a case: the large product, which returns one number, and its FLOPs."""
   size = [_MATMUL_SIZE.value] * 2
   a, b = (tf.cast(tf.random.stateless_uniform(size, [0, k]), dtype) for k in range(2))
   product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0], autograph=False)
@@ -118,13 +120,12 @@ def _matmul(dtype):
 def _peak_mib():
   if tf.config.list_physical_devices('GPU'):
     return tf.config.experimental.get_memory_info('GPU:0')['peak'] / 2**20
-  # Linux counts in KiB.
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  return usage.peak_mib()
 
 
 def _seconds(run):
   start = time.perf_counter()
-  # The number on the host: a GPU has then finished.
+  # Reading the number on the host waits for a GPU.
   float(run())
   return time.perf_counter() - start
 
@@ -134,11 +135,11 @@ def _graph(function):
 
 
 def _cases():
-  """What to time.
+  """Builds what to time.
 
   Returns:
-    {name: (function that returns one number, FLOPs)}, a function that raises
-    unless the plain graph computes the same, and how the LSTM layers run.
+    {name: (function that returns one number, FLOPs)}; a function that raises if
+    the plain graph computes something else; and how the LSTM layers run.
   """
   dtype = _PRECISION.value
   if dtype != 'float32':
@@ -183,7 +184,7 @@ def _cases():
   student, student_training = _work(model.student, seen)
 
   def case(run, training=None):
-    """Predictions are summed, so that all of them are computed."""
+    """Returns a graph; it sums the predictions, so that all are computed."""
     if training is None:
       return _graph(lambda: tf.reduce_sum(run()['predictions']))
     return _graph(
@@ -225,10 +226,10 @@ def _cases():
 
 
 def _check_same(model, plain, inputs):
-  """Compares the two on a few videos."""
+  """Raises AssertionError unless both graphs agree on a few videos."""
   few = {name: value[:2] for name, value in inputs.items()}
   tolerance = 1e-4 if _PRECISION.value == 'float32' else 0.02
-  # A GPU multiplies float32 in TF32, which is less exact.
+  # By default a GPU multiplies float32 in TF32, which is less exact.
   tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
   tf.config.experimental.enable_tensor_float_32_execution(False)
   tf.nest.map_structure(
@@ -240,6 +241,7 @@ def _check_same(model, plain, inputs):
 
 
 def main(_):
+  """Prints a row per case."""
   lstm_stack.CPU_TILE = _TILE.value
   cases, check_same, way = _cases()
   products = {'matmul float32': _matmul(tf.float32)}
@@ -267,7 +269,7 @@ def main(_):
 
   print(
     f'{_CELLS.value} cells, {_CLASSES.value} classes, batch '
-    f'{_BATCH.value}, {_PRECISION.value}, every {_EVERY_N.value}. frame, '
+    f'{_BATCH.value}, {_PRECISION.value}, every_n {_EVERY_N.value}, '
     f'{_NUM_FRAMES.value} lengths, {_REPEATS.value} rounds, '
     f'LSTM layers {way}'
   )

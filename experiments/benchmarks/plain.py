@@ -1,7 +1,7 @@
-"""The networks computed the plain way, to compare with.
+"""The networks as a plain graph, for comparison.
 
-As in the original code one time loop runs over all chunks at once, masks what
-is behind the end of a video, and is left to automatic differentiation.
+As in the original code, one time loop runs over all chunks at once, masks the
+steps after the end of a video, and uses automatic differentiation.
 """
 
 import tensorflow as tf
@@ -11,9 +11,10 @@ from yt8m_distill.modeling import frame_normalization
 
 
 class PlainDistiller(distiller.Distiller):
-  """The networks of a Distiller, computed the plain way."""
+  """A Distiller whose networks are computed by a plain graph."""
 
   def call(self, inputs, training=False):
+    """Returns the outputs of both networks, as a Distiller does."""
     return {
       name: plain_network(network, self._select(inputs, self._frames[name]))
       for name, network in (('teacher', self.teacher), ('student', self.student))
@@ -21,7 +22,7 @@ class PlainDistiller(distiller.Distiller):
 
 
 def plain_network(network, inputs):
-  """What a VideoClassifier returns, from one masked time loop per stack."""
+  """Returns what a VideoClassifier returns, with one masked time loop per stack."""
   backbone = network.backbone
   frames = frame_normalization.normalize_videos(inputs['frames'], inputs['num_frames'])
   batch, (steps, features) = tf.shape(frames)[0], frames.shape[1:]
@@ -44,7 +45,7 @@ def plain_network(network, inputs):
 
 
 def _plain_stack(stack, x, lengths):
-  """Final states of all sequences, step by step, all layers in one loop."""
+  """Returns the final states of all sequences, with all layers in one loop."""
   steps, dtype = x.shape[1], stack.compute_dtype
   inputs = tf.TensorArray(tf.float32, steps).unstack(tf.transpose(x, [1, 0, 2]))
   kernels = [tf.cast(kernel, dtype) for kernel in stack.kernels]

@@ -1,82 +1,110 @@
-"""Serves a folder over HTTP on loopback, as a process of its own.
+"""Serves a folder over HTTP on the loopback device, with Range requests.
 
   python -m experiments.benchmarks.range_server FOLDER [--latency=0.05]
 
-Honours Range, and has the kernel send the bytes. Prints its URL.
+Prints its URL. The kernel sends the bytes, so that a server costs little CPU
+time beside what it serves.
 """
 
 import argparse
 import http.server
 import os
+import pathlib
 import re
 import time
+from typing import BinaryIO
 
 _RANGE = re.compile(r'bytes=(\d+)-(\d*)')
 
 
-class _Server(http.server.ThreadingHTTPServer):
-  daemon_threads = True
-  request_queue_size = 128
+class Handler(http.server.BaseHTTPRequestHandler):
+  """Answers GET with a file of the server's folder, or with a range of it."""
 
-  def __init__(self, folder, latency):
-    super().__init__(('127.0.0.1', 0), _Handler)
-    self.folder = folder
-    self.latency = latency
+  protocol_version = 'HTTP/1.1'  # Keeps connections open.
 
-  def handle_error(self, request, client_address):
-    """Says nothing where a client hangs up."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-  protocol_version = 'HTTP/1.1'  # Connections are kept.
+  def open_file(self) -> BinaryIO | None:
+    """Opens what `self.path` names; returns None if it does not exist."""
+    path = self.server.folder / self.path.lstrip('/')
+    return path.open('rb') if path.is_file() else None
 
   def do_GET(self):
+    """Called by the server for each GET request."""
     time.sleep(self.server.latency)
-    path = os.path.join(self.server.folder, os.path.basename(self.path))
-    if not os.path.isfile(path):
-      self._begin(404, 0)
+    file = self.open_file()
+    if file is None:
+      self.begin(404)
       return
-    with open(path, 'rb') as file:
-      size = os.fstat(file.fileno()).st_size
+    with file:
+      size = file.seek(0, os.SEEK_END)
       span = _RANGE.fullmatch(self.headers.get('Range', ''))
       if not span:
-        first, length = 0, size
-        self._begin(200, size)
-      else:
-        first = int(span[1])
-        length = min(int(span[2] or size), size - 1) + 1 - first
-        if length < 1:
-          self._begin(416, 0, f'bytes */{size}')
-          return
-        self._begin(206, length, f'bytes {first}-{first + length - 1}/{size}')
-      self.connection.sendfile(file, first, length)
+        self.begin(200, size)
+        self.send(file, 0, size)
+        return
+      first = int(span[1])
+      last = min(int(span[2] or size), size - 1)
+      if last < first:
+        self.begin(416, span=f'bytes */{size}')
+        return
+      length = last + 1 - first
+      self.begin(206, length, f'bytes {first}-{last}/{size}')
+      self.send(file, first, length)
 
-  def _begin(self, status, length, span=''):
+  def begin(self, status: int, length: int = 0, span: str = ''):
+    """Sends the headers; `span` is the Content-Range."""
     self.send_response(status)
     self.send_header('Content-Length', str(length))
     if span:
       self.send_header('Content-Range', span)
     self.end_headers()
-    self.wfile.flush()
+
+  def send(self, file: BinaryIO, first: int, length: int):
+    """Sends `length` bytes from the byte `first` on."""
+    file.seek(first)  # sendfile() does not where it falls back to send().
+    if length:
+      self.connection.sendfile(file, first, length)
 
   def log_message(self, *_):
-    """Says nothing."""
+    """Called for each answer: logs nothing."""
+
+
+class Server(http.server.ThreadingHTTPServer):
+  """Serves a folder on a free port.
+
+  Attributes:
+    folder: the folder.
+    latency: seconds to wait before each answer.
+    url: address of the folder, without a slash at the end.
+  """
+
+  daemon_threads = True
+  request_queue_size = 128
+
+  def __init__(self, folder: pathlib.Path, handler=Handler, latency: float = 0.0):
+    super().__init__(('127.0.0.1', 0), handler)
+    self.folder = folder
+    self.latency = latency
+    self.url = f'http://127.0.0.1:{self.server_port}'
+
+  def handle_error(self, request, client_address):
+    """Called when a handler raises: clients may hang up at any time."""
 
 
 def main():
+  """Serves until it is stopped."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
-  parser.add_argument('folder')
+  parser.add_argument('folder', type=pathlib.Path)
   parser.add_argument(
     '--latency',
     type=float,
     default=0.0,
-    help='seconds before an answer, as over a network',
+    help='seconds before each answer, as over a network',
   )
   args = parser.parse_args()
-  with _Server(args.folder, args.latency) as server:
-    print(f'http://127.0.0.1:{server.server_port}', flush=True)
+  with Server(args.folder, latency=args.latency) as server:
+    print(server.url, flush=True)
     server.serve_forever()
 
 

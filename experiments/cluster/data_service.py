@@ -1,10 +1,10 @@
-"""A tf.data service: processes that read and parse for training.
+"""Runs a process of a tf.data service, which reads and parses for training.
 
   python -m experiments.cluster.data_service --port=5050        # the dispatcher
-  python -m experiments.cluster.data_service --dispatcher=HOST:5050  # a worker
+  python -m experiments.cluster.data_service --dispatcher=HOST:5050   # a worker
 
-One dispatcher, and a worker on each machine with processors to spare; all see
-the records under the same paths. A run reads from them with
+Start one dispatcher, and a worker on each machine with idle cores. All need the
+records under the same paths. A run uses the service with
 --tf_data_service=grpc://HOST:5050 and task.train_data.enable_tf_data_service.
 """
 
@@ -18,18 +18,18 @@ _service = tf.data.experimental.service
 
 
 def start(port: int, dispatcher: str):
-  """Starts a dispatcher, or a worker of one.
+  """Starts a dispatcher or a worker.
 
   Args:
-    port: to listen on; 0 takes a free one.
-    dispatcher: HOST:PORT of a worker's dispatcher; '' starts one.
+    port: port to listen on; 0 for a free one.
+    dispatcher: HOST:PORT of the worker's dispatcher; '' to start a dispatcher.
 
   Returns:
     The server.
   """
   if not dispatcher:
     return _service.DispatchServer(_service.DispatcherConfig(port=port))
-  # Others find a worker under the address that leads to the dispatcher.
+  # Clients reach a worker at the address that it reaches the dispatcher from.
   host, dispatcher_port = dispatcher.rsplit(':', 1)
   with socket.socket(type=socket.SOCK_DGRAM) as probe:
     probe.connect((host, int(dispatcher_port)))  # Sends nothing.
@@ -42,16 +42,23 @@ def start(port: int, dispatcher: str):
 
 
 def main():
+  """Serves until it is stopped."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
-  parser.add_argument('--port', type=int, default=0, help='default: a free one')
   parser.add_argument(
-    '--dispatcher', default='', help='HOST:PORT; makes this process a worker'
+    '--port', type=int, default=0, help='port to listen on; default: a free one'
+  )
+  parser.add_argument(
+    '--dispatcher',
+    default='',
+    help='HOST:PORT of the dispatcher; makes this process a worker',
   )
   args = parser.parse_args()
   if args.dispatcher and not re.fullmatch(r'[^:/]+:\d+', args.dispatcher):
-    parser.error(f'--dispatcher is {args.dispatcher}: give HOST:PORT.')
+    parser.error(
+      f'--dispatcher is {args.dispatcher}: it must be HOST:PORT. Correct it.'
+    )
   server = start(args.port, args.dispatcher)
   print(
     f'Worker of {args.dispatcher}'

@@ -3,9 +3,9 @@
   python -m experiments.cluster.loopback --workers=2 --logs=runs/many/logs \
     --experiment=yt8m_distill --mode=train_and_eval --model_dir=runs/many ...
 
-Flags other than the two go to `yt8m_distill.train`. Worker 0 is the chief: what
-it prints is shown. Workers compute on the CPU. When one of them fails, the
-others are stopped, and the end is told; so does Ctrl-C stop all.
+Flags other than these two go to `yt8m_distill.train`. Worker 0 is the chief; its
+output is shown. Workers compute on the CPU. If one fails, the others are stopped
+and the last line of its log is printed. Ctrl-C stops all.
 """
 
 import argparse
@@ -21,20 +21,20 @@ import time
 
 _CONFIG = pathlib.Path(__file__).with_name('multi_worker.yaml')
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GRACE = 5  # seconds to end in, before a worker is killed
+_GRACE = 5  # seconds that a worker has to end before it is killed
 
 
 def _reserve(count, stack):
-  """Addresses on loopback that only this user's processes can listen on.
+  """Returns loopback addresses that only this user's processes can listen on.
 
-  A worker takes seconds to start: of a port that is merely free, another
-  process could make use meanwhile. `stack` keeps them reserved.
+  A worker takes seconds to start, in which another process could take a port that
+  is merely free. The sockets in `stack` keep the ports reserved.
   """
   sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
   for one in sockets:
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     one.bind(('127.0.0.1', 0))
-  return ['127.0.0.1:%d' % one.getsockname()[1] for one in sockets]
+  return [f'127.0.0.1:{one.getsockname()[1]}' for one in sockets]
 
 
 def _start(index, addresses, log, flags):
@@ -56,7 +56,7 @@ def _start(index, addresses, log, flags):
 
 
 def _wait(workers):
-  """Waits for all to end well; returns the first that does not, else None."""
+  """Waits until all end or one fails; returns the failed one, or None."""
   while any(worker.poll() is None for worker in workers):
     for worker in workers:
       if worker.poll():
@@ -66,7 +66,7 @@ def _wait(workers):
 
 
 def _stop(workers):
-  for number in _SIGNALS:  # A second one finds the end under way.
+  for number in _SIGNALS:  # Ignores further signals while it stops the workers.
     signal.signal(number, signal.SIG_IGN)
   for worker in workers:
     worker.terminate()
@@ -84,17 +84,19 @@ def _interrupt(number, _):
 
 
 def main():
-  """Returns the exit status: of the worker that failed, 0 if none did."""
+  """Runs all workers; returns the exit status of the one that failed, or 0."""
   parser = argparse.ArgumentParser(
     description=__doc__,
     formatter_class=argparse.RawTextHelpFormatter,
     allow_abbrev=False,
   )
-  parser.add_argument('--workers', type=int, required=True)
-  parser.add_argument('--logs', type=pathlib.Path, required=True, help='folder')
+  parser.add_argument('--workers', type=int, required=True, help='number of processes')
+  parser.add_argument(
+    '--logs', type=pathlib.Path, required=True, help='folder for logs'
+  )
   args, flags = parser.parse_known_args()
   if args.workers < 1:
-    parser.error(f'--workers is {args.workers}: give 1 or more.')
+    parser.error(f'--workers is {args.workers}: it must be at least 1. Increase it.')
   args.logs.mkdir(parents=True, exist_ok=True)
   logs = [args.logs / f'worker-{i}.log' for i in range(args.workers)]
   for number in _SIGNALS:

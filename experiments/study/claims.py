@@ -1,10 +1,10 @@
-"""Does an order of scores hold? Differences of runs of the same seed.
+"""Tests a study's claims with a paired one-sided t-test over the seeds.
 
-A claim 'A > B' is looked at in each column that both have (a label without the
-column axis, a skyline, stands beside every column). With n seeds whose
-differences have the mean d it holds where a one-sided t-test at 5% finds d
-above 0, does not where one finds it below 0, and is undecided else, or where
-there are fewer than two seeds.
+A claim 'A > B' is tested in each column that both labels have; a label without
+the column axis, such as a skyline, is compared in every column. Differences are
+between runs of the same seed. A claim holds if the test at 5% finds their mean
+above 0, does not hold if it finds the mean below 0, and is undecided otherwise
+or with fewer than two seeds.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.study import config
 from experiments.study import results
+from experiments.study import study_file
 
 _LEVEL = 0.05
 
 
 def verdict(differences: Sequence[float]) -> str:
-  """Returns holds, does not hold, or undecided."""
+  """Returns 'holds', 'does not hold' or 'undecided'."""
   n = len(differences)
   mean = np.mean(differences) if n else 0.0
   if n < 2 or not mean:
@@ -33,14 +33,14 @@ def verdict(differences: Sequence[float]) -> str:
   return 'holds' if mean > 0 else 'does not hold'
 
 
-# A label in a column.
+# A label and a column.
 _Place = tuple[str, str]
 
 
 def pairs(
-  study: config.Study, runs: pd.DataFrame
+  study: study_file.Study, runs: pd.DataFrame
 ) -> Iterator[tuple[str, _Place, _Place]]:
-  """Yields what is compared, once: the claim, the higher place, the lower."""
+  """Yields each comparison once: the claim, the higher place, the lower place."""
   columns = {label: results.columns(rows) for label, rows in runs.groupby('label')}
 
   def place(label, column):
@@ -70,23 +70,24 @@ def pairs(
 
 
 def check(
-  study: config.Study, runs: pd.DataFrame, reference: pd.DataFrame
+  study: study_file.Study, runs: pd.DataFrame, reference: pd.DataFrame
 ) -> pd.DataFrame:
-  """Returns a row per claim and score (gap, map).
+  """Tests all claims of a study.
 
   Args:
-    study: whose claims these are.
-    runs: of results.learners().
-    reference: of results.reference().
+    study: the study.
+    runs: from results.learners().
+    reference: from results.reference().
 
   Returns:
-    Columns claim, score, difference (mean over seeds), std, n, verdict, and
-    published: the difference in the reference, NaN where it lacks one.
+    One row per claim and score (gap, map), with the columns claim, score,
+    difference (mean over seeds), std, n, verdict, and published: the difference
+    in the reference, NaN if the reference lacks it.
   """
   scores = runs.set_index(['label', 'column', 'seed'])[['gap', 'map']].sort_index()
   rows = []
   for claim, high, low in pairs(study, runs):
-    # Seeds that only one of them has are left out.
+    # Drops seeds that only one of them has.
     differences = (scores.loc[high] - scores.loc[low]).dropna()
     if differences.empty:
       continue

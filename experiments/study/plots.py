@@ -1,9 +1,8 @@
-"""Pictures of a study: quality against cost, learning curves, gain by class."""
+"""Plots of a study: scores and cost, learning curves, gain by class."""
 
-from collections.abc import Sequence
 import dataclasses
+import math
 import os
-from typing import Any
 
 from absl import logging
 import matplotlib
@@ -11,97 +10,95 @@ import numpy as np
 import pandas as pd
 
 from experiments.study import claims
-from experiments.study import config
 from experiments.study import results
 from experiments.study import runner
+from experiments.study import study_file
 from yt8m_distill.evaluation import report
 from yt8m_distill.evaluation import results as results_lib
 
 matplotlib.use('Agg')
+from matplotlib import colors
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 _TITLES = {'gap': 'GAP@20', 'map': 'mAP'}
+_MARKERS = 'osD^vP*X<>hp'
+_PLAIN = ticker.FuncFormatter(lambda value, _: f'{value:g}')
 
 
-def _styles(labels: list[str]) -> dict[str, dict[str, Any]]:
-  """A color and a marker for each label, the same in all pictures."""
-  colors = plt.get_cmap('tab20').colors
-  return {
-    label: {
-      'color': colors[index % len(colors)],
-      'marker': 'osD^v'[index // len(colors) % 5],
-    }
-    for index, label in enumerate(labels)
-  }
-
-
-def _name(study: config.Study, column: str) -> str:
+def _name(study: study_file.Study, column: str) -> str:
   return f'{study.columns}={column}' if column else ''
 
 
-def _legend(panels: Sequence[plt.Axes]):
-  """One legend of all panels, right of the last."""
-  handles = {
-    label: handle
-    for axes in panels
-    for handle, label in zip(*axes.get_legend_handles_labels())
-  }
-  panels[-1].legend(
-    handles.values(),
-    handles,
-    loc='upper left',
-    bbox_to_anchor=(1.02, 1),
-    fontsize='small',
-    frameon=False,
-  )
+def quality(study: study_file.Study, summary: pd.DataFrame, path: str):
+  """Draws the scores: a row per label, a marker per column, the cost as color.
 
-
-def quality(summary: pd.DataFrame, path: str):
-  """GAP and mAP against FLOPs; what has no column is a line across.
-
-  What costs the same is drawn side by side, so that error bars can be seen.
+  A label without a column, such as a skyline, is also a line across all rows.
 
   Args:
-    summary: of results.summarize(), without teachers.
-    path: of the PNG.
+    study: the study.
+    summary: from results.summarize(), without teachers. A score that it lacks
+      gets no panel.
+    path: path of the PNG.
   """
-  styles = _styles(list(summary['label'].unique()))
-  asides = dict(zip(styles, 1.015 ** (np.arange(len(styles)) - (len(styles) - 1) / 2)))
-  figure, panels = plt.subplots(1, 2, figsize=(15, 6))
-  for axes, (key, title) in zip(panels, _TITLES.items()):
-    for label, rows in summary.groupby('label', sort=False):
-      rows = rows.sort_values('flops')
+  labels = list(summary['label'].unique())
+  columns = results.columns(summary)
+  titles = {
+    key: title for key, title in _TITLES.items() if f'{key}_mean' in summary.columns
+  }
+  norm = colors.LogNorm(summary['flops'].min() / 1e9, summary['flops'].max() / 1e9)
+  figure, panels = plt.subplots(
+    1,
+    len(titles) + 1,
+    figsize=(4 + 4.5 * len(titles), 1.6 + 0.32 * len(labels)),
+    width_ratios=[*(20 for _ in titles), 1],
+  )
+  for axes, (key, title) in zip(panels, titles.items()):
+    for column, marker in zip(columns, _MARKERS * len(columns)):
+      rows = summary[summary['column'] == column]
+      heights = [labels.index(label) for label in rows['label']]
+      mean = rows[f'{key}_mean']
       axes.errorbar(
-        rows['flops'] / 1e9 * asides[label],
-        rows[f'{key}_mean'],
-        rows[f'{key}_std'].fillna(0),
-        label=label,
-        capsize=3,
-        markersize=5,
-        linewidth=1,
-        **styles[label],
+        mean, heights, xerr=rows[f'{key}_std'].fillna(0), fmt='none', ecolor='0.5'
       )
-      # Nothing is a skyline where nothing has a column.
-      if not rows['column'].any() and summary['column'].any():
-        axes.axhline(
-          rows[f'{key}_mean'].iloc[0],
-          linestyle='--',
-          linewidth=1,
-          color=styles[label]['color'],
-        )
-    axes.set(
-      xscale='log',
-      xlabel='GFLOPs per video',
-      ylabel=title,
-      title=f'{title}, mean and standard deviation over seeds',
+      points = axes.scatter(
+        mean,
+        heights,
+        s=40,
+        c=rows['flops'] / 1e9,
+        norm=norm,
+        cmap='viridis',
+        marker=marker,
+        edgecolors='black',
+        linewidths=0.5,
+        zorder=3,
+        label=_name(study, column) or 'all',
+      )
+      if len(columns) > 1 and not column:
+        for value in mean:
+          axes.axvline(value, color='0.5', linestyle='--', linewidth=1)
+    axes.set_yticks(range(len(labels)), labels if axes is panels[0] else [])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set(xlabel=f'{title}, mean and standard deviation over seeds')
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.grid(alpha=0.3)
+  if len(columns) > 1:
+    panels[0].legend(
+      loc='lower left', bbox_to_anchor=(0, 1), ncols=len(columns), frameon=False
     )
-    axes.grid(alpha=0.3, which='both')
-  _legend(panels)
+  bar = figure.colorbar(
+    points,
+    cax=panels[-1],
+    label='GFLOPs per video',
+    ticks=ticker.LogLocator(subs=(1, 2, 5)),
+    format=_PLAIN,
+  )
+  bar.minorticks_off()
   report.save(figure, path)
 
 
 def _curve(runs: pd.DataFrame, output_dir: str) -> pd.Series:
-  """GAP on validation data by step, mean over runs of one network."""
+  """Returns GAP on validation data by step, the mean over runs of one network."""
   tag = results_lib.key_prefix(runs['network'].iloc[0]) + 'gap'
   curves = []
   for name in runs['name']:
@@ -112,48 +109,76 @@ def _curve(runs: pd.DataFrame, output_dir: str) -> pd.Series:
   return pd.concat(curves).groupby(level=0).mean()
 
 
-def curves(study: config.Study, runs: pd.DataFrame, output_dir: str, path: str):
-  """GAP over steps, a panel per column; what has no column is in each.
+def curves(study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: str):
+  """Draws GAP over steps: a panel per label, all other labels in gray.
 
   Args:
     study: the study.
-    runs: of results.learners().
-    output_dir: of the study.
-    path: of the PNG.
+    runs: from results.learners().
+    output_dir: folder of the study.
+    path: path of the PNG.
   """
-  columns = [
-    column for column in results.columns(runs) if column != results.NO_COLUMN
-  ] or [results.NO_COLUMN]
-  styles = _styles(list(runs['label'].unique()))
-  figure, panels = plt.subplots(
-    1, len(columns), sharey=True, squeeze=False, figsize=(4 + 4 * len(columns), 6)
+  labels = list(runs['label'].unique())
+  columns = results.columns(runs)
+  palette = dict(
+    zip(columns, plt.get_cmap('viridis')(np.linspace(0, 0.9, len(columns))))
   )
+  width = min(5, math.ceil(math.sqrt(len(labels))))
+  height = -(-len(labels) // width)
+  figure, grid = plt.subplots(
+    height,
+    width,
+    sharex=True,
+    sharey=True,
+    squeeze=False,
+    figsize=(1 + 2.8 * width, 1 + 2.3 * height),
+  )
+  panels = dict(zip(labels, grid.flat))
+  lines = {}
   for (label, column), rows in runs.groupby(['label', 'column'], sort=False):
     curve = _curve(rows, output_dir)
-    for axes, name in zip(panels[0], columns):
-      if column in (name, results.NO_COLUMN):
-        axes.plot(curve, label=label, markersize=4, linewidth=1, **styles[label])
-  for axes, name in zip(panels[0], columns):
-    axes.set(xlabel='step', title=_name(study, name))
+    for name, axes in panels.items():
+      if name == label:
+        (lines[column],) = axes.plot(curve, 'o-', color=palette[column], markersize=3)
+      else:
+        axes.plot(curve, color='0.85', linewidth=0.8, zorder=1)
+  for label, axes in panels.items():
+    axes.set_title(label, fontsize='small')
     axes.grid(alpha=0.3)
-  _legend(panels[0])
-  panels[0][0].set_ylabel('GAP@20, validation, mean over seeds')
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+  for axes in grid.flat[len(labels) :]:
+    axes.set_axis_off()
+  for axes in grid.flat[
+    len(labels) - width : len(labels)
+  ]:  # The lowest of each column.
+    axes.tick_params(labelbottom=True)
+  figure.supxlabel('step')
+  figure.supylabel('GAP@20 on validation data, mean over seeds')
+  if len(columns) > 1:
+    figure.legend(
+      [lines[column] for column in columns],
+      [_name(study, column) or 'all' for column in columns],
+      loc='upper right',
+      ncols=len(columns),
+      frameon=False,
+    )
+    figure.suptitle(' ')  # Keeps a line free for the legend.
   report.save(figure, path)
 
 
 def per_class(
-  study: config.Study, runs: pd.DataFrame, output_dir: str, path: str
+  study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: str
 ) -> bool:
-  """What `study.per_class` gains in each class, against its positives.
+  """Draws each class' gain from `study.per_class` against its positives.
 
   Args:
     study: the study.
-    runs: of results.learners().
-    output_dir: of the study.
-    path: of the PNG.
+    runs: from results.learners().
+    output_dir: folder of the study.
+    path: path of the PNG.
 
   Returns:
-    Whether there was anything to draw: a column where both have runs.
+    Whether there was anything to draw: a column in which both have runs.
   """
   pairs = list(claims.pairs(dataclasses.replace(study, order=[], rises=[]), runs))
   if not pairs:
@@ -176,7 +201,7 @@ def per_class(
     axes.scatter(
       positives, gain, s=6, alpha=0.3, color='C0', linewidths=0, label='a class'
     )
-    # Classes grouped by powers of 2 of their positives.
+    # Groups classes by powers of 2 of their positives.
     group = 2.0 ** np.floor(np.log2(positives))
     mean = gain.groupby(group).agg(['mean', 'sem'])
     axes.errorbar(
@@ -189,8 +214,9 @@ def per_class(
       label='mean ± standard error',
     )
     axes.axhline(0, color='black', linewidth=0.8)
+    axes.set_xscale('log', base=2)
+    axes.xaxis.set_major_formatter(_PLAIN)
     axes.set(
-      xscale='log',
       xlabel='positives of the class',
       title=': '.join(
         filter(
@@ -210,11 +236,11 @@ def per_class(
   return True
 
 
-def draw(study: config.Study, runs: pd.DataFrame, output_dir: str) -> list[str]:
-  """Draws all pictures; returns the names of the files in output_dir."""
+def draw(study: study_file.Study, runs: pd.DataFrame, output_dir: str) -> list[str]:
+  """Draws all plots; returns their file names in `output_dir`."""
   runs = results.learners(runs)
   names = ['quality.png', 'curves.png']
-  quality(results.summarize(runs), os.path.join(output_dir, names[0]))
+  quality(study, results.summarize(runs), os.path.join(output_dir, names[0]))
   curves(study, runs, output_dir, os.path.join(output_dir, names[1]))
   if study.per_class and per_class(
     study, runs, output_dir, os.path.join(output_dir, 'per_class.png')

@@ -1,34 +1,37 @@
-"""A study's report in Markdown, with a table in the form of the paper's."""
+"""Writes a study's report: a table like the paper's, claims, costs and plots."""
 
 from collections.abc import Sequence
 import os
 
 import pandas as pd
 
-from experiments.study import config
+from experiments.study import claims
+from experiments.study import plots
 from experiments.study import results
 from experiments.study import runner
+from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
+from yt8m_distill.utils import files
 
 _TITLES = {'gap': 'GAP', 'map': 'mAP'}
 
 
 def _spread(mean: float, std: float, sign: str = '') -> str:
-  """The mean, and ± the standard deviation where there is one."""
+  """Formats a mean and, unless it is NaN, its standard deviation."""
   return f'{mean:{sign}.4f}' + ('' if pd.isna(std) else f' ± {std:.4f}')
 
 
 def table(
-  study: config.Study, summary: pd.DataFrame, reference: pd.DataFrame
+  study: study_file.Study, summary: pd.DataFrame, reference: pd.DataFrame
 ) -> list[list[str]]:
-  """Returns rows of labels and columns of k, GAP and mAP each.
+  """Returns a row per label, with GAP and mAP for each column of the study.
 
   Args:
     study: the study.
-    summary: of results.summarize(), without teachers.
-    reference: of results.reference(): it stands in brackets.
+    summary: from results.summarize(), without teachers.
+    reference: from results.reference(), shown in brackets.
   """
   columns = results.columns(summary)
   header = ['']
@@ -52,24 +55,31 @@ def table(
   return rows
 
 
+def _validation_path(runs: pd.DataFrame, output_dir: str) -> str:
+  """Returns the records that the first run was evaluated on."""
+  return run_dir.read_evaluation(runner.folder(output_dir, runs['name'].iloc[0]))[
+    'input_path'
+  ]
+
+
 def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
-  """A line about the baseline that looks at no frame, or why there is none."""
+  """Returns a line about the baseline that sees no frame, or why it is missing."""
   place = runner.folder(output_dir, runs['name'].iloc[0])
   task = run_dir.read_params(run_dir.params_path(os.path.join(place, ''))).task
   try:
     scores = baseline.of_run(place, task)
-  except ValueError as error:  # Records may have moved since.
-    return f'Without the class-frequency baseline: {error}'
+  except ValueError as error:  # The records may have moved.
+    return f'The class-frequency baseline is missing: {error}'
   return (
-    f'Class frequency, without a look at any frame: GAP '
+    f'Class-frequency baseline, which sees no frame: GAP '
     f'{scores["gap"]:.4f}, mAP {scores["map"]:.4f}.'
   )
 
 
 def _costs(summary: pd.DataFrame) -> list[list[str]]:
-  """What a video costs, and what a run took since it was last started."""
+  """Returns a row per network: the cost of a video, and seconds of a run."""
   return [
-    ['', 'frames', 'GFLOPs per video', 'parameters', 'seconds from the last start'],
+    ['', 'frames', 'GFLOPs per video', 'parameters', 'seconds of the last process'],
     *(
       [
         f'{row.label}{f" ({row.column})" if row.column else ""}',
@@ -83,13 +93,13 @@ def _costs(summary: pd.DataFrame) -> list[list[str]]:
   ]
 
 
-def _claims(claims: pd.DataFrame) -> list[list[str]]:
-  """One row per claim, the verdicts on both scores side by side."""
+def _claims(checked: pd.DataFrame) -> list[list[str]]:
+  """Returns a row per claim with the verdicts on both scores."""
   header = ['claim', 'seeds']
   for title in _TITLES.values():
     header += [f'{title} difference', 'published', 'verdict']
   rows = [header]
-  for claim, group in claims.groupby('claim', sort=False):
+  for claim, group in checked.groupby('claim', sort=False):
     row, group = [claim], group.set_index('score')
     row.append(str(group['n'].iloc[0]))
     for key in _TITLES:
@@ -103,50 +113,62 @@ def _claims(claims: pd.DataFrame) -> list[list[str]]:
   return rows
 
 
-def text(
-  study: config.Study,
-  output_dir: str,
-  runs: pd.DataFrame,
-  claims: pd.DataFrame,
-  plots: Sequence[str],
-  failed: Sequence[str],
-) -> str:
-  """Returns report.md.
+def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) -> str:
+  """Writes tables, plots and report.md.
 
   Args:
     study: the study.
     output_dir: its folder.
-    runs: of results.collect().
-    claims: of claims.check().
-    plots: file names of the pictures.
     failed: lines about runs that failed.
+
+  Returns:
+    The text of report.md.
+
+  Raises:
+    ValueError: no run is finished.
   """
-  summary = results.summarize(results.learners(runs))
+  runs = results.collect(study, output_dir)
+  if runs.empty:
+    raise ValueError(
+      f"{output_dir} holds no finished run of the study: the file log in a run's "
+      'folder tells why. Correct that and run the study again.'
+    )
+  results.write({'runs': runs, 'summary': results.summarize(runs)}, output_dir)
+  learners = results.learners(runs)
+  summary = results.summarize(learners)
   reference = results.reference(study)
+  checked = claims.check(study, learners, reference)
   seeds = sorted(runs['seed'].unique())
   parts = [
-    '# Study',
-    f'{runs["name"].nunique()} of {len(study.runs)} runs, seeds '
-    f'{", ".join(map(str, seeds))}: mean ± standard deviation over the seeds'
-    + (', published values in brackets.' if len(reference) else '.'),
+    f'# Study: {os.path.basename(os.path.abspath(output_dir))}',
+    f'{runs["name"].nunique()} of {len(study.runs)} runs are finished. Values are the '
+    f'mean ± standard deviation over the seeds {", ".join(map(str, seeds))}'
+    + ('; published values are in brackets.' if len(reference) else '.')
+    + f' Validation records: {_validation_path(runs, output_dir)}.',
     report.markdown(table(study, summary, reference)).rstrip(),
     _class_frequency(runs, output_dir),
   ]
-  if len(claims):
-    counts = claims.loc[claims['score'] == 'gap', 'verdict'].value_counts()
+  if len(checked):
+    counts = checked.loc[checked['score'] == 'gap', 'verdict'].value_counts()
     parts += [
       '## Does the order hold?',
-      'Of GAP: ' + ', '.join(f'{count} {name}' for name, count in counts.items()) + '. '
-      'Differences between runs of the same seed. A claim holds where a '
-      'one-sided t-test at 5% says so, does not hold where one says the '
-      'opposite, and is undecided else.',
-      report.markdown(_claims(claims)).rstrip(),
+      'Claims about GAP: '
+      + ', '.join(f'{count} {name}' for name, count in counts.items())
+      + '. Differences are between runs of the same seed. A claim holds if a '
+      'one-sided t-test at 5% confirms it, does not hold if the test confirms '
+      'the opposite, and is undecided otherwise.',
+      report.markdown(_claims(checked)).rstrip(),
     ]
   parts += [
     '## Cost',
     report.markdown(_costs(summary)).rstrip(),
-    *(f'![{os.path.splitext(plot)[0]}]({plot})' for plot in plots),
+    *(
+      f'![{os.path.splitext(plot)[0]}]({plot})'
+      for plot in plots.draw(study, runs, output_dir)
+    ),
   ]
   if failed:
     parts += ['## Failed', '\n'.join(f'- {line}' for line in failed)]
-  return '\n\n'.join(parts) + '\n'
+  text = '\n\n'.join(parts) + '\n'
+  files.write_text(os.path.join(output_dir, 'report.md'), text)
+  return text

@@ -1,4 +1,4 @@
-"""Scores of the finished runs of a study, and their spread over seeds."""
+"""Collects the scores of finished runs; summarizes them over the seeds."""
 
 from collections.abc import Sequence
 import os
@@ -7,22 +7,22 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from experiments.study import config
 from experiments.study import runner
+from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
 
-# Where `columns` names no axis of a run.
+# The column of a run without the study's column axis.
 NO_COLUMN = ''
 
 
-def collect(study: config.Study, output_dir: str) -> pd.DataFrame:
-  """Returns a row per finished run and network.
+def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
+  """Returns one row per finished run and network.
 
-  Columns are name, group, label, column (the value of the study's column axis),
-  one per axis, seed, network, the scores, flops (per video), parameters,
-  num_frames, seconds (of the process that finished the run) and steps.
+  Columns: name, group, label, column (the value of the study's column axis), one
+  column per axis, seed, network, the scores, flops (per video), parameters,
+  num_frames, seconds (of the run's last process) and steps.
   """
   axes = list(dict.fromkeys(axis for run in study.runs for axis in run.axes))
   rows = []
@@ -52,16 +52,16 @@ def collect(study: config.Study, output_dir: str) -> pd.DataFrame:
 
 
 def learners(runs: pd.DataFrame) -> pd.DataFrame:
-  """Of collect(), the networks that are compared: all but teachers."""
+  """Returns the rows of collect() that are compared: all but teachers."""
   return runs[runs['network'] != 'teacher']
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
-  """Returns a row per label, column and network, in the order of the runs.
+  """Returns one row per label, column and network, in the order of the runs.
 
-  Columns are group, label, column, network, flops, parameters, num_frames, n, the
-  number of seeds, and of each score KEY_mean, KEY_std (with n - 1; NaN of one
-  seed), KEY_min and KEY_max; and seconds, their mean.
+  Columns: group, label, column, network, flops, parameters, num_frames, n
+  (the number of seeds), seconds (their mean) and, for each score, KEY_mean, KEY_std
+  (divided by n - 1; NaN for one seed), KEY_min and KEY_max.
   """
   spread = {
     f'{key}_{kind}': (key, kind)
@@ -83,7 +83,7 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def columns(runs: pd.DataFrame) -> Sequence[str]:
-  """Values of the column axis: numbers in order, the rest; NO_COLUMN last."""
+  """Returns the column axis' values: numbers sorted, then the rest, NO_COLUMN last."""
 
   def order(value):
     number = pd.to_numeric(value, errors='coerce')
@@ -93,11 +93,11 @@ def columns(runs: pd.DataFrame) -> Sequence[str]:
 
 
 def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:
-  """Returns positives and average_precision of each class, mean over runs.
+  """Returns each class' positives and average_precision, the mean over runs.
 
   Args:
-    runs: rows of collect(), of one label and column.
-    output_dir: of the study.
+    runs: rows of collect() with the same label and column.
+    output_dir: folder of the study.
   """
   tables = []
   for row in runs.itertuples():
@@ -117,14 +117,14 @@ def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:
   return pd.concat(tables).groupby(level=0).mean()
 
 
-def reference(study: config.Study) -> pd.DataFrame:
-  """Returns the published gap and map, by label and column.
+def reference(study: study_file.Study) -> pd.DataFrame:
+  """Returns the published gap and map, indexed by label and column.
 
   Lines of the file that begin with # are comments.
 
   Raises:
-    ValueError: the file lacks a column, gives a score that is no number, or
-      gives the scores of a label and column twice.
+    ValueError: the file lacks a column, a score is not a number, or a label and
+      column have two lines.
   """
   names = ['label', *filter(None, [study.columns]), 'gap', 'map']
   if not study.reference:
@@ -139,8 +139,8 @@ def reference(study: config.Study) -> pd.DataFrame:
       )
     if not set(names) <= set(table.columns):
       raise ValueError(
-        f'{study.reference} has the columns '
-        f'{list(table.columns)}: it needs {", ".join(names)}.'
+        f'{study.reference} has the columns {list(table.columns)}: it needs '
+        f'{", ".join(names)}. Add what is missing.'
       )
   for key in ('gap', 'map'):
     numbers = pd.to_numeric(table[key], errors='coerce')
@@ -162,7 +162,7 @@ def reference(study: config.Study) -> pd.DataFrame:
 
 
 def write(tables: dict[str, pd.DataFrame], output_dir: str):
-  """Writes each table as NAME.csv and NAME.parquet."""
+  """Writes each table to NAME.csv and NAME.parquet."""
   for name, table in tables.items():
     path = os.path.join(output_dir, name)
     files.write_text(f'{path}.csv', table.to_csv(index=False))

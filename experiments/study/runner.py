@@ -1,14 +1,14 @@
-"""Runs the driver once for each run of a study, several at once.
+"""Checks the runs of a study and runs the driver for each, several in parallel.
 
-A run is a process of its own. It leaves, beside what the driver does, in its
-folder: study.json, what the study asked for; log, all output; finished.json,
-once it is complete. A run that was stopped goes on where it was, as the driver
-does.
+Each run is a process of its own. Besides the driver's files its folder holds
+study.json (the settings), log (all output) and, once the run is complete,
+finished.json. A stopped run resumes from its latest checkpoint.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import json
+import logging as python_logging
 import multiprocessing
 from multiprocessing import connection
 import os
@@ -20,21 +20,26 @@ from typing import Any
 from absl import flags
 from absl import logging
 from official.common import flags as tfm_flags
+from official.core import config_definitions as cfg
+from official.core import exp_factory
 import tensorflow as tf
 import tqdm
 
-from experiments.study import expansion
+from experiments.study import study_file
+import gin
 from yt8m_distill import train
+from yt8m_distill.configs import settings
+from yt8m_distill.configs import validation
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
-# per process; a fork server imports it once and never runs it.
+# per process. A fork server imports it once and never runs it.
 _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload([__name__])
 
-_REFRESH = 10.0  # seconds between two looks at the progress bar
+_REFRESH = 10.0  # seconds between updates of the progress bar
 
 
 def folder(output_dir: str, run_name: str) -> str:
@@ -43,11 +48,11 @@ def folder(output_dir: str, run_name: str) -> str:
 
 
 def finished(run_folder: str) -> dict[str, Any] | None:
-  """Returns the finished.json of a run: its seconds; None before its end."""
+  """Returns a run's finished.json, which holds its seconds; None if incomplete."""
   return files.read_json(os.path.join(run_folder, 'finished.json'))
 
 
-def _specification(run: expansion.Run) -> dict[str, Any]:
+def _specification(run: study_file.Run) -> dict[str, Any]:
   """Returns what a run's results depend on, without its names."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
@@ -55,12 +60,11 @@ def _specification(run: expansion.Run) -> dict[str, Any]:
   return values
 
 
-def prepare(runs: Sequence[expansion.Run], output_dir: str):
+def prepare(runs: Sequence[study_file.Run], output_dir: str):
   """Claims the folder of each run, with a study.json.
 
   Raises:
-    ValueError: folders hold runs that were asked for with other settings;
-      nothing is written then.
+    ValueError: folders hold runs with other settings; then nothing is written.
   """
   jobs = {
     os.path.join(folder(output_dir, run.name), 'study.json'): _specification(run)
@@ -73,16 +77,16 @@ def prepare(runs: Sequence[expansion.Run], output_dir: str):
   ]
   if changed:
     raise ValueError(
-      f'{len(changed)} runs in {output_dir} were begun with other settings. '
-      'Name another --output_dir, or delete their folders. Changed are\n'
+      f'{len(changed)} runs in {output_dir} were started with other settings: '
+      'name another --output_dir, or delete their folders. The changes are\n'
       + '\n'.join(changed)
     )
   for path, job in jobs.items():
     files.claim_folder(path, job)
 
 
-def arguments(run: expansion.Run, output_dir: str) -> list[str]:
-  """Returns the flags of the driver."""
+def arguments(run: study_file.Run, output_dir: str) -> list[str]:
+  """Returns the driver's flags for a run."""
   gin_params = list(run.gin_params)
   if run.needs:
     gin_params.append(
@@ -98,16 +102,55 @@ def arguments(run: expansion.Run, output_dir: str) -> list[str]:
   ]
 
 
+def configuration(run: study_file.Run) -> cfg.ExperimentConfig:
+  """Returns the configuration that the driver will build for a run.
+
+  Afterwards gin holds no bindings.
+
+  Raises:
+    ValueError: the experiment, a setting or a field that the run names does not
+      exist.
+    OSError: a gin file cannot be read.
+  """
+  with gin.unlock_config():
+    gin.clear_config()
+    try:
+      settings.parse_gin(run.gin_file, run.gin_params)
+      params = exp_factory.get_exp_config(run.experiment)
+      params.override(run.overrides, is_strict=True)
+      validation.validate(params)
+    # Unknown experiments and fields raise LookupError.
+    except (ValueError, LookupError) as error:
+      # str() of a KeyError puts quotes around the text.
+      reason = error.args[0] if isinstance(error, LookupError) else error
+      raise ValueError(f'Run {run.name} of {run.experiment}: {reason}') from error
+    finally:
+      gin.clear_config()
+  return params
+
+
+def check(runs: Sequence[study_file.Run]):
+  """Builds the configurations of one seed's runs; raises as configuration()."""
+  # gin logs an error for each folder that lacks a gin file.
+  python_logging.disable(python_logging.ERROR)
+  try:
+    for run in runs:
+      if run.seed == runs[0].seed:
+        configuration(run)
+  finally:
+    python_logging.disable(python_logging.NOTSET)
+
+
 def _train(driver_arguments: Sequence[str]):
-  """Runs the driver as a command line would."""
+  """Runs the driver as from a command line."""
   tfm_flags.define_flags()
   flags.FLAGS(['study', *driver_arguments])
   logging.set_verbosity(logging.INFO)
   train.run(flags.FLAGS)
 
 
-def _work(run: expansion.Run, output_dir: str, threads: int):
-  """One run, in a process of its own."""
+def _work(run: study_file.Run, output_dir: str, threads: int):
+  """Runs a run; called in a process of its own."""
   place = folder(output_dir, run.name)
   with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
     for stream in (sys.stdout, sys.stderr):
@@ -133,10 +176,10 @@ def _work(run: expansion.Run, output_dir: str, threads: int):
 
 
 def _reason(place: str, exit_code: int) -> str:
-  """Why a run ended: the last line of its log, or the signal."""
+  """Returns why a run failed: the last line of its log, or the signal."""
   if exit_code < 0:
     return f'ended by signal {-exit_code}'
-  if not os.path.exists(os.path.join(place, 'log')):  # It did not even start.
+  if not os.path.exists(os.path.join(place, 'log')):  # It did not start.
     return f'ended with status {exit_code}'
   with open(os.path.join(place, 'log'), encoding='utf-8', errors='replace') as log:
     lines = [line.strip() for line in log if line.strip()]
@@ -144,27 +187,29 @@ def _reason(place: str, exit_code: int) -> str:
 
 
 def execute(
-  runs: Sequence[expansion.Run], output_dir: str, workers: int
+  runs: Sequence[study_file.Run], output_dir: str, workers: int
 ) -> dict[str, str]:
-  """Runs what is not finished yet, in the order given.
+  """Runs all unfinished runs in their order.
+
+  A run that others need starts before the rest.
 
   Args:
-    runs: of a study; those that others need are among them.
-    output_dir: of their folders.
-    workers: runs at once.
+    runs: all runs of a study.
+    output_dir: folder of the runs' folders.
+    workers: how many runs to run in parallel.
 
   Returns:
-    Why a run failed, by its name; those that need it are among them.
+    {name: reason} of the runs that failed, and of the runs that need them.
 
   Raises:
-    ValueError: as of prepare().
+    ValueError: `workers` is invalid, or folders hold runs with other settings.
   """
   if workers < 1:
-    raise ValueError(f'--workers is {workers}: give at least 1.')
+    raise ValueError(f'--workers is {workers}: it must be at least 1. Increase it.')
   prepare(runs, output_dir)
   done = {run.name for run in runs if finished(folder(output_dir, run.name))}
   left = [run for run in runs if run.name not in done]
-  # Those that others wait for come first.
+  # Runs that others wait for come first.
   needed = {run.needs for run in left}
   left.sort(key=lambda run: run.name not in needed)
   threads = max(1, parallel.cores() // workers)

@@ -1,12 +1,11 @@
 """experiments/environment.sh with an interpreter that only notes its arguments."""
 
 import os
-import pathlib
 import subprocess
 
+import paths
 import pytest
 
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Tells a version, has the module venv or not, makes environments of itself.
 _INTERPRETER = """#!/bin/bash
 echo "$*" >>{notes}
@@ -43,7 +42,7 @@ def source(tmp_path):
     }
     return subprocess.run(
       ['bash', '-ec', '. experiments/environment.sh; echo "$set_name"'],
-      cwd=_ROOT,
+      cwd=paths.ROOT,
       env=environment,
       capture_output=True,
       text=True,
@@ -66,7 +65,7 @@ def source(tmp_path):
 def test_the_set_fits_the_interpreter(source, tmp_path, version, chosen, used):
   done = source(version, TF_SET=chosen)
   assert done.stdout == f'{used}\n', done.stderr
-  assert f'--constraint {_ROOT}/constraints/{used}.txt' in (
+  assert f'--constraint {paths.ROOT}/constraints/{used}.txt' in (
     (tmp_path / 'notes').read_text()
   )
 

@@ -119,7 +119,7 @@ def test_killed_stage_goes_on_where_it_was(tmp_path):
   for line in (
     '1/5 Training teacher and student: complete',
     '2/5 Validating both: complete',
-    '3/5 Taking the student out: complete',
+    '3/5 Extracting the student: complete',
   ):
     assert line in lines
   assert _starts(tmp_path) == [0, 2, 0]  # The last is the network alone.

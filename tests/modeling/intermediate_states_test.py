@@ -264,7 +264,8 @@ def test_projection():
 def test_other_width_is_an_error():
   with pytest.raises(
     ValueError,
-    match="projection is False, .*moment_states has 12 values and the teacher's 8.*weight",
+    match='projection is False, .*moment_states has 12 values and '
+    "the teacher's 8.*weight",
   ):
     _task({'representation_weight': 0.0}, student=_WIDER).create_model()
 

@@ -288,7 +288,7 @@ def test_no_workers_is_an_error(tmp_path):
     _command(0, tmp_path), cwd=paths.ROOT, text=True, capture_output=True, check=False
   )
   assert done.returncode == 2
-  assert '--workers is 0: give 1 or more.' in done.stderr
+  assert '--workers is 0: it must be at least 1' in done.stderr
 
 
 @pytest.mark.parametrize(

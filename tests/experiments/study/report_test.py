@@ -3,14 +3,18 @@
 import types
 
 import fabricated_studies
+from matplotlib.collections import PathCollection
+import numpy as np
 from official.modeling import hyperparams
 import paths
 import pytest
 import tiny
 
 from experiments.study import __main__ as command
-from experiments.study import config
 from experiments.study import plots
+from experiments.study import report
+from experiments.study import results
+from experiments.study import study_file
 from yt8m_distill.evaluation import baseline
 
 _PNG = b'\x89PNG'
@@ -38,7 +42,7 @@ def _finish(study, output_dir, gap):
 
 
 def test_report_of_the_papers_study(tmp_path):
-  study = config.read(str(paths.ROOT / 'experiments/study/paper.yaml'))
+  study = study_file.read(str(paths.ROOT / 'experiments/study/paper.yaml'))
   study.runs[:] = [
     run
     for run in study.runs
@@ -54,7 +58,7 @@ def test_report_of_the_papers_study(tmp_path):
       + int(run.axes.get('k', 60)) / 1000
     ),
   )
-  text = command.write_report(study, str(tmp_path), ['a: bad'])
+  text = report.write(study, str(tmp_path), ['a: bad'])
   assert (tmp_path / 'report.md').read_text() == text
   assert _cells(text, 'uniform-k') == [
     'uniform-k',
@@ -83,6 +87,7 @@ def test_report_of_the_papers_study(tmp_path):
   ]
   assert 'GAP 0.1250, mAP 0.0625' in text
   assert '- a: bad' in text
+  assert 'Validation records: validate.' in text
   for name in ('quality', 'curves', 'per_class'):
     assert f']({name}.png)' in text
     assert (tmp_path / f'{name}.png').read_bytes().startswith(_PNG)
@@ -92,19 +97,19 @@ def test_report_of_the_papers_study(tmp_path):
 
 
 def test_study_of_one_seed_without_columns_and_claims(tmp_path):
-  study = config.parse(
+  study = study_file.parse(
     {'seeds': [0], 'groups': [{'name': 'alone', 'experiment': 'yt8m_distill_single'}]}
   )
   _finish(study, tmp_path, lambda run: 0.5)
-  text = command.write_report(study, str(tmp_path))
+  text = report.write(study, str(tmp_path))
   assert _cells(text, 'alone') == ['alone', '0.5000', '0.2500']
   assert 'Does the order hold' not in text and 'per_class.png' not in text
 
 
 def test_study_without_a_finished_run(tmp_path):
-  study = config.parse(fabricated_studies.study())
-  with pytest.raises(ValueError, match='No run of the study'):
-    command.write_report(study, str(tmp_path))
+  study = study_file.parse(fabricated_studies.study())
+  with pytest.raises(ValueError, match='holds no finished run of the study'):
+    report.write(study, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +139,24 @@ def test_what_cannot_run_is_refused_before_any_run(
   assert [path.name for path in tmp_path.iterdir()] == ['study.yaml']
 
 
-def test_labels_are_told_apart():
-  styles = plots._styles([str(index) for index in range(100)])
-  assert len({tuple(style.values()) for style in styles.values()}) == 100
+def test_points_stand_at_their_scores(tmp_path, monkeypatch):
+  """Runs of equal cost are drawn in rows of their own, none is moved."""
+  study = study_file.parse(fabricated_studies.study())
+  _finish(study, tmp_path, lambda run: 0.5 + 0.01 * run.seed)
+  summary = results.summarize(results.learners(results.collect(study, str(tmp_path))))
+  figures = []
+  monkeypatch.setattr(plots.report, 'save', lambda figure, path: figures.append(figure))
+  plots.quality(study, summary, 'a.png')
+  gap, mean_precision, _ = figures[0].axes
+  for axes, score in ((gap, 0.51), (mean_precision, 0.255)):
+    points = np.concatenate(
+      [
+        points.get_offsets()
+        for points in axes.collections
+        if isinstance(points, PathCollection)
+      ]
+    )
+    np.testing.assert_allclose(points[:, 0], score)
+  assert [label.get_text() for label in gap.get_yticklabels()] == list(
+    summary['label'].unique()
+  )

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 
 from experiments.study import claims
-from experiments.study import config
-from experiments.study import expansion
 from experiments.study import plots
 from experiments.study import results
+from experiments.study import study_file
 
 # By label and k; each seed adds a little.
 _GAPS = {
@@ -31,7 +30,7 @@ def _gap(run):
 
 @pytest.fixture(name='study')
 def _study(tmp_path):
-  study = config.parse(
+  study = study_file.parse(
     fabricated_studies.study(
       order=['skyline > serial > uniform-k', 'last-k > serial'],
       rises=['serial', 'last-k'],
@@ -77,7 +76,7 @@ def test_one_row_per_run_and_network(study, tmp_path):
     'steps': 7,
   }
   assert set(results.learners(runs)['network']) == {'student', 'network'}
-  assert set(runs) == {*expansion.COLUMNS, 'k', 'frames'}
+  assert set(runs) == {*study_file.COLUMNS, 'k', 'frames'}
 
 
 def test_unfinished_runs_are_left_out(study, tmp_path):
@@ -135,7 +134,7 @@ def test_reference_by_label_and_column(tmp_path):
   path = tmp_path / 'published.csv'
   path.write_text('# Table 1\nlabel,k,gap,map\nskyline,,0.8,0.4\nlast-k,6,0.2,0.1\n')
   study = dataclasses.replace(
-    config.parse(fabricated_studies.study()), reference=str(path)
+    study_file.parse(fabricated_studies.study()), reference=str(path)
   )
   table = results.reference(study)
   assert table.loc[('skyline', ''), 'gap'] == 0.8
@@ -157,7 +156,7 @@ def test_reference_that_cannot_be_compared(tmp_path, lines, message):
   path = tmp_path / 'published.csv'
   path.write_text(f'label,k,gap,map\n{lines}')
   study = dataclasses.replace(
-    config.parse(fabricated_studies.study()), reference=str(path)
+    study_file.parse(fabricated_studies.study()), reference=str(path)
   )
   with pytest.raises(ValueError, match=f'published.csv.* {message}'):
     results.reference(study)

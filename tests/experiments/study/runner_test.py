@@ -14,8 +14,8 @@ import fabricated_studies
 import pytest
 import tensorflow as tf
 
-from experiments.study import config
 from experiments.study import runner
+from experiments.study import study_file
 
 
 @pytest.fixture(name='runs')
@@ -34,7 +34,7 @@ def _runs(monkeypatch):
   values = fabricated_studies.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
-  return config.parse(values).runs
+  return study_file.parse(values).runs
 
 
 def _wait(condition):
@@ -154,7 +154,8 @@ def test_changed_runs_are_refused_by_name_and_nothing_is_written(runs, tmp_path)
   with pytest.raises(
     ValueError,
     match=(
-      r"(?s)2 runs .*serial-seed=0/study.json: gin_params is .*, was \['yt8m_distill.seed=7'\]"
+      r'(?s)2 runs .*serial-seed=0/study.json: gin_params is .*, was '
+      r"\['yt8m_distill.seed=7'\]"
       r'.*serial-seed=1/study.json: gin_params'
     ),
   ):
@@ -190,7 +191,7 @@ def test_other_name_of_the_same_run_is_no_change(runs, tmp_path):
   values = fabricated_studies.study(seeds=[0, 1])
   values['groups'] = [{**values['groups'][0], 'label': 'teacher'}]
   del values['columns']
-  runner.prepare(config.parse(values).runs, str(tmp_path))
+  runner.prepare(study_file.parse(values).runs, str(tmp_path))
 
 
 def test_workers_are_at_least_one(runs, tmp_path):

@@ -10,9 +10,9 @@ import processes
 import pytest
 import tiny
 
-from experiments.study import config
 from experiments.study import runner
-from yt8m_distill.evaluation import results
+from experiments.study import study_file
+from yt8m_distill.checkpoints import run_dir
 
 _STUDY = {
   'set': {
@@ -52,7 +52,7 @@ _STUDY = {
 @pytest.mark.end_to_end
 def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
-  study = config.parse(
+  study = study_file.parse(
     _STUDY,
     [
       f"yt8m_distill.{name}_path='{tmp_path}/records'"
@@ -63,7 +63,7 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   assert list(failed) == ['wrong-seed=3']
   assert failed['wrong-seed=3'].startswith('ValueError: ')
   evaluations = {
-    name: results.read(str(tmp_path / 'out' / name))
+    name: run_dir.read_evaluation(str(tmp_path / 'out' / name))
     for name in fabricated_studies.finished(tmp_path / 'out')
   }
   assert list(evaluations) == ['serial-seed=3', 'skyline-seed=3']
@@ -82,7 +82,7 @@ def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   (out / 'data').mkdir(parents=True)
   (out / 'settings').write_text('DATA=/other\n')
   script = subprocess.run(
-    ['bash', paths.ROOT / 'experiments' / 'study.sh', out],
+    ['bash', paths.ROOT / 'experiments' / 'study' / 'study.sh', out],
     env={**processes.script_environment(), 'DATA': str(tmp_path)},
     capture_output=True,
     text=True,

@@ -1,15 +1,15 @@
-r"""The same networks and training step in PyTorch, timed as benchmarks/model.py.
+r"""Times the same networks and training step in PyTorch, as model.py does.
 
-Hierarchical LSTM with cuDNN at both levels, mixture of experts, L_CE, L_REP and
-L_PRED, Adam, gradients clipped tensor by tensor, all in one process and on one
-device. PyTorch's LSTM has a second bias, zero at first; else the parameters are
-those of `yt8m_distill`. Videos have all their frames, so that no sequence needs
-packing. From the repository's root, in an environment that has PyTorch:
+Hierarchical LSTM with PyTorch's LSTM at both levels (cuDNN on a GPU), mixture of
+experts, L_CE, L_REP and L_PRED, Adam, gradients clipped tensor by tensor, on one
+device. PyTorch's LSTM has a second bias, initially zero; otherwise the parameters
+are those of `yt8m_distill`. All videos have 300 frames, so sequences need no
+packing. From the repository's root, in an environment with PyTorch:
 
-  python -m experiments.benchmarks.peer_torch --cells=1024 --batch=256 \\
+  python -m experiments.benchmarks.peer --cells=1024 --batch=256 \
     --precision=tf32 --precision=bfloat16 --precision=float16
 
-beside, in the project's own, on the same idle machine,
+To compare, on the same idle machine and in the project's environment:
 
   python -m experiments.benchmarks.model --cells=1024 --batch=256
 """
@@ -38,7 +38,7 @@ class _Network(nn.Module):
     self.experts = nn.Linear(states, classes * mixtures)
 
   def forward(self, frames):
-    """Representation [B, R] and predictions [B, V] of uint8 [B, T, D]."""
+    """Returns representation [B, R] and predictions [B, V] of uint8 [B, T, D]."""
     x = frames[:, :: self.every_n].float() * (4 / 255) + (4 / 512 - 2)
     batch = len(x)
     states = _last(self.lower, x.reshape(batch * self.chunks, -1, _FEATURES))
@@ -50,7 +50,7 @@ class _Network(nn.Module):
 
 
 def _last(stack, x):
-  """Final states [B, c0 h0 c1 h1]."""
+  """Returns final states [B, c0 h0 c1 h1]."""
   h, c = stack(x)[1]
   return torch.stack([c, h], 1).permute(2, 0, 1, 3).flatten(1)
 
@@ -62,7 +62,7 @@ def _cross_entropy(labels, p):
 
 
 def _loss(labels, teacher, student):
-  """L_CE of both, L_REP and L_PRED, by the defaults of `yt8m_distill`."""
+  """Returns L_CE of both, L_REP and L_PRED with the defaults of `yt8m_distill`."""
   (rep_t, p_t), (rep_s, p_s) = teacher, student
   rep_t, q_t = rep_t.detach(), p_t.detach() / p_t.detach().sum(-1, True)
   q_s = p_s / p_s.sum(-1, True)
@@ -75,7 +75,7 @@ def _loss(labels, teacher, student):
 
 
 class _Cases:
-  """What to time, in one precision."""
+  """The cases to time, in one precision."""
 
   def __init__(self, args, device, precision):
     torch.manual_seed(0)
@@ -124,6 +124,7 @@ class _Cases:
     return loss.detach()
 
   def run(self):
+    """Runs every case once; keeps the seconds."""
     torch.backends.cuda.matmul.allow_tf32 = self._precision == 'tf32'
     torch.backends.cudnn.allow_tf32 = self._precision == 'tf32'
     for run, times in zip(
@@ -135,24 +136,28 @@ class _Cases:
       self.times.values(),
     ):
       start = time.perf_counter()
-      float(run())  # The number on the host: a GPU has then finished.
+      float(run())  # Reading the number on the host waits for a GPU.
       times.append(time.perf_counter() - start)
 
 
 def main():
+  """Prints a row per precision and case."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-  parser.add_argument('--cells', type=int, default=1024)
-  parser.add_argument('--batch', type=int, default=256)
-  parser.add_argument('--classes', type=int, default=4716)
-  parser.add_argument('--repeats', type=int, default=20)
+  parser.add_argument('--cells', type=int, default=1024, help='cells per LSTM layer')
+  parser.add_argument('--batch', type=int, default=256, help='videos per step')
+  parser.add_argument('--classes', type=int, default=4716, help='number of classes')
+  parser.add_argument('--repeats', type=int, default=20, help='rounds')
   parser.add_argument(
-    '--precision', action='append', choices=['float32', 'tf32', 'bfloat16', 'float16']
+    '--precision',
+    action='append',
+    choices=['float32', 'tf32', 'bfloat16', 'float16'],
+    help='repeat the flag for several',
   )
   args = parser.parse_args()
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   if device == 'cpu' and 'float16' in (args.precision or []):
     parser.error(
-      '--precision=float16 needs a GPU, and PyTorch finds none: leave it out.'
+      '--precision is float16: it needs a GPU, and PyTorch finds none. Leave it out.'
     )
   print(
     f'PyTorch {torch.__version__}, {device}, {args.cells} cells, '
@@ -164,7 +169,7 @@ def main():
     for _ in range(args.repeats + 2):
       cases.run()
     for name, times in cases.times.items():
-      times = times[2:]  # The first are slower: kernels are chosen.
+      times = times[2:]  # The first rounds select kernels.
       print(
         f'{precision:<11}{name:<17}{min(times):>9.4f}'
         f'{statistics.median(times):>10.4f}'

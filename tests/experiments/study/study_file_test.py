@@ -8,9 +8,8 @@ import paths
 import pytest
 import yaml
 
-from experiments.study import config
-from experiments.study import experiments
 from experiments.study import runner
+from experiments.study import study_file
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.modeling import frame_selection
@@ -18,7 +17,7 @@ from yt8m_distill.modeling import frame_selection
 
 def _runs(**values):
   return {
-    run.name: run for run in config.parse(fabricated_studies.study(**values)).runs
+    run.name: run for run in study_file.parse(fabricated_studies.study(**values)).runs
   }
 
 
@@ -45,7 +44,7 @@ def test_run_holds_what_its_axes_set_and_a_later_one_wins():
     set={'k': 1, 'batch_size': 5, 'task.seed': 3, 'trainer.train_steps': 4}
   )
   values['groups'][2]['set'] = {'batch_size': 6, 'trainer.train_steps': 5}
-  runs = config.parse(values, ["yt8m_distill.train_path='a*'"]).runs
+  runs = study_file.parse(values, ["yt8m_distill.train_path='a*'"]).runs
   run = runs[-1]
   assert run.gin_params == [
     'yt8m_distill.k=30',
@@ -61,6 +60,17 @@ def test_run_holds_what_its_axes_set_and_a_later_one_wins():
   assert runs[3].gin_file == ['serial.gin', 'own.gin']
 
 
+def test_label_names_an_axis_with_dots():
+  values = fabricated_studies.study()
+  values['groups'][2].update(
+    label='{task.seed} and {k}', grid={'task.seed': [1, 2], 'k': [6]}
+  )
+  assert [run.label for run in study_file.parse(values).runs[-6::3]] == [
+    '1 and 6',
+    '2 and 6',
+  ]
+
+
 def test_needs_is_the_run_of_the_same_seed():
   runs = _runs()
   assert runs['serial-k=30-seed=2'].needs == 'skyline-seed=2'
@@ -70,7 +80,7 @@ def test_needs_is_the_run_of_the_same_seed():
 def test_label_without_a_template_leaves_out_the_column():
   values = fabricated_studies.study()
   del values['groups'][2]['label']
-  assert {run.label for run in config.parse(values).runs} == {
+  assert {run.label for run in study_file.parse(values).runs} == {
     'skyline',
     'serial',
     'alone frames=uniform',
@@ -126,22 +136,22 @@ def _change(index, **values):
       _change(1, set={'task.losses.x': 1, 'task.losses': 3}),
       r'Both task.losses \(as 3\) and task.losses.x are set',
     ),
-    (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose of k'),
+    (_change(1, grid={3: [1]}), 'names the unknown axis 3: choose one of k'),
     (
       lambda s: (
         s['axes'].update(gap={1: {'k': 1}}),
         s['groups'][1].update(grid={'gap': [1]}),
       ),
-      "the axis 'gap' is called as a column",
+      "the axis 'gap' has the name of a column",
     ),
     (_change(2, needs='skyline'), 'needs .*only yt8m_distill has a teacher'),
     (lambda s: s['groups'][0].pop('experiment'), 'has no experiment'),
     (_change(0, gird={}), "unknown key 'gird'"),
-    (_change(1, name='skyline'), "two are called 'skyline'"),
-    (_change(1, grid={'q': [1]}), "unknown axis 'q': choose of k"),
+    (_change(1, name='skyline'), "two are named 'skyline'"),
+    (_change(1, grid={'q': [1]}), "unknown axis 'q': choose one of k"),
     (_change(1, grid={'k': []}), r'k is \[\]: list at least one value'),
     (_change(1, grid={'k': 6}), 'k is 6: list at least one value'),
-    (_change(1, grid={'k': [7]}), "k has no value '7': choose of 6, 30"),
+    (_change(1, grid={'k': [7]}), "k has no value '7': choose one of 6, 30"),
     (_change(1, needs='sky'), "needs 'sky', which names no other group"),
     (_change(1, needs='serial'), "needs 'serial', which names no other"),
     (_change(1, needs='alone'), 'has 4 runs of a seed'),
@@ -151,8 +161,8 @@ def _change(index, **values):
     ),
     (_change(1, set={'cells': 3}), "sets 'cells'"),
     (_change(1, label='{q}'), 'it may name the axes of the grid, k'),
-    (_change(1, label='skyline', grid={}), "are both called 'skyline'"),
-    (lambda s: s.update(order=['skyline > x']), "names 'x', but the runs are"),
+    (_change(1, label='skyline', grid={}), "are both labeled 'skyline'"),
+    (lambda s: s.update(order=['skyline > x']), "names 'x': choose labels of the runs"),
     (lambda s: s.update(order=['skyline']), 'order lists claims'),
     (
       lambda s: s.update(per_class='skyline > serial > last-k'),
@@ -165,14 +175,14 @@ def test_what_is_wrong_is_named(change, message):
   values = fabricated_studies.study()
   change(values)
   with pytest.raises(ValueError, match=message):
-    config.parse(values)
+    study_file.parse(values)
 
 
 def test_file_that_is_not_yaml(tmp_path):
   path = tmp_path / 'study.yaml'
   path.write_text('a: [')
   with pytest.raises(ValueError, match='study.yaml is not YAML'):
-    config.read(str(path))
+    study_file.read(str(path))
 
 
 def test_numbers_of_a_file_are_numbers(tmp_path):
@@ -181,7 +191,7 @@ def test_numbers_of_a_file_are_numbers(tmp_path):
     'seeds: [0]\nset: {learning_rate: 5e-3}\n'
     'groups: [{name: a, experiment: b}]\nreference: c.csv'
   )
-  study = config.read(str(path))
+  study = study_file.read(str(path))
   assert study.runs[0].gin_params == [
     'yt8m_distill.learning_rate=0.005',
     'yt8m_distill.seed=0',
@@ -190,7 +200,7 @@ def test_numbers_of_a_file_are_numbers(tmp_path):
 
 
 def test_shipped_study_has_the_papers_comparisons():
-  study = config.read(str(paths.ROOT / 'experiments/study/paper.yaml'))
+  study = study_file.read(str(paths.ROOT / 'experiments/study/paper.yaml'))
   assert len(study.runs) == 84
   runs = {run.name: run for run in study.runs}
   run = runs['serial-k=30-losses=L_PRED-seed=1']
@@ -207,9 +217,9 @@ def test_shipped_study_has_the_papers_comparisons():
 
 @pytest.mark.parametrize('name', ['paper', 'longer', 'smoke'])
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
-  study = config.read(str(paths.ROOT / f'experiments/study/{name}.yaml'))
+  study = study_file.read(str(paths.ROOT / f'experiments/study/{name}.yaml'))
   for run in study.runs[:: len({run.seed for run in study.runs})]:
-    params = experiments.configuration(run)
+    params = runner.configuration(run)
     assert params.task.seed == params.task.train_data.seed == run.seed
     model = params.task.model
     for network in ('teacher', 'student', 'network'):
@@ -244,7 +254,7 @@ def _run(**values):
 )
 def test_setting_that_no_run_can_have_is_named(values, message):
   with pytest.raises(ValueError, match=message):
-    experiments.check([_run(**values)])
+    runner.check([_run(**values)])
   assert 'seed' not in gin.config_str()
 
 
@@ -252,7 +262,7 @@ def test_settings_reach_the_configuration():
   run = _run(
     gin_params=['yt8m_distill.num_cells=3', "yt8m_distill.validation_path='a'"]
   )
-  task = experiments.configuration(run).task
+  task = runner.configuration(run).task
   assert task.model.network.backbone.get().num_cells == 3
   assert task.validation_data.input_path == 'a'
 
@@ -265,16 +275,16 @@ def test_needs_reaches_the_configuration(gin_file):
     for flag in runner.arguments(run, '/out')
     if flag.startswith('--gin_params=')
   ]
-  task = experiments.configuration(dataclasses.replace(run, gin_params=params)).task
+  task = runner.configuration(dataclasses.replace(run, gin_params=params)).task
   assert task.teacher_checkpoint == '/out/skyline-seed=1'
 
 
 def test_example_of_the_readme():
   (example,) = re.findall(
     r'```yaml\n(.*?)```',
-    (paths.ROOT / 'README.md').read_text(encoding='utf-8'),
+    (paths.ROOT / 'experiments/study/README.md').read_text(encoding='utf-8'),
     re.DOTALL,
   )
-  study = config.parse(yaml.safe_load(example))
+  study = study_file.parse(yaml.safe_load(example))
   assert len(study.runs) == 18
-  experiments.check(study.runs)
+  runner.check(study.runs)
