@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 . experiments/environment.sh
 # A file stays in one process, so that its fixtures are made once. One process more
 # than there are cores, because some tests wait for processes that they start.
-# -rs lists what was skipped, and why.
+# -rfEs lists what failed and what was skipped, and why.
 processes=$(($(getconf _NPROCESSORS_ONLN) + 1))
-exec "$python" -m pytest -q -rs --durations=10 -n "$processes" --dist loadfile \
+exec "$python" -m pytest -q -rfEs --durations=10 -n "$processes" --dist loadfile \
   --no-loadscope-reorder "$@"

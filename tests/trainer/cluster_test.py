@@ -316,7 +316,11 @@ def test_what_no_cluster_can_run_is_an_error(
   monkeypatch.setenv('TF_CONFIG', tf_config)
   with pytest.raises(ValueError, match=message):
     tiny.run_driver(
-      mode, tmp_path / 'run', tiny.override(runtime__distribution_strategy=strategy)
+      mode,
+      tmp_path / 'run',
+      "--gin_params=yt8m_distill.train_path='absent'",
+      "--gin_params=yt8m_distill.validation_path='absent'",
+      tiny.override(runtime__distribution_strategy=strategy),
     )
   assert not (tmp_path / 'run').exists()
 
