@@ -188,6 +188,7 @@ def run(flags_obj) -> dict:
 
 
 def main(_):
+  """Runs the command."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
   run(FLAGS)

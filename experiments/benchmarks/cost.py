@@ -99,7 +99,7 @@ class _Network:
     ).records.get_concrete_function()
     where = (tf.fill([_BATCH.value], 'some'), tf.range(_BATCH.value, dtype=tf.int64))
     self._ways = (forward, lambda: serve(*where, serialized)['probabilities'])
-    self.times = tuple([] for _ in self._ways)
+    self.times: tuple[list[float], list[float]] = ([], [])
     for run in self._ways:
       run()
 
@@ -119,8 +119,8 @@ class _Network:
       _saved(self.flops, teacher.flops),
       f'{self.parameters:,}',
     ]
-    for own, its in zip(self.times, teacher.times):
-      own, its = statistics.median(own), statistics.median(its)
+    for times in zip(self.times, teacher.times):
+      own, its = map(statistics.median, times)
       row += [f'{own * 1e3:.2f}', _saved(own, its)]
     return [*row, f'{np.percentile(self.times[1], 99) * 1e3:.2f}']
 

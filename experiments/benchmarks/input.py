@@ -150,7 +150,7 @@ def _thinned(path: str, folder: str) -> list[str]:
 
 def _in_turns(cases: dict[str, Callable[[], _T]]) -> dict[str, list[_T]]:
   """Runs every case once a round; returns the results of each."""
-  results = {name: [] for name in cases}
+  results: dict[str, list[_T]] = {name: [] for name in cases}
   for _ in tqdm.trange(_ROUNDS.value, desc=_CASE.value):
     for name, run in cases.items():
       results[name].append(run())
@@ -262,25 +262,26 @@ def _rates(path: str, folder: str):
   print(report.markdown(rows))
 
 
-class _NoReader:
-  """Stands in for a FrameReader; does not parse the records."""
-
-  with_seeds = False
+class _NoReader(reader_lib.FrameReader):
+  """Does not parse the records."""
 
   def check_format(self, *_):
     """Called by the pipeline with the first record: accepts any."""
 
-  def __call__(self, paths, indices, serialized):
+  def __call__(self, paths, indices, serialized, epoch_keys=None):
     return tf.strings.length(serialized)
 
 
 def _cores(path: str, folder: str):
   """Prints the rates that --cores cores and one thread allow."""
   full, small = _training_data(path), _training_data(_thinned(path, folder))
+  no_reader = _NoReader(
+    records.FEATURES, records.MAX_FRAMES, records.CLASSES, _SELECTIONS['student']
+  )
   costs = _measure_all(
     {
-      'not parsed': pipeline.build(full, _NoReader()),
-      'not parsed, thinned': pipeline.build(small, _NoReader()),
+      'not parsed': pipeline.build(full, no_reader),
+      'not parsed, thinned': pipeline.build(small, no_reader),
       'teacher': _batches(full, 'teacher'),
       'student': _batches(full, 'student'),
       'student, thinned': _batches(small, 'student'),
@@ -351,7 +352,7 @@ def _overlap(path: str, folder: str):
       logs = trainer.train(tf.constant(count))
       float(logs['training_loss'])  # On the host, so a GPU has finished.
 
-    def step(dataset):
+    def step(dataset) -> tuple[float, float]:
       """Returns seconds and CPU seconds per step, after a warm-up."""
       trainer.train_dataset = dataset  # Ends what reads for the other case.
       train(_STEP_WARM_UP)
@@ -360,17 +361,17 @@ def _overlap(path: str, folder: str):
       seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
       return seconds / steps, cpu / steps
 
-    def input_only():
+    def input_only() -> tuple[float, float]:
+      """Returns the same for reading alone."""
       trainer.train_dataset = datasets['from memory']
       cost = usage.measure(read, _BATCH.value, _VIDEOS.value)
       return _BATCH.value / cost.rate, cost.cpu * _BATCH.value / 1000
 
-    results = _in_turns(
-      {
-        **{name: functools.partial(step, data) for name, data in datasets.items()},
-        'input only': input_only,
-      }
-    )
+    cases: dict[str, Callable[[], tuple[float, float]]] = {
+      **{name: functools.partial(step, data) for name, data in datasets.items()},
+      'input only': input_only,
+    }
+    results = _in_turns(cases)
   print(
     f'{_CELLS.value} cells, batch {_BATCH.value}, {steps} steps, '
     f'{_ROUNDS.value} rounds, {params.runtime.num_gpus} GPUs'
@@ -409,6 +410,7 @@ def _process(module: str, *args: str) -> Iterator[tuple[int, str]]:
     [sys.executable, '-m', module, *args], text=True, stdout=subprocess.PIPE
   ) as process:
     try:
+      assert process.stdout  # a pipe
       line = process.stdout.readline()
       if not line:
         raise RuntimeError(f'{module} ended with status {process.wait()}.')

@@ -20,6 +20,7 @@ _RANGE = re.compile(r'bytes=(\d+)-(\d*)')
 class Handler(http.server.BaseHTTPRequestHandler):
   """Answers GET with a file of the server's folder, or with a range of it."""
 
+  server: 'Server'
   protocol_version = 'HTTP/1.1'  # Keeps connections open.
 
   def open_file(self) -> BinaryIO | None:

@@ -113,10 +113,10 @@ def main():
     return 0
   log, status = logs[workers.index(failed)], failed.returncode
   how = f'status {status}' if status > 0 else signal.Signals(-status).name
-  *_, last = ['', *log.read_text(errors='replace').splitlines()]
+  lines = log.read_text(errors='replace').splitlines() or ['']
   print(
     f'Worker {workers.index(failed)} ended with {how}; the others were '
-    f'stopped. The last line of {log}: {last}',
+    f'stopped. The last line of {log}: {lines[-1]}',
     file=sys.stderr,
   )
   return status if status > 0 else 128 - status

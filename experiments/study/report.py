@@ -57,9 +57,8 @@ def table(
 
 def _validation_path(runs: pd.DataFrame, output_dir: str) -> str:
   """Returns the records that the first run was evaluated on."""
-  return run_dir.read_evaluation(runner.folder(output_dir, runs['name'].iloc[0]))[
-    'input_path'
-  ]
+  place = runner.folder(output_dir, runs['name'].iloc[0])
+  return run_dir.require_evaluation(place)['input_path']
 
 
 def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:

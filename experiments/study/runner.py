@@ -213,7 +213,10 @@ def execute(
   needed = {run.needs for run in left}
   left.sort(key=lambda run: run.name not in needed)
   threads = max(1, parallel.cores() // workers)
-  failed, running = {}, {}
+  failed: dict[str, str] = {}
+  running: dict[
+    int, tuple[study_file.Run, multiprocessing.context.ForkServerProcess]
+  ] = {}
   with tqdm.tqdm(total=len(runs), initial=len(done), unit='run', smoothing=0) as bar:
     try:
       while left or running:
@@ -224,7 +227,7 @@ def execute(
           running[process.sentinel] = run, process
           left.remove(run)
         bar.set_postfix_str(', '.join(run.name for run, _ in running.values()))
-        for sentinel in connection.wait(list(running), _REFRESH):
+        for sentinel in running.keys() & connection.wait(list(running), _REFRESH):
           run, process = running.pop(sentinel)
           process.join()
           place = folder(output_dir, run.name)

@@ -194,7 +194,7 @@ def _axis(
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:
   """Turns {'task.seed': 1} into {'task': {'seed': 1}}."""
-  tree = {}
+  tree: dict[str, Any] = {}
   for name, value in fields.items():
     for other in fields:
       if other.startswith(f'{name}.'):
@@ -360,7 +360,7 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
   )
   if len(set(values['seeds'])) < len(values['seeds']):
     raise ValueError(f'seeds is {values["seeds"]}: list each once.')
-  groups = {}
+  groups: dict[str, list[Run]] = {}
   for group in values['groups']:
     _check_keys(
       group,
@@ -377,7 +377,7 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
     raise ValueError(
       f'columns is {columns!r}: no grid has this axis. Name an axis of a grid.'
     )
-  seen = {}
+  seen: dict[tuple[str, str | None, int], str] = {}
   for run in runs:
     key = run.label, run.axes.get(columns), run.seed
     if key in seen:

@@ -56,11 +56,7 @@ def table(runs: Sequence[str]) -> str:
   rows: list[tuple[str, ...]] = [_HEADER]
   sources, inputs = [], []
   for run in runs:
-    results = run_dir.read_evaluation(run)
-    if not results:
-      raise ValueError(
-        f'{run} holds no evaluation.json: evaluate it first, with --mode=eval.'
-      )
+    results = run_dir.require_evaluation(run)
     inputs.append(results['input_path'])
     sources.append(
       f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '

@@ -57,7 +57,7 @@ class ClassificationTask(base_task.Task):
     prefixes: of the names that belong to each network; '' for a single network.
   """
 
-  prefixes = ('',)
+  prefixes: tuple[str, ...] = ('',)
 
   def __init__(
     self,
@@ -82,7 +82,7 @@ class ClassificationTask(base_task.Task):
     )
     self._skipped = results_lib.SkippedRecords()
     self._model = None
-    self._costs = {}
+    self._costs: dict[str, dict[str, int]] = {}
     self._trains = False
     self._restored = True
 
