@@ -1,12 +1,12 @@
 r"""What the networks cost, by the number of frames: FLOPs, parameters and time.
 
 Each family of networks has one that sees all frames, the teacher, and students
-that see k frames. The table gives what each student saves of the teacher's FLOPs
-and time; the paper claims about 90% fewer FLOPs and 30% less time. Time is
-measured twice, on random videos of 300 frames: of the network with its frames
-chosen, and of the whole way from serialized records to the 20 best classes. The
-networks of a family take turns in each round, so that noise affects them alike.
-Times are medians over the rounds; the whole way also has the 99th percentile.
+that see k frames. The table shows how much of the teacher's FLOPs and time each
+student saves; the paper claims about 90% fewer FLOPs and 30% less time. Two times
+are measured on random videos of 300 frames: that of the network, its frames already
+selected, and that of the whole path from serialized records to the 20 best classes.
+The networks of a family take turns in each round, so that noise affects them alike.
+Times are medians over the rounds; the whole path also has the 99th percentile.
 From the repository's root, for all families and for one video at a time:
 
   . experiments/environment.sh
@@ -89,8 +89,8 @@ class _Network:
       ),
       'num_frames': tf.fill([_BATCH.value], self.frames),
     }
-    # Concrete functions, since TensorFlow would take the networks for one function
-    # that is retraced, and warn.
+    # Concrete functions: otherwise TensorFlow warns that the networks are one function
+    # that is retraced.
     forward = tf.function(
       lambda: network(videos, training=False)['predictions'], autograph=False
     ).get_concrete_function()
@@ -104,7 +104,7 @@ class _Network:
       run()
 
   def run(self):
-    """Runs both ways once; keeps the seconds per video."""
+    """Runs the network and the whole path once; keeps the seconds per video."""
     for times, run in zip(self.times, self._ways):
       start = time.perf_counter()
       run().numpy()

@@ -118,12 +118,12 @@ _SELECTIONS = {
 _SOURCES = ('disk', 'http', 'service')
 _SERVICE_WORKERS = 2
 _STEP_WARM_UP = 8  # training steps; a new iterator first reads ahead
-_REMOTE_WARM_UP = 20  # batches; a service has many of them ready at the start
+_REMOTE_WARM_UP = 20  # batches; a service has prepared many before the first read
 _T = TypeVar('_T')
 
 
 def _training_data(path: str | Sequence[str], **fields: Any) -> data.VideoData:
-  """Returns records to train on, by the flags; the rest has its defaults."""
+  """Returns training data as the flags say; `fields` sets more of its fields."""
   return data.VideoData(
     input_path=path,
     is_training=True,
@@ -134,7 +134,7 @@ def _training_data(path: str | Sequence[str], **fields: Any) -> data.VideoData:
 
 
 def _batches(train_data: data.VideoData, network: str) -> tf.data.Dataset:
-  """Returns the batches that the teacher, or a student alone, trains on."""
+  """Returns the batches that the teacher, or a student without it, trains on."""
   return pipeline.build(
     train_data,
     reader_lib.FrameReader(
@@ -354,7 +354,7 @@ def _overlap(path: str, folder: str):
 
     def step(dataset) -> tuple[float, float]:
       """Returns seconds and CPU seconds per step, after a warm-up."""
-      trainer.train_dataset = dataset  # Ends what reads for the other case.
+      trainer.train_dataset = dataset  # Stops reading for the other case.
       train(_STEP_WARM_UP)
       cpu, start = time.process_time(), time.perf_counter()
       train(steps)
@@ -362,7 +362,7 @@ def _overlap(path: str, folder: str):
       return seconds / steps, cpu / steps
 
     def input_only() -> tuple[float, float]:
-      """Returns the same for reading alone."""
+      """Returns seconds and CPU seconds to read the batch of a step."""
       trainer.train_dataset = datasets['from memory']
       cost = usage.measure(read, _BATCH.value, _VIDEOS.value)
       return _BATCH.value / cost.rate, cost.cpu * _BATCH.value / 1000
@@ -405,7 +405,7 @@ class _Remote(NamedTuple):
 
 @contextlib.contextmanager
 def _process(module: str, *args: str) -> Iterator[tuple[int, str]]:
-  """Starts a module; yields its id and the last word of its first line."""
+  """Starts a module; yields its process id and the last word of its first line."""
   with subprocess.Popen(
     [sys.executable, '-m', module, *args], text=True, stdout=subprocess.PIPE
   ) as process:
@@ -423,7 +423,7 @@ def _process(module: str, *args: str) -> Iterator[tuple[int, str]]:
 def _serving(
   source: str, paths: Sequence[str]
 ) -> Iterator[tuple[list[int], data.VideoData]]:
-  """Yields the ids of the servers, and records to train on that come from them."""
+  """Yields the process ids of the servers, and training data that they serve."""
   with contextlib.ExitStack() as stack:
 
     def start(*args):
@@ -459,7 +459,7 @@ def _serving(
 def _measure_remote(
   network: str, servers: Sequence[int], videos: int, fields: dict[str, Any]
 ) -> _Remote:
-  """Runs in a new process, which has no flags."""
+  """Measures reading; runs in a new process, which has no flags."""
   tf.config.set_visible_devices([], 'GPU')
   tf.zeros([]).numpy()  # Loads the rest of TensorFlow.
   before = usage.peak_mib()
@@ -479,7 +479,7 @@ def _measure_remote(
 
 
 def _remote(path: str, folder: str):
-  """Prints rates and costs of records from elsewhere."""
+  """Prints the rates and costs of records from each source."""
   del folder
   paths = shards.find(path)
   context = multiprocessing.get_context('spawn')

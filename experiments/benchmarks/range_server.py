@@ -2,8 +2,7 @@
 
   python -m experiments.benchmarks.range_server FOLDER [--latency=0.05]
 
-Prints its URL. The kernel sends the bytes, so that a server costs little CPU
-time beside what it serves.
+Prints its URL. The kernel sends the bytes, so that serving costs little CPU time.
 """
 
 import argparse
@@ -60,8 +59,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
 
   def send(self, file: BinaryIO, first: int, length: int):
-    """Sends `length` bytes from the byte `first` on."""
-    file.seek(first)  # sendfile() does not where it falls back to send().
+    """Sends `length` bytes, starting at byte `first`."""
+    file.seek(first)  # In case sendfile() falls back to send().
     if length:
       self.connection.sendfile(file, first, length)
 

@@ -130,7 +130,7 @@ def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) 
   if runs.empty:
     raise ValueError(
       f"{output_dir} holds no finished run of the study: the file log in a run's "
-      'folder tells why. Correct that and run the study again.'
+      'folder says why. Correct that and run the study again.'
     )
   results.write({'runs': runs, 'summary': results.summarize(runs)}, output_dir)
   learners = results.learners(runs)

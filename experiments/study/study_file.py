@@ -97,17 +97,17 @@ class Study:
     return [*self.order, *filter(None, [self.per_class])]
 
 
-# For each key: types of its value, types of the elements (None: any), and both in
-# words.
+# For each key: types of its value, types of its elements (None: any), and what an
+# error says it must be.
 _TYPES = {
   **dict.fromkeys(
     ('name', 'experiment', 'needs', 'label', 'columns', 'per_class', 'reference'),
-    ((str,), None, 'a text'),
+    ((str,), None, 'a string'),
   ),
-  **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of texts')),
+  **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of strings')),
   **dict.fromkeys(('set', 'grid'), ((dict,), None, 'a mapping')),
   'axes': ((dict,), (dict,), 'a mapping of mappings'),
-  'gin_file': ((str, list), (str,), 'a text, or a list of them'),
+  'gin_file': ((str, list), (str,), 'a string, or a list of them'),
   'groups': ((list,), (dict,), 'a list of mappings'),
   'seeds': ((list,), (int,), 'a list of whole numbers'),
 }
@@ -116,7 +116,7 @@ _TYPES = {
 def _check_type(key: str, value: Any, where: str):
   """Raises ValueError if a value or an element has the wrong type for its key."""
   types, elements, words = _TYPES[key]
-  # Not isinstance(), which takes True for a whole number.
+  # Not isinstance(), which accepts True as a whole number.
   if type(value) not in types or (
     elements
     and any(
@@ -199,7 +199,7 @@ def _nested(fields: dict[str, Any]) -> dict[str, Any]:
     for other in fields:
       if other.startswith(f'{name}.'):
         raise ValueError(
-          f'Both {name} (as {value!r}) and {other} are set: set fields of one depth.'
+          f'Both {name} (as {value!r}) and {other} are set: set only one of them.'
         )
     *path, leaf = name.split('.')
     node = tree
