@@ -5,11 +5,14 @@
     --gin_params="yt8m_distill.train_path='train*.tfrecord'" \
     --gin_params="yt8m_distill.validation_path='validate*.tfrecord'"
 
-Beside what the Garden's own driver does: gin and YAML files that come with the
-package are found by short name from any folder, lengths may be given in epochs,
-the configuration is written before the run, progress shows rate and time left, a
-resumed run is evaluated at the same steps as one that never stopped, and a
-continuous evaluation ends.
+Differences from the Garden's own driver:
+
+- It finds gin and YAML files of this package by short name, from any folder.
+- Lengths may be given in epochs.
+- The configuration is written before training starts.
+- Progress shows the rate and the time left.
+- A resumed run is evaluated at the same steps as one that never stopped.
+- Continuous evaluation ends after the last step.
 """
 
 import operator
@@ -39,7 +42,7 @@ FLAGS = flags.FLAGS
 
 
 def _check_writable(model_dir):
-  """Raises where a run could not be written, before it is built."""
+  """Raises ValueError if the folder of a run is not writable."""
   probe = os.path.join(model_dir, 'probe')
   try:
     tf.io.gfile.makedirs(model_dir)
@@ -47,12 +50,12 @@ def _check_writable(model_dir):
     tf.io.gfile.remove(probe)
   except (tf.errors.OpError, OSError) as error:
     raise ValueError(
-      f'--model_dir={model_dir} cannot be written: {error}. Choose a folder that can.'
+      f'--model_dir={model_dir} cannot be written: {error}. Choose a writable folder.'
     ) from error
 
 
 def _check_required(task, experiment, mode, model_dir):
-  """Raises ValueError for a setting without a default that the run needs."""
+  """Raises ValueError if a setting that the run needs is empty."""
   required = []
   if (
     experiment == 'yt8m_distill_finetune'
@@ -76,7 +79,7 @@ def _check_required(task, experiment, mode, model_dir):
 
 
 def _fix_shapes(params):
-  """Where XLA is on, gives all networks the fixed shapes that it needs."""
+  """Sets static_shapes of all networks if XLA, which requires it, is on."""
   if not params.runtime.enable_xla:
     return
   for name in ('teacher', 'student', 'network'):
@@ -88,8 +91,8 @@ def _fix_shapes(params):
 def _catch_up(runner, model_dir):
   """Trains to a multiple of the validation interval, and evaluates there.
 
-  Orbit counts the interval from the step at which a run is resumed; and where
-  the run was stopped before an evaluation, it would leave that one out.
+  Orbit counts the interval from the step at which a run resumes, and skips an
+  evaluation that was due when the run stopped.
   """
   trainer, controller = runner.params.trainer, runner.controller
   interval = trainer.validation_interval or trainer.train_steps
@@ -101,10 +104,10 @@ def _catch_up(runner, model_dir):
 
 
 def _evaluate_continuously(runner):
-  """Evaluates each new checkpoint, up to the one of the last step.
+  """Evaluates each new checkpoint, up to that of the last step.
 
-  The Garden's own loop waits for another checkpoint after the last step, and never
-  ends without one.
+  The Garden's own loop waits for another checkpoint after the last step, and does not
+  end without one.
 
   Raises:
     TimeoutError: no checkpoint came within `trainer.continuous_eval_timeout` seconds.
@@ -120,12 +123,23 @@ def _evaluate_continuously(runner):
   raise TimeoutError(
     f'No checkpoint after step {step.numpy()} of {trainer.train_steps} came '
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
-    ' Train in this folder, or set trainer.continuous_eval_timeout higher.'
+    ' Train in this folder, or set trainer.continuous_eval_timeout to more.'
   )
 
 
 def run(flags_obj) -> dict:
-  """Runs what the flags say; returns the metrics of a post evaluation."""
+  """Runs what the flags say.
+
+  Args:
+    flags_obj: the parsed flags.
+
+  Returns:
+    The metrics of the evaluation in --mode=train_and_post_eval; {} in other modes.
+
+  Raises:
+    ValueError: a flag or the configuration is invalid.
+    TimeoutError: see _evaluate_continuously().
+  """
   settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
   flags_obj.config_file = [
     shipped.yaml_file(path) for path in flags_obj.config_file or ()
@@ -149,8 +163,8 @@ def run(flags_obj) -> dict:
     params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
   ):
     raise ValueError(
-      f'There is no checkpoint in {model_dir} to evaluate. Train first, or '
-      'name a run that was trained in --model_dir.'
+      f'There is no checkpoint in {model_dir} to evaluate. Train first, or set '
+      '--model_dir to a trained run.'
     )
   if chief:
     _check_writable(model_dir)
@@ -170,7 +184,8 @@ def run(flags_obj) -> dict:
     mode=mode,
     params=params,
   )
-  # Not before: the model must fit the run whose params.yaml this replaces.
+  # Only after the model has been built, which fails if it does not fit the run whose
+  # params.yaml this replaces.
   if chief and 'train' in mode:
     train_utils.serialize_config(params, model_dir)
     files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
@@ -188,6 +203,7 @@ def run(flags_obj) -> dict:
 
 
 def main(_):
+  """Runs the command."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.INFO)
   run(FLAGS)

@@ -1,12 +1,12 @@
 r"""What the networks cost, by the number of frames: FLOPs, parameters and time.
 
 Each family of networks has one that sees all frames, the teacher, and students
-that see k frames. The table gives what each student saves of the teacher's FLOPs
-and time; the paper claims about 90% fewer FLOPs and 30% less time. Time is
-measured twice, on random videos of 300 frames: of the network with its frames
-chosen, and of the whole way from serialized records to the 20 best classes. The
-networks of a family take turns in each round, so that noise affects them alike.
-Times are medians over the rounds; the whole way also has the 99th percentile.
+that see k frames. The table shows how much of the teacher's FLOPs and time each
+student saves; the paper claims about 90% fewer FLOPs and 30% less time. Two times
+are measured on random videos of 300 frames: that of the network, its frames already
+selected, and that of the whole path from serialized records to the 20 best classes.
+The networks of a family take turns in each round, so that noise affects them alike.
+Times are medians over the rounds; the whole path also has the 99th percentile.
 From the repository's root, for all families and for one video at a time:
 
   . experiments/environment.sh
@@ -89,8 +89,8 @@ class _Network:
       ),
       'num_frames': tf.fill([_BATCH.value], self.frames),
     }
-    # Concrete functions, since TensorFlow would take the networks for one function
-    # that is retraced, and warn.
+    # Concrete functions: otherwise TensorFlow warns that the networks are one function
+    # that is retraced.
     forward = tf.function(
       lambda: network(videos, training=False)['predictions'], autograph=False
     ).get_concrete_function()
@@ -99,12 +99,12 @@ class _Network:
     ).records.get_concrete_function()
     where = (tf.fill([_BATCH.value], 'some'), tf.range(_BATCH.value, dtype=tf.int64))
     self._ways = (forward, lambda: serve(*where, serialized)['probabilities'])
-    self.times = tuple([] for _ in self._ways)
+    self.times: tuple[list[float], list[float]] = ([], [])
     for run in self._ways:
       run()
 
   def run(self):
-    """Runs both ways once; keeps the seconds per video."""
+    """Runs the network and the whole path once; keeps the seconds per video."""
     for times, run in zip(self.times, self._ways):
       start = time.perf_counter()
       run().numpy()
@@ -119,8 +119,8 @@ class _Network:
       _saved(self.flops, teacher.flops),
       f'{self.parameters:,}',
     ]
-    for own, its in zip(self.times, teacher.times):
-      own, its = statistics.median(own), statistics.median(its)
+    for times in zip(self.times, teacher.times):
+      own, its = map(statistics.median, times)
       row += [f'{own * 1e3:.2f}', _saved(own, its)]
     return [*row, f'{np.percentile(self.times[1], 99) * 1e3:.2f}']
 

@@ -118,12 +118,12 @@ _SELECTIONS = {
 _SOURCES = ('disk', 'http', 'service')
 _SERVICE_WORKERS = 2
 _STEP_WARM_UP = 8  # training steps; a new iterator first reads ahead
-_REMOTE_WARM_UP = 20  # batches; a service has many of them ready at the start
+_REMOTE_WARM_UP = 20  # batches; a service has prepared many before the first read
 _T = TypeVar('_T')
 
 
 def _training_data(path: str | Sequence[str], **fields: Any) -> data.VideoData:
-  """Returns records to train on, by the flags; the rest has its defaults."""
+  """Returns training data as the flags say; `fields` sets more of its fields."""
   return data.VideoData(
     input_path=path,
     is_training=True,
@@ -134,7 +134,7 @@ def _training_data(path: str | Sequence[str], **fields: Any) -> data.VideoData:
 
 
 def _batches(train_data: data.VideoData, network: str) -> tf.data.Dataset:
-  """Returns the batches that the teacher, or a student alone, trains on."""
+  """Returns the batches that the teacher, or a student without it, trains on."""
   return pipeline.build(
     train_data,
     reader_lib.FrameReader(
@@ -150,7 +150,7 @@ def _thinned(path: str, folder: str) -> list[str]:
 
 def _in_turns(cases: dict[str, Callable[[], _T]]) -> dict[str, list[_T]]:
   """Runs every case once a round; returns the results of each."""
-  results = {name: [] for name in cases}
+  results: dict[str, list[_T]] = {name: [] for name in cases}
   for _ in tqdm.trange(_ROUNDS.value, desc=_CASE.value):
     for name, run in cases.items():
       results[name].append(run())
@@ -262,25 +262,26 @@ def _rates(path: str, folder: str):
   print(report.markdown(rows))
 
 
-class _NoReader:
-  """Stands in for a FrameReader; does not parse the records."""
-
-  with_seeds = False
+class _NoReader(reader_lib.FrameReader):
+  """Does not parse the records."""
 
   def check_format(self, *_):
     """Called by the pipeline with the first record: accepts any."""
 
-  def __call__(self, paths, indices, serialized):
+  def __call__(self, paths, indices, serialized, epoch_keys=None):
     return tf.strings.length(serialized)
 
 
 def _cores(path: str, folder: str):
   """Prints the rates that --cores cores and one thread allow."""
   full, small = _training_data(path), _training_data(_thinned(path, folder))
+  no_reader = _NoReader(
+    records.FEATURES, records.MAX_FRAMES, records.CLASSES, _SELECTIONS['student']
+  )
   costs = _measure_all(
     {
-      'not parsed': pipeline.build(full, _NoReader()),
-      'not parsed, thinned': pipeline.build(small, _NoReader()),
+      'not parsed': pipeline.build(full, no_reader),
+      'not parsed, thinned': pipeline.build(small, no_reader),
       'teacher': _batches(full, 'teacher'),
       'student': _batches(full, 'student'),
       'student, thinned': _batches(small, 'student'),
@@ -351,26 +352,26 @@ def _overlap(path: str, folder: str):
       logs = trainer.train(tf.constant(count))
       float(logs['training_loss'])  # On the host, so a GPU has finished.
 
-    def step(dataset):
+    def step(dataset) -> tuple[float, float]:
       """Returns seconds and CPU seconds per step, after a warm-up."""
-      trainer.train_dataset = dataset  # Ends what reads for the other case.
+      trainer.train_dataset = dataset  # Stops reading for the other case.
       train(_STEP_WARM_UP)
       cpu, start = time.process_time(), time.perf_counter()
       train(steps)
       seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
       return seconds / steps, cpu / steps
 
-    def input_only():
+    def input_only() -> tuple[float, float]:
+      """Returns seconds and CPU seconds to read the batch of a step."""
       trainer.train_dataset = datasets['from memory']
       cost = usage.measure(read, _BATCH.value, _VIDEOS.value)
       return _BATCH.value / cost.rate, cost.cpu * _BATCH.value / 1000
 
-    results = _in_turns(
-      {
-        **{name: functools.partial(step, data) for name, data in datasets.items()},
-        'input only': input_only,
-      }
-    )
+    cases: dict[str, Callable[[], tuple[float, float]]] = {
+      **{name: functools.partial(step, data) for name, data in datasets.items()},
+      'input only': input_only,
+    }
+    results = _in_turns(cases)
   print(
     f'{_CELLS.value} cells, batch {_BATCH.value}, {steps} steps, '
     f'{_ROUNDS.value} rounds, {params.runtime.num_gpus} GPUs'
@@ -404,11 +405,12 @@ class _Remote(NamedTuple):
 
 @contextlib.contextmanager
 def _process(module: str, *args: str) -> Iterator[tuple[int, str]]:
-  """Starts a module; yields its id and the last word of its first line."""
+  """Starts a module; yields its process id and the last word of its first line."""
   with subprocess.Popen(
     [sys.executable, '-m', module, *args], text=True, stdout=subprocess.PIPE
   ) as process:
     try:
+      assert process.stdout  # a pipe
       line = process.stdout.readline()
       if not line:
         raise RuntimeError(f'{module} ended with status {process.wait()}.')
@@ -421,7 +423,7 @@ def _process(module: str, *args: str) -> Iterator[tuple[int, str]]:
 def _serving(
   source: str, paths: Sequence[str]
 ) -> Iterator[tuple[list[int], data.VideoData]]:
-  """Yields the ids of the servers, and records to train on that come from them."""
+  """Yields the process ids of the servers, and training data that they serve."""
   with contextlib.ExitStack() as stack:
 
     def start(*args):
@@ -457,7 +459,7 @@ def _serving(
 def _measure_remote(
   network: str, servers: Sequence[int], videos: int, fields: dict[str, Any]
 ) -> _Remote:
-  """Runs in a new process, which has no flags."""
+  """Measures reading; runs in a new process, which has no flags."""
   tf.config.set_visible_devices([], 'GPU')
   tf.zeros([]).numpy()  # Loads the rest of TensorFlow.
   before = usage.peak_mib()
@@ -477,7 +479,7 @@ def _measure_remote(
 
 
 def _remote(path: str, folder: str):
-  """Prints rates and costs of records from elsewhere."""
+  """Prints the rates and costs of records from each source."""
   del folder
   paths = shards.find(path)
   context = multiprocessing.get_context('spawn')

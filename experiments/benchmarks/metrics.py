@@ -1,7 +1,7 @@
 """Times the exact global metrics against Python heaps.
 
 Both sides accumulate the same top-k lists batch by batch, then compute GAP and
-the average precision of every class. Making up the data and the top-k itself are
+the average precision of every class. Generating the data and the top-k lists is
 not timed. Both use one core and are timed in CPU time, which other programs on
 the machine hardly affect. The heaps get fewer videos, which favors them: they
 stay small.
@@ -93,7 +93,7 @@ class _HeapMetrics:
 
 
 def _batch(rng, batch_size):
-  """Makes up a batch for update(); a few classes are common, as in real data."""
+  """Generates a batch for update(); a few classes are common, as in real data."""
   num_classes = _CLASSES.value
   shape = [batch_size, _TOP_K.value]
   scores = -np.sort(-(rng.random(shape, np.float32) ** 4), axis=-1)
@@ -150,7 +150,7 @@ def _device_seconds(rounds=3):
       autograph=False,
     ).get_concrete_function(),
   ]
-  seconds = [[] for _ in cases]
+  seconds: list[list[float]] = [[] for _ in cases]
   for _ in range(rounds + 1):  # The first round warms up.
     for run, taken in zip(cases, seconds):
       start = time.perf_counter()

@@ -4,7 +4,7 @@ Uses random videos and the experiment `yt8m_distill` with its own task and
 optimizer. The cases and a large matrix product take turns in each round, so that
 noise affects them alike and the product shows what the machine can do at that
 time. Videos/s and GFLOP/s are of the fastest round. `of matmul` is a case's share
-of the product's rate, of the fastest rounds; `median` is the median over the
+of the product's rate in the fastest rounds; `median` is the median over the
 rounds.
 
 Memory is the peak of the process (on a GPU, of the device) after the first run of
@@ -12,7 +12,7 @@ each case; forward passes come before training. It includes the inputs, the weig
 and, after training, the optimizer.
 
 On a GPU the LSTM layers run on cuDNN, or in the time loop with --cudnn=false; the
-output says which. With --recompute they keep no steps for the backward pass. With
+output says which. With --recompute they store no steps for the backward pass. With
 --compare the plain graph of the same networks runs too (plain.py). From the
 repository's root:
 
@@ -75,7 +75,7 @@ _CUDNN = flags.DEFINE_bool(
 _RECOMPUTE = flags.DEFINE_bool(
   'recompute',
   False,
-  'Compute steps again in the backward pass instead of keeping them.',
+  'Recompute steps in the backward pass instead of storing them.',
 )
 _COMPARE = flags.DEFINE_bool(
   'compare', False, 'Time the plain graph in the same rounds.'
@@ -89,9 +89,9 @@ def _work(network, num_frames):
   """Returns the FLOPs of a batch, forward and in training.
 
   The backward pass of a matrix product y = xW has two products of the same size,
-  for the gradients of W and of x. So training takes three times the forward pass,
-  except for the gradient of the frames, which nothing needs: they are the x of the
-  lower stack's first layer.
+  for the gradients of W and of x. So training takes three times the FLOPs of the
+  forward pass, less those of the gradient of the frames (the x of the lower stack's
+  first layer), which nothing needs.
   """
   backbone = network.backbone
   settings = backbone.get_config()
@@ -110,7 +110,7 @@ def _work(network, num_frames):
 
 
 def _matmul(dtype):
-  """Returns a case: the large product, which returns one number, and its FLOPs."""
+  """Returns a function that computes one number of the large product, and its FLOPs."""
   size = [_MATMUL_SIZE.value] * 2
   a, b = (tf.cast(tf.random.stateless_uniform(size, [0, k]), dtype) for k in range(2))
   product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0], autograph=False)
@@ -139,7 +139,7 @@ def _cases():
 
   Returns:
     {name: (function that returns one number, FLOPs)}; a function that raises if
-    the plain graph computes something else; and how the LSTM layers run.
+    the plain graph computes other values; and how the LSTM layers run.
   """
   dtype = _PRECISION.value
   if dtype != 'float32':
@@ -184,7 +184,7 @@ def _cases():
   student, student_training = _work(model.student, seen)
 
   def case(run, training=None):
-    """Returns a graph; it sums the predictions, so that all are computed."""
+    """Returns a graph of one number; a sum, so that all predictions are computed."""
     if training is None:
       return _graph(lambda: tf.reduce_sum(run()['predictions']))
     return _graph(
@@ -221,7 +221,7 @@ def _cases():
     )
   way = 'on cuDNN' if model.teacher.backbone.lower.runs_on_cudnn() else 'in a time loop'
   if _RECOMPUTE.value:
-    way += ', steps computed again'
+    way += ', steps recomputed'
   return cases, lambda: _check_same(model, plain, inputs), way
 
 
@@ -258,7 +258,7 @@ def main(_):
     _seconds(run)
 
   cases = {**products, **cases}
-  seconds = {name: [] for name in cases}
+  seconds: dict[str, list[float]] = {name: [] for name in cases}
   for _ in range(_REPEATS.value):
     for name, (run, _) in cases.items():
       seconds[name].append(_seconds(run))
@@ -278,7 +278,7 @@ def main(_):
     f'{"GFLOP":>9}{"GFLOP/s":>9}{"of matmul":>10}{"median":>8}'
     f'{"peak MiB":>10}'
   )
-  print(f'{"before any of them":<79}{memory["start"]:>19.0f}')
+  print(f'{"before all cases":<79}{memory["start"]:>19.0f}')
   base, base_flops = seconds['matmul float32'], cases['matmul float32'][1]
   for name, (_, flops) in cases.items():
     best, median = min(seconds[name]), statistics.median(seconds[name])

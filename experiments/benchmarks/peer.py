@@ -96,7 +96,11 @@ class _Cases:
       self._parameters, 1e-3, eps=1e-7, fused=device == 'cuda'
     )
     self._scaler = torch.amp.GradScaler(device, enabled=precision == 'float16')
-    self.times = {'teacher forward': [], 'student forward': [], 'train step': []}
+    self.times: dict[str, list[float]] = {
+      'teacher forward': [],
+      'student forward': [],
+      'train step': [],
+    }
 
   def _cast(self):
     if self._precision in ('float32', 'tf32'):

@@ -2,8 +2,7 @@
 
   python -m experiments.benchmarks.range_server FOLDER [--latency=0.05]
 
-Prints its URL. The kernel sends the bytes, so that a server costs little CPU
-time beside what it serves.
+Prints its URL. The kernel sends the bytes, so that serving costs little CPU time.
 """
 
 import argparse
@@ -20,6 +19,7 @@ _RANGE = re.compile(r'bytes=(\d+)-(\d*)')
 class Handler(http.server.BaseHTTPRequestHandler):
   """Answers GET with a file of the server's folder, or with a range of it."""
 
+  server: 'Server'
   protocol_version = 'HTTP/1.1'  # Keeps connections open.
 
   def open_file(self) -> BinaryIO | None:
@@ -59,8 +59,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
 
   def send(self, file: BinaryIO, first: int, length: int):
-    """Sends `length` bytes from the byte `first` on."""
-    file.seek(first)  # sendfile() does not where it falls back to send().
+    """Sends `length` bytes, starting at byte `first`."""
+    file.seek(first)  # In case sendfile() falls back to send().
     if length:
       self.connection.sendfile(file, first, length)
 

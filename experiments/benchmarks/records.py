@@ -53,7 +53,7 @@ def write(folder: str, videos: int, num_shards: int):
 def folder_and_path(
   input_path: str, videos: int, num_shards: int
 ) -> Iterator[tuple[str, str]]:
-  """Yields a temporary folder, and `input_path` or else random records in it."""
+  """Yields a temporary folder and `input_path`, or if '' random records in it."""
   with tempfile.TemporaryDirectory() as folder:
     if not input_path:
       write(folder, videos, num_shards)

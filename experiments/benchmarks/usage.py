@@ -1,4 +1,4 @@
-"""Measures what a process uses: CPU time and memory, in all and per video read."""
+"""Measures a process: CPU time per video read, and peak memory."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -16,7 +16,7 @@ class Cost:
     rate: videos/s.
     cpu: CPU time of this process, in milliseconds per video.
     thread: the same of its busiest thread.
-    helpers: the same of other processes that do part of the work.
+    helpers: the same of other processes that do part of the work, together.
   """
 
   rate: float

@@ -29,7 +29,7 @@ def start(port: int, dispatcher: str):
   """
   if not dispatcher:
     return _service.DispatchServer(_service.DispatcherConfig(port=port))
-  # Clients reach a worker at the address that it reaches the dispatcher from.
+  # Clients reach a worker at the address from which it reaches the dispatcher.
   host, dispatcher_port = dispatcher.rsplit(':', 1)
   with socket.socket(type=socket.SOCK_DGRAM) as probe:
     probe.connect((host, int(dispatcher_port)))  # Sends nothing.

@@ -27,8 +27,8 @@ _GRACE = 5  # seconds that a worker has to end before it is killed
 def _reserve(count, stack):
   """Returns loopback addresses that only this user's processes can listen on.
 
-  A worker takes seconds to start, in which another process could take a port that
-  is merely free. The sockets in `stack` keep the ports reserved.
+  A worker takes seconds to start; meanwhile another process could take a port that
+  is only free. The sockets in `stack` keep the ports reserved.
   """
   sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
   for one in sockets:
@@ -56,7 +56,7 @@ def _start(index, addresses, log, flags):
 
 
 def _wait(workers):
-  """Waits until all end or one fails; returns the failed one, or None."""
+  """Waits until all workers end or one fails; returns that one, otherwise None."""
   while any(worker.poll() is None for worker in workers):
     for worker in workers:
       if worker.poll():
@@ -101,7 +101,7 @@ def main():
   logs = [args.logs / f'worker-{i}.log' for i in range(args.workers)]
   for number in _SIGNALS:
     signal.signal(number, _interrupt)
-  workers = []
+  workers: list[subprocess.Popen] = []
   with contextlib.ExitStack() as stack:
     addresses = _reserve(args.workers, stack)
     stack.callback(_stop, workers)
@@ -113,10 +113,10 @@ def main():
     return 0
   log, status = logs[workers.index(failed)], failed.returncode
   how = f'status {status}' if status > 0 else signal.Signals(-status).name
-  *_, last = ['', *log.read_text(errors='replace').splitlines()]
+  lines = log.read_text(errors='replace').splitlines() or ['']
   print(
     f'Worker {workers.index(failed)} ended with {how}; the others were '
-    f'stopped. The last line of {log}: {last}',
+    f'stopped. The last line of {log}: {lines[-1]}',
     file=sys.stderr,
   )
   return status if status > 0 else 128 - status

@@ -5,9 +5,9 @@
     --gin_params="yt8m_distill.validation_path='validate*.tfrecord'"
 
 experiments/study/README.md describes the file. Each run gets a folder in
---output_dir. The same command again skips finished runs and resumes stopped
-ones. The folder also gets report.md, its plots, and runs.csv and summary.csv
-(and both as .parquet).
+--output_dir, which also gets report.md, its plots, and runs.csv and summary.csv
+(and both as .parquet). After an interruption, the same command skips finished
+runs and resumes stopped ones.
 """
 
 import os
@@ -24,7 +24,7 @@ from yt8m_distill.utils import cli
 
 
 def _define_flags():
-  # Not on import, since other commands define flags of the same names.
+  # Not on import, because other commands define flags of the same names.
   flags.DEFINE_string('config', None, 'YAML file of the study.', required=True)
   flags.DEFINE_string(
     'output_dir', None, 'Local folder for the runs and the report.', required=True

@@ -57,9 +57,8 @@ def table(
 
 def _validation_path(runs: pd.DataFrame, output_dir: str) -> str:
   """Returns the records that the first run was evaluated on."""
-  return run_dir.read_evaluation(runner.folder(output_dir, runs['name'].iloc[0]))[
-    'input_path'
-  ]
+  place = runner.folder(output_dir, runs['name'].iloc[0])
+  return run_dir.require_evaluation(place)['input_path']
 
 
 def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
@@ -131,7 +130,7 @@ def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) 
   if runs.empty:
     raise ValueError(
       f"{output_dir} holds no finished run of the study: the file log in a run's "
-      'folder tells why. Correct that and run the study again.'
+      'folder says why. Correct that and run the study again.'
     )
   results.write({'runs': runs, 'summary': results.summarize(runs)}, output_dir)
   learners = results.learners(runs)

@@ -31,7 +31,7 @@ def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
     end = runner.finished(place)
     if not end:
       continue
-    results = run_dir.read_evaluation(place)
+    results = run_dir.require_evaluation(place)
     for network, values in results_lib.networks(results).items():
       rows.append(
         {

@@ -53,7 +53,7 @@ def finished(run_folder: str) -> dict[str, Any] | None:
 
 
 def _specification(run: study_file.Run) -> dict[str, Any]:
-  """Returns what a run's results depend on, without its names."""
+  """Returns everything that a run's results depend on."""
   values = dataclasses.asdict(run)
   for name in ('label', 'axes', 'group', 'name'):
     del values[name]
@@ -130,7 +130,7 @@ def configuration(run: study_file.Run) -> cfg.ExperimentConfig:
 
 
 def check(runs: Sequence[study_file.Run]):
-  """Builds the configurations of one seed's runs; raises as configuration()."""
+  """Builds the configurations of one seed's runs; raises like configuration()."""
   # gin logs an error for each folder that lacks a gin file.
   python_logging.disable(python_logging.ERROR)
   try:
@@ -150,7 +150,7 @@ def _train(driver_arguments: Sequence[str]):
 
 
 def _work(run: study_file.Run, output_dir: str, threads: int):
-  """Runs a run; called in a process of its own."""
+  """Executes a run in its own process."""
   place = folder(output_dir, run.name)
   with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
     for stream in (sys.stdout, sys.stderr):
@@ -189,9 +189,7 @@ def _reason(place: str, exit_code: int) -> str:
 def execute(
   runs: Sequence[study_file.Run], output_dir: str, workers: int
 ) -> dict[str, str]:
-  """Runs all unfinished runs in their order.
-
-  A run that others need starts before the rest.
+  """Executes all unfinished runs in their order, those that others need first.
 
   Args:
     runs: all runs of a study.
@@ -213,7 +211,10 @@ def execute(
   needed = {run.needs for run in left}
   left.sort(key=lambda run: run.name not in needed)
   threads = max(1, parallel.cores() // workers)
-  failed, running = {}, {}
+  failed: dict[str, str] = {}
+  running: dict[
+    int, tuple[study_file.Run, multiprocessing.context.ForkServerProcess]
+  ] = {}
   with tqdm.tqdm(total=len(runs), initial=len(done), unit='run', smoothing=0) as bar:
     try:
       while left or running:
@@ -224,7 +225,7 @@ def execute(
           running[process.sentinel] = run, process
           left.remove(run)
         bar.set_postfix_str(', '.join(run.name for run, _ in running.values()))
-        for sentinel in connection.wait(list(running), _REFRESH):
+        for sentinel in running.keys() & connection.wait(list(running), _REFRESH):
           run, process = running.pop(sentinel)
           process.join()
           place = folder(output_dir, run.name)

@@ -97,17 +97,17 @@ class Study:
     return [*self.order, *filter(None, [self.per_class])]
 
 
-# For each key: types of its value, types of the elements (None: any), and both in
-# words.
+# For each key: types of its value, types of its elements (None: any), and what an
+# error says it must be.
 _TYPES = {
   **dict.fromkeys(
     ('name', 'experiment', 'needs', 'label', 'columns', 'per_class', 'reference'),
-    ((str,), None, 'a text'),
+    ((str,), None, 'a string'),
   ),
-  **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of texts')),
+  **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of strings')),
   **dict.fromkeys(('set', 'grid'), ((dict,), None, 'a mapping')),
   'axes': ((dict,), (dict,), 'a mapping of mappings'),
-  'gin_file': ((str, list), (str,), 'a text, or a list of them'),
+  'gin_file': ((str, list), (str,), 'a string, or a list of them'),
   'groups': ((list,), (dict,), 'a list of mappings'),
   'seeds': ((list,), (int,), 'a list of whole numbers'),
 }
@@ -116,7 +116,7 @@ _TYPES = {
 def _check_type(key: str, value: Any, where: str):
   """Raises ValueError if a value or an element has the wrong type for its key."""
   types, elements, words = _TYPES[key]
-  # Not isinstance(), which takes True for a whole number.
+  # Not isinstance(), which accepts True as a whole number.
   if type(value) not in types or (
     elements
     and any(
@@ -194,12 +194,12 @@ def _axis(
 
 def _nested(fields: dict[str, Any]) -> dict[str, Any]:
   """Turns {'task.seed': 1} into {'task': {'seed': 1}}."""
-  tree = {}
+  tree: dict[str, Any] = {}
   for name, value in fields.items():
     for other in fields:
       if other.startswith(f'{name}.'):
         raise ValueError(
-          f'Both {name} (as {value!r}) and {other} are set: set fields of one depth.'
+          f'Both {name} (as {value!r}) and {other} are set: set only one of them.'
         )
     *path, leaf = name.split('.')
     node = tree
@@ -360,7 +360,7 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
   )
   if len(set(values['seeds'])) < len(values['seeds']):
     raise ValueError(f'seeds is {values["seeds"]}: list each once.')
-  groups = {}
+  groups: dict[str, list[Run]] = {}
   for group in values['groups']:
     _check_keys(
       group,
@@ -377,7 +377,7 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
     raise ValueError(
       f'columns is {columns!r}: no grid has this axis. Name an axis of a grid.'
     )
-  seen = {}
+  seen: dict[tuple[str, str | None, int], str] = {}
   for run in runs:
     key = run.label, run.axes.get(columns), run.seed
     if key in seen:

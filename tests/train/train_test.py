@@ -36,7 +36,7 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
   sizes = tiny.sizes_file(tmp_path)
   with pytest.raises(
     ValueError,
-    match=f'--model_dir={folder} cannot be written.*Choose a folder that can',
+    match=f'--model_dir={folder} cannot be written.*Choose a writable folder',
   ):
     tiny.run_driver(
       'train',

@@ -298,7 +298,7 @@ def test_no_workers_is_an_error(tmp_path):
       'train',
       'parameter_server',
       '',
-      "'parameter_server', with which.*Set it to multi_worker_mirrored",
+      "is 'parameter_server': .*Set it to multi_worker_mirrored",
     ),
     ('train', 'mirrored', _TF_CONFIG, "names 2 processes.*'mirrored', which uses one"),
     (

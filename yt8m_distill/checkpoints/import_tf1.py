@@ -218,7 +218,7 @@ def convert(
       f'--features={",".join(features)} are {total} values per frame, but '
       f'{source.prefix} has {sizes.features}. Name the features it was trained on.'
     )
-  shared = dict(
+  shared = settings.Settings(
     every_n=every_n,
     length='original',
     student_chunks=student_chunks,
@@ -232,17 +232,17 @@ def convert(
   )
   if 'teacher' in source.networks:
     params = experiments.yt8m_distill(
-      settings.Settings(
+      dataclasses.replace(
+        shared,
         teacher_chunks=teacher_chunks,
         representation_weight=2.0,
         prediction_reduction='sum',
         train_steps=95834,
-        **shared,
       )
     )
   else:
     params = experiments.yt8m_distill_finetune(
-      settings.Settings(train_steps=57500, **shared)
+      dataclasses.replace(shared, train_steps=57500)
     )
   params.task.model.features = parsed
   validation.validate(params.task.model, 'task.model')

@@ -89,6 +89,20 @@ def read_evaluation(folder: str) -> dict[str, Any] | None:
   return files.read_json(os.path.join(folder, _EVALUATION))
 
 
+def require_evaluation(folder: str) -> dict[str, Any]:
+  """Returns the evaluation.json of an evaluated run.
+
+  Raises:
+    ValueError: the run was not evaluated.
+  """
+  results = read_evaluation(folder)
+  if not results:
+    raise ValueError(
+      f'{folder} holds no evaluation.json: evaluate it first, with --mode=eval.'
+    )
+  return results
+
+
 def write_evaluation(folder: str, results: dict[str, Any]):
   """Writes the evaluation.json of a run."""
   files.write_json(os.path.join(folder, _EVALUATION), results)

@@ -16,7 +16,11 @@ from typing import Any
 
 import gin
 
-_TYPES = {int: 'an integer', float: 'a number', str: 'a string in quotes'}
+_TYPES: dict[Any, str] = {
+  int: 'an integer',
+  float: 'a number',
+  str: 'a string in quotes',
+}
 
 
 @gin.configurable('yt8m_distill')
@@ -109,7 +113,7 @@ class Settings:
     """Raises ValueError if a setting has the wrong type."""
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      allowed = (int, float) if field.type is float else field.type
+      allowed: Any = (int, float) if field.type is float else field.type
       if not isinstance(value, allowed) or isinstance(value, bool):
         raise ValueError(
           f'yt8m_distill.{field.name} is {value!r}: it must be '

@@ -1,13 +1,13 @@
-"""Thins frame-level records to every N-th frame, for a student only.
+"""Thins frame-level records to every N-th frame, for a student that sees only those.
 
   python -m yt8m_distill.dataloaders.thin --input_path='train*.tfrecord' \
     --output_dir=thinned/train --every_n=10
 
-A student that sees every N-th frame gets the same numbers from thinned records as from
-full ones, in training and evaluation, and reads about an N-th of the bytes. Only frames
-are removed; `thinned_records` describes what is added. Output files keep their names
-and appear only when complete. The same command, given again, writes those that are
-missing; thin.json in the output folder says which command it belongs to.
+The student computes the same numbers from thinned records as from full ones, in
+training and evaluation, and reads about an N-th of the bytes. Only frames are removed;
+`thinned_records` describes what is added. Output files keep their names and appear only
+when complete. After an interruption, the same command writes the files that are
+missing; thin.json in the output folder records its settings.
 """
 
 from collections.abc import Iterator
@@ -44,8 +44,8 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
   Args:
     serialized: a frame-level SequenceExample.
     every_n: N.
-    max_frames: greatest number of frames that a network sees.
-    name: of the record, for error messages.
+    max_frames: task.model.max_frames of the networks that will read the record.
+    name: name of the record in error messages.
 
   Returns:
     The thinned SequenceExample, serialized.
@@ -75,7 +75,7 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
   if not num_frames or set(lengths.values()) != {num_frames}:
     raise ValueError(
       f'{name}: its features have {lengths} frames, but must have the same number, at '
-      'least 1. Leave the record out.'
+      'least 1. Remove the record.'
     )
   for values in lists.values():
     kept = values.feature[:max_frames:every_n]
@@ -93,7 +93,7 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
 def _thin_shard(
   settings: _Settings, shard: parallel.Shard, partial: str
 ) -> Iterator[int]:
-  """Writes one shard; see `parallel.Writer`. Its size is in bytes."""
+  """Writes one shard, whose size is in bytes; see `parallel.Writer`."""
   path = shard.source
   for name in (path, partial):  # This process may not have the file system yet.
     remote.ensure_file_system(name)
@@ -118,7 +118,7 @@ def _thin_shard(
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
-  """Names the file of each shard."""
+  """Returns the path of the thinned file of each shard."""
   sources: dict[str, str] = {}
   for path in paths:
     other = sources.setdefault(remote.file_name(path), path)
@@ -137,14 +137,14 @@ def thin(
   skip_corrupt_records: bool = False,
   processes: int | None = None,
 ) -> list[str]:
-  """Thins those of a set of shards that are not thinned yet.
+  """Thins the shards that are not thinned yet.
 
   Args:
     input_path: see `file_patterns`.
     output_dir: folder for the thinned shards; created if missing.
     every_n: N.
     max_frames: task.model.max_frames of the networks that will read the records.
-    skip_corrupt_records: log and leave out records that fail their checksum.
+    skip_corrupt_records: log and skip records that fail their checksum.
     processes: number of worker processes; by default one per core.
 
   Returns:
@@ -198,11 +198,10 @@ def _define_flags():
   flags.DEFINE_integer(
     'max_frames',
     300,
-    'Greatest number of frames that the networks which will read the records see '
-    '(task.model.max_frames).',
+    'task.model.max_frames of the networks that will read the records.',
   )
   flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Leave out corrupt records instead of stopping.'
+    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
   )
 
 

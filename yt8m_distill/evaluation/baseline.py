@@ -1,6 +1,6 @@
 """Class-frequency baseline: predicts the training frequencies for every video.
 
-A network's scores above the baseline come from the frames.
+What a network scores above the baseline comes from the frames.
 """
 
 from collections.abc import Iterator

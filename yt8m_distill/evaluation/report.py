@@ -40,8 +40,8 @@ def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
   Lines above it name each run, its step and the records it was evaluated on. The
-  baseline is that of the first run's data. If its records cannot be read, a line
-  says so instead.
+  baseline is that of the first run's data. A line below the table says if its
+  records cannot be read.
 
   Args:
     runs: folders of evaluated runs.
@@ -56,11 +56,7 @@ def table(runs: Sequence[str]) -> str:
   rows: list[tuple[str, ...]] = [_HEADER]
   sources, inputs = [], []
   for run in runs:
-    results = run_dir.read_evaluation(run)
-    if not results:
-      raise ValueError(
-        f'{run} holds no evaluation.json: evaluate it first, with --mode=eval.'
-      )
+    results = run_dir.require_evaluation(run)
     inputs.append(results['input_path'])
     sources.append(
       f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '
@@ -86,7 +82,7 @@ def table(runs: Sequence[str]) -> str:
   try:
     scores = baseline.of_run(runs[0], task)
   except ValueError as error:  # The records may have moved.
-    notes += f'\nWithout the class-frequency baseline: {error}\n'
+    notes += f'\nThe class-frequency baseline is missing: {error}\n'
   else:
     rows.append(('class frequency', '0', '0', '0', *_scores(scores)))
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
@@ -144,6 +140,9 @@ def plot(run: str) -> plt.Figure:
 
   Args:
     run: folder with TensorBoard summaries in train/ and validation/.
+
+  Returns:
+    The figure, which the caller closes.
   """
   train = read_curves(os.path.join(run, 'train'))
   validation = read_curves(os.path.join(run, 'validation'))
@@ -191,7 +190,7 @@ def plot(run: str) -> plt.Figure:
 
 
 def save(figure: plt.Figure, path: str):
-  """Writes a figure as a PNG, which appears whole, and closes it."""
+  """Writes a figure as a whole PNG file or not at all, and closes it."""
   figure.tight_layout()
   with files.whole_file(path) as partial:
     figure.savefig(partial, dpi=120, format='png')

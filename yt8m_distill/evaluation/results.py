@@ -27,7 +27,7 @@ def read_vocabulary(path: str, num_classes: int) -> list[str]:
     num_classes: V; indices are 0 to V - 1.
 
   Raises:
-    ValueError: a column is missing, or an index is not one of a class.
+    ValueError: a column is missing, or an index is not that of a class.
   """
   rows = class_csv.read(path, 'vocabulary', 'Name', num_classes, complete=True)
   names = [''] * num_classes
@@ -62,9 +62,9 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 class SkippedRecords:
   """Counts the corrupt records that one evaluation skips.
 
-  It poses as a metric, because the trainer resets metrics just before an
-  evaluation reads its first record. Records that training prefetches meanwhile
-  count too.
+  It acts as a Keras metric, because the trainer resets metrics just before an
+  evaluation reads its first record. Records that training prefetches during the
+  evaluation count too.
   """
 
   name = 'left_out'
@@ -73,7 +73,7 @@ class SkippedRecords:
     self.reset_states()
 
   def reset_states(self):
-    """Starts to count; the trainer calls it before an evaluation."""
+    """Restarts the count; the trainer calls it before an evaluation."""
     self._before = shards.skipped()
 
   def value(self) -> shards.Skipped:
@@ -99,7 +99,8 @@ class Evaluation:
     """Initializes an empty evaluation.
 
     Args:
-      prefixes: prefix of each network's keys: '' for a single one, else 'NAME/'.
+      prefixes: prefix of each network's keys: '' for a single one,
+        otherwise 'NAME/'.
       task_config: a `configs.classification.VideoTask`.
 
     Raises:

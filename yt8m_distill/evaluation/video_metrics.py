@@ -81,7 +81,7 @@ def batch_gap(scores, hits, num_positives):
 
 
 def agreement(classes_a, classes_b):
-  """Computes how far two networks agree in their top classes.
+  """Computes how much two networks agree in their top classes.
 
   Args:
     classes_a: top-k classes [B, K] by descending score, each at most once; B

@@ -83,9 +83,9 @@ def final_states(
     def body(k, states, picked, kept):
       steps, kept = _forward_tile(tiles.inputs(k), kernels, biases, dtype, k, kept)
       state = _pick_final(steps, tiles.lengths(k))
-      picked = [
-        a.write(k, tf.concat([wanted.pick(s, k) for s in steps], 1)) for a in picked
-      ]
+      if wanted:
+        moment_states = tf.concat([wanted.pick(s, k) for s in steps], 1)
+        picked = [a.write(k, moment_states) for a in picked]
       return k + 1, states.write(k, state), picked, kept
 
     states = _array(tiles.count, [tiles.known_rows, width])
@@ -283,9 +283,6 @@ def _backward_tile(
     (input_kernel, recurrent), (cs, hs) = transposed[layer], states[layer]
     cells = recurrent.shape[1]
     d_c_final, d_h_final = d_finals[2 * layer : 2 * layer + 2]
-    d_c_steps, d_h_steps = (
-      d_steps[2 * layer : 2 * layer + 2] if d_steps else (None, None)
-    )
     zero = tf.zeros([rows, cells])
 
     def step(done, d_c, d_h, d_gates):
@@ -299,8 +296,8 @@ def _backward_tile(
       if d_x is not None:
         d_h += d_x[t]
       if d_steps:
-        d_h += d_h_steps[t]
-        d_c += d_c_steps[t]
+        d_c += d_steps[2 * layer][t]
+        d_h += d_steps[2 * layer + 1][t]
       tanh_c = tf.tanh(cs[t])
       d_c += _tanh_grad(tanh_c, d_h * o)
       d_gate = tf.cast(

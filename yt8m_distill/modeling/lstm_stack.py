@@ -69,7 +69,8 @@ class LSTMStack(tf_keras.layers.Layer):
     self._tile = tile
     self._use_cudnn = use_cudnn
     self._recompute = recompute
-    self.kernels, self.biases = [], []
+    self.kernels: list[tf.Variable] = []
+    self.biases: list[tf.Variable] = []
 
   @property
   def state_size(self) -> int:

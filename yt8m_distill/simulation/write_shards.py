@@ -1,9 +1,9 @@
 r"""Writes simulated videos as frame-level shards in the format of the 2018 release.
 
 Each label has its own shots (see `frames`), so a model that sees more frames of a video
-can predict more. One command writes one
-split; given again after an interruption, it resumes (simulate_SPLIT.json in the folder
-records its settings):
+can predict more of its labels. A command writes one split. After an interruption, the
+same command writes the shards that are missing; simulate_SPLIT.json in the folder
+records its settings:
 
   python -m yt8m_distill.simulation.write_shards --output_dir=data/simulated \
     --split=train --num_videos=5000 --num_classes=100
@@ -33,7 +33,7 @@ from yt8m_distill.utils import parallel
 
 
 class Simulation(NamedTuple):
-  """What is needed to write any shard of a split.
+  """Everything that is needed to write any shard of a split.
 
   Attributes:
     world: prototypes, and frequencies if videos are drawn.
@@ -43,8 +43,8 @@ class Simulation(NamedTuple):
     seed: determines the videos, together with split and shard.
     num_videos: videos in the split.
     videos_per_shard: videos in each shard except the last.
-    min_frames: least length of a video.
-    max_frames: greatest length of a video.
+    min_frames: minimum length of a video, in frames.
+    max_frames: maximum length of a video, in frames.
   """
 
   world: classes.World
@@ -77,8 +77,8 @@ def _generator(*entropy: int) -> np.random.Generator:
 def _draw_records(
   rng: np.random.Generator, simulation: Simulation, first: int
 ) -> Iterator[video_level_lib.Record]:
-  """Yields random records without end; ids are numbered from `first`."""
-  # A shot per label and a filler must fit.
+  """Yields an endless sequence of random records, numbered from `first`."""
+  # Leaves room for a shot per label and a filler.
   max_labels = simulation.max_frames // frames_lib.MIN_SHOT - 1
   for number in itertools.count(first):
     labels, mean = classes.random_record(rng, simulation.world, max_labels)
@@ -104,7 +104,7 @@ def _serialize(
 def _write_shard(
   simulation: Simulation, shard: parallel.Shard, partial: str
 ) -> Iterator[int]:
-  """Writes one shard; see `parallel.Writer`. Its size is in videos."""
+  """Writes one shard, whose size is in videos; see `parallel.Writer`."""
   rng = _generator(simulation.seed, shard.source, *simulation.split.encode())
   first = shard.source * simulation.videos_per_shard
   if simulation.files:
@@ -166,7 +166,7 @@ def simulate(
   max_frames: int = 300,
   processes: int | None = None,
 ) -> list[str]:
-  """Writes those shards of one split that are missing.
+  """Writes the missing shards of a split.
 
   Args:
     output_dir: folder for the shards; created if missing.
@@ -174,14 +174,14 @@ def simulate(
     num_videos: videos to write; with `video_level` at most this many, 0 for all
       records.
     videos_per_shard: videos in each file except the last.
-    num_classes: labels are less.
+    num_classes: labels are 0 to num_classes - 1.
     seed: determines the classes and, with split and shard, the videos.
     video_level: video-level files, see `file_patterns`. Each record becomes a video
       with its id and labels, whose dequantized frames average to its features.
     rgb_size: bytes of rgb per frame.
     audio_size: bytes of audio per frame.
-    min_frames: least length of a video.
-    max_frames: greatest length of a video.
+    min_frames: minimum length of a video, in frames.
+    max_frames: maximum length of a video, in frames.
     processes: number of worker processes; by default one per core. The shards do not
       depend on it.
 
@@ -258,17 +258,19 @@ def _define_flags():
     'split', 'train', 'Prefix of the file names: <split>0000.tfrecord, ...'
   )
   flags.DEFINE_integer(
-    'num_videos', 0, 'Videos to write; 0 with --video_level: all records.'
+    'num_videos',
+    0,
+    'Videos to write; with --video_level at most this many, 0 for all records.',
   )
   flags.DEFINE_integer('videos_per_shard', 256, 'Videos in each file except the last.')
   flags.DEFINE_integer('num_classes', 3862, 'Labels are 0 to num_classes - 1.')
   flags.DEFINE_integer(
-    'seed', 0, 'Splits with the same seed share their classes, but no videos.'
+    'seed', 0, 'Splits with the same seed share their classes, but not their videos.'
   )
   flags.DEFINE_string(
     'video_level',
     None,
-    'Video-level records for which frames are simulated: paths, patterns, ranges or '
+    'Video-level records to simulate frames for: paths, patterns, ranges or '
     '@lists; see yt8m_distill/dataloaders/README.md.',
   )
 

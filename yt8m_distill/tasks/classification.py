@@ -54,10 +54,11 @@ class ClassificationTask(base_task.Task):
   `start_from`, `loss_terms`, `factors` and `total_loss`.
 
   Attributes:
-    prefixes: of the names that belong to each network; '' for a single network.
+    prefixes: for each network, the prefix of its losses' and metrics' names; '' for
+      a single network.
   """
 
-  prefixes = ('',)
+  prefixes: tuple[str, ...] = ('',)
 
   def __init__(
     self,
@@ -75,14 +76,14 @@ class ClassificationTask(base_task.Task):
         'trainer.train_steps and the steps of the learning rate, or run '
         'python -m yt8m_distill.train.'
       )
-    # Reads the vocabulary now: an error must not wait for the first evaluation.
+    # Reads the vocabulary now, so that an error does not wait for the first evaluation.
     results_lib.Evaluation(self.prefixes, params)
     self._class_weights = class_weights.read(
       params.losses.class_weights, params.model.num_classes
     )
     self._skipped = results_lib.SkippedRecords()
     self._model = None
-    self._costs = {}
+    self._costs: dict[str, dict[str, int]] = {}
     self._trains = False
     self._restored = True
 
@@ -110,7 +111,7 @@ class ClassificationTask(base_task.Task):
 
   def _run_checkpoint(self) -> str | None:
     """Returns the latest checkpoint of this run, None before the first."""
-    return tf.train.latest_checkpoint(self.logging_dir) if (self.logging_dir) else None
+    return tf.train.latest_checkpoint(self.logging_dir) if self.logging_dir else None
 
   def create_model(self) -> tf_keras.Model:
     """Returns the model of this task's configuration."""
@@ -132,17 +133,17 @@ class ClassificationTask(base_task.Task):
     self._restored = bool(path) or self._trains
 
   def start_from(self, model: tf_keras.Model, source: str):
-    """Initializes a model from a run or a checkpoint."""
+    """Initializes a model from a run or a checkpoint; initialize() calls it."""
     restore.start_network(model, self.task_config.model, source)
 
   def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
-    """Returns a data set; the trainer calls it once for training and evaluation.
+    """Builds a dataset; the trainer calls it for training and for evaluation.
 
     Training resumes after the records that the run's latest checkpoint has seen.
 
     Args:
       params: a VideoData.
-      input_context: which part of the input is for this pipeline.
+      input_context: the part of the input that belongs to this pipeline.
 
     Returns:
       Batches ({'frames', 'num_frames', ...}, labels); see dataloaders.pipeline.
@@ -200,6 +201,9 @@ class ClassificationTask(base_task.Task):
 
     Args:
       step: int, number of updates so far.
+
+    Returns:
+      {argument: float32 scalar}.
     """
     del step
     return {}
@@ -221,14 +225,14 @@ class ClassificationTask(base_task.Task):
     return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
-    """Returns the trainer's metrics; it calls this once each for both modes.
+    """Returns metrics; the trainer calls it once for training, once for evaluation.
 
     Args:
-      training: whether the metrics are those of training, means over an interval.
-        Metrics of evaluation are computed in reduce_aggregated_logs().
+      training: whether to return the metrics of training.
 
     Returns:
-      The metrics.
+      For training, means over the steps between two logs. For evaluation, only the
+      count of skipped records: reduce_aggregated_logs() computes the metrics.
     """
     if not training:
       return [self._skipped]
@@ -246,7 +250,7 @@ class ClassificationTask(base_task.Task):
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def train_step(self, inputs, model, optimizer, metrics=None):
-    """Updates the model once; the trainer calls it for each batch of a replica.
+    """Updates the model once; the trainer calls it on each replica for each batch.
 
     Args:
       inputs: a batch of build_inputs().
@@ -255,7 +259,8 @@ class ClassificationTask(base_task.Task):
       metrics: as returned by build_metrics().
 
     Returns:
-      The loss, averaged over the global batch, its terms and batch metrics.
+      {name: float32}: the loss, a scalar whose average over the replicas is the
+      loss of the global batch; its terms, [B] or scalar; and metrics of the batch.
     """
     features, labels = inputs
     mean, total = train_step.averages(labels)
@@ -291,7 +296,7 @@ class ClassificationTask(base_task.Task):
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):
-    """Scores a batch; the trainer calls it for each batch of an evaluation.
+    """Scores a batch; the trainer calls it on each replica for each batch.
 
     Args:
       inputs: a batch of build_inputs().
@@ -299,7 +304,9 @@ class ClassificationTask(base_task.Task):
       metrics: not used.
 
     Returns:
-      Values per video, and 'positives', int32 [V], labels of each class.
+      {name: tensor}: the loss and its terms, float32 [B]; the outputs of
+      video_metrics.compute() for each network; and 'positives', int32 [V], the
+      number of labels of each class.
     """
     features, labels = inputs
     outputs = self.inference_step(features, model)
@@ -322,8 +329,9 @@ class ClassificationTask(base_task.Task):
     """Collects a batch on the host; the trainer calls it after validation_step().
 
     Args:
-      state: what it returned for the batch before; None for the first.
-      step_outputs: of validation_step(), a tuple of the replicas' values each.
+      state: returned for the previous batch; None for the first.
+      step_outputs: outputs of validation_step(): for each name, a tuple of the
+        replicas' values.
 
     Returns:
       The state of the evaluation.
@@ -337,9 +345,9 @@ class ClassificationTask(base_task.Task):
         if not checkpoint:
           raise ValueError(
             f'There is no checkpoint in {self.logging_dir} to evaluate. '
-            'Train first, or name a run that was trained in --model_dir.'
+            'Train first, or set --model_dir to a trained run.'
           )
-        # It came after the model was built: a continuous evaluation.
+        # In continuous evaluation it appears after the model was built.
         restore.check(self._model, checkpoint)
         self._restored = True
       state = results_lib.Evaluation(self.prefixes, self.task_config)
@@ -353,10 +361,10 @@ class ClassificationTask(base_task.Task):
 
     Args:
       aggregated_logs: the last state of aggregate_logs().
-      global_step: of the evaluated checkpoint.
+      global_step: step of the evaluated checkpoint.
 
     Returns:
-      {name: value} over the whole set, on every worker.
+      {name: value}: metrics of the whole set, the same on every worker.
     """
     # Workers exchange states only once, here. All of them need the metrics, since
     # all take part in saving the best checkpoint.

@@ -19,8 +19,8 @@ def count(
     params: the model's configuration.
 
   Returns:
-    By name of the network: `frames`, how many it sees at most; `flops` of a video
-    of full length, 2 per multiply-add; and `parameters`.
+    By name of the network: `frames`, the maximum number that it sees; `flops` of a
+    video of full length, 2 per multiply-add; and `parameters`.
   """
   costs = {}
   for network in networks:

@@ -1,4 +1,4 @@
-"""Training a student with its teacher, as the CVPR 2019 paper does.
+"""Trains a student with its teacher, as in the CVPR 2019 paper.
 
 Parallel training trains both networks: the teacher on its label loss, the student
 on L_REP, L_PRED and L_CE, and on L_INT if it has a weight. Serial training freezes
@@ -23,7 +23,7 @@ from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
 
 _schedules = tf_keras.optimizers.schedules
-# By type, from the number of steps to a schedule that falls from 1 to 0.
+# For each type, a function that returns a schedule from 1 to 0 in a number of steps.
 _FALLS = {
   'linear': lambda steps: _schedules.PolynomialDecay(1.0, steps, 0.0),
   'cosine': lambda steps: _schedules.CosineDecay(1.0, steps),
@@ -31,7 +31,7 @@ _FALLS = {
 
 
 class WeightSchedule:
-  """A factor of the weights of the distillation losses that changes over training.
+  """Scales the weights of the distillation losses by a factor that follows the step.
 
   Attributes:
     constant: whether the factor never changes.
@@ -47,7 +47,7 @@ class WeightSchedule:
     self._params = params
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
-    """Returns the factor of an update.
+    """Returns the factor at a step.
 
     Args:
       step: int, number of updates before this one.
@@ -95,9 +95,9 @@ class DistillationTask(classification.ClassificationTask):
       if norm:
         raise ValueError(
           f'trainer.optimizer_config.optimizer.{optimizer_config.optimizer.type}.'
-          f"{field} is {norm}: it would scale the student's gradients by the "
-          "teacher's and the other way round. Set clipnorm, which clips each tensor, "
-          f'and {field} to {0 if "gradient" in field else "null"}.'
+          f'{field} is {norm}: it would scale the gradients of each network by the '
+          'norm of both. Set clipnorm, which clips each tensor, and set '
+          f'{field} to {0 if "gradient" in field else "null"}.'
         )
     return super().create_optimizer(optimizer_config, runtime_config, dp_config)
 
@@ -120,7 +120,7 @@ class DistillationTask(classification.ClassificationTask):
     ]
 
   def build_inputs(self, params, input_context=None):
-    """Returns batches of all frames; the trainer calls it once for each data set.
+    """Builds a dataset of all frames; see ClassificationTask.build_inputs().
 
     Raises:
       ValueError: the run has no teacher, or was started with another `training`.
@@ -197,7 +197,7 @@ class DistillationTask(classification.ClassificationTask):
 
     Args:
       labels: bool [B, V].
-      outputs: of the model.
+      outputs: outputs of the model.
 
     Returns:
       {name: float32 [B]}: the label losses, 'student/prediction_loss',
@@ -241,7 +241,7 @@ class DistillationTask(classification.ClassificationTask):
     return terms
 
   def factors(self, step):
-    """Returns the factor of the distillation losses at a step."""
+    """Returns the factor of the distillation losses at a step, a float32 scalar."""
     return {'distillation_factor': self._schedule(step)}
 
   def total_loss(self, terms, regularization, mean, total, distillation_factor=1.0):
@@ -278,7 +278,7 @@ class DistillationTask(classification.ClassificationTask):
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):
-    """Scores a batch; the trainer calls it for each batch of an evaluation.
+    """Scores a batch; the trainer calls it on each replica for each batch.
 
     Args:
       inputs: a batch of build_inputs().
@@ -286,7 +286,8 @@ class DistillationTask(classification.ClassificationTask):
       metrics: not used.
 
     Returns:
-      Per-video values of each network, and of the agreement between them.
+      What the base class returns, and 'agreement/top1' and 'agreement/overlap',
+      float32 [B].
     """
     logs = super().validation_step(inputs, model, metrics)
     agreement = video_metrics.agreement(

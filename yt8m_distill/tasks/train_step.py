@@ -14,7 +14,7 @@ def averages(labels: tf.Tensor) -> tuple[Callable, Callable]:
   """Returns functions that reduce values per video over the global batch.
 
   Args:
-    labels: [B, ...] of this replica.
+    labels: labels of this replica, [B, ...].
 
   Returns:
     `mean` and `total`, each from [B] to a scalar. The average of that scalar over
@@ -40,19 +40,20 @@ def minimize(
   Only what gradients of `variables` need is kept in memory.
 
   Args:
-    forward: from the number of steps before this one to a tuple of the loss (a
-      scalar), its terms ({name: [B]}) and further results.
+    forward: a function of the number of steps before this one. It returns a tuple
+      of the loss (a scalar), its terms ({name: [B]}) and further results.
     variables: the variables to train.
     optimizer: an optimizer of the Garden.
-    mean: as averages() returns it.
+    mean: as returned by averages().
 
   Returns:
     What `forward` returned.
 
   Raises:
-    InvalidArgumentError: the loss is not finite. The message has step and terms.
+    InvalidArgumentError: the loss is not finite. The message gives step and terms.
   """
-  with tf.init_scope():  # Creating it in the graph fails with several replicas.
+  # With several replicas, the graph cannot create the variable.
+  with tf.init_scope():
     iterations = optimizer.iterations
   loss_scale = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
   with tf.GradientTape(watch_accessed_variables=False) as tape:

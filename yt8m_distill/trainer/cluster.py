@@ -1,4 +1,4 @@
-"""Runs with several workers, of which only the chief writes to the run's folder.
+"""Training with several workers, where only the chief writes to the run's folder.
 
 Under `MultiWorkerMirroredStrategy` every worker takes part in saving and in
 evaluation. The others write to a temporary folder.
@@ -28,8 +28,8 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
   name = runtime.distribution_strategy
   if name == 'parameter_server':
     raise ValueError(
-      "runtime.distribution_strategy is 'parameter_server', with which the "
-      "Garden's trainer cannot evaluate. Set it to multi_worker_mirrored."
+      "runtime.distribution_strategy is 'parameter_server': the Garden's trainer "
+      'cannot evaluate with it. Set it to multi_worker_mirrored.'
     )
   try:
     spec = (
@@ -64,7 +64,7 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
 def build_runner(
   model_dir: str, strategy: tf.distribute.Strategy, actions, **kwargs
 ) -> train_lib.OrbitExperimentRunner:
-  """Returns the Garden's runner for this worker, after all workers have theirs.
+  """Builds the Garden's runner for this worker; waits until all have built theirs.
 
   Args:
     model_dir: folder of the run, shared by all workers.
@@ -73,7 +73,7 @@ def build_runner(
     **kwargs: further arguments of the runner.
 
   Raises:
-    ValueError: the workers do not see the same folder.
+    ValueError: the workers see different folders.
   """
   kwargs['distribution_strategy'] = strategy
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -97,8 +97,8 @@ class _NonChiefRunner(train_lib.OrbitExperimentRunner):
   """Runner of a worker that is not the chief.
 
   Deviations from the Garden's runner: it restores the run's latest checkpoint,
-  although it saves to a temporary folder. It does not write to the run's best
-  checkpoint and summaries.
+  although it saves to a temporary folder. It does not write the run's best
+  checkpoint or summaries.
   """
 
   def __init__(self, run: str, **kwargs):

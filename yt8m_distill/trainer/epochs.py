@@ -40,15 +40,15 @@ def resolve_epochs(params):
       raise ValueError(
         f'task.decay_epochs is {task.decay_epochs}, but the learning rate '
         f'{optimizer.learning_rate.type!r} has no decay_steps: choose '
-        'exponential, polynomial or cosine, or set decay_epochs to 0.'
+        'exponential, polynomial or cosine, or set task.decay_epochs to 0.'
       )
     schedule.decay_steps = steps(task.decay_epochs)
   if task.warmup_epochs:
     if optimizer.warmup.type != 'linear':
       raise ValueError(
         f'task.warmup_epochs is {task.warmup_epochs}, but the warm-up is '
-        f'{optimizer.warmup.type!r}: set optimizer_config.warmup.type to '
-        'linear, or warmup_epochs to 0.'
+        f'{optimizer.warmup.type!r}: set trainer.optimizer_config.warmup.type to '
+        'linear, or task.warmup_epochs to 0.'
       )
     optimizer.warmup.linear.warmup_steps = steps(task.warmup_epochs)
   logging.info(

@@ -29,8 +29,8 @@ class Progress(orbit.Action):
     self._batch_size = batch_size
     self._train_steps = train_steps
     self._folder = os.path.join(model_dir, 'train')
-    self._writer = None
-    self._last = None
+    self._writer: tf.summary.SummaryWriter | None = None
+    self._last: tuple[int, float] | None = None  # step and time
 
   def after_evaluation(self, output):
     """Excludes an evaluation's time from the rate; called after each evaluation."""
@@ -48,7 +48,7 @@ class Progress(orbit.Action):
     now = time.monotonic()
     last, self._last = self._last, (step, now)
     line = f'step {step}/{self._train_steps}'
-    # The first loop includes tracing the graph, so it tells no rate.
+    # The first loop includes tracing the graph, so its rate would mislead.
     if last:
       rate = (step - last[0]) / (now - last[1])
       left = (self._train_steps - step) / rate

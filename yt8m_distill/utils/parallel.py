@@ -73,9 +73,11 @@ def cores() -> int:
 
 def exit_with_parent():
   """Lets this process exit as soon as the process that started it is gone."""
+  parent = multiprocessing.parent_process()
+  assert parent  # a process of multiprocessing calls this
 
   def wait():
-    multiprocessing.parent_process().join()
+    parent.join()
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()

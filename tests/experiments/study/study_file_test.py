@@ -124,12 +124,12 @@ def _change(index, **values):
       (_change(0, **{key: None}), f'^A group .*: {key} is None: it must be')
       for key in ('experiment', 'gin_file', 'grid', 'label', 'name', 'needs', 'set')
     ),
-    (lambda s: s.update(order='skyline > serial'), 'must be a list of texts'),
+    (lambda s: s.update(order='skyline > serial'), 'must be a list of strings'),
     (lambda s: s.update(axes={'k': [6]}), 'must be a mapping of mappings'),
     (lambda s: s['axes']['k'].update({6: None}), 'k: 6 is None: it must map'),
-    (_change(0, name=2017), 'name is 2017: it must be a text'),
-    (_change(0, label=3), 'label is 3: it must be a text'),
-    (_change(0, gin_file=[3]), r'gin_file is \[3\]: it must be a text, or'),
+    (_change(0, name=2017), 'name is 2017: it must be a string'),
+    (_change(0, label=3), 'label is 3: it must be a string'),
+    (_change(0, gin_file=[3]), r'gin_file is \[3\]: it must be a string, or'),
     (_change(2, label='{frames.x}'), 'it may name the axes of the grid, fram'),
     (_change(2, label='{frames[x]}'), 'it may name the axes of the grid, fram'),
     (

@@ -10,6 +10,8 @@ is zero either way.
 B videos, T frames, D features, C chunks, R representation, K moments.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from yt8m_distill.modeling import backbone
@@ -71,7 +73,7 @@ class HierarchicalLstm(backbone.Backbone):
     Raises:
       ValueError: C does not divide T.
     """
-    stack = {
+    stack: dict[str, Any] = {
       'num_cells': num_cells,
       'num_layers': num_layers,
       'static_shapes': static_shapes,

@@ -7,6 +7,7 @@ excitation (1811.05014).
 B videos, R representation, V classes.
 """
 
+from collections.abc import Callable
 import functools
 
 import tensorflow as tf
@@ -43,11 +44,12 @@ class LogisticHead(tf_keras.layers.Layer):
       'input_gate': input_gate,
       'se_reduction': se_reduction,
     }
-    self.input_gate = {
+    gate_types: dict[str, Callable[..., tf_keras.layers.Layer | None]] = {
       'none': lambda name: None,
       'context': gates.ContextGate,
       'se': functools.partial(gates.SqueezeExcitationGate, se_reduction),
-    }[input_gate](name='input_gate')
+    }
+    self.input_gate = gate_types[input_gate](name='input_gate')
     self.classes = tf_keras.layers.Dense(
       num_classes,
       name='classes',
