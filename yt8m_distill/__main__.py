@@ -15,7 +15,7 @@ import runpy
 import sys
 
 # What each runs, as `python -m yt8m_distill.MODULE` does.
-_MODULES = {
+MODULES = {
   'train': 'train',
   'report': 'evaluation.report',
   'export': 'serving.export',
@@ -36,7 +36,7 @@ def _summary(module: str) -> str:
 
 def _list_commands():
   print(__doc__)
-  for command, module in _MODULES.items():
+  for command, module in MODULES.items():
     print(f'  {command:<17}{_summary(module)}')
 
 
@@ -50,16 +50,16 @@ def main(argv: Sequence[str] | None = None):
   if command in ('-h', '--help', 'help'):
     _list_commands()
     return
-  if command not in _MODULES:
-    near = difflib.get_close_matches(command, _MODULES)
+  if command not in MODULES:
+    near = difflib.get_close_matches(command, MODULES)
     sys.exit(
-      f'Error: COMMAND is {command}: choose {", ".join(_MODULES)}.'
+      f'Error: COMMAND is {command}: choose {", ".join(MODULES)}.'
       + (f' Did you mean {" or ".join(near)}?' if near else '')
     )
   importlib.import_module('yt8m_distill.registration')
   sys.argv[1:] = arguments
   runpy.run_module(
-    f'yt8m_distill.{_MODULES[command]}', run_name='__main__', alter_sys=True
+    f'yt8m_distill.{MODULES[command]}', run_name='__main__', alter_sys=True
   )
 
 

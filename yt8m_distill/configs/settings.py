@@ -1,8 +1,9 @@
 """The settings that gin binds.
 
 gin has one configurable here, `yt8m_distill`: a gin file or `--gin_params` binds
-a setting with `yt8m_distill.every_n = 5`. The factories in `experiments.py` write
-every setting into a field of the configuration; no other code reads gin.
+a setting with `yt8m_distill.every_n = 5`. The factories in
+`configs/experiments.py` write every setting into a field of the configuration; no
+other code reads gin.
 """
 
 from collections.abc import Iterator
