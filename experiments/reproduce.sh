@@ -18,7 +18,7 @@ flags=("$@")
 [ -z "${DATA:-}" ] || data=$(realpath "$DATA")
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
-"$python" -m experiments.claim "$out" "DATA=${DATA:+$data}" "flags=${flags[*]}"
+"$python" -m experiments.scripts.claim "$out" "DATA=${DATA:+$data}" "flags=${flags[*]}"
 log=$out/log
 
 quick=()

@@ -18,7 +18,7 @@ held_out=$((${#shards[@]} / 5))
 [ "$held_out" -gt 0 ] || {
   echo "DATA=$data holds fewer than 5 shards: give at least 5." >&2; exit 2; }
 . experiments/environment.sh
-"$python" -m experiments.claim "$out" "DATA=$data" "flags=$*"
+"$python" -m experiments.scripts.claim "$out" "DATA=$data" "flags=$*"
 log=$out/log
 
 # Makes links, since all paths of a release are too long for one argument.

@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import re
 import subprocess
-import sys
 
 from absl import flags
 from official.common import flags as tfm_flags
 from official.core import exp_factory
 from official.modeling import hyperparams
 import paths
+import processes
 import pytest
 
 import yt8m_distill  # noqa: F401, registers experiments
@@ -235,15 +235,7 @@ def test_yaml_files_exist():
 
 
 @pytest.mark.end_to_end
-def test_python_example_runs(tmp_path):
+def test_python_example_runs():
   text = (paths.ROOT / 'README.md').read_text()
   (example,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-  done = subprocess.run(
-    [sys.executable, '-c', example],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]
-  assert 'gap' in done.stdout
+  assert 'gap' in processes.python('-c', example).stdout

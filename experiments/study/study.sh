@@ -19,7 +19,7 @@ study=$(realpath "${STUDY:-$(dirname "$0")/paper.yaml}")
 cd "$(dirname "$0")/../.."
 . experiments/environment.sh
 [ ! -d "$data/validate" ] || data=$data/validate
-"$python" -m experiments.claim "$out" "DATA=$data"
+"$python" -m experiments.scripts.claim "$out" "DATA=$data"
 
 echo "1/2 Simulating frames"
 simulate() {  # SPLIT SHARDS VIDEOS

@@ -12,7 +12,6 @@ import signal
 import sys
 from typing import NamedTuple
 
-from absl import flags
 import http_files
 import processes
 import pytest
@@ -115,8 +114,8 @@ def _raises(folder):
 def _ends_training(folder):
   """Ends as `yt8m_distill.train` does after an error."""
   train.run = lambda _: _exits(folder)
-  flags.FLAGS(sys.argv)
-  train.main(None)
+  del sys.argv[1:]
+  cli.run(train.main)
 
 
 def _ends_unaided(folder):

@@ -76,7 +76,7 @@ def _killing_environment(folder, checkpoint):
   python.parent.mkdir(parents=True)
   program = shlex.quote(processes.killed_driver(checkpoint, '0'))
   python.write_text(f"""#!/usr/bin/env bash
-[ "$1 $2" != '-m experiments.claim' ] || exec {shlex.quote(sys.executable)} "$@"
+[ "$1 $2" != '-m experiments.scripts.claim' ] || exec {shlex.quote(sys.executable)} "$@"
 [ "$1 $2" = '-m yt8m_distill.train' ] || exit 1
 exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
 """)

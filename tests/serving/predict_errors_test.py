@@ -73,7 +73,7 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
     serving_cases.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
   assert message.startswith(f'{where}/x.tfrecord: unreadable from byte 0 of 0')
-  assert message.endswith('without what is lost.')
+  assert message.endswith('to leave out what is corrupt.')
 
 
 @pytest.fixture(scope='module')

@@ -147,7 +147,7 @@ def _floats():
   [
     (b'garbage', 'request, record 1 '),
     (b'', 'request, record 1 .*have 0, 0 frames'),
-    (_floats(), 'record 1 .*one byte string, or a float list'),
+    (_floats(), 'record 1 .*one byte string, or as a float list'),
   ],
 )
 def test_bad_records(module, videos, bad, message):

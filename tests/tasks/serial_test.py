@@ -265,7 +265,7 @@ def test_teacher_that_is_not_there_is_an_error(tmp_path):
 def test_other_teacher_names_both(skyline, model, message):
   with pytest.raises(ValueError, match=message) as error:
     _start(_task(skyline, model=model))
-  assert f'Checkpoint {skyline}/ckpt-3 is of another' in str(error.value)
+  assert f'Checkpoint {skyline}/ckpt-3 has a different architecture' in str(error.value)
 
 
 def test_other_variables_name_both(skyline, tmp_path):

@@ -8,10 +8,12 @@ A factory writes every setting that concerns its experiment into one field of th
 configuration, which the Garden then overrides with YAML and --params_override.
 """
 
+import dataclasses
 from typing import Any
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
+from official.modeling import hyperparams
 from official.modeling import optimization
 
 from yt8m_distill.configs import classification
@@ -38,7 +40,7 @@ def yt8m_distill(settings: settings_lib.Settings | None = None) -> cfg.Experimen
     The configuration.
 
   Raises:
-    ValueError: A setting has the wrong type.
+    ValueError: A setting has the wrong type, or names an unknown alternative.
   """
   settings = settings or settings_lib.Settings()
   return cfg.ExperimentConfig(
@@ -123,16 +125,27 @@ def _single_task(settings: settings_lib.Settings) -> classification.Classificati
   )
 
 
+def _one_of(name: str, value: str, config: type[hyperparams.OneOfConfig]) -> str:
+  """Returns a setting that names an alternative of a one-of configuration."""
+  choices = [field.name for field in dataclasses.fields(config) if field.name != 'type']
+  if value not in choices:
+    raise ValueError(
+      f'yt8m_distill.{name} is {value!r}: it must be one of {", ".join(choices)}.'
+    )
+  return value
+
+
 def _selection(settings: settings_lib.Settings) -> model_config.FrameSelection:
   """The frames that the student sees: k, or every N-th where k is 0."""
-  selection = model_config.FrameSelection(type=settings.frames)
-  if settings.frames == 'uniform':
+  frames = _one_of('frames', settings.frames, model_config.FrameSelection)
+  selection = model_config.FrameSelection(type=frames)
+  if frames == 'uniform':
     selection.uniform = model_config.UniformFrames(
       every_n=0 if settings.k else settings.every_n,
       k=settings.k,
       length=settings.length,
     )
-  some = getattr(selection, settings.frames, None)
+  some = getattr(selection, frames)
   if isinstance(some, model_config.SomeFrames):
     some.k = settings.k
   return selection
@@ -152,11 +165,11 @@ def _network(
     head.logistic.input_gate = 'se'
     head.logistic.l2_weight_decay = 0.5e-5
   if settings.head:
-    head.type = settings.head
+    head.type = _one_of('head', settings.head, model_config.Head)
   return model_config.Network(
     frames=frames,
     backbone=model_config.Backbone(
-      type=settings.backbone,
+      type=_one_of('backbone', settings.backbone, model_config.Backbone),
       hierarchical_lstm=model_config.HierarchicalLstm(
         chunks=chunks, num_cells=settings.num_cells, num_layers=settings.num_layers
       ),

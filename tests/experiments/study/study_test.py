@@ -79,8 +79,8 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
 )
 def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   out = tmp_path / 'out'
-  (out / 'data').mkdir(parents=True)
-  (out / 'settings').write_text('DATA=/other\n')
+  out.mkdir()
+  (out / 'settings.json').write_text('{"DATA": "/other"}')
   script = subprocess.run(
     ['bash', paths.ROOT / 'experiments' / 'study' / 'study.sh', out],
     env={**processes.script_environment(), 'DATA': str(tmp_path)},
@@ -88,5 +88,5 @@ def test_script_refuses_other_data_in_the_same_folder(tmp_path):
     text=True,
     check=False,
   )
-  assert script.returncode == 2
-  assert f"with 'DATA=/other', not 'DATA={tmp_path}'" in script.stderr
+  assert script.returncode == 1
+  assert f"DATA is '{tmp_path}', was '/other'" in script.stderr

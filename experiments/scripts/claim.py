@@ -1,6 +1,6 @@
 """Claims the output folder of a script; fails if another job's results are in it.
 
-  python -m experiments.claim OUT [NAME=VALUE ...]
+  python -m experiments.scripts.claim OUT [NAME=VALUE ...]
 
 OUT/settings.json records the values. A later call must repeat them.
 """
