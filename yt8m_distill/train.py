@@ -123,7 +123,7 @@ def _evaluate_continuously(runner):
   raise TimeoutError(
     f'No checkpoint after step {step.numpy()} of {trainer.train_steps} came '
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
-    ' Train in this folder, or set trainer.continuous_eval_timeout to more.'
+    ' Train in this folder, or increase trainer.continuous_eval_timeout.'
   )
 
 
