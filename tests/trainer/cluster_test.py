@@ -316,7 +316,13 @@ def test_what_no_cluster_can_run_is_an_error(
   monkeypatch.setenv('TF_CONFIG', tf_config)
   with pytest.raises(ValueError, match=message):
     tiny.run_driver(
-      mode, tmp_path / 'run', tiny.override(runtime__distribution_strategy=strategy)
+      mode,
+      tmp_path / 'run',
+      tiny.override(
+        task__train_data__input_path='unread',
+        task__validation_data__input_path='unread',
+        runtime__distribution_strategy=strategy,
+      ),
     )
   assert not (tmp_path / 'run').exists()
 
