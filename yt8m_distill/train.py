@@ -17,6 +17,7 @@ Differences from the Garden's own driver:
 
 import operator
 import os
+import pprint
 
 from absl import flags
 from absl import logging
@@ -123,7 +124,7 @@ def _evaluate_continuously(runner):
   raise TimeoutError(
     f'No checkpoint after step {step.numpy()} of {trainer.train_steps} came '
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
-    ' Train in this folder, or set trainer.continuous_eval_timeout to more.'
+    ' Train in this folder, or increase trainer.continuous_eval_timeout.'
   )
 
 
@@ -145,13 +146,15 @@ def run(flags_obj) -> dict:
     shipped.yaml_file(path) for path in flags_obj.config_file or ()
   ]
   try:
-    params = train_utils.parse_configuration(flags_obj, lock_return=False)
+    params = train_utils.ExperimentParser(flags_obj).parse()
   except LookupError as error:
     raise ValueError(
       f'{error.args[0]} Correct the name in --experiment, --config_file or '
       '--params_override.'
     ) from error
+  # Before the Garden's own check, whose messages lack the field's path.
   validation.validate(params)
+  params.validate()
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   _check_required(params.task, flags_obj.experiment, mode, model_dir)
   strategy = cluster.create_strategy(params.runtime, mode)
@@ -159,6 +162,7 @@ def run(flags_obj) -> dict:
   epochs.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
+  logging.info('Configuration:\n%s', pprint.pformat(params.as_dict()))
   if mode == 'eval' and not (
     params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
   ):

@@ -318,9 +318,11 @@ def test_what_no_cluster_can_run_is_an_error(
     tiny.run_driver(
       mode,
       tmp_path / 'run',
-      "--gin_params=yt8m_distill.train_path='absent'",
-      "--gin_params=yt8m_distill.validation_path='absent'",
-      tiny.override(runtime__distribution_strategy=strategy),
+      tiny.override(
+        task__train_data__input_path='unread',
+        task__validation_data__input_path='unread',
+        runtime__distribution_strategy=strategy,
+      ),
     )
   assert not (tmp_path / 'run').exists()
 

@@ -347,7 +347,7 @@ class ClassificationTask(base_task.Task):
             f'There is no checkpoint in {self.logging_dir} to evaluate. '
             'Train first, or set --model_dir to a trained run.'
           )
-        # In continuous evaluation it appears after the model was built.
+        # In continuous evaluation the checkpoint is newer than the model.
         restore.check(self._model, checkpoint)
         self._restored = True
       state = results_lib.Evaluation(self.prefixes, self.task_config)

@@ -31,7 +31,7 @@ _FALLS = {
 
 
 class WeightSchedule:
-  """Scales the weights of the distillation losses by a factor that follows the step.
+  """A factor of the distillation losses' weights, as a function of the step.
 
   Attributes:
     constant: whether the factor never changes.
