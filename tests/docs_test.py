@@ -23,16 +23,15 @@ import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill import __main__ as command_line
 from yt8m_distill.configs import settings
 
-_LISTED = subprocess.run(
-  ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
-  cwd=paths.ROOT,
-  capture_output=True,
-  text=True,
-  check=True,
-).stdout.split()
 _FILES = [
   name
-  for name in _LISTED
+  for name in subprocess.run(
+    ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+    cwd=paths.ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.split()
   if name.endswith(('.md', '.py', '.gin', '.sh', '.yaml'))
   and (name.endswith('.md') or not name.startswith('tests/'))
   and (paths.ROOT / name).exists()
@@ -46,10 +45,10 @@ _PATH = re.compile(
   r'(?<![\w./-])(?:constraints|experiments|gin|tests|yt8m_distill)/[\w./-]*[\w/]'
 )
 _SCRIPT = re.compile(r'\bbash ([\w./-]+\.sh)')
-# A command ends with its line, its code span, or where the shell ends it.
+# Command, module, arguments, up to the end of the line, code span or shell command.
 _COMMAND = re.compile(
-  r'(?:\byt8m-distill (?P<command>[a-z][\w-]*)|\bpython3? -m (?P<module>[\w.]+\w))'
-  r'(?P<arguments>[^\n`|;&)]*)'
+  r'(?:\byt8m-distill ([a-z][\w-]*)|\bpython3? -m ([\w.]+\w))'
+  r'([^\n`|;&)]*)'
 )
 _FLAG = re.compile(r'(?<=[\s\[])--(\w+)')
 _DEFINED = re.compile(r"""(?:DEFINE_\w+|add_argument)\(\s*['"](?:--)?(\w+)['"]""")
@@ -169,8 +168,8 @@ def _defined_in(path):
   for node in ast.parse(path.read_text()).body:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
       yield node.name
-    elif isinstance(node, ast.Assign):
-      yield from (target.id for target in node.targets)
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+      yield from (name.id for name in ast.walk(node) if isinstance(name, ast.Name))
 
 
 def _is_setting_or_module(dotted):
