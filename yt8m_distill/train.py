@@ -26,6 +26,7 @@ from official.core import task_factory
 from official.core import train_utils
 from official.modeling import performance
 import tensorflow as tf
+import yaml
 
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
@@ -147,6 +148,12 @@ def run(flags_obj) -> dict:
   ]
   try:
     params = train_utils.ExperimentParser(flags_obj).parse()
+  except yaml.YAMLError as error:
+    raise ValueError(
+      '--config_file or --params_override cannot be read as YAML: '
+      f'{" ".join(str(error).split())}. A path with *, ? or {{}} needs quotes inside '
+      'those of the shell: --params_override="task.train_data.input_path=\'...\'".'
+    ) from error
   except LookupError as error:
     raise ValueError(
       f'{error.args[0]} Correct the name in --experiment, --config_file or '

@@ -228,3 +228,14 @@ def test_unknown_key_in_yaml_is_named(configure, tmp_path):
 def test_unknown_experiment_is_named():
   with pytest.raises(LookupError, match='yt8m_distil'):
     exp_factory.get_exp_config('yt8m_distil')
+
+
+@pytest.mark.parametrize('path', ['*.tfrecord', 'train{0000..0003}.tfrecord'])
+def test_yaml_that_cannot_be_read_is_one_line(tmp_path, path):
+  with pytest.raises(ValueError, match='--params_override cannot be read.*quotes') as e:
+    tiny.run_driver(
+      'train',
+      tmp_path / 'run',
+      f'--params_override=task.train_data.input_path={path}',
+    )
+  assert '\n' not in str(e.value)

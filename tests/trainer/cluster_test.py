@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import paths
 import pytest
+import tensorflow as tf
 import tiny
 
 from yt8m_distill.evaluation import report
@@ -323,6 +324,19 @@ def test_what_no_cluster_can_run_is_an_error(
         task__validation_data__input_path='unread',
         runtime__distribution_strategy=strategy,
       ),
+    )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_more_gpus_than_there_are_is_an_error(tmp_path):
+  present = len(tf.config.list_physical_devices('GPU'))
+  with pytest.raises(
+    ValueError, match=f'num_gpus is 99, but TensorFlow sees {present}'
+  ):
+    tiny.run_driver(
+      'train',
+      tmp_path / 'run',
+      tiny.override(task__train_data__input_path='unread', runtime__num_gpus=99),
     )
   assert not (tmp_path / 'run').exists()
 

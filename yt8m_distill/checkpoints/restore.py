@@ -306,6 +306,6 @@ def some_of(differences: list[str]) -> str:
 def _other_architecture(differences: list[str], checkpoint: str) -> str:
   return (
     f'Checkpoint {checkpoint} has a different architecture. '
-    f'{some_of(differences)}. Configure the model as in the params.yaml '
-    'next to the checkpoint, or choose another folder.'
+    f'{some_of(differences)}. Configure the model as it was trained, '
+    'for example with --config_file=params.yaml of that run, or choose another folder.'
   )

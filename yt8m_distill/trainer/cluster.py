@@ -53,6 +53,12 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
       f'runtime.distribution_strategy is {name!r}, which uses one: set it to '
       'multi_worker_mirrored, or unset TF_CONFIG.'
     )
+  gpus = len(tf.config.list_physical_devices('GPU'))
+  if name != 'tpu' and runtime.num_gpus > gpus:
+    raise ValueError(
+      f'runtime.num_gpus is {runtime.num_gpus}, but TensorFlow sees {gpus} GPUs: '
+      f'install TensorFlow with CUDA, or set it to {gpus}.'
+    )
   return distribute_utils.get_distribution_strategy(
     distribution_strategy=name,
     all_reduce_alg=runtime.all_reduce_alg,
