@@ -32,7 +32,6 @@ import gin
 import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import settings
-from yt8m_distill.configs import validation
 from yt8m_distill.trainer import cluster
 from yt8m_distill.trainer import epochs
 from yt8m_distill.trainer import progress
@@ -159,8 +158,6 @@ def run(flags_obj) -> dict:
       f'{error.args[0]} Correct the name in --experiment, --config_file or '
       '--params_override.'
     ) from error
-  # Before the Garden's own check, whose messages lack the field's path.
-  validation.validate(params)
   params.validate()
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   _check_required(params.task, flags_obj.experiment, mode, model_dir)

@@ -13,7 +13,8 @@ from yt8m_distill.utils import files
 
 _PARAMS = 'params.yaml'
 _EVALUATION = 'evaluation.json'
-# Experiment by the networks in task.model.
+# By the networks in task.model, for runs of version 0.2 and before, which do not name
+# their experiment.
 _EXPERIMENTS = {
   frozenset({'teacher', 'student'}): 'yt8m_distill',
   frozenset({'network'}): 'yt8m_distill_single',
@@ -61,27 +62,43 @@ def params_path(prefix: str) -> str:
 
 
 def read_params(path: str) -> cfg.ExperimentConfig:
-  """Reads the configuration of a run.
+  """Reads the configuration of a run, with the classes of its experiment.
 
   Args:
     path: path of its params.yaml.
 
   Raises:
-    ValueError: this package did not write it.
+    ValueError: the file is no configuration, or its experiment is not registered or
+      has other fields.
   """
   try:
     values = hyperparams.read_yaml_to_params_dict(path).as_dict()
-    experiment = _EXPERIMENTS[
-      frozenset({'teacher', 'student', 'network'} & set(values['task']['model']))
-    ]
-    return hyperparams.override_params_dict(
-      exp_factory.get_exp_config(experiment), values, is_strict=True
+    name = (
+      values.get('experiment')
+      or _EXPERIMENTS[
+        frozenset({'teacher', 'student', 'network'} & {*values['task']['model']})
+      ]
     )
   except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
     raise ValueError(
       f'{path} is not the configuration of a run of this package: {error!r}. '
       'Name the --model_dir of such a run.'
     ) from error
+  try:
+    params = exp_factory.get_exp_config(name)
+  except LookupError as error:
+    raise ValueError(
+      f'{path} is the configuration of the experiment {name!r}, which is not '
+      'registered. Add --import=MODULE with the module that registers it.'
+    ) from error
+  try:
+    params.override(values)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path} does not fit its experiment {name!r}: {error}. Use the version of the '
+      'code that wrote it.'
+    ) from error
+  return params
 
 
 def read_evaluation(folder: str) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ import dataclasses
 from typing import Any
 
 from official.core import config_definitions as cfg
-from official.core import exp_factory
 from official.modeling import hyperparams
 from official.modeling import optimization
 
@@ -20,6 +19,7 @@ from yt8m_distill.configs import classification
 from yt8m_distill.configs import data
 from yt8m_distill.configs import distillation
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.configs import registry
 from yt8m_distill.configs import settings as settings_lib
 
 # Passes over the 2018 training set (3,888,919 videos) in batches of 256.
@@ -29,7 +29,7 @@ _THREE_EPOCHS = 45573
 _DECAY_EXAMPLES = 4_000_000
 
 
-@exp_factory.register_config_factory('yt8m_distill')
+@registry.register('yt8m_distill')
 def yt8m_distill(settings: settings_lib.Settings | None = None) -> cfg.ExperimentConfig:
   """Configures a teacher that sees all frames and a student that sees some.
 
@@ -65,7 +65,7 @@ def yt8m_distill(settings: settings_lib.Settings | None = None) -> cfg.Experimen
   )
 
 
-@exp_factory.register_config_factory('yt8m_distill_single')
+@registry.register('yt8m_distill_single')
 def yt8m_distill_single(
   settings: settings_lib.Settings | None = None,
 ) -> cfg.ExperimentConfig:
@@ -86,7 +86,7 @@ def yt8m_distill_single(
   )
 
 
-@exp_factory.register_config_factory('yt8m_distill_finetune')
+@registry.register('yt8m_distill_finetune')
 def yt8m_distill_finetune(
   settings: settings_lib.Settings | None = None,
 ) -> cfg.ExperimentConfig:

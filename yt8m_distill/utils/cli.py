@@ -2,14 +2,23 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import importlib
 import re
 import sys
 
 from absl import app
+from absl import flags
 from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.utils import process_exit
+
+flags.DEFINE_list(
+  'import',
+  [],
+  'Modules of your own to import first, which register experiments, backbones, heads '
+  'or losses.',
+)
 
 
 def run(main: Callable[[Sequence[str]], None], *positional: str):
@@ -31,6 +40,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
         '--help lists the flags.'
       )
     try:
+      _import_modules(flags.FLAGS['import'].value)
       main(given)
     except KeyboardInterrupt:
       sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
@@ -41,6 +51,17 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
       process_exit.end_process()
 
   app.run(checked)
+
+
+def _import_modules(names: Sequence[str]):
+  for name in names:
+    try:
+      importlib.import_module(name)
+    except ModuleNotFoundError as error:
+      raise ValueError(
+        f'--import={name}: {error}. Install the project, or set PYTHONPATH to the '
+        'folder that holds it.'
+      ) from error
 
 
 def message(error: Exception) -> str:
