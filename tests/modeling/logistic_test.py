@@ -8,6 +8,7 @@ import tensorflow as tf
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import gates
 from yt8m_distill.modeling import heads
+from yt8m_distill.modeling.heads import factory
 
 _VIDEOS, _SIZE, _CLASSES = 4, 6, 5
 _GATES = ('none', 'context', 'se')
@@ -74,7 +75,7 @@ def test_round_trip(gate):
 
 
 def test_a_configuration_is_built_as_it_says():
-  moe = heads.build(
+  moe = factory.build(
     model_config.Head(
       moe=model_config.Moe(num_mixtures=3, l2_weight_decay=0.5, output_gate=True)
     ),
@@ -83,7 +84,7 @@ def test_a_configuration_is_built_as_it_says():
   assert isinstance(moe, heads.MoeHead)
   assert moe.num_mixtures == 3 and not moe.input_gate and moe.output_gate
   assert moe.get_config()['l2_weight_decay'] == 0.5
-  logistic = heads.build(
+  logistic = factory.build(
     model_config.Head(
       type='logistic',
       logistic=model_config.Logistic(

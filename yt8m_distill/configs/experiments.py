@@ -6,6 +6,9 @@ trains one network from scratch, as the paper does for its skyline and baselines
 
 A factory writes every setting that concerns its experiment into one field of the
 configuration, which the Garden then overrides with YAML and --params_override.
+
+An experiment of another project calls one of these factories with its own classes,
+and registers the result under its own name with `registry.register`.
 """
 
 import dataclasses
@@ -30,11 +33,19 @@ _DECAY_EXAMPLES = 4_000_000
 
 
 @registry.register('yt8m_distill')
-def yt8m_distill(settings: settings_lib.Settings | None = None) -> cfg.ExperimentConfig:
+def yt8m_distill(
+  settings: settings_lib.Settings | None = None,
+  task: type[distillation.DistillationTask] = distillation.DistillationTask,
+  network: type[model_config.Network] = model_config.Network,
+) -> cfg.ExperimentConfig:
   """Configures a teacher that sees all frames and a student that sees some.
 
   Args:
     settings: Settings of the experiment; None for those that gin binds.
+    task: Class of the task's configuration. Its default losses are kept, except
+      for the fields that settings set.
+    network: Class of the networks' configuration. The settings `backbone` and
+      `head` name alternatives of its fields.
 
   Returns:
     The configuration.
@@ -43,36 +54,38 @@ def yt8m_distill(settings: settings_lib.Settings | None = None) -> cfg.Experimen
     ValueError: A setting has the wrong type, or names an unknown alternative.
   """
   settings = settings or settings_lib.Settings()
+  params = task(
+    training=settings.training,
+    teacher_checkpoint=settings.teacher_checkpoint,
+    **_records_and_seed(settings),
+  )
+  params.model.num_classes = settings.num_classes
+  params.model.max_frames = settings.max_frames
+  params.model.teacher = _network(
+    network, settings, model_config.FrameSelection(), settings.teacher_chunks
+  )
+  params.model.student = _network(
+    network, settings, _selection(settings), settings.student_chunks
+  )
+  params.losses.representation_weight = settings.representation_weight
+  params.losses.prediction_reduction = settings.prediction_reduction
   return cfg.ExperimentConfig(
-    task=distillation.DistillationTask(
-      training=settings.training,
-      teacher_checkpoint=settings.teacher_checkpoint,
-      model=model_config.DistillerModel(
-        num_classes=settings.num_classes,
-        max_frames=settings.max_frames,
-        teacher=_network(
-          settings, model_config.FrameSelection(), settings.teacher_chunks
-        ),
-        student=_network(settings, _selection(settings), settings.student_chunks),
-      ),
-      losses=distillation.DistillationLoss(
-        representation_weight=settings.representation_weight,
-        prediction_reduction=settings.prediction_reduction,
-      ),
-      **_records_and_seed(settings),
-    ),
-    trainer=_trainer(settings, 'student/gap', _FIVE_EPOCHS),
+    task=params, trainer=_trainer(settings, 'student/gap', _FIVE_EPOCHS)
   )
 
 
 @registry.register('yt8m_distill_single')
 def yt8m_distill_single(
   settings: settings_lib.Settings | None = None,
+  task: type[classification.ClassificationTask] = classification.ClassificationTask,
+  network: type[model_config.Network] = model_config.Network,
 ) -> cfg.ExperimentConfig:
   """Configures one network that is trained from scratch on its label loss.
 
   Args:
     settings: As for `yt8m_distill`.
+    task: As for `yt8m_distill`.
+    network: As for `yt8m_distill`.
 
   Returns:
     The configuration.
@@ -82,19 +95,24 @@ def yt8m_distill_single(
   """
   settings = settings or settings_lib.Settings()
   return cfg.ExperimentConfig(
-    task=_single_task(settings), trainer=_trainer(settings, 'gap', _FIVE_EPOCHS)
+    task=_single_task(settings, task, network),
+    trainer=_trainer(settings, 'gap', _FIVE_EPOCHS),
   )
 
 
 @registry.register('yt8m_distill_finetune')
 def yt8m_distill_finetune(
   settings: settings_lib.Settings | None = None,
+  task: type[classification.ClassificationTask] = classification.ClassificationTask,
+  network: type[model_config.Network] = model_config.Network,
 ) -> cfg.ExperimentConfig:
   """Configures a distilled student that continues on its label loss.
 
   Args:
     settings: As for `yt8m_distill`. Where num_classes differs from that of the
       network in init_checkpoint, the head is initialized anew.
+    task: As for `yt8m_distill`.
+    network: As for `yt8m_distill`.
 
   Returns:
     The configuration.
@@ -103,26 +121,27 @@ def yt8m_distill_finetune(
     ValueError: As for `yt8m_distill`.
   """
   settings = settings or settings_lib.Settings()
-  task = _single_task(settings)
-  task.init_checkpoint = settings.init_checkpoint
+  params = _single_task(settings, task, network)
+  params.init_checkpoint = settings.init_checkpoint
   return cfg.ExperimentConfig(
-    task=task, trainer=_trainer(settings, 'gap', _THREE_EPOCHS)
+    task=params, trainer=_trainer(settings, 'gap', _THREE_EPOCHS)
   )
 
 
-def _single_task(settings: settings_lib.Settings) -> classification.ClassificationTask:
+def _single_task(
+  settings: settings_lib.Settings,
+  task: type[classification.ClassificationTask],
+  network: type[model_config.Network],
+) -> classification.ClassificationTask:
   """One network: the teacher's if it sees all frames, otherwise the student's."""
   chunks = (
     settings.teacher_chunks if settings.frames == 'all' else settings.student_chunks
   )
-  return classification.ClassificationTask(
-    model=model_config.ClassifierModel(
-      num_classes=settings.num_classes,
-      max_frames=settings.max_frames,
-      network=_network(settings, _selection(settings), chunks),
-    ),
-    **_records_and_seed(settings),
-  )
+  params = task(**_records_and_seed(settings))
+  params.model.num_classes = settings.num_classes
+  params.model.max_frames = settings.max_frames
+  params.model.network = _network(network, settings, _selection(settings), chunks)
+  return params
 
 
 def _one_of(name: str, value: str, config: type[hyperparams.OneOfConfig]) -> str:
@@ -152,10 +171,19 @@ def _selection(settings: settings_lib.Settings) -> model_config.FrameSelection:
 
 
 def _network(
-  settings: settings_lib.Settings, frames: model_config.FrameSelection, chunks: int
+  network: type[model_config.Network],
+  settings: settings_lib.Settings,
+  frames: model_config.FrameSelection,
+  chunks: int,
 ) -> model_config.Network:
   """A network with the head that was published with its backbone."""
-  head = model_config.Head(moe=model_config.Moe(num_mixtures=settings.num_mixtures))
+  params = network(frames=frames)
+  backbone, head = params.backbone, params.head
+  backbone.type = _one_of('backbone', settings.backbone, type(backbone))
+  lstm = backbone.hierarchical_lstm
+  lstm.chunks = chunks
+  lstm.num_cells, lstm.num_layers = settings.num_cells, settings.num_layers
+  head.moe.num_mixtures = settings.num_mixtures
   # Half of the published decay: here a regularization_penalty of 2 multiplies it.
   if settings.backbone == 'netvlad':
     head.moe.input_gate = head.moe.output_gate = True
@@ -165,17 +193,8 @@ def _network(
     head.logistic.input_gate = 'se'
     head.logistic.l2_weight_decay = 0.5e-5
   if settings.head:
-    head.type = _one_of('head', settings.head, model_config.Head)
-  return model_config.Network(
-    frames=frames,
-    backbone=model_config.Backbone(
-      type=_one_of('backbone', settings.backbone, model_config.Backbone),
-      hierarchical_lstm=model_config.HierarchicalLstm(
-        chunks=chunks, num_cells=settings.num_cells, num_layers=settings.num_layers
-      ),
-    ),
-    head=head,
-  )
+    head.type = _one_of('head', settings.head, type(head))
+  return params
 
 
 def _records_and_seed(

@@ -114,7 +114,8 @@ def register(name: str):
   """
 
   def decorate(cls):
-    cls = tf_keras.utils.register_keras_serializable(package='yt8m_distill')(cls)
+    package = cls.__module__.partition('.')[0]
+    cls = tf_keras.utils.register_keras_serializable(package=package)(cls)
 
     @factory.register_backbone_builder(name)
     def build(

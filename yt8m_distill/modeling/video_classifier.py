@@ -3,14 +3,14 @@
 B videos, T frames, D features, R representation, V classes.
 """
 
-from official.vision.modeling.backbones import factory
+from official.vision.modeling.backbones import factory as backbone_factory
 import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import backbone as backbone_lib
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import frame_selection
-from yt8m_distill.modeling import heads
+from yt8m_distill.modeling.heads import factory as head_factory
 from yt8m_distill.utils import per_video_random
 
 
@@ -104,16 +104,24 @@ def build(model_config, network, name: str) -> VideoClassifier:
     The network, with its variables.
 
   Raises:
-    ValueError: a size does not fit, such as chunks that do not divide the frames.
+    ValueError: a size does not fit, such as chunks that do not divide the frames, or
+      the type of the backbone or head is not registered.
   """
   frames = frame_selection.max_selected(network.frames, model_config.max_frames)
-  head = heads.build(network.head, model_config.num_classes)
-  with tf.name_scope(name):
-    backbone = factory.build_backbone(
-      input_specs=backbone_lib.input_specs(
-        frames, [feature.size for feature in model_config.features]
-      ),
-      backbone_config=network.backbone,
-      norm_activation_config=None,
-    )
-    return VideoClassifier(backbone, head, network.dropout, name=name)
+  try:
+    head = head_factory.build(network.head, model_config.num_classes)
+    with tf.name_scope(name):
+      backbone = backbone_factory.build_backbone(
+        input_specs=backbone_lib.input_specs(
+          frames, [feature.size for feature in model_config.features]
+        ),
+        backbone_config=network.backbone,
+        norm_activation_config=None,
+      )
+      return VideoClassifier(backbone, head, network.dropout, name=name)
+  except LookupError as error:
+    raise ValueError(
+      f'No code is registered for the backbone {network.backbone.type!r} or the head '
+      f'{network.head.type!r} of task.model: {error} Import the module that registers '
+      'it, for example with --import=MODULE.'
+    ) from error

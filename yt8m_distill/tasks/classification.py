@@ -25,6 +25,7 @@ from yt8m_distill.modeling import losses
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.tasks import class_weights
 from yt8m_distill.tasks import costs
+from yt8m_distill.tasks import loss_terms
 from yt8m_distill.tasks import train_step
 from yt8m_distill.utils import workers
 
@@ -50,12 +51,15 @@ def _seeded(seed: int):
 class ClassificationTask(base_task.Task):
   """One network, trained on its label loss.
 
-  A subclass with several networks overrides `prefixes`, `networks`,
-  `start_from`, `loss_terms`, `factors` and `total_loss`.
+  The loss is L_CE, the layers' L2 terms, and the registered `loss_terms` that have a
+  weight in `task.losses`.
+
+  A subclass with several networks overrides `prefixes`, `networks`, `start_from`,
+  `student_and_teacher`, `factors` and `total_loss`.
 
   Attributes:
     prefixes: for each network, the prefix of its losses' and metrics' names; '' for
-      a single network.
+      a single network. The weights in `task.losses` are those of the last one.
   """
 
   prefixes: tuple[str, ...] = ('',)
@@ -171,9 +175,21 @@ class ClassificationTask(base_task.Task):
     )
 
   def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
-    """Returns losses per video, before weights: {name: float32 [B]}."""
+    """Returns losses per video, before weights.
+
+    Args:
+      labels: bool [B, V].
+      outputs: outputs of the model.
+
+    Returns:
+      {name: float32 [B]}: the label loss of each network, and of the last network
+      the loss_terms that have a weight and a value.
+
+    Raises:
+      ValueError: a term has a weight, but no value.
+    """
     params = self.task_config.losses
-    return {
+    terms = {
       f'{prefix}label_loss': losses.label_loss(
         labels,
         network['predictions'],
@@ -183,6 +199,21 @@ class ClassificationTask(base_task.Task):
       )
       for prefix, network in self.networks(outputs).items()
     }
+    student, teacher = self.student_and_teacher(outputs)
+    for name, weight, term in loss_terms.weighted(params):
+      value = term.compute(labels, student, teacher, params)
+      if value is not None:
+        terms[f'{self.prefixes[-1]}{name}_loss'] = value
+      elif weight:
+        raise ValueError(
+          f'task.losses.{name}_weight is {weight}, but these networks have no '
+          f'{name} loss. Set it to 0.'
+        )
+    return terms
+
+  def student_and_teacher(self, outputs) -> tuple[dict, dict]:
+    """Returns the outputs that loss_terms compares; a single network has no teacher."""
+    return outputs, {}
 
   def regularization_terms(self, model) -> dict[str, tf.Tensor]:
     """Returns each network's L2 terms times the penalty: {name: float32 scalar}."""
@@ -208,7 +239,9 @@ class ClassificationTask(base_task.Task):
     del step
     return {}
 
-  def total_loss(self, terms, regularization, mean, total) -> tf.Tensor:
+  def total_loss(
+    self, terms, regularization, mean, total, distillation_factor=1.0
+  ) -> tf.Tensor:
     """Returns the loss to minimize.
 
     Args:
@@ -216,13 +249,24 @@ class ClassificationTask(base_task.Task):
       regularization: as returned by regularization_terms().
       mean: averages values per video over the batch.
       total: sums values per video over the batch.
+      distillation_factor: factor of the terms that compare with a teacher.
 
     Returns:
       float32: a scalar in training; [B] in evaluation, where `mean` and `total`
       do not reduce.
     """
-    del total
-    return mean(terms['label_loss']) + tf.add_n(list(regularization.values()))
+    params, prefix = self.task_config.losses, self.prefixes[-1]
+    label_weight = getattr(params, 'label_weight', 1.0)
+    loss = regularization[f'{prefix}regularization_loss']
+    if label_weight:  # Otherwise no gradient is computed.
+      loss += label_weight * mean(terms[f'{prefix}label_loss'])
+    for name, weight, term in loss_terms.weighted(params):
+      if weight:
+        factor = distillation_factor if term.compares else 1.0
+        added = getattr(params, f'{name}_reduction', 'mean') == 'sum'
+        reduce = total if added else mean
+        loss += factor * weight * reduce(terms[f'{prefix}{name}_loss'])
+    return loss
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """Returns metrics; the trainer calls it once for training, once for evaluation.
@@ -242,10 +286,15 @@ class ClassificationTask(base_task.Task):
     ]
 
   def _train_metric_names(self) -> list[str]:
+    """Returns the names of metrics; losses without weight are left out."""
     return [
       f'{prefix}{name}'
       for prefix in self.prefixes
       for name in ('label_loss', 'regularization_loss', *_BATCH_METRICS)
+    ] + [
+      f'{self.prefixes[-1]}{name}_loss'
+      for name, weight, _ in loss_terms.weighted(self.task_config.losses)
+      if weight
     ]
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace

@@ -19,7 +19,6 @@ from yt8m_distill.configs import settings
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import distiller
-from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
 
 _schedules = tf_keras.optimizers.schedules
@@ -192,44 +191,11 @@ class DistillationTask(classification.ClassificationTask):
       with_seeds=draws or model.student.draws(),
     )
 
-  def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
-    """Returns all losses per video, before weights.
-
-    Args:
-      labels: bool [B, V].
-      outputs: outputs of the model.
-
-    Returns:
-      {name: float32 [B]}: the label losses, 'student/prediction_loss',
-      'student/representation_loss' (unless the representations differ in width
-      and are not projected) and, if it has a weight, 'student/intermediate_loss'.
-    """
-    teacher, student = outputs['teacher'], outputs['student']
-    student = {**student, **student.get('projected', {})}
-    params = self.task_config.losses
-    terms = {
-      **super().loss_terms(labels, outputs),
-      'student/prediction_loss': losses.prediction_loss(
-        tf.stop_gradient(teacher['predictions']),
-        student['predictions'],
-        params.prediction_kind,
-        params.label_epsilon,
-        params.prediction_temperature,
-      ),
-    }
-    wanted, seen = (
-      tf.stop_gradient(teacher['representation']),
-      student['representation'],
-    )
-    if wanted.shape[-1] == seen.shape[-1]:
-      terms['student/representation_loss'] = losses.representation_loss(wanted, seen)
-    if params.intermediate_weight:
-      terms['student/intermediate_loss'] = losses.intermediate_loss(
-        tf.stop_gradient(teacher['moment_states']),
-        student['moment_states'],
-        student['num_moments'],
-      )
-    return terms
+  def student_and_teacher(self, outputs):
+    """Returns the student's outputs, projected, and the teacher's as constants."""
+    student = outputs['student']
+    teacher = tf.nest.map_structure(tf.stop_gradient, outputs['teacher'])
+    return {**student, **student.get('projected', {})}, teacher
 
   def regularization_terms(self, model):
     """Returns the L2 terms of both networks; a shared head is the teacher's."""
@@ -246,18 +212,7 @@ class DistillationTask(classification.ClassificationTask):
 
   def total_loss(self, terms, regularization, mean, total, distillation_factor=1.0):
     """Returns the loss to minimize; the schedule does not apply in evaluation."""
-    params = self.task_config.losses
-    reduce = total if params.prediction_reduction == 'sum' else mean
-    loss = regularization['student/regularization_loss']
-    for name, factor, average in (
-      ('label', 1.0, mean),
-      ('representation', distillation_factor, mean),
-      ('intermediate', distillation_factor, mean),
-      ('prediction', distillation_factor, reduce),
-    ):
-      weight = getattr(params, f'{name}_weight')
-      if weight:  # Otherwise no gradient is computed.
-        loss += factor * weight * average(terms[f'student/{name}_loss'])
+    loss = super().total_loss(terms, regularization, mean, total, distillation_factor)
     if not self._serial:
       loss += (
         mean(terms['teacher/label_loss'])
@@ -266,14 +221,7 @@ class DistillationTask(classification.ClassificationTask):
     return loss
 
   def _train_metric_names(self):
-    """Returns the names of metrics; losses without weight are left out."""
-    params = self.task_config.losses
-    names = [*super()._train_metric_names()]
-    names += [
-      f'student/{name}_loss'
-      for name in ('representation', 'intermediate', 'prediction')
-      if getattr(params, f'{name}_weight')
-    ]
+    names = super()._train_metric_names()
     return names if self._schedule.constant else [*names, 'distillation_factor']
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace

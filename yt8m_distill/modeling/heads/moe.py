@@ -13,9 +13,10 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import gates as gates_lib
+from yt8m_distill.modeling.heads import factory
 
 
-@tf_keras.utils.register_keras_serializable(package='yt8m_distill')
+@factory.register('moe')
 class MoeHead(tf_keras.layers.Layer):
   """Predictions float32 [B, V] in [0, 1] from a representation [B, R]."""
 
