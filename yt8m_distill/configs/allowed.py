@@ -55,11 +55,12 @@ class Bounds:
     )
 
   def __str__(self) -> str:
-    if self.least is not None and self.most is not None:
-      return f'from {self.least} to {self.most}'
+    most = None if self.most and self.most > _INT32 else self.most
+    if self.least is not None and most is not None:
+      return f'from {self.least} to {most}'
     limits = (
       ('of at least', self.least),
-      ('of at most', self.most),
+      ('of at most', most),
       ('above', self.above),
       ('below', self.below),
     )
@@ -87,17 +88,18 @@ class Allowed:
   def contain(self, value) -> bool:
     """Whether the field may have a value."""
     return (
-      self.has_type(value)
-      and self.bounds.contain(value)
-      and (self.bounds.most is not None or not self._is_too_long(value))
+      self.has_type(value) and self.bounds.contain(value) and not self._is_huge(value)
     )
 
-  def _is_too_long(self, value) -> bool:
+  def _is_huge(self, value) -> bool:
+    """Whether a whole number, or one in a list, is above a limit that is not shown."""
     if isinstance(value, list | tuple):
-      return any(map(self._is_too_long, value))
-    return float not in alternatives(self.hint) and is_number(value, int) and (
-      abs(value) > _INT32
-    )
+      return any(map(self._is_huge, value))
+    whole = is_number(value, int) and float not in alternatives(self.hint)
+    return whole and abs(value) > self._limit()
+
+  def _limit(self) -> float:
+    return _INT32 if self.bounds.most is None else max(self.bounds.most, _INT32)
 
   def refuse(self, value, path: str) -> NoReturn:
     """Raises a ValueError that says what is allowed instead of a value.
@@ -115,8 +117,7 @@ class Allowed:
     allowed = f'it must be {" ".join(words)}'
     if _has_type(None, self.hint) and bounds.null:
       allowed += ', or null'
-    too_long = bounds.most is None and self._is_too_long(value)
-    remedy = f' It may be at most {_INT32}.' if too_long else ''
+    remedy = f' It may be at most {self._limit()}.' if self._is_huge(value) else ''
     fail(path, value, allowed, remedy or _remedy(value, options))
 
 
