@@ -5,22 +5,18 @@
 tries all of them and counts how each ends.
 """
 
-import collections
 from collections.abc import Iterator
+import copy
 import dataclasses
+import functools
 import math
-import re
-import sys
 import typing
 from typing import Any, NamedTuple
 
-from official.core import exp_factory
 from official.core import train_utils
 from official.modeling import hyperparams
 import tiny
 import yaml
-
-import gin
 
 EXPERIMENTS = ('yt8m_distill', 'yt8m_distill_single', 'yt8m_distill_finetune')
 # By kind: no field means these, except for those that TAKEN lists.
@@ -40,6 +36,28 @@ VALUES = {
   'mapping': {'a': 1},
   'misspelt': 0,
 }
+
+
+# By alternative: fields without a valid default.
+_RATE = {'initial_learning_rate': 0.1}
+_NEEDED = {
+  'optimizer.adamw': {'gradient_clip_norm': 0.0},
+  'optimizer.adamw_experimental': {'global_clipnorm': 0.0},
+  'learning_rate.cosine': {**_RATE, 'decay_steps': 9},
+  'learning_rate.exponential': {**_RATE, 'decay_steps': 9, 'decay_rate': 0.5},
+  'learning_rate.polynomial': {**_RATE, 'decay_steps': 9},
+  'learning_rate.power': _RATE,
+  'learning_rate.power_linear': {**_RATE, 'total_decay_steps': 9},
+  'learning_rate.power_with_offset': _RATE,
+  'learning_rate.step_cosine_with_offset': {
+    'boundaries': [2, 4],
+    'values': [0.1, 0.2],
+  },
+  'learning_rate.stepwise': {'boundaries': [2, 4], 'values': [0.1, 0.2, 0.3]},
+  'warmup.linear': {'warmup_steps': 2},
+  'warmup.polynomial': {'warmup_steps': 2},
+}
+_NOT_IMPLEMENTED = ('adafactor', 'slide')  # Optimizers of the Garden.
 
 
 class Case(NamedTuple):
@@ -85,14 +103,16 @@ def _leaves(config, path, wrap) -> Iterator[_Leaf]:
     if value is None:  # A configuration that is optional.
       options = [o for o in typing.get_args(hint) if dataclasses.is_dataclass(o)]
       value = options[0]() if options else None
+    if name in _NOT_IMPLEMENTED:
+      continue
     if isinstance(value, hyperparams.Config):
-      chosen = (
-        {'type': name}
-        if isinstance(config, hyperparams.OneOfConfig)
-        else {}
-      )
+      one_of = isinstance(config, hyperparams.OneOfConfig)
+      chosen = {'type': name} if one_of else {}
+      needed = _NEEDED.get('.'.join(place.split('.')[-2:]), {})
       yield from _leaves(
-        value, place, lambda v, n=name, c=chosen, w=wrap: w({**c, n: v})
+        value,
+        place,
+        lambda v, n=name, c=chosen, m=needed, w=wrap: w({**c, n: {**m, **v}}),
       )
     elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
       others = [item.as_dict() for item in value[1:]]
@@ -109,11 +129,7 @@ def cases() -> list[Case]:
   """Returns all wrong values of all fields."""
   found = []
   for experiment in EXPERIMENTS:
-    with gin.unlock_config():
-      gin.clear_config()
-    params = exp_factory.get_exp_config(experiment)
-    params.override(tiny.sizes(experiment))
-    for leaf in _leaves(params, '', lambda v: v):
+    for leaf in _leaves(_base(experiment), '', lambda v: v):
       name = leaf.path.rpartition('.')[2]
       for kind, value in VALUES.items():
         path = leaf.path
@@ -122,6 +138,19 @@ def cases() -> list[Case]:
           key, path = f'{name}x', f'{path}x'
         found.append(Case(experiment, path, kind, leaf.values(key, value), leaf.hint))
   return found
+
+
+@functools.cache
+def _base(experiment):
+  """A tiny experiment before it is overridden."""
+  return tiny.experiment(experiment=experiment)
+
+
+class _Parser(train_utils.ExperimentParser):
+  """The Garden's, but builds each experiment once, which takes most of the time."""
+
+  def base_experiment(self):
+    return copy.deepcopy(_base(self._flags_obj.experiment))
 
 
 def parse(case: Case, folder=None):
@@ -134,15 +163,12 @@ def parse(case: Case, folder=None):
   Returns:
     The configuration.
   """
-  with gin.unlock_config():
-    gin.clear_config()
-  sizes = yaml.safe_dump(tiny.sizes(case.experiment), default_flow_style=True)
-  files, override = [sizes], case.text()
+  files, override = [], case.text()
   if folder:
     path = folder / 'own.yaml'
     path.write_text(yaml.safe_dump(case.values))
-    files, override = [sizes, str(path)], ''
-  params = train_utils.ExperimentParser(
+    files, override = [str(path)], ''
+  params = _Parser(
     train_utils.ParseConfigOptions(
       experiment=case.experiment, config_file=files, params_override=override
     )

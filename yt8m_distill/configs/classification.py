@@ -10,6 +10,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.configs import validation
 
+_MAX_EPOCHS = 1_000_000
 # Of each network in an evaluation.
 _METRICS = ('gap', 'map', 'hit_at_one', 'perr', 'label_loss')
 
@@ -99,9 +100,9 @@ class VideoTask(cfg.TaskConfig):
   )
   evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
   seed: int = validation.number(0, least=0, most=validation.MAX_SEED)
-  train_epochs: float = validation.number(0.0, least=0)
-  decay_epochs: float = validation.number(0.0, least=0)
-  warmup_epochs: float = validation.number(0.0, least=0)
+  train_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
+  decay_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
+  warmup_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
 
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""

@@ -96,7 +96,7 @@ _BOUNDS: dict[type, dict[str, allowed.Bounds]] = {
     'average_decay': _DECAY,
     'start_step': _COUNT,
     'initial_accumulator_value': _COUNT,
-    'epsilon': _COUNT,
+    'epsilon': _POSITIVE,  # Weights without a gradient would become NaN.
     'epsilon_1': _COUNT,
     'epsilon_2': _COUNT,
     'eeta': _COUNT,
