@@ -5,11 +5,13 @@
 tries all of them and counts how each ends.
 """
 
+import collections
 from collections.abc import Iterator
 import copy
 import dataclasses
 import functools
 import math
+import re
 import typing
 from typing import Any, NamedTuple
 
@@ -37,6 +39,107 @@ VALUES = {
   'misspelt': 0,
 }
 
+
+_PATH = re.compile(r'(task|trainer|runtime)\.[\w.\[\]]+ is ')
+# Fields that hold any name, path or address.
+_FREE_TEXT = {
+  'best_checkpoint_export_subdir',
+  'eigenvalues',
+  'init_checkpoint',
+  'input_path',
+  'name',
+  'teacher_checkpoint',
+  'tf_data_service_address',
+  'tf_data_service_job_name',
+  'tpu',
+  'trainer_id',
+  'validation_summary_subdir',
+  'vocabulary',
+  'worker_hosts',
+}
+# Fields that may be null: the default then, nothing, or what is computed later.
+_OPTIONAL = {
+  'all_reduce_alg',
+  'autotune_algorithm',
+  'best_checkpoint_eval_metric',
+  'best_checkpoint_export_subdir',
+  'class_weights',
+  'clipnorm',
+  'clipvalue',
+  'dataset_num_private_threads',
+  'deterministic',
+  'eigenvalues',
+  'exclude_from_layer_adaptation',
+  'exclude_from_weight_decay',
+  'global_clipnorm',
+  'gpu_thread_mode',
+  'include_in_weight_decay',
+  'init_checkpoint',
+  'input_path',
+  'loss_scale',
+  'mixed_precision_dtype',
+  'prefetch_buffer_size',
+  'ram_budget',
+  'staircase',
+  'task.name',
+  'teacher_checkpoint',
+  'tf_data_service_address',
+  'tf_data_service_job_name',
+  'tfds_data_dir',
+  'tfds_name',
+  'tfds_skip_decoding_feature',
+  'tfds_split',
+  'tpu',
+  'tpu_enable_xla_dynamic_padder',
+  'trainer_id',
+  'vocabulary',
+  'warmup.type',
+  'worker_hosts',
+}
+# Whole numbers that may be 0: none, as many as there are, from the start.
+_MAY_BE_ZERO = {
+  'bagging_seed',
+  'continuous_eval_timeout',
+  'default_shard_dim',
+  'num_examples',
+  'num_gpus',
+  'num_packs',
+  'offset',
+  'per_gpu_thread_count',
+  'prefetch_buffer_size',
+  'recovery_begin_steps',
+  'recovery_max_trials',
+  'schedule.steps',
+  'seed',
+  'start_step',
+  'task_index',
+  'train_steps',
+  'uniform.k',
+  'validation_interval',
+}
+# Numbers of any sign.
+_SIGNED = {
+  'beta_2_decay',
+  'offset',
+  'power.power',
+  'power_linear.power',
+  'power_with_offset.power',
+}
+# Numbers that must be above 0, or within other bounds that leave 0 out.
+_NOT_ZERO = {
+  'beta_2_decay',
+  'clip_threshold',
+  'clipnorm',
+  'clipvalue',
+  'clipping_norm',
+  'decay_rate',
+  'epsilon',
+  'label_epsilon',
+  'loss_scale',
+  'loss_upper_bound',
+  'linear_decay_fraction',
+  'prediction_temperature',
+}
 
 # By alternative: fields without a valid default.
 _RATE = {'initial_learning_rate': 0.1}
@@ -76,11 +179,6 @@ class Case(NamedTuple):
   kind: str
   values: dict[str, Any]
   hint: Any
-
-  @property
-  def name(self) -> str:
-    """The field without what leads to it."""
-    return self.path.rpartition('.')[2]
 
   def text(self) -> str:
     """Returns `values` as YAML in one line, as --params_override takes it."""
@@ -175,3 +273,84 @@ def parse(case: Case, folder=None):
   ).parse()
   params.validate()
   return params
+
+
+def _named(case: Case, names: set[str]) -> bool:
+  """Whether the last one or two parts of the path are among names."""
+  parts = case.path.split('.')
+  return not names.isdisjoint([parts[-1], '.'.join(parts[-2:])])
+
+
+def reason_to_take(case: Case) -> str:
+  """Says why a value is rightly taken; '' if it must be refused.
+
+  Where a value has the field's type, it may be refused for its bounds, or because of
+  other fields.
+  """
+  types = {case.hint, *typing.get_args(case.hint)}
+  number, is_float = bool(types & {int, float}), float in types
+  for reason, holds in {
+    'runs keep the name of their experiment': case.path == 'experiment',
+    'any text is a name or a path': (
+      case.kind in ('word', 'text') and _named(case, _FREE_TEXT)
+    ),
+    'null says that there is none': case.kind == 'null' and _named(case, _OPTIONAL),
+    'text of a number is a number': case.kind == 'text' and is_float,
+    '7 is a number': case.kind == 'number' and number,
+    '1.5 is a number': case.kind == 'fraction' and is_float,
+    'true is right or wrong': case.kind == 'boolean' and bool in types,
+    'a number may be large': case.kind == 'huge' and is_float,
+    'a seed may be large': case.kind == 'huge' and _named(case, {'seed', 'bagging_seed'}),
+    'the number may be 0': (
+      case.kind == 'zero'
+      and (
+        _named(case, _MAY_BE_ZERO)
+        or (is_float and not _named(case, _NOT_ZERO))
+      )
+    ),
+    'the number may be negative': case.kind == 'negative' and _named(case, _SIGNED),
+  }.items():
+    if holds:
+      return reason
+  return ''
+
+
+def outcome(case: Case, folder=None) -> tuple[str, str]:
+  """Returns how a case ends, and the message of its error.
+
+  Args:
+    case: the case.
+    folder: as of parse().
+
+  Returns:
+    'refused' in one line that starts with the field's path, or, for a value that is
+    right in itself, with that of a related one; 'taken'; or 'other'.
+  """
+  try:
+    parse(case, folder)
+  except ValueError as error:
+    message = str(error)
+    related = bool(reason_to_take(case)) and _PATH.match(message)
+    clear = '\n' not in message and (related or message.startswith(f'{case.path} '))
+    return ('refused' if clear else 'other'), message
+  except Exception as error:  # Whatever a driver would end with.
+    return 'other', repr(error)
+  return 'taken', ''
+
+
+def main():
+  """Tries all cases; prints counts, and what ends neither refused nor rightly taken."""
+  counts = collections.Counter[str]()
+  for case in cases():
+    result, message = outcome(case)
+    if result == 'taken':
+      result = f'taken: {reason_to_take(case) or "WRONGLY"}'
+    counts[result] += 1
+    if result in ('other', 'taken: WRONGLY'):
+      print(f'{result}: {case.path} is {VALUES[case.kind]!r}. {message}')
+  for result, count in counts.most_common():
+    print(f'{count:6} {result}')
+
+
+if __name__ == '__main__':
+  main()

@@ -170,6 +170,20 @@ def _explained(flag: str) -> Iterator[None]:
     raise ValueError(f'{flag}: {error}') from error
 
 
+@contextlib.contextmanager
+def _loss_explained(trainer) -> Iterator[None]:
+  """Turns the trainer's error about a loss above its bound into a ValueError."""
+  try:
+    yield
+  except RuntimeError as error:
+    if 'The loss value is' not in str(error):
+      raise
+    raise ValueError(
+      f'trainer.loss_upper_bound is {trainer.loss_upper_bound}: {error} Lower the '
+      'learning rate, or raise the bound.'
+    ) from error
+
+
 def run(flags_obj) -> dict:
   """Runs what the flags say.
 
@@ -180,7 +194,7 @@ def run(flags_obj) -> dict:
     The metrics of the evaluation in --mode=train_and_post_eval; {} in other modes.
 
   Raises:
-    ValueError: a flag or the configuration is invalid.
+    ValueError: a flag or the configuration is invalid, or the loss is too large.
     TimeoutError: see _evaluate_continuously().
   """
   settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
@@ -225,7 +239,7 @@ def run(flags_obj) -> dict:
     train_utils.serialize_config(params, model_dir)
     files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
   logs = {}
-  with strategy.scope():
+  with strategy.scope(), _loss_explained(params.trainer):
     if mode == 'continuous_eval':
       _evaluate_continuously(runner)
     else:

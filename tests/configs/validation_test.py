@@ -35,7 +35,7 @@ def _message(*fields):
   with pytest.raises(ValueError) as error:
     _experiment(*fields).validate()
   message = str(error.value)
-  assert '\n' not in message and message.endswith('.')
+  assert '\n' not in message and message.endswith(('.', '?'))
   return message
 
 
@@ -76,7 +76,7 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('task.train_data.input_path', 3, 'it must be a string or a list, each item a'),
     ('task.train_data.input_path', ['a', 3], 'it must be a string or a list, each'),
     ('task.model.features', [-1], 'each item a mapping with the keys name, size, f'),
-    ('task.train_epochs', 'five', 'it must be a finite number of at least 0'),
+    ('task.train_epochs', 'five', 'it must be a finite number from 0 to 1000000'),
     ('trainer.train_steps', 'many', 'it must be a whole number of at least 0'),
     ('trainer.train_steps', 1.5, 'it must be a whole number of at least 0'),
     ('trainer.best_checkpoint_eval_metric', 3, 'it must be a string'),
@@ -136,7 +136,20 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('task.train_data.autotune_algorithm', 'x', 'choose one of DEFAULT, HILL_CLIMB'),
     ('runtime.mixed_precision_dtype', 'int8', 'choose one of float32, float16, bfl'),
     ('trainer.best_checkpoint_metric_comp', 'more', 'choose one of higher, lower'),
+    ('runtime.distribution_strategy', 'parameter_server', 'choose one of mirrored, on'),
+    ('runtime.gpu_thread_mode', 'x', 'choose one of global, gpu_private, gpu_shared'),
     # Several fields together.
+    (f'{_LSTM}.chunks', 3, 'it must divide the 4 frames that the network sees. Set '),
+    (f'{_LSTM}.chunks', 9, 'it must divide the 4 frames that the network sees. Set '),
+    ('runtime.all_reduce_alg', 'ring', 'with the distribution_strategy mirrored, choo'),
+    ('trainer.best_checkpoint_eval_metric', 'gap', 'choose one of teacher/gap, teach'),
+    ('trainer.validation_steps', 0, 'no video would be evaluated. Set it to -1'),
+    ('trainer.summary_interval', 7, 'it must be a multiple of steps_per_loop, 100'),
+    ('trainer.eval_tf_while_loop', True, 'a loop of TensorFlow needs a number of st'),
+    ('trainer.optimizer_config.optimizer.type', 'slide', 'does not implement it'),
+    (f'{_ADAM}.global_clipnorm', 5.0, 'it would scale the gradients of each network b'),
+    (f'{_RATE}.decay_steps', None, 'it needs a number of steps. Set it, or task.deca'),
+    ('task.train_data.is_training', False, 'it says what the records are for. Set it'),
     ('task.train_data.tfds_split', 'train', 'only TFRecord files are read. Set input'),
     ('task.validation_data.bagging_seed', 0, 'evaluation reads every record once'),
     ('task.validation_data.drop_remainder', True, 'evaluation would lose the last'),
@@ -240,9 +253,56 @@ def test_what_is_not_chosen_has_no_effect():
   assert message == f'{clusters} is -1: it must be a whole number from 1 to 65536.'
 
 
+def test_chosen_alternative_may_change_later():
+  cells, chosen = f'{_LSTM}.num_cells', 'task.model.student.backbone.type'
+  _experiment((cells, 8), (chosen, 'netvlad')).validate()
+
+
+@pytest.mark.parametrize(
+  'path, value, message',
+  [
+    ('task.model.clases', 5, 'there is no such field. Did you mean task.model.num_cla'),
+    ('task.model.features', [{'nam': 'a'}], 'there is no such field. Did you mean'),
+    ('task.model', 'student', 'it must be a mapping with the keys features, max_frame'),
+    ('task.model.student.backbone', 'netvlad', 'yt8m_average. To choose netvlad, set '),
+    ('task.model.num_classes', {'a': 1}, 'it must be a whole number from 1 to 10000'),
+    ('trainer.optimizer_config.ema', 5, 'it must be a mapping with the keys clipnorm'),
+    ('trainer.optimizer_config.ema.average', 0.5, 'Did you mean trainer.optimizer_con'),
+    ('task.differential_privacy_config.noise', 1, 'The fields of task.differential_pr'),
+    ('task.train_data.input_path', [['a']], 'it must be a string or a list, each item'),
+    ('runtime', None, 'it must be a mapping with the keys distribution_strategy, '),
+    ('runtime.distribution_strategy', False, 'and no as true and false: put it in quo'),
+    ('task.name', 5, 'it must be a string, or null. YAML reads it as a number: put it'),
+    ('trainer.train_steps', 1e3, 'Write 1000, without a point or an exponent.'),
+    ('trainer.train_steps', 10**12, 'It may be at most 2147483647.'),
+    ('task.seed', 2**63, 'It may be at most 9223372036854775807.'),
+  ],
+)
+def test_name_or_kind_is_wrong(path, value, message):
+  # Of a list, the item is named.
+  assert _message((path, value)).startswith((f'{path} is {value!r}: ', f'{path}[0].'))
+  assert message in _message((path, value))
+
+
+def test_text_of_a_number_is_a_number():
+  schedule = 'trainer.optimizer_config.learning_rate'
+  params = _experiment(
+    ('task.losses.label_weight', '1e-3'),
+    (f'{_ADAM}.clipnorm', '2'),
+    (f'{schedule}.type', 'stepwise'),
+    (f'{schedule}.stepwise', {'boundaries': [2], 'values': ['1e-3', 1e-4]}),
+  )
+  params.validate()
+  assert params.task.losses.label_weight == 1e-3
+  assert params.trainer.optimizer_config.optimizer.get().clipnorm == 2.0
+  assert params.trainer.optimizer_config.learning_rate.get().values == [1e-3, 1e-4]
+
+
 def test_null_is_no_path():
   """As --params_override=task.init_checkpoint= gives it."""
-  validation.validate(_experiment(('task.init_checkpoint', None)))
+  params = _experiment(('task.init_checkpoint', None))
+  params.validate()
+  assert params.task.init_checkpoint == ''
 
 
 def test_whole_numbers_are_numbers_and_tuples_are_lists():

@@ -14,22 +14,6 @@ from yt8m_distill.tasks import distillation
 pytestmark = pytest.mark.end_to_end
 
 
-def test_chunks_that_do_not_divide_are_an_error(tmp_path):
-  tiny.write_records(tmp_path / 'a.tfrecord', 2)
-  with pytest.raises(
-    ValueError,
-    match='chunks is 3, which does not divide the 4 frames .* choose one of 1, 2, 4',
-  ):
-    tiny.run_driver(
-      'train',
-      tmp_path / 'run',
-      tiny.override(
-        task__train_data__input_path=tmp_path / 'a.tfrecord',
-        task__model__student__backbone__hierarchical_lstm__chunks=3,
-      ),
-    )
-
-
 def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / 'file').write_text('')
   folder = tmp_path / 'file' / 'run'

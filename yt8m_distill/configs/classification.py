@@ -153,6 +153,14 @@ class VideoTask(cfg.TaskConfig):
         metric,
         f'choose one of {", ".join(names)}',
       )
+    chosen = trainer.optimizer_config.optimizer
+    for name in ('clipnorm', 'clipvalue', 'global_clipnorm'):
+      value = getattr(chosen.get(), name)
+      if self.differential_privacy_config and value is not None:
+        raise ValueError(
+          f'trainer.optimizer_config.optimizer.{chosen.type}.{name} is {value}: '
+          'task.differential_privacy_config clips gradients. Set either to null.'
+        )
     for name, schedule, steps, types in (
       ('decay_epochs', 'learning_rate', 'decay_steps', 'exponential or cosine'),
       ('warmup_epochs', 'warmup', 'warmup_steps', 'linear or polynomial'),

@@ -126,6 +126,5 @@ class DistillationTask(classification.VideoTask):
         raise ValueError(
           f'trainer.optimizer_config.optimizer.{chosen.type}.{field} is {norm}: it '
           'would scale the gradients of each network by the norm of both. Set '
-          'clipnorm, which clips each tensor, and set '
-          f'{field} to {"null" if optional else 0}.'
+          f'{field} to {"null" if optional else 0}, and clipnorm or clipvalue.'
         )

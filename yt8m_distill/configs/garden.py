@@ -212,6 +212,27 @@ def _(config: optimization_config.OptimizerConfig, path: str):
 
 
 @check.register
+def _(config: optimizer_config.BaseOptimizerConfig, path: str):
+  if None not in (config.clipnorm, config.global_clipnorm):
+    raise ValueError(
+      f'{path}.clipnorm is {config.clipnorm}, and global_clipnorm is '
+      f'{config.global_clipnorm}: an optimizer takes only one of them. Set the other '
+      'one to null.'
+    )
+
+
+@check.register
+def _(config: optimizer_config.EMAConfig, path: str):
+  for name in ('clipnorm', 'clipvalue', 'global_clipnorm'):
+    value = getattr(config, name)
+    if value is not None:
+      raise ValueError(
+        f'{path}.{name} is {value}: the average of the weights clips nothing. Set it '
+        f"to null, and the optimizer's {name} instead."
+      )
+
+
+@check.register
 def _(config: rates.StepwiseLrConfig, path: str):
   _check_steps(config, path, len(config.boundaries) + 1)
 
