@@ -84,12 +84,12 @@ class VladBackbone(backbone.Backbone):
       options={'clusters': clusters, 'hidden': hidden, **(options or {})},
       **kwargs,
     )
-    check_shares('clusters', clusters, len(self._feature_sizes))
+    check_shares('clusters', clusters, len(self.feature_sizes))
     self.pools = []
-    for k, size in enumerate(self._feature_sizes):
+    for k, size in enumerate(self.feature_sizes):
       pool = make_pool(2 if k else 1, f'pool_{k}')
       with tf.name_scope(pool.name):
-        pool.build([None, self._num_frames, size])
+        pool.build([None, self.num_frames, size])
       self.pools.append(pool)
     self.projection = tf_keras.layers.Dense(
       hidden,
@@ -113,7 +113,7 @@ class VladBackbone(backbone.Backbone):
       [
         pool(feature, real, training=training)
         for pool, feature in zip(
-          self.pools, tf.split(frames, self._feature_sizes, axis=-1)
+          self.pools, tf.split(frames, self.feature_sizes, axis=-1)
         )
       ],
       axis=-1,
@@ -126,6 +126,6 @@ class VladBackbone(backbone.Backbone):
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length: 2 per multiply-add."""
-    return sum(pool.flops(self._num_frames) for pool in self.pools) + 2 * int(
+    return sum(pool.flops(self.num_frames) for pool in self.pools) + 2 * int(
       self.projection.kernel.shape.num_elements()
     )

@@ -36,11 +36,11 @@ class Average(backbone.Backbone):
   @property
   def representation_size(self) -> int:
     """D."""
-    return self._num_features
+    return self.num_features
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length; an addition counts as 2."""
-    return 2 * self._num_frames * self._num_features
+    return 2 * self.num_frames * self.num_features
 
 
 def mean(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:

@@ -82,13 +82,13 @@ class HierarchicalLstm(backbone.Backbone):
       'recompute': recompute,
     }
     super().__init__(input_specs, options={'chunks': chunks, **stack}, **kwargs)
-    _check_chunks(chunks, self._num_frames)
+    _check_chunks(chunks, self.num_frames)
     self._chunks = chunks
-    self._chunk_length = self._num_frames // chunks
+    self._chunk_length = self.num_frames // chunks
     stack['kernel_regularizer'] = self.regularizer
     self.lower = lstm_stack.LSTMStack(name='lower', input_gradient=False, **stack)
     self.upper = lstm_stack.LSTMStack(name='upper', **stack)
-    self.lower.build([None, self._chunk_length, self._num_features])
+    self.lower.build([None, self._chunk_length, self.num_features])
     self.upper.build([None, chunks, self.lower.state_size])
     self.built = True
 
