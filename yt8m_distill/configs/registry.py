@@ -49,7 +49,7 @@ class Experiment(cfg.ExperimentConfig):
     super().validate()
     try:
       exp_factory.get_exp_config(self.experiment).override(self.as_dict())
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
       raise ValueError(
         f'experiment is {self.experiment!r}, whose factory builds a configuration with '
         f'other fields: {error} Runs could not be read again. Register your factory '
