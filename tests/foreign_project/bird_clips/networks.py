@@ -6,12 +6,12 @@ B videos, T frames, D features, R representation, V classes.
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import backbone
+from yt8m_distill.modeling.backbones import base
 from yt8m_distill.modeling.heads import factory
 
 
-@backbone.register('conv')
-class Conv(backbone.Backbone):
+@base.register('conv')
+class Conv(base.Backbone):
   """A convolution over the frames and the maximum of each filter, float32 [B, R]."""
 
   def __init__(self, input_specs, filters, kernel_size, **kwargs):

@@ -8,11 +8,11 @@ B videos, T frames, D features.
 
 import tensorflow as tf
 
-from yt8m_distill.modeling import backbone
+from yt8m_distill.modeling.backbones import base
 
 
-@backbone.register('yt8m_average')
-class Average(backbone.Backbone):
+@base.register('yt8m_average')
+class Average(base.Backbone):
   """Mean over {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, D]}, zero for a video without frames.

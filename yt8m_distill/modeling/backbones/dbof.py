@@ -14,9 +14,9 @@ B videos, T frames, D features, K clusters, R representation.
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
+from yt8m_distill.modeling.backbones import base
 
 
 def _max(clusters, num_frames):
@@ -28,8 +28,8 @@ def _max(clusters, num_frames):
 _POOLINGS = {'max': _max, 'average': average.mean}
 
 
-@backbone.register('yt8m_dbof')
-class Dbof(backbone.Backbone):
+@base.register('yt8m_dbof')
+class Dbof(base.Backbone):
   """Bag of {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, R]}; a video without frames counts as

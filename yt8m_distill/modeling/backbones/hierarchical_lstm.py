@@ -14,9 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm_stack
+from yt8m_distill.modeling.backbones import base
 
 
 def _check_chunks(chunks: int, frames: int):
@@ -28,8 +28,8 @@ def _check_chunks(chunks: int, frames: int):
     )
 
 
-@backbone.register('hierarchical_lstm')
-class HierarchicalLstm(backbone.Backbone):
+@base.register('hierarchical_lstm')
+class HierarchicalLstm(base.Backbone):
   """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
   Frames are float, or uint8 as stored. The backbone normalizes uint8 frames

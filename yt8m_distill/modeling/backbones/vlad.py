@@ -10,7 +10,7 @@ all descriptors, R representation.
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import backbone
+from yt8m_distill.modeling.backbones import base
 
 
 def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
@@ -45,7 +45,7 @@ def check_shares(name: str, value: int, features: int):
     )
 
 
-class VladBackbone(backbone.Backbone):
+class VladBackbone(base.Backbone):
   """One descriptor per feature, and a linear layer over all of them.
 
   Attributes:
