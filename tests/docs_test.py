@@ -132,6 +132,8 @@ def _flags(module):
     return None
   source = path.with_suffix('.py').read_text()
   defined = {'help', 'verbosity', *_DEFINED.findall(source)}
+  if 'cli.run(' in source:
+    defined.add('import')
   if 'tfm_flags.define_flags()' in source or 'parse_known_args()' in source:
     defined |= _driver_flags()  # The latter passes on what it does not know.
   return defined | {f'no{flag}' for flag in defined}

@@ -20,7 +20,9 @@ def python(*arguments, check=True):
   """
   environment = {
     **os.environ,
-    'PYTHONPATH': f'{paths.ROOT}:{paths.ROOT / "tests"}',
+    'PYTHONPATH': ':'.join(
+      map(str, (paths.ROOT, paths.ROOT / 'tests', paths.ROOT / 'tests/foreign_project'))
+    ),
     'CUDA_VISIBLE_DEVICES': '-1',
     'TF_CPP_MIN_LOG_LEVEL': '2',
   }

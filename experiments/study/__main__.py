@@ -47,7 +47,9 @@ def main(_):
   # Errors in the study end the command before any run starts.
   results.reference(study)
   runner.check(study.runs)
-  failed = runner.execute(study.runs, output_dir, values.workers)
+  failed = runner.execute(
+    study.runs, output_dir, values.workers, values['import'].value
+  )
   logging.set_verbosity(logging.WARNING)  # TensorBoard's reader logs a lot.
   lines = [f'{name}: {reason}' for name, reason in failed.items()]
   try:

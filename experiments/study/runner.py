@@ -29,7 +29,6 @@ from experiments.study import study_file
 import gin
 from yt8m_distill import train
 from yt8m_distill.configs import settings
-from yt8m_distill.configs import validation
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
@@ -118,7 +117,7 @@ def configuration(run: study_file.Run) -> cfg.ExperimentConfig:
       settings.parse_gin(run.gin_file, run.gin_params)
       params = exp_factory.get_exp_config(run.experiment)
       params.override(run.overrides, is_strict=True)
-      validation.validate(params)
+      params.validate()
     # Unknown experiments and fields raise LookupError.
     except (ValueError, LookupError) as error:
       # str() of a KeyError puts quotes around the text.
@@ -149,7 +148,7 @@ def _train(driver_arguments: Sequence[str]):
   train.run(flags.FLAGS)
 
 
-def _work(run: study_file.Run, output_dir: str, threads: int):
+def _work(run: study_file.Run, output_dir: str, threads: int, modules: Sequence[str]):
   """Executes a run in its own process."""
   place = folder(output_dir, run.name)
   with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
@@ -163,6 +162,7 @@ def _work(run: study_file.Run, output_dir: str, threads: int):
   tf.config.threading.set_inter_op_parallelism_threads(threads)
   start = time.monotonic()
   try:
+    cli.import_modules(modules)
     _train(arguments(run, output_dir))
   except Exception as error:
     traceback.print_exc()
@@ -187,7 +187,10 @@ def _reason(place: str, exit_code: int) -> str:
 
 
 def execute(
-  runs: Sequence[study_file.Run], output_dir: str, workers: int
+  runs: Sequence[study_file.Run],
+  output_dir: str,
+  workers: int,
+  modules: Sequence[str] = (),
 ) -> dict[str, str]:
   """Executes all unfinished runs in their order, those that others need first.
 
@@ -195,6 +198,7 @@ def execute(
     runs: all runs of a study.
     output_dir: folder of the runs' folders.
     workers: how many runs to run in parallel.
+    modules: modules of other projects that each run imports first.
 
   Returns:
     {name: reason} of the runs that failed, and of the runs that need them.
@@ -220,7 +224,9 @@ def execute(
       while left or running:
         ready = [run for run in left if not run.needs or run.needs in done]
         for run in ready[: workers - len(running)]:
-          process = _context.Process(target=_work, args=(run, output_dir, threads))
+          process = _context.Process(
+            target=_work, args=(run, output_dir, threads, modules)
+          )
           process.start()
           running[process.sentinel] = run, process
           left.remove(run)

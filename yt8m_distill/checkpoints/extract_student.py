@@ -19,14 +19,31 @@ from yt8m_distill.utils import files
 
 
 def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
-  """Returns the configuration of a network extracted from its run."""
-  params = exp_factory.get_exp_config('yt8m_distill_finetune')
-  task, before = params.task, network.params.task
-  task.model = network.model
+  """Returns the configuration of a network as a run of its own.
+
+  Its experiment is that of the network's run, and for a run with several networks
+  `task.student_experiment`.
+
+  Raises:
+    ValueError: the experiment is not registered, or cannot hold the network.
+  """
+  before = network.params.task
+  name = getattr(before, 'student_experiment', network.params.experiment)
+  try:
+    params = exp_factory.get_exp_config(name)
+    params.task.model.override(network.model.as_dict())
+  except (LookupError, ValueError) as error:
+    raise ValueError(
+      f'The network cannot become a run of the experiment {name!r}: {error} Set '
+      'task.student_experiment in the params.yaml of its run to an experiment of one '
+      'network with the same classes.'
+    ) from error
+  task = params.task
   task.evaluation = before.evaluation
   task.train_data, task.validation_data = (before.train_data, before.validation_data)
+  losses = before.losses.as_dict()
   task.losses.override(
-    {name: getattr(before.losses, name) for name in task.losses.as_dict()}
+    {name: losses[name] for name in task.losses.as_dict() if name in losses}
   )
   return params
 

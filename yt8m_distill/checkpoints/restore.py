@@ -71,9 +71,8 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
   """
   path = run_dir.params_path(checkpoint)
   if path:
-    _raise_if(
-      _config_differences(run_dir.read_params(path).task.model, model), checkpoint
-    )
+    before = run_dir.read_params(path).task.model.as_dict()
+    _raise_if(_config_differences(before, model.as_dict()), checkpoint)
 
 
 def start_network(
@@ -101,17 +100,16 @@ def start_network(
   new_head = False
   before = _network_before(checkpoint, 'student')
   if before:
-    new_head = before.num_classes != model.num_classes
+    now = model.as_dict()
+    new_head = before['num_classes'] != now['num_classes']
+    may_differ = ('frames', 'head') if new_head else ('frames',)
     _check_start(
       before,
-      model,
+      now,
       checkpoint,
-      max_frames=model.max_frames,
-      num_classes=model.num_classes,
-      network=before.network.replace(
-        frames=model.network.frames,
-        **({'head': model.network.head} if new_head else {}),
-      ),
+      max_frames=now['max_frames'],
+      num_classes=now['num_classes'],
+      network={**before['network'], **{k: now['network'][k] for k in may_differ}},
     )
   part = network.backbone if new_head else network
   restore_model(part, checkpoint, f'{path}/backbone' if new_head else path)
@@ -144,18 +142,14 @@ def find_teacher(model: model_config.DistillerModel, source: str) -> tuple[str, 
   checkpoint = run_dir.checkpoint(source)
   before = _network_before(checkpoint, 'teacher')
   if before:
+    now = model.as_dict()
+    teacher = before.pop('network')
     # `model` with the source as its teacher, so that messages say `teacher`.
-    before = model.replace(
-      features=before.features,
-      max_frames=before.max_frames,
-      num_classes=before.num_classes,
-      teacher=before.network,
-    )
     _check_start(
-      before,
-      model,
+      {**now, **before, 'teacher': teacher},
+      now,
       checkpoint,
-      teacher=before.teacher.replace(frames=model.teacher.frames),
+      teacher={**teacher, 'frames': now['teacher']['frames']},
     )
   return checkpoint, _path(checkpoint, 'teacher')
 
@@ -166,25 +160,22 @@ def _path(checkpoint: str, name: str) -> str:
   return path if _variables(checkpoint, path) else 'model'
 
 
-def _network_before(checkpoint: str, name: str) -> model_config.ClassifierModel | None:
-  """Returns the configuration a network was trained with; None if unknown."""
+def _network_before(checkpoint: str, name: str) -> dict[str, Any] | None:
+  """Returns the ClassifierModel, as a dict, of a trained network; None if unknown."""
   params = run_dir.params_path(checkpoint)
   if not params:
     return None
   alone = _path(checkpoint, name) == 'model'
   return model_config.alone(
     run_dir.read_params(params).task.model, 'network' if alone else name
-  )
+  ).as_dict()
 
 
 def _check_start(
-  before: model_config.VideoModel,
-  now: model_config.VideoModel,
-  checkpoint: str,
-  **allowed,
+  before: dict[str, Any], now: dict[str, Any], checkpoint: str, **allowed
 ):
-  """Raises if configurations differ in other than the allowed fields; logs those."""
-  _raise_if(_config_differences(before.replace(**allowed), now), checkpoint)
+  """Raises if models differ in other than the allowed fields; logs those."""
+  _raise_if(_config_differences({**before, **allowed}, now), checkpoint)
   for line in _config_differences(before, now):
     logging.warning('Differs from %s: %s.', checkpoint, line)
 
@@ -262,10 +253,8 @@ def _difference(model: tf_keras.layers.Layer, checkpoint: str, path: str) -> str
   )
 
 
-def _config_differences(
-  before: model_config.VideoModel, now: model_config.VideoModel
-) -> list[str]:
-  found, wanted = _flat(before.as_dict()), _flat(now.as_dict())
+def _config_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+  found, wanted = _flat(before), _flat(now)
   return [
     f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
     f'{wanted.get(name, "absent")} in this configuration'
@@ -276,7 +265,7 @@ def _config_differences(
 
 def _flat(values: dict[str, Any], path: str = '') -> dict[str, Any]:
   """Returns fields by their path; of a one-of config only the chosen one."""
-  if 'type' in values:
+  if values.get('type') in values:
     chosen = values['type']
     values = {'type': chosen, chosen: values[chosen]}
   flat = {}

@@ -86,6 +86,8 @@ class DistillationTask(classification.VideoTask):
       `teacher_checkpoint` and freezes it.
     teacher_checkpoint: a run of `yt8m_distill_single` or `yt8m_distill`, its
       best_ckpt, or the prefix of a checkpoint.
+    student_experiment: experiment of the run that a student extracted from this one
+      becomes. Its networks must be configured by the same classes.
   """
 
   model: model_config.DistillerModel = dataclasses.field(
@@ -94,6 +96,7 @@ class DistillationTask(classification.VideoTask):
   losses: DistillationLoss = dataclasses.field(default_factory=DistillationLoss)
   training: str = validation.choice('parallel', 'parallel', 'serial')
   teacher_checkpoint: str = ''
+  student_experiment: str = 'yt8m_distill_finetune'
 
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""

@@ -59,10 +59,18 @@ class Experiment(cfg.ExperimentConfig):
     """Checks all fields; the drivers call it before they build anything.
 
     Raises:
-      ValueError: a field is invalid.
+      ValueError: a field is invalid, or `experiment` has other fields.
     """
     validation.validate(self)
     super().validate()
+    try:
+      exp_factory.get_exp_config(self.experiment).override(self.as_dict())
+    except (LookupError, ValueError) as error:
+      raise ValueError(
+        f'experiment is {self.experiment!r}, whose factory builds a configuration with '
+        f'other fields: {error} Runs could not be read again. Register your factory '
+        'with yt8m_distill.configs.registry.register.'
+      ) from error
 
 
 def register(name: str) -> Callable:

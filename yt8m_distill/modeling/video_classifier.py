@@ -7,9 +7,9 @@ from official.vision.modeling.backbones import factory as backbone_factory
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import backbone as backbone_lib
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import frame_selection
+from yt8m_distill.modeling.backbones import base
 from yt8m_distill.modeling.heads import factory as head_factory
 from yt8m_distill.utils import per_video_random
 
@@ -112,7 +112,7 @@ def build(model_config, network, name: str) -> VideoClassifier:
     head = head_factory.build(network.head, model_config.num_classes)
     with tf.name_scope(name):
       backbone = backbone_factory.build_backbone(
-        input_specs=backbone_lib.input_specs(
+        input_specs=base.input_specs(
           frames, [feature.size for feature in model_config.features]
         ),
         backbone_config=network.backbone,

@@ -40,7 +40,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
         '--help lists the flags.'
       )
     try:
-      _import_modules(flags.FLAGS['import'].value)
+      import_modules(flags.FLAGS['import'].value)
       main(given)
     except KeyboardInterrupt:
       sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
@@ -53,7 +53,15 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
   app.run(checked)
 
 
-def _import_modules(names: Sequence[str]):
+def import_modules(names: Sequence[str]):
+  """Imports modules of other projects, which register what they add.
+
+  Args:
+    names: as --import lists them.
+
+  Raises:
+    ValueError: there is no such module, or it needs one that there is not.
+  """
   for name in names:
     try:
       importlib.import_module(name)

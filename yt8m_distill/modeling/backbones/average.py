@@ -8,11 +8,11 @@ B videos, T frames, D features.
 
 import tensorflow as tf
 
-from yt8m_distill.modeling import backbone
+from yt8m_distill.modeling.backbones import base
 
 
-@backbone.register('yt8m_average')
-class Average(backbone.Backbone):
+@base.register('yt8m_average')
+class Average(base.Backbone):
   """Mean over {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, D]}, zero for a video without frames.
@@ -36,11 +36,11 @@ class Average(backbone.Backbone):
   @property
   def representation_size(self) -> int:
     """D."""
-    return self._num_features
+    return self.num_features
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length; an addition counts as 2."""
-    return 2 * self._num_frames * self._num_features
+    return 2 * self.num_frames * self.num_features
 
 
 def mean(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:

@@ -14,9 +14,9 @@ B videos, T frames, D features, K clusters, R representation.
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import average
+from yt8m_distill.modeling.backbones import base
 
 
 def _max(clusters, num_frames):
@@ -28,8 +28,8 @@ def _max(clusters, num_frames):
 _POOLINGS = {'max': _max, 'average': average.mean}
 
 
-@backbone.register('yt8m_dbof')
-class Dbof(backbone.Backbone):
+@base.register('yt8m_dbof')
+class Dbof(base.Backbone):
   """Bag of {'frames': float [B, T, D], 'num_frames': int32 [B]}.
 
   Returns {'representation': float32 [B, R]}; a video without frames counts as
@@ -71,7 +71,7 @@ class Dbof(backbone.Backbone):
     self.cluster_norm = masked_batch_norm.MaskedBatchNormalization(name='cluster_norm')
     self.hidden = dense('hidden', hidden)
     self.hidden_norm = masked_batch_norm.MaskedBatchNormalization(name='hidden_norm')
-    frames, features = self._num_frames, self._num_features
+    frames, features = self.num_frames, self.num_features
     for layer, shape in (
       (self.input_norm, [None, frames, features]),
       (self.clusters, [None, frames, features]),
@@ -106,6 +106,6 @@ class Dbof(backbone.Backbone):
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length: 2 per multiply-add."""
     return 2 * (
-      self._num_frames * int(self.clusters.kernel.shape.num_elements())
+      self.num_frames * int(self.clusters.kernel.shape.num_elements())
       + int(self.hidden.kernel.shape.num_elements())
     )

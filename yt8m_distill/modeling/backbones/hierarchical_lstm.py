@@ -15,13 +15,13 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_distill.configs import fits
-from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm_stack
+from yt8m_distill.modeling.backbones import base
 
 
-@backbone.register('hierarchical_lstm')
-class HierarchicalLstm(backbone.Backbone):
+@base.register('hierarchical_lstm')
+class HierarchicalLstm(base.Backbone):
   """Two-level LSTM over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 
   Frames are float, or uint8 as stored. The backbone normalizes uint8 frames
@@ -74,13 +74,13 @@ class HierarchicalLstm(backbone.Backbone):
       'recompute': recompute,
     }
     super().__init__(input_specs, options={'chunks': chunks, **stack}, **kwargs)
-    fits.check_chunks(chunks, self._num_frames)
+    fits.check_chunks(chunks, self.num_frames)
     self._chunks = chunks
-    self._chunk_length = self._num_frames // chunks
+    self._chunk_length = self.num_frames // chunks
     stack['kernel_regularizer'] = self.regularizer
     self.lower = lstm_stack.LSTMStack(name='lower', input_gradient=False, **stack)
     self.upper = lstm_stack.LSTMStack(name='upper', **stack)
-    self.lower.build([None, self._chunk_length, self._num_features])
+    self.lower.build([None, self._chunk_length, self.num_features])
     self.upper.build([None, chunks, self.lower.state_size])
     self.built = True
 

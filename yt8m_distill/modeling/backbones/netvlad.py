@@ -14,9 +14,9 @@ B videos, T frames, D features of a frame, K clusters, R representation.
 import tensorflow as tf
 import tf_keras
 
-from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
-from yt8m_distill.modeling import vlad
+from yt8m_distill.modeling.backbones import base
+from yt8m_distill.modeling.backbones import vlad
 
 
 @tf_keras.utils.register_keras_serializable(package='yt8m_distill')
@@ -71,7 +71,7 @@ class NetVladPool(tf_keras.layers.Layer):
     return {**super().get_config(), 'clusters': self._clusters}
 
 
-@backbone.register('netvlad')
+@base.register('netvlad')
 class NetVlad(vlad.VladBackbone):
   """NetVLAD over {'frames': [B, T, D], 'num_frames': int32 [B]}.
 

@@ -24,9 +24,9 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.configs import fits
-from yt8m_distill.modeling import backbone
 from yt8m_distill.modeling import masked_batch_norm
-from yt8m_distill.modeling import vlad
+from yt8m_distill.modeling.backbones import base
+from yt8m_distill.modeling.backbones import vlad
 from yt8m_distill.utils import per_video_random
 
 # The releases' features were divided by sqrt(eigenvalue + this).
@@ -128,7 +128,7 @@ class NextVladPool(tf_keras.layers.Layer):
     }
 
 
-@backbone.register('nextvlad')
+@base.register('nextvlad')
 class NextVlad(vlad.VladBackbone):
   """NeXtVLAD over {'frames': [B, T, D], 'num_frames', 'seed': int32 [B]}.
 

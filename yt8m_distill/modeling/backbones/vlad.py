@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.configs import fits
-from yt8m_distill.modeling import backbone
+from yt8m_distill.modeling.backbones import base
 
 
 def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
@@ -37,7 +37,7 @@ def normal(variance: float) -> tf_keras.initializers.Initializer:
   return tf_keras.initializers.RandomNormal(stddev=variance**0.5)
 
 
-class VladBackbone(backbone.Backbone):
+class VladBackbone(base.Backbone):
   """One descriptor per feature, and a linear layer over all of them.
 
   Attributes:
@@ -76,12 +76,12 @@ class VladBackbone(backbone.Backbone):
       options={'clusters': clusters, 'hidden': hidden, **(options or {})},
       **kwargs,
     )
-    fits.check_shares(clusters, len(self._feature_sizes), 'clusters')
+    fits.check_shares(clusters, len(self.feature_sizes), 'clusters')
     self.pools = []
-    for k, size in enumerate(self._feature_sizes):
+    for k, size in enumerate(self.feature_sizes):
       pool = make_pool(2 if k else 1, f'pool_{k}')
       with tf.name_scope(pool.name):
-        pool.build([None, self._num_frames, size])
+        pool.build([None, self.num_frames, size])
       self.pools.append(pool)
     self.projection = tf_keras.layers.Dense(
       hidden,
@@ -105,7 +105,7 @@ class VladBackbone(backbone.Backbone):
       [
         pool(feature, real, training=training)
         for pool, feature in zip(
-          self.pools, tf.split(frames, self._feature_sizes, axis=-1)
+          self.pools, tf.split(frames, self.feature_sizes, axis=-1)
         )
       ],
       axis=-1,
@@ -118,6 +118,6 @@ class VladBackbone(backbone.Backbone):
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length: 2 per multiply-add."""
-    return sum(pool.flops(self._num_frames) for pool in self.pools) + 2 * int(
+    return sum(pool.flops(self.num_frames) for pool in self.pools) + 2 * int(
       self.projection.kernel.shape.num_elements()
     )

@@ -14,7 +14,13 @@ class Backbone(tf_keras.Model):
   last frame; 'num_frames': int32 [B]; further inputs of the network} and
   returns a dictionary with 'representation', float32 [B, R].
 
+  A subclass creates all variables in its constructor and sets `self.built`, defines
+  `call`, `representation_size` and `flops`, and is registered with register().
+
   Attributes:
+    num_frames: T.
+    num_features: D.
+    feature_sizes: sizes of the features of a frame, which sum to D.
     takes_stored_frames: whether `call` also takes uint8 frames as stored, and
       normalizes them itself.
     regularizer: of the layers' kernels, None for none.
@@ -33,9 +39,9 @@ class Backbone(tf_keras.Model):
       **kwargs: arguments of a Keras model.
     """
     super().__init__(**kwargs)
-    _, self._num_frames, self._num_features = input_specs['frames'].shape
+    _, self.num_frames, self.num_features = input_specs['frames'].shape
     features = input_specs.get('features', [input_specs['frames']])
-    self._feature_sizes = [spec.shape[-1] for spec in features]
+    self.feature_sizes = tuple(spec.shape[-1] for spec in features)
     self.regularizer = tf_keras.regularizers.get(kernel_regularizer)
     self._options = options or {}
 
@@ -68,8 +74,8 @@ class Backbone(tf_keras.Model):
     """Returns what from_config() rebuilds the backbone from."""
     return {
       'name': self.name,
-      'num_frames': self._num_frames,
-      'feature_sizes': list(self._feature_sizes),
+      'num_frames': self.num_frames,
+      'feature_sizes': list(self.feature_sizes),
       'kernel_regularizer': tf_keras.regularizers.serialize(self.regularizer),
       **self._options,
     }
