@@ -6,6 +6,7 @@ tries all of them and counts how each ends.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterator
 import copy
 import dataclasses
@@ -13,7 +14,8 @@ import functools
 import math
 import re
 import typing
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 from official.core import train_utils
 from official.modeling import hyperparams
@@ -21,7 +23,7 @@ import tiny
 import yaml
 
 EXPERIMENTS = ('yt8m_distill', 'yt8m_distill_single', 'yt8m_distill_finetune')
-# By kind: no field means these, except for those that TAKEN lists.
+# By kind: most fields mean none of these; reason_to_take() says which do.
 VALUES = {
   'word': 'maybe',
   'null': None,
@@ -185,18 +187,23 @@ class Case(NamedTuple):
     return yaml.safe_dump(self.values, default_flow_style=True, width=math.inf)
 
 
-class _Leaf(NamedTuple):
-  path: str
-  values: Any  # A function from the field's name and value to overrides.
-  hint: Any
+_Wrap = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def _leaves(config, path, wrap) -> Iterator[_Leaf]:
-  """Yields the plain fields below a configuration, of all alternatives."""
+def _leaves(config, path: str, wrap: _Wrap) -> Iterator[tuple[str, _Wrap, Any]]:
+  """Yields the plain fields below a configuration, of all alternatives.
+
+  Args:
+    config: the configuration.
+    path: of it.
+    wrap: from values of its fields to values of the whole configuration.
+
+  Yields:
+    The field's path, `wrap` of the configuration that holds it, its annotation.
+  """
   hints = typing.get_type_hints(type(config))
   for field in dataclasses.fields(config):
-    name, hint = field.name, hints[field.name]
-    value = getattr(config, name)
+    name, hint, value = field.name, hints[field.name], getattr(config, field.name)
     place = f'{path}.{name}' if path else name
     if value is None:  # A configuration that is optional.
       options = [o for o in typing.get_args(hint) if dataclasses.is_dataclass(o)]
@@ -204,37 +211,33 @@ def _leaves(config, path, wrap) -> Iterator[_Leaf]:
     if name in _NOT_IMPLEMENTED:
       continue
     if isinstance(value, hyperparams.Config):
-      one_of = isinstance(config, hyperparams.OneOfConfig)
-      chosen = {'type': name} if one_of else {}
+      chosen = {'type': name} if isinstance(config, hyperparams.OneOfConfig) else {}
       needed = _NEEDED.get('.'.join(place.split('.')[-2:]), {})
-      yield from _leaves(
-        value,
-        place,
-        lambda v, n=name, c=chosen, m=needed, w=wrap: w({**c, n: {**m, **v}}),
-      )
+      yield from _leaves(value, place, _within(wrap, name, chosen, needed))
     elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
-      others = [item.as_dict() for item in value[1:]]
-      yield from _leaves(
-        value[0],
-        f'{place}[0]',
-        lambda v, n=name, w=wrap, o=others, f=value[0].as_dict(): w({n: [{**f, **v}, *o]}),
-      )
+      yield from _leaves(value[0], f'{place}[0]', _within_list(wrap, name, value))
     else:
-      yield _Leaf(place, lambda n, v, w=wrap: w({n: v}), hint)
+      yield place, wrap, hint
+
+
+def _within(wrap, name, chosen, needed) -> _Wrap:
+  return lambda values: wrap({**chosen, name: {**needed, **values}})
+
+
+def _within_list(wrap, name, items) -> _Wrap:
+  first, *others = (item.as_dict() for item in items)
+  return lambda values: wrap({name: [{**first, **values}, *others]})
 
 
 def cases() -> list[Case]:
   """Returns all wrong values of all fields."""
   found = []
   for experiment in EXPERIMENTS:
-    for leaf in _leaves(_base(experiment), '', lambda v: v):
-      name = leaf.path.rpartition('.')[2]
+    for path, wrap, hint in _leaves(_base(experiment), '', lambda values: values):
       for kind, value in VALUES.items():
-        path = leaf.path
-        key = name
-        if kind == 'misspelt':
-          key, path = f'{name}x', f'{path}x'
-        found.append(Case(experiment, path, kind, leaf.values(key, value), leaf.hint))
+        place = f'{path}x' if kind == 'misspelt' else path
+        values = wrap({place.rpartition('.')[2]: value})
+        found.append(Case(experiment, place, kind, values, hint))
   return found
 
 
@@ -300,13 +303,11 @@ def reason_to_take(case: Case) -> str:
     '1.5 is a number': case.kind == 'fraction' and is_float,
     'true is right or wrong': case.kind == 'boolean' and bool in types,
     'a number may be large': case.kind == 'huge' and is_float,
-    'a seed may be large': case.kind == 'huge' and _named(case, {'seed', 'bagging_seed'}),
+    'a seed may be large': case.kind == 'huge'
+    and _named(case, {'seed', 'bagging_seed'}),
     'the number may be 0': (
       case.kind == 'zero'
-      and (
-        _named(case, _MAY_BE_ZERO)
-        or (is_float and not _named(case, _NOT_ZERO))
-      )
+      and (_named(case, _MAY_BE_ZERO) or (is_float and not _named(case, _NOT_ZERO)))
     ),
     'the number may be negative': case.kind == 'negative' and _named(case, _SIGNED),
   }.items():

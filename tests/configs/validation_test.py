@@ -17,6 +17,7 @@ _LSTM = 'task.model.student.backbone.hierarchical_lstm'
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
 _ADAM = 'trainer.optimizer_config.optimizer.adam'
 _RATE = 'trainer.optimizer_config.learning_rate.exponential'
+_STEPS = 'trainer.optimizer_config.learning_rate.stepwise'
 _COUNT = 'it must be a whole number of at least 1'
 _SHARE = 'it must be a finite number of at least 0 and below 1'
 
@@ -82,7 +83,11 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('trainer.best_checkpoint_eval_metric', 3, 'it must be a string'),
     ('runtime.num_gpus', 'two', 'it must be a whole number from 0 to 1024'),
     ('runtime.dataset_num_private_threads', 'x', 'number from 1 to 10000, or null'),
-    ('runtime.loss_scale', [], 'it must be dynamic or a finite number above 0, or null'),
+    (
+      'runtime.loss_scale',
+      [],
+      'it must be dynamic or a finite number above 0, or null',
+    ),
     # Null.
     (f'{_LSTM}.num_cells', None, 'it must be a whole number from 1 to 65536'),
     ('task.train_data.is_training', None, 'it must be true or false'),
@@ -147,7 +152,7 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('trainer.summary_interval', 7, 'it must be a multiple of steps_per_loop, 100'),
     ('trainer.eval_tf_while_loop', True, 'a loop of TensorFlow needs a number of st'),
     ('trainer.optimizer_config.optimizer.type', 'slide', 'does not implement it'),
-    (f'{_ADAM}.global_clipnorm', 5.0, 'it would scale the gradients of each network b'),
+    (f'{_ADAM}.global_clipnorm', 5.0, ', and clipnorm is 1.0: an optimizer takes on'),
     (f'{_RATE}.decay_steps', None, 'it needs a number of steps. Set it, or task.deca'),
     ('task.train_data.is_training', False, 'it says what the records are for. Set it'),
     ('task.train_data.tfds_split', 'train', 'only TFRecord files are read. Set input'),
@@ -214,6 +219,68 @@ def test_invalid_value(path, value, allowed):
         )
       ],
       "task.model.features has the formats ['bytes', 'floats']: floats and video mix",
+    ),
+    (
+      [(f'{_ADAM}.global_clipnorm', 5.0), (f'{_ADAM}.clipnorm', None)],
+      f'{_ADAM}.global_clipnorm is 5.0: it would scale the gradients of each network',
+    ),
+    (
+      [('trainer.optimizer_config.optimizer.type', 'adamw')],
+      f'{_ADAM}w.gradient_clip_norm is 1.0: it would scale the gradients of each ne',
+    ),
+    (
+      [('task.differential_privacy_config', {'noise_multiplier': 1.0})],
+      f'{_ADAM}.clipnorm is 1.0: task.differential_privacy_config clips gradients',
+    ),
+    (
+      [('trainer.optimizer_config.ema', {'clipnorm': 1.0})],
+      'trainer.optimizer_config.ema.clipnorm is 1.0: the average of the weights clips',
+    ),
+    (
+      [('task.model.share_head', True), ('task.model.student.head.type', 'logistic')],
+      'task.model.share_head is True, but the heads are configured differently: {',
+    ),
+    (
+      [
+        ('task.losses.intermediate_weight', 1.0),
+        ('task.model.teacher.frames.type', 'middle'),
+        ('task.model.teacher.frames.middle.k', 20),
+      ],
+      "task.model.teacher.frames.type is 'middle', but task.losses.intermediate_weigh",
+    ),
+    (
+      [('trainer.train_tf_function', False)],
+      'trainer.train_tf_while_loop is True: a loop of TensorFlow needs train_tf_functi',
+    ),
+    (
+      [
+        ('task.model.student.backbone.type', 'nextvlad'),
+        ('task.model.student.backbone.nextvlad.groups', 3),
+      ],
+      'task.model.student.backbone.nextvlad.groups is 3 for a feature of 8 values with',
+    ),
+    (
+      [
+        ('task.model.student.backbone.type', 'netvlad'),
+        ('task.model.student.backbone.netvlad.clusters', 1),
+      ],
+      'task.model.student.backbone.netvlad.clusters is 1: it must be at least 2, since',
+    ),
+    (
+      [
+        ('trainer.optimizer_config.learning_rate.type', 'stepwise'),
+        (f'{_STEPS}.boundaries', [3, 2]),
+        (f'{_STEPS}.values', [1.0, 2.0, 3.0]),
+      ],
+      f'{_STEPS}.boundaries is [3, 2]: it must hold steps, each larger than the one b',
+    ),
+    (
+      [
+        ('trainer.optimizer_config.learning_rate.type', 'stepwise'),
+        (f'{_STEPS}.boundaries', [2, 3]),
+        (f'{_STEPS}.values', [1.0, 2.0]),
+      ],
+      f'{_STEPS}.values is [1.0, 2.0]: 2 boundaries need 3 values. Correct either.',
     ),
     (
       [('task.model.features', [{'name': 'a', 'size': 1, 'format': 'video'}])],

@@ -250,9 +250,13 @@ def test_no_videos():
   assert outputs['states'].shape == [0, _CHUNKS, 8]
 
 
-@pytest.mark.parametrize('chunks, near', [(5, '4 or 6'), (0, '1 or 2'), (24, '6 or 12')])
+@pytest.mark.parametrize(
+  'chunks, near', [(5, '4 or 6'), (0, '1 or 2'), (24, '6 or 12')]
+)
 def test_chunks_must_divide(chunks, near):
-  with pytest.raises(ValueError, match=f'^chunks is {chunks}: .* 12 frames .* {near}.$'):
+  with pytest.raises(
+    ValueError, match=f'^chunks is {chunks}: .* 12 frames .* {near}.$'
+  ):
     _network(chunks=chunks)
 
 

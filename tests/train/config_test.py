@@ -79,7 +79,7 @@ def test_params_yaml_alone_rebuilds_the_run(configure, tmp_path):
   first = configure(
     '--gin_file=original.gin',
     '--gin_params=yt8m_distill.batch_size=32',
-    f'--params_override={_EVERY_N}=4',
+    f'--params_override={_EVERY_N}=2',
   ).as_dict()
   written = tmp_path / 'run' / 'params.yaml'
   assert 'yt8m_distill.batch_size = 32' in (tmp_path / 'run' / 'config.gin').read_text()
@@ -211,8 +211,8 @@ def test_epochs_without_this_driver_are_an_error():
     ('--gin_params=yt8m_distill.every_m=5', 'every_m'),
     (
       '--params_override=task.losses.label_wait=5',
-      '^--params_override: task.losses.label_wait is 5: there is no such field. Did you '
-      'mean task.losses.label_weight or ',
+      '^--params_override: task.losses.label_wait is 5: there is no such field. Did '
+      'you mean task.losses.label_weight or ',
     ),
     (
       '--params_override=task.model.wdth=5',

@@ -8,7 +8,8 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any, NoReturn
+from typing import Any
+from typing import NoReturn
 
 from official.modeling import hyperparams
 

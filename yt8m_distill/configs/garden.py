@@ -49,6 +49,7 @@ _BOUNDS: dict[type, dict[str, allowed.Bounds]] = {
     'ram_budget': _Bounds(least=1, most=1_000_000),
   },
   cfg.RuntimeConfig: {
+    # Not parameter_server, with which the Garden's trainer cannot evaluate.
     'distribution_strategy': _Bounds(
       choices=('mirrored', 'one_device', 'multi_worker_mirrored', 'tpu', 'off')
     ),
@@ -215,9 +216,9 @@ def _(config: optimization_config.OptimizerConfig, path: str):
 def _(config: optimizer_config.BaseOptimizerConfig, path: str):
   if None not in (config.clipnorm, config.global_clipnorm):
     raise ValueError(
-      f'{path}.clipnorm is {config.clipnorm}, and global_clipnorm is '
-      f'{config.global_clipnorm}: an optimizer takes only one of them. Set the other '
-      'one to null.'
+      f'{path}.global_clipnorm is {config.global_clipnorm}, and clipnorm is '
+      f'{config.clipnorm}: an optimizer takes only one of them. Set the other one to '
+      'null.'
     )
 
 

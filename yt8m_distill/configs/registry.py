@@ -8,6 +8,7 @@ experiment's classes, which may belong to another project.
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import ClassVar
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
@@ -28,7 +29,7 @@ class Experiment(cfg.ExperimentConfig):
 
   experiment: str = ''
   # The Garden keeps attributes with these names out of params.yaml.
-  RESERVED_ATTR = [*cfg.ExperimentConfig.RESERVED_ATTR, '_given']
+  RESERVED_ATTR: ClassVar[list[str]] = [*cfg.ExperimentConfig.RESERVED_ATTR, '_given']
 
   def override(self, override_params, is_strict=True):
     """Overrides fields; the Garden calls it for each source of values.

@@ -9,7 +9,6 @@ the chosen alternative is checked.
 
 from collections.abc import Iterator
 import dataclasses
-import functools
 import typing
 from typing import Any
 
@@ -59,7 +58,6 @@ def choice(default: str | None, *choices: str) -> Any:
   return dataclasses.field(default=default, metadata={_BOUNDS: bounds})
 
 
-@functools.cache
 def fields(owner: type) -> dict[str, allowed.Allowed]:
   """Returns what the fields of a class of configurations allow, by name."""
   hints = typing.get_type_hints(owner)
