@@ -163,6 +163,7 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     (_EVERY_N, 21, 'it must be at most task.model.max_frames, 20'),
     (_EVERY_N, 0, f'and {_EVERY_N[:-7]}k is 0: exactly one of them must be 0'),
     ('task.model.features', [], 'give at least one feature'),
+    ('task.student_experiment', 'x', 'no such experiment is registered. Correct the'),
     ('task.model.features', [{'name': '', 'size': 3}], 'give the key of the feature'),
   ],
 )

@@ -14,6 +14,16 @@ from yt8m_distill.tasks import distillation
 pytestmark = pytest.mark.end_to_end
 
 
+def test_loss_above_its_bound_is_an_error(tmp_path):
+  tiny.write_records(tmp_path / 'a.tfrecord', 4)
+  with pytest.raises(
+    ValueError, match='^trainer.loss_upper_bound is 0.5: The loss value is .* Lower the'
+  ):
+    tiny.drive(
+      'train', tmp_path / 'run', tmp_path / 'a.tfrecord', trainer__loss_upper_bound=0.5
+    )
+
+
 def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
   (tmp_path / 'file').write_text('')
   folder = tmp_path / 'file' / 'run'

@@ -3,6 +3,7 @@
 import dataclasses
 
 from official.core import config_definitions as cfg
+from official.core import exp_factory
 from official.modeling import hyperparams
 
 from yt8m_distill.configs import classification
@@ -108,6 +109,15 @@ class DistillationTask(classification.VideoTask):
         f'{path}.losses.intermediate_weight is above 0: L_INT needs a teacher that '
         'sees all frames. Set the type to all, or the weight to 0.'
       )
+
+    try:
+      exp_factory.get_exp_config(self.student_experiment)
+    except LookupError as error:
+      raise ValueError(
+        f'{path}.student_experiment is {self.student_experiment!r}: no such experiment '
+        'is registered. Correct the name, or import the module that registers it, for '
+        'example with --import=MODULE.'
+      ) from error
 
   def metric_names(self) -> list[str]:
     """Returns the keys of the metrics of an evaluation; see VideoTask."""
