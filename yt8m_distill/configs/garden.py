@@ -3,7 +3,6 @@
 Bounds are declared by field, relations between fields in `check`.
 """
 
-from collections.abc import Sequence
 import functools
 
 from official.core import config_definitions as cfg
@@ -245,7 +244,8 @@ def _(config: rates.StepCosineLrConfig, path: str):
 
 def _check_steps(config, path: str, values: int):
   """Raises where boundaries do not grow, or there are not as many values."""
-  if not config.boundaries or _sorted(config.boundaries) != list(config.boundaries):
+  boundaries = list(config.boundaries)
+  if not boundaries or boundaries != sorted(set(boundaries)):
     raise ValueError(
       f'{path}.boundaries is {config.boundaries}: it must hold steps, each larger than '
       'the one before. Correct it.'
@@ -255,7 +255,3 @@ def _check_steps(config, path: str, values: int):
       f'{path}.values is {config.values}: {len(config.boundaries)} boundaries need '
       f'{values} values. Correct either.'
     )
-
-
-def _sorted(numbers: Sequence[int]) -> list[int]:
-  return sorted(set(numbers))

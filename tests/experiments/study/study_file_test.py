@@ -249,7 +249,10 @@ def _run(**values):
     ({'gin_params': ['yt8m_distill.seed=3 4']}, 'seed=3 4 cannot be parsed'),
     ({'gin_params': ["yt8m_distill.batch_size='a'"]}, 'must be an integer'),
     ({'experiment': 'yt8m'}, 'of yt8m: .*never registered'),
-    ({'overrides': {'task': {'lossses': {}}}}, 'lossses. does not exist'),
+    (
+      {'overrides': {'task': {'lossses': {}}}},
+      'task.lossses is {}: there is no such field',
+    ),
   ],
 )
 def test_setting_that_no_run_can_have_is_named(values, message):
