@@ -39,9 +39,9 @@ _HEADER = (
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
-  Lines above it name each run, its step and the records it was evaluated on. The
-  baseline is that of the first run's data. A line below the table says if its
-  records cannot be read.
+  Lines above it name each run, its step, the records it was evaluated on, and the
+  classes of its mAP. The baseline is that of the first run's data. A line below the
+  table says if its records cannot be read.
 
   Args:
     runs: folders of evaluated runs.
@@ -58,10 +58,11 @@ def table(runs: Sequence[str]) -> str:
   for run in runs:
     results = run_dir.require_evaluation(run)
     inputs.append(results['input_path'])
-    sources.append(
+    source = (
       f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '
       f'{results["input_path"]}'
     )
+    sources.append('; '.join(filter(None, (source, results_lib.map_classes(results)))))
     folder = os.path.basename(run.rstrip('/'))
     for name, values in results_lib.networks(results).items():
       if name == 'network':
@@ -91,7 +92,10 @@ def table(runs: Sequence[str]) -> str:
         f'{scores["train_videos"]:,} training videos.\n'
       )
   if any(path != inputs[0] for path in inputs):
-    notes += '\nThe runs were evaluated on different records.\n'
+    notes += (
+      '\nThe runs were evaluated on different records, so their scores cannot be '
+      'compared.\n'
+    )
   return '\n'.join(['Evaluated:', '', *sources, '', markdown(rows)]) + notes
 
 
