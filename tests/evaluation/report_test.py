@@ -240,6 +240,9 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
 
 
 def test_folders_without_a_run_or_an_evaluation(run):
+  for missing in ('none', 'evaluation.json'):
+    with pytest.raises(ValueError, match=f'{missing} is not a folder: name the'):
+      report.table([str(run[0]), str(run[0] / missing)])
   (run[0] / 'evaluation.json').unlink()
   with pytest.raises(ValueError, match='evaluate it first'):
     report.table([str(run[0])])

@@ -47,8 +47,12 @@ def table(runs: Sequence[str]) -> str:
     runs: folders of evaluated runs.
 
   Raises:
-    ValueError: a folder holds no run, or one without an evaluation.
+    ValueError: a run is not a folder, or the folder holds no run, or one without an
+      evaluation.
   """
+  for run in runs:
+    if not tf.io.gfile.isdir(run):
+      raise ValueError(f'{run} is not a folder: name the --model_dir of a run.')
   path = run_dir.params_path(os.path.join(runs[0], ''))
   if not path:
     raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
@@ -204,8 +208,8 @@ def save(figure: plt.Figure, path: str):
 def main(runs: Sequence[str]):
   """Runs the command."""
   text = table(runs)
-  files.write_text(os.path.join(runs[0], 'report.md'), text)
   print(text)
+  files.write_text(os.path.join(runs[0], 'report.md'), text)
   for run in runs:
     if tf.io.gfile.isdir(os.path.join(run, 'train')):
       picture = os.path.join(run, 'curves.png')
