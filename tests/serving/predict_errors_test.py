@@ -100,9 +100,12 @@ def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_p
     ({'workers': 0}, 'workers is 0'),
     ({'vocabulary': '{tmp}/other.csv'}, "other.csv', which has indices from 40 to 40"),
     ({'model': []}, 'model is empty'),
+    ({'model': ['a', '']}, 'model is a,, which has an empty item'),
+    ({'vocabulary': '{tmp}'}, 'cannot be read as CSV .*Is a directory'),
+    ({'output_dir': ''}, "output folder is '': name one"),
     (
       {'output_dir': '{tmp}/other.csv/out'},
-      'other.csv/out, which cannot be written.*Name a writable',
+      'other.csv/out cannot be written.*Name a writable',
     ),
   ],
 )

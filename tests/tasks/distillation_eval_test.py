@@ -200,6 +200,9 @@ def test_classes_without_positives_may_be_left_out(run):
   results, table = run.evaluate(9, task__evaluation__empty_classes='skip')
   present = table['positives'] > 0
   assert 0 < present.sum() < tiny.CLASSES
+  assert run.written['num_classes'] == tiny.CLASSES
+  assert run.written['classes_with_positives'] == present.sum()
+  assert run.written['empty_classes'] == 'skip'
   np.testing.assert_allclose(
     results['student/map'],
     table['student/average_precision'][present].mean(),

@@ -16,11 +16,11 @@ import threading
 
 from absl import logging
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import file_patterns
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import tfrecord_format
+from yt8m_distill.utils import progress_bar
 
 _READ_BATCH = 8  # records accounted for at once: one call per record costs more
 # Read-ahead in bytes. A remote request is expensive. The kernel reads local files
@@ -87,15 +87,12 @@ def sizes(paths: Sequence[str]) -> list[int]:
 
 def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
   """Returns the sum of `count_by_file` and shows a progress bar."""
-  return sum(
-    tqdm.tqdm(
-      count_by_file(paths, skip_corrupt),
-      'Counting records',
-      len(paths),
-      unit=' files',
-      disable=len(paths) < 2,
-    )
-  )
+  total = 0
+  with progress_bar.start('Counting records', len(paths), ' files') as bar:
+    for count in count_by_file(paths, skip_corrupt):
+      total += count
+      bar.update()
+  return total
 
 
 def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[int]:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.simulation import classes as classes_lib
+from yt8m_distill.utils import progress_bar
 from yt8m_distill.utils import quantization
 
 
@@ -131,7 +131,7 @@ def read_world(
   total = np.zeros(rgb_size + audio_size)
   used = []
   left = limit or sys.maxsize
-  with tqdm.tqdm(unit='record', desc='Label means') as bar:
+  with progress_bar.start('Label means', None, ' records') as bar:
     for path in files:
       number = 0
       for serialized in _serialized(path, 0, left):
