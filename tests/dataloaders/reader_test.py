@@ -61,7 +61,7 @@ def test_golden(name, features, num_classes):
     ('zero', 'rgb, audio have 0, 0 frames'),
     ('noaudio', 'rgb, audio have [0-9]+, 0 frames'),
     ('label', 'labels are 50, but must be between 0 and 49'),
-    ('neglabel', 'labels are -1, 2, but must be between 0 and 49'),
+    ('neglabel', 'labels are -1, but must be between 0 and 49'),
     ('size', 'rgb has frames of 13 bytes, not 12'),
   ],
 )
