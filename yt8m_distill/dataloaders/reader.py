@@ -190,7 +190,7 @@ class FrameReader:
       return tf.strings.join([record, ' (id ', record_errors.escape(ids[row]), ')'])
 
     values = [
-      v if f.format in data.BYTES_PER_VALUE else _pad_floats(f, v, name)
+      v if f.format in data.BYTES_PER_VALUE else _float_frames(f, v, name)
       for f, v in zip(self._features, stored)
     ]
     checks = [
@@ -290,7 +290,7 @@ class FrameReader:
 
   def _decode(
     self,
-    values: list[tf.Tensor],
+    values: Sequence[tf.Tensor | tf.RaggedTensor],
     num_frames: tf.Tensor,
     steps: tf.Tensor,
     seeds: tf.Tensor | None,
@@ -310,10 +310,12 @@ class FrameReader:
       num_frames, self._selection, self._max_frames, seeds
     )
     if self._selection.type == 'all':  # Slicing copies nothing.
-      values = [v[:, : self._max_selected] for v in values]
+      values = [
+        (v if isinstance(v, tf.Tensor) else v.to_tensor())[:, : self._max_selected]
+        for v in values
+      ]
     else:
-      indices = tf.minimum(indices // steps[:, tf.newaxis], tf.shape(values[0])[1] - 1)
-      values = [tf.gather(v, indices, batch_dims=1) for v in values]
+      values = [_select(v, indices // steps[:, tf.newaxis]) for v in values]
     is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
     if self._as_bytes:
       # Joining strings before decoding them takes less than half the time of decoding
@@ -340,14 +342,24 @@ class FrameReader:
     return quantization.quantize(values)
 
 
-def _pad_floats(feature: data.Feature, values: tf.RaggedTensor, name) -> tf.Tensor:
-  """Checks the sizes of float lists, and pads them to float32 [B, T, size]."""
+def _float_frames(
+  feature: data.Feature, values: tf.RaggedTensor, name
+) -> tf.RaggedTensor:
+  """Checks the sizes of float lists; returns them as float32 [B, (T), size]."""
   check = record_errors.assert_size(feature, name, values)
   with tf.control_dependencies([check]):
     frames = tf.reshape(values.flat_values, [-1, feature.size])
   if feature.format == 'video':
-    return frames[:, tf.newaxis]
-  return values.with_values(frames).to_tensor()
+    return tf.RaggedTensor.from_tensor(frames[:, tf.newaxis])
+  return values.with_values(frames)
+
+
+def _select(values: tf.Tensor | tf.RaggedTensor, indices) -> tf.Tensor:
+  """Gathers frames [B, T, ...] at int32 [B, K]; after a video's end, any will do."""
+  if isinstance(values, tf.Tensor):
+    return tf.gather(values, tf.minimum(indices, tf.shape(values)[1] - 1), batch_dims=1)
+  indices = tf.cast(indices, tf.int64) + values.row_splits[:-1, tf.newaxis]
+  return tf.gather(values.values, tf.minimum(indices, values.row_splits[-1] - 1))
 
 
 def _decode_bytes(strings, dtype, size: int) -> tf.Tensor:

@@ -176,7 +176,7 @@ def assert_valid(
     features: F of them.
     name: returns the name of the record in a row, for the message.
     counts: int32 [B] by key, number of values of what may have only one.
-    values: per feature string [B, T] or float32 [B, T, size], frames.
+    values: per feature string [B, T] or float32 [B, (T), size], frames.
     lengths: int64 [B, F], number of frames of each feature.
     has_labels: bool [B], False if required labels are missing.
     labels: sparse int64 [B, labels].
@@ -275,7 +275,10 @@ def _check_bytes(feature: data.Feature, value, length) -> _Check:
 def _check_finite(feature: data.Feature, value) -> _Check:
   if feature.format == 'float32_bytes':
     value = tf.io.decode_raw(value, tf.float32, fixed_length=frame_bytes(feature))
-  ok = tf.reduce_all(tf.math.is_finite(value), [1, 2])  # So is padding.
+    ok = tf.reduce_all(tf.math.is_finite(value), [1, 2])  # So is padding.
+  else:
+    frames = tf.reduce_all(tf.math.is_finite(value.values), 1)
+    ok = tf.reduce_all(value.with_values(frames), 1)
   return ok, lambda row: [f'{feature.name} holds NaN or infinity. Remove the record.']
 
 

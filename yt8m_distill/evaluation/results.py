@@ -67,7 +67,7 @@ class SkippedRecords:
   evaluation count too.
   """
 
-  name = 'left_out'
+  name = 'skipped'
 
   def __init__(self):
     self.reset_states()
@@ -201,7 +201,7 @@ class Evaluation:
         'step': step,
         'input_path': self._input_path,
         'videos': self._num_videos(),
-        'left_out': dataclasses.asdict(self.skipped),
+        'skipped': dataclasses.asdict(self.skipped),
         'metrics': results,
         'networks': costs,
       },
