@@ -1,6 +1,7 @@
 """Tests of finding, counting and reading shards, valid and corrupt."""
 
 import gzip
+import re
 import struct
 
 import pytest
@@ -8,6 +9,7 @@ import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.utils import cli
 
 _PAYLOADS = [bytes([65 + i]) * (5 + 3 * i) for i in range(20)]
 
@@ -203,8 +205,9 @@ def _gzip(path):
 def test_what_is_no_tfrecord_file_is_told(tmp_path, write, message):
   write(tmp_path / 'x')
   path = str(tmp_path / 'x')
-  with pytest.raises(tf.errors.InvalidArgumentError, match=f'{path}: .*{message}'):
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
     _read(path)
+  assert re.match(f'{path}: .*{message}', cli.message(error.value))
   with pytest.raises(ValueError, match=f'{path}: .*{message}') as error:
     shards.count_records([path])
   assert '\n' not in str(error.value)
