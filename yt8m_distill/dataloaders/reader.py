@@ -22,6 +22,7 @@ B records, T frames of the longest, K selected frames at most, D features, V cla
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -238,7 +239,7 @@ class FrameReader:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
     floats = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
     strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-    lists = {}
+    lists: dict[str, Any] = {}
     for f in features:
       level = context if f.format == 'video' else lists
       level[f.name] = strings if f.format in data.BYTES_PER_VALUE else floats
