@@ -73,7 +73,9 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
     serving_cases.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
   assert message.startswith(f'{where}/x.tfrecord: unreadable from byte 0 of 0')
-  assert message.endswith('to leave out what is corrupt.')
+  assert message.endswith(
+    'it is empty. Fetch it again, remove it, or set skip_corrupt_records to True.'
+  )
 
 
 @pytest.fixture(scope='module')

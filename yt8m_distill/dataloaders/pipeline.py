@@ -159,8 +159,8 @@ def _find_files(params: data.VideoData, reader: reader_lib.FrameReader) -> list[
   record = shards.first_record(paths, sizes)
   if record is None:
     raise ValueError(
-      f'input_path is {params.input_path!r}: none of its {len(paths)} files, such as '
-      f'{paths[0]}, holds a readable record. Set it to uncompressed TFRecord files.'
+      f'input_path is {params.input_path!r}: none of its {len(paths)} files holds a '
+      f'readable record. {shards.unreadable(paths[0], 0, sizes[0])}'
     )
   reader.check_format(*record)
   files = [_File(path, size) for path, size in zip(paths, sizes)]

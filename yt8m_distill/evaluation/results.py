@@ -85,7 +85,7 @@ class SkippedRecords:
   evaluation count too.
   """
 
-  name = 'left_out'
+  name = 'skipped'
 
   def __init__(self):
     self.reset_states()
@@ -221,7 +221,7 @@ class Evaluation:
       'num_classes': self._num_classes,
       'classes_with_positives': int(np.count_nonzero(table['positives'])),
       'empty_classes': self._empty_classes,
-      'left_out': dataclasses.asdict(self.skipped),
+      'skipped': dataclasses.asdict(self.skipped),
       'metrics': results,
       'networks': costs,
     }

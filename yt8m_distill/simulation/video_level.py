@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sys
 from typing import NamedTuple
 
+from google.protobuf import message as protobuf
 import numpy as np
 import tensorflow as tf
 
@@ -59,7 +60,13 @@ def parse(
   Raises:
     ValueError: a feature is missing or has an invalid size or value.
   """
-  features = tf.train.Example.FromString(serialized).features.feature
+  try:
+    features = tf.train.Example.FromString(serialized).features.feature
+  except protobuf.DecodeError as error:
+    raise ValueError(
+      f'A record of {path} is not a tf.train.Example. Set video_level to video-level '
+      'records of YouTube-8M.'
+    ) from error
   id_key = 'id' if 'id' in features else 'video_id'
   video_id = b''.join(features[id_key].bytes_list.value[:1])
   if not video_id:

@@ -79,4 +79,6 @@ def message(error: Exception) -> str:
     return re.sub(r'\n\s*In call to configurable .*', '', str(error))
   text = error.message
   ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
-  return ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]
+  if ours:  # tf.Assert puts a backslash before these.
+    return re.sub(r'\\([\\"\'])', r'\1', ours[1])
+  return text.split('\n\n')[-1].split('\n\t [[')[0]
