@@ -15,6 +15,8 @@ Differences from the Garden's own driver:
 - Continuous evaluation ends after the last step.
 """
 
+from collections.abc import Iterator
+import contextlib
 import operator
 import os
 import pprint
@@ -24,6 +26,7 @@ from absl import logging
 from official.common import flags as tfm_flags
 from official.core import task_factory
 from official.core import train_utils
+from official.modeling import hyperparams
 from official.modeling import performance
 import tensorflow as tf
 import yaml
@@ -128,6 +131,59 @@ def _evaluate_continuously(runner):
   )
 
 
+def _parse(flags_obj):
+  """Returns the experiment's configuration; its errors name the flag.
+
+  Does what ExperimentParser.parse() does, flag by flag.
+  """
+  parser = train_utils.ExperimentParser(flags_obj)
+  with _explained('--experiment'):
+    params = parser.base_experiment()
+  for path in flags_obj.config_file or ():
+    file = shipped.yaml_file(path)
+    with _explained(f'--config_file={path}'):
+      hyperparams.override_params_dict(params, file, is_strict=True)
+  params = parser.parse_data_service(parser.parse_runtime(params))
+  with _explained('--params_override'):
+    return parser.parse_params_override(params)
+
+
+@contextlib.contextmanager
+def _explained(flag: str) -> Iterator[None]:
+  """Turns errors of parsing a flag into a ValueError of one line that names it."""
+  try:
+    yield
+  except yaml.YAMLError as error:
+    raise ValueError(
+      f'{flag} cannot be read as YAML: {" ".join(str(error).split())}. A path with *, '
+      '? or {} needs quotes inside those of the shell: '
+      '--params_override="task.train_data.input_path=\'...\'".'
+    ) from error
+  except tf.errors.NotFoundError as error:
+    raise ValueError(
+      f'{flag}: {error.message}. Give FIELD=VALUE,..., a mapping in YAML, or the path '
+      'of a YAML file.'
+    ) from error
+  except LookupError as error:
+    raise ValueError(f'{flag}: {error.args[0]} Correct the name.') from error
+  except ValueError as error:
+    raise ValueError(f'{flag}: {error}') from error
+
+
+@contextlib.contextmanager
+def _loss_explained(trainer) -> Iterator[None]:
+  """Turns the trainer's error about a loss above its bound into a ValueError."""
+  try:
+    yield
+  except RuntimeError as error:
+    if 'The loss value is' not in str(error):
+      raise
+    raise ValueError(
+      f'trainer.loss_upper_bound is {trainer.loss_upper_bound}: {error} Lower the '
+      'learning rate, or raise the bound.'
+    ) from error
+
+
 def run(flags_obj) -> dict:
   """Runs what the flags say.
 
@@ -138,26 +194,11 @@ def run(flags_obj) -> dict:
     The metrics of the evaluation in --mode=train_and_post_eval; {} in other modes.
 
   Raises:
-    ValueError: a flag or the configuration is invalid.
+    ValueError: a flag or the configuration is invalid, or the loss is too large.
     TimeoutError: see _evaluate_continuously().
   """
   settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
-  flags_obj.config_file = [
-    shipped.yaml_file(path) for path in flags_obj.config_file or ()
-  ]
-  try:
-    params = train_utils.ExperimentParser(flags_obj).parse()
-  except yaml.YAMLError as error:
-    raise ValueError(
-      '--config_file or --params_override cannot be read as YAML: '
-      f'{" ".join(str(error).split())}. A path with *, ? or {{}} needs quotes inside '
-      'those of the shell: --params_override="task.train_data.input_path=\'...\'".'
-    ) from error
-  except LookupError as error:
-    raise ValueError(
-      f'{error.args[0]} Correct the name in --experiment, --config_file or '
-      '--params_override.'
-    ) from error
+  params = _parse(flags_obj)
   params.validate()
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
   _check_required(params.task, flags_obj.experiment, mode, model_dir)
@@ -198,7 +239,7 @@ def run(flags_obj) -> dict:
     train_utils.serialize_config(params, model_dir)
     files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
   logs = {}
-  with strategy.scope():
+  with strategy.scope(), _loss_explained(params.trainer):
     if mode == 'continuous_eval':
       _evaluate_continuously(runner)
     else:

@@ -280,8 +280,8 @@ def test_run_of_this_package_needs_no_import(imported, tmp_path):
       '--features=rgb:12 are 12 values per frame, but .*ckpt-6 has 16',
     ),
     (dict(features=['rgb']), "--features has the item 'rgb'"),
-    (dict(student_chunks=4), 'chunks is 4, .* the 6 frames'),
-    (dict(teacher_chunks=7), 'chunks is 7, .* the 60 frames'),
+    (dict(student_chunks=4), 'chunks is 4: .* the 6 frames'),
+    (dict(teacher_chunks=7), 'chunks is 7: .* the 60 frames'),
     (dict(every_n=61), 'every_n is 61'),
   ],
 )

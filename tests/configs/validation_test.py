@@ -17,6 +17,7 @@ _LSTM = 'task.model.student.backbone.hierarchical_lstm'
 _EVERY_N = 'task.model.student.frames.uniform.every_n'
 _ADAM = 'trainer.optimizer_config.optimizer.adam'
 _RATE = 'trainer.optimizer_config.learning_rate.exponential'
+_STEPS = 'trainer.optimizer_config.learning_rate.stepwise'
 _COUNT = 'it must be a whole number of at least 1'
 _SHARE = 'it must be a finite number of at least 0 and below 1'
 
@@ -33,9 +34,9 @@ def _experiment(*fields):
 
 def _message(*fields):
   with pytest.raises(ValueError) as error:
-    validation.validate(_experiment(*fields))
+    _experiment(*fields).validate()
   message = str(error.value)
-  assert '\n' not in message and message.endswith('.')
+  assert '\n' not in message and message.endswith(('.', '?'))
   return message
 
 
@@ -43,7 +44,8 @@ def _message(*fields):
   'experiment', ['yt8m_distill', 'yt8m_distill_single', 'yt8m_distill_finetune']
 )
 @pytest.mark.parametrize(
-  'optimizer', ['sgd', 'adam', 'adamw', 'adafactor', 'lamb', 'lars', 'rmsprop', 'slide']
+  'optimizer',
+  ['sgd', 'adam', 'adamw_experimental', 'adagrad', 'lamb', 'lars', 'rmsprop'],
 )
 @pytest.mark.parametrize('warmup', [None, 'linear', 'polynomial'])
 def test_defaults_are_valid(experiment, optimizer, warmup):
@@ -51,14 +53,18 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
   optimization = params.trainer.optimizer_config
   optimization.optimizer.type = optimizer
   optimization.warmup.type = warmup
-  validation.validate(params)
+  if warmup:
+    optimization.warmup.get().warmup_steps = 3
+  if optimizer == 'adamw_experimental':
+    optimization.optimizer.get().global_clipnorm = 0.0  # Refused in distillation.
+  params.validate()
 
 
 @pytest.mark.parametrize(
   'path, value, allowed',
   [
     # Types.
-    (_EVERY_N, '5', 'it must be a whole number of at least 0. Here it is text: '),
+    (_EVERY_N, '5', 'it must be a whole number of at least 0. Here it is text: wr'),
     (_EVERY_N, 2.5, 'it must be a whole number of at least 0'),
     (_EVERY_N, True, 'it must be a whole number of at least 0'),
     (f'{_LSTM}.chunks', 'many', _COUNT),
@@ -71,19 +77,22 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('task.train_data.input_path', 3, 'it must be a string or a list, each item a'),
     ('task.train_data.input_path', ['a', 3], 'it must be a string or a list, each'),
     ('task.model.features', [-1], 'each item a mapping with the keys name, size, f'),
-    ('task.losses.label_weight', '1e-3', 'in 1.0e-3.'),
-    ('task.train_epochs', 'five', 'it must be a finite number of at least 0'),
+    ('task.train_epochs', 'five', 'it must be a finite number from 0 to 1000000'),
     ('trainer.train_steps', 'many', 'it must be a whole number of at least 0'),
     ('trainer.train_steps', 1.5, 'it must be a whole number of at least 0'),
     ('trainer.best_checkpoint_eval_metric', 3, 'it must be a string'),
-    ('runtime.num_gpus', 'two', 'it must be a whole number of at least 0'),
-    ('runtime.dataset_num_private_threads', 'x', f'{_COUNT}, or null'),
-    ('runtime.loss_scale', [], 'it must be a string or a finite number, or null'),
+    ('runtime.num_gpus', 'two', 'it must be a whole number from 0 to 1024'),
+    ('runtime.dataset_num_private_threads', 'x', 'number from 1 to 10000, or null'),
+    (
+      'runtime.loss_scale',
+      [],
+      'it must be dynamic or a finite number above 0, or null',
+    ),
     # Null.
-    (f'{_LSTM}.num_cells', None, _COUNT),
+    (f'{_LSTM}.num_cells', None, 'it must be a whole number from 1 to 65536'),
     ('task.train_data.is_training', None, 'it must be true or false'),
     ('task.train_data.skip_corrupt_records', None, 'it must be true or false'),
-    ('task.train_data.global_batch_size', None, _COUNT),
+    ('task.train_data.global_batch_size', None, 'number from 1 to 1000000'),
     ('task.model.student.dropout', None, _SHARE),
     ('task.losses.schedule.start', None, 'it must be a finite number of at least 0'),
     ('task.losses', None, 'it must be a mapping with the keys label_kind, '),
@@ -95,11 +104,11 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     (f'{_RATE}.initial_learning_rate', math.inf, 'it must be a finite number of at'),
     # Bounds.
     (_EVERY_N, -1, 'it must be a whole number of at least 0'),
-    (f'{_LSTM}.num_layers', 0, _COUNT),
-    ('task.model.num_classes', 0, _COUNT),
-    ('task.model.features', [{'name': 'a', 'size': 0}], _COUNT),
+    (f'{_LSTM}.num_layers', 0, 'it must be a whole number from 1 to 100'),
+    ('task.model.num_classes', 0, 'it must be a whole number from 1 to 10000000'),
+    ('task.model.features', [{'name': 'a', 'size': 0}], 'number from 1 to 1000000'),
     ('task.model.student.dropout', 1.0, _SHARE),
-    ('task.model.student.head.moe.num_mixtures', 0, _COUNT),
+    ('task.model.student.head.moe.num_mixtures', 0, 'number from 1 to 1024'),
     ('task.model.student.head.moe.l2_weight_decay', -1.0, 'number of at least 0'),
     ('task.losses.label_epsilon', 0.0, 'it must be a finite number above 0'),
     ('task.losses.regularization_penalty', -1.0, 'it must be a finite number of at l'),
@@ -107,9 +116,9 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('task.losses.prediction_temperature', 0.0, 'it must be a finite number above 0'),
     ('task.losses.schedule.steps', -3, 'it must be a whole number of at least 0'),
     ('task.evaluation.top_k', 0, _COUNT),
-    ('task.train_data.global_batch_size', 0, _COUNT),
+    ('task.train_data.global_batch_size', 0, 'number from 1 to 1000000'),
     ('task.train_data.block_length', 0, _COUNT),
-    ('task.train_data.cycle_length', 0, _COUNT),
+    ('task.train_data.cycle_length', 0, 'number from 1 to 10000'),
     ('task.train_data.shuffle_buffer_size', 0, _COUNT),
     ('task.train_data.num_examples', -1, 'it must be a whole number of at least 0'),
     ('task.train_data.bagging_seed', -2, 'it must be a whole number of at least -1'),
@@ -132,7 +141,20 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('task.train_data.autotune_algorithm', 'x', 'choose one of DEFAULT, HILL_CLIMB'),
     ('runtime.mixed_precision_dtype', 'int8', 'choose one of float32, float16, bfl'),
     ('trainer.best_checkpoint_metric_comp', 'more', 'choose one of higher, lower'),
+    ('runtime.distribution_strategy', 'parameter_server', 'choose one of mirrored, on'),
+    ('runtime.gpu_thread_mode', 'x', 'choose one of global, gpu_private, gpu_shared'),
     # Several fields together.
+    (f'{_LSTM}.chunks', 3, 'it must divide the 4 frames that the network sees. Set '),
+    (f'{_LSTM}.chunks', 9, 'it must divide the 4 frames that the network sees. Set '),
+    ('runtime.all_reduce_alg', 'ring', 'with the distribution_strategy mirrored, choo'),
+    ('trainer.best_checkpoint_eval_metric', 'gap', 'choose one of teacher/gap, teach'),
+    ('trainer.validation_steps', 0, 'no video would be evaluated. Set it to -1'),
+    ('trainer.summary_interval', 7, 'it must be a multiple of steps_per_loop, 100'),
+    ('trainer.eval_tf_while_loop', True, 'a loop of TensorFlow needs a number of st'),
+    ('trainer.optimizer_config.optimizer.type', 'slide', 'does not implement it'),
+    (f'{_ADAM}.global_clipnorm', 5.0, ', and clipnorm is 1.0: an optimizer takes on'),
+    (f'{_RATE}.decay_steps', None, 'it needs a number of steps. Set it, or task.deca'),
+    ('task.train_data.is_training', False, 'it says what the records are for. Set it'),
     ('task.train_data.tfds_split', 'train', 'only TFRecord files are read. Set input'),
     ('task.validation_data.bagging_seed', 0, 'evaluation reads every record once'),
     ('task.validation_data.drop_remainder', True, 'evaluation would lose the last'),
@@ -141,6 +163,7 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     (_EVERY_N, 21, 'it must be at most task.model.max_frames, 20'),
     (_EVERY_N, 0, f'and {_EVERY_N[:-7]}k is 0: exactly one of them must be 0'),
     ('task.model.features', [], 'give at least one feature'),
+    ('task.student_experiment', 'x', 'no such experiment is registered. Correct the'),
     ('task.model.features', [{'name': '', 'size': 3}], 'give the key of the feature'),
   ],
 )
@@ -199,6 +222,68 @@ def test_invalid_value(path, value, allowed):
       "task.model.features has the formats ['bytes', 'floats']: bytes combines only",
     ),
     (
+      [(f'{_ADAM}.global_clipnorm', 5.0), (f'{_ADAM}.clipnorm', None)],
+      f'{_ADAM}.global_clipnorm is 5.0: it would scale the gradients of each network',
+    ),
+    (
+      [('trainer.optimizer_config.optimizer.type', 'adamw')],
+      f'{_ADAM}w.gradient_clip_norm is 1.0: it would scale the gradients of each ne',
+    ),
+    (
+      [('task.differential_privacy_config', {'noise_multiplier': 1.0})],
+      f'{_ADAM}.clipnorm is 1.0: task.differential_privacy_config clips gradients',
+    ),
+    (
+      [('trainer.optimizer_config.ema', {'clipnorm': 1.0})],
+      'trainer.optimizer_config.ema.clipnorm is 1.0: the average of the weights clips',
+    ),
+    (
+      [('task.model.share_head', True), ('task.model.student.head.type', 'logistic')],
+      'task.model.share_head is True, but the heads are configured differently: {',
+    ),
+    (
+      [
+        ('task.losses.intermediate_weight', 1.0),
+        ('task.model.teacher.frames.type', 'middle'),
+        ('task.model.teacher.frames.middle.k', 20),
+      ],
+      "task.model.teacher.frames.type is 'middle', but task.losses.intermediate_weigh",
+    ),
+    (
+      [('trainer.train_tf_function', False)],
+      'trainer.train_tf_while_loop is True: a loop of TensorFlow needs train_tf_functi',
+    ),
+    (
+      [
+        ('task.model.student.backbone.type', 'nextvlad'),
+        ('task.model.student.backbone.nextvlad.groups', 3),
+      ],
+      'task.model.student.backbone.nextvlad.groups is 3 for a feature of 8 values with',
+    ),
+    (
+      [
+        ('task.model.student.backbone.type', 'netvlad'),
+        ('task.model.student.backbone.netvlad.clusters', 1),
+      ],
+      'task.model.student.backbone.netvlad.clusters is 1: it must be at least 2, since',
+    ),
+    (
+      [
+        ('trainer.optimizer_config.learning_rate.type', 'stepwise'),
+        (f'{_STEPS}.boundaries', [3, 2]),
+        (f'{_STEPS}.values', [1.0, 2.0, 3.0]),
+      ],
+      f'{_STEPS}.boundaries is [3, 2]: it must hold steps, each larger than the one b',
+    ),
+    (
+      [
+        ('trainer.optimizer_config.learning_rate.type', 'stepwise'),
+        (f'{_STEPS}.boundaries', [2, 3]),
+        (f'{_STEPS}.values', [1.0, 2.0]),
+      ],
+      f'{_STEPS}.values is [1.0, 2.0]: 2 boundaries need 3 values. Correct either.',
+    ),
+    (
       [('task.model.features', [{'name': 'a', 'size': 1, 'format': 'video'}])],
       'task.model.max_frames is 20: features of the format video count as 1 frame',
     ),
@@ -223,16 +308,69 @@ def test_fields_that_exclude_each_other(fields, message):
   assert _message(*fields).startswith(message)
 
 
-def test_what_is_not_chosen_is_not_checked():
+def test_what_is_not_chosen_has_no_effect():
   path = 'task.model.student.backbone'
-  validation.validate(_experiment((f'{path}.netvlad.clusters', -1)))
-  message = _message((f'{path}.netvlad.clusters', -1), (f'{path}.type', 'netvlad'))
-  assert message == f'{path}.netvlad.clusters is -1: {_COUNT}.'
+  clusters, chosen = f'{path}.netvlad.clusters', f'{path}.type'
+  assert _message((clusters, 8)) == (
+    f"{clusters} is 8: it has no effect, since {chosen} is 'hierarchical_lstm'. Set "
+    'that to netvlad, or leave the field out.'
+  )
+  # A study may configure several and choose one; only that one is checked.
+  _experiment((clusters, -1), (chosen, 'hierarchical_lstm')).validate()
+  message = _message((clusters, -1), (chosen, 'netvlad'))
+  assert message == f'{clusters} is -1: it must be a whole number from 1 to 65536.'
+
+
+def test_chosen_alternative_may_change_later():
+  cells, chosen = f'{_LSTM}.num_cells', 'task.model.student.backbone.type'
+  _experiment((cells, 8), (chosen, 'netvlad')).validate()
+
+
+@pytest.mark.parametrize(
+  'path, value, message',
+  [
+    ('task.model.clases', 5, 'there is no such field. Did you mean task.model.num_cla'),
+    ('task.model.features', [{'nam': 'a'}], 'there is no such field. Did you mean'),
+    ('task.model', 'student', 'it must be a mapping with the keys features, max_frame'),
+    ('task.model.student.backbone', 'netvlad', 'yt8m_average. To choose netvlad, set '),
+    ('task.model.num_classes', {'a': 1}, 'it must be a whole number from 1 to 10000'),
+    ('trainer.optimizer_config.ema', 5, 'it must be a mapping with the keys clipnorm'),
+    ('trainer.optimizer_config.ema.average', 0.5, 'Did you mean trainer.optimizer_con'),
+    ('task.differential_privacy_config.noise', 1, 'The fields of task.differential_pr'),
+    ('task.train_data.input_path', [['a']], 'it must be a string or a list, each item'),
+    ('runtime', None, 'it must be a mapping with the keys distribution_strategy, '),
+    ('runtime.distribution_strategy', False, 'and no as true and false: put it in quo'),
+    ('task.name', 5, 'it must be a string, or null. YAML reads it as a number: put it'),
+    ('trainer.train_steps', 1e3, 'Write 1000, without a point or an exponent.'),
+    ('trainer.train_steps', 10**12, 'It may be at most 2147483647.'),
+    ('task.seed', 2**63, 'It may be at most 9223372036854775807.'),
+  ],
+)
+def test_name_or_kind_is_wrong(path, value, message):
+  # Of a list, the item is named.
+  assert _message((path, value)).startswith((f'{path} is {value!r}: ', f'{path}[0].'))
+  assert message in _message((path, value))
+
+
+def test_text_of_a_number_is_a_number():
+  schedule = 'trainer.optimizer_config.learning_rate'
+  params = _experiment(
+    ('task.losses.label_weight', '1e-3'),
+    (f'{_ADAM}.clipnorm', '2'),
+    (f'{schedule}.type', 'stepwise'),
+    (f'{schedule}.stepwise', {'boundaries': [2], 'values': ['1e-3', 1e-4]}),
+  )
+  params.validate()
+  assert params.task.losses.label_weight == 1e-3
+  assert params.trainer.optimizer_config.optimizer.get().clipnorm == 2.0
+  assert params.trainer.optimizer_config.learning_rate.get().values == [1e-3, 1e-4]
 
 
 def test_null_is_no_path():
   """As --params_override=task.init_checkpoint= gives it."""
-  validation.validate(_experiment(('task.init_checkpoint', None)))
+  params = _experiment(('task.init_checkpoint', None))
+  params.validate()
+  assert params.task.init_checkpoint == ''
 
 
 def test_whole_numbers_are_numbers_and_tuples_are_lists():
@@ -257,7 +395,8 @@ def test_a_task_checks_its_configuration(path):
   ],
 )
 def test_the_driver_checks_before_it_builds(tmp_path, name, value):
-  with pytest.raises(ValueError, match=f'^{name.replace("__", ".")} is .*: it must'):
+  source, field = '--params_override', name.replace('__', '.')
+  with pytest.raises(ValueError, match=f'^{source}: {field} is .*: it must'):
     tiny.drive('train', tmp_path / 'run', tmp_path, **{name: value})
   assert not (tmp_path / 'run').exists()
 
@@ -282,7 +421,7 @@ def test_configurations_of_others_may_have_further_fields():
   'items, message',
   [
     (['rgb'], "--features has the item 'rgb': write NAME:SIZE"),
-    (['rgb:0'], f'--features.size is 0: {_COUNT}'),
+    (['rgb:0'], '--features.size is 0: it must be a whole number from 1 to 1000000'),
     (['rgb:2:text'], "--features.format is 'text': choose one of bytes"),
     (['a:1', 'a:2'], "--features has the names ['a', 'a']"),
   ],

@@ -225,6 +225,18 @@ def test_original_table():
     np.testing.assert_array_equal(count, expected, name)
 
 
+def test_original_count_by_the_plain_statement():
+  """Python 2 divided 300 by N as whole numbers."""
+  num_frames = tf.range(301)
+  for every_n in range(1, 301):
+    count = frame_selection.frame_indices(
+      num_frames, _uniform(every_n, 'original'), 300
+    )[1]
+    assert count.numpy().tolist() == [
+      int(n / 300 * (300 // every_n)) for n in range(301)
+    ]
+
+
 @pytest.mark.parametrize(
   'frames',
   [

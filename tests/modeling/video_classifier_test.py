@@ -13,6 +13,7 @@ import tf_keras
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
+from yt8m_distill.modeling import video_classifier
 
 _FRAMES, _FEATURES, _CLASSES = 12, 6, 5
 _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
@@ -287,3 +288,32 @@ def test_mixed_precision(pair, mixed_bfloat16):
   for ours, theirs in zip(gradients, expected_gradients):
     check(ours, theirs, 0.05)
   assert not np.array_equal(outputs['teacher']['states'], expected['teacher']['states'])
+
+
+@pytest.mark.parametrize(
+  'network, path',
+  [
+    (
+      model_config.Network(
+        head=model_config.Head(
+          type='logistic',
+          logistic=model_config.Logistic(input_gate='se', se_reduction=9000),
+        )
+      ),
+      'head.logistic.se_reduction',
+    ),
+    (
+      model_config.Network(
+        backbone=model_config.Backbone(
+          type='nextvlad', nextvlad=model_config.NextVlad(eigenvalues='absent')
+        )
+      ),
+      'backbone.nextvlad.eigenvalues',
+    ),
+  ],
+)
+def test_what_only_building_shows_is_named_by_its_path(network, path):
+  network.backbone.hierarchical_lstm.num_cells = 2
+  config = model_config.ClassifierModel(network=network, num_classes=3)
+  with pytest.raises(ValueError, match=f'^task.model.network.{path} is '):
+    video_classifier.build(config, network, 'network')

@@ -143,26 +143,6 @@ def test_prediction_loss_of_each_kind_trains(kind):
   )
 
 
-def test_global_clipnorm_is_refused():
-  params = tiny.experiment(
-    {'trainer': {'optimizer_config': {'optimizer': {'adam': {'global_clipnorm': 5.0}}}}}
-  )
-  with pytest.raises(ValueError, match='global_clipnorm is 5.0.*Set clipnorm'):
-    distillation.DistillationTask.create_optimizer(
-      params.trainer.optimizer_config, params.runtime
-    )
-
-
-def test_clipping_inside_adamw_is_refused():
-  params = tiny.experiment(
-    {'trainer': {'optimizer_config': {'optimizer': {'type': 'adamw'}}}}
-  )
-  with pytest.raises(ValueError, match='gradient_clip_norm is 1.0'):
-    distillation.DistillationTask.create_optimizer(
-      params.trainer.optimizer_config, params.runtime
-    )
-
-
 def test_metrics_of_the_batch_are_averaged_under_their_names():
   task = _task()
   model = _model(task)

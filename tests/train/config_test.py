@@ -79,7 +79,7 @@ def test_params_yaml_alone_rebuilds_the_run(configure, tmp_path):
   first = configure(
     '--gin_file=original.gin',
     '--gin_params=yt8m_distill.batch_size=32',
-    f'--params_override={_EVERY_N}=4',
+    f'--params_override={_EVERY_N}=2',
   ).as_dict()
   written = tmp_path / 'run' / 'params.yaml'
   assert 'yt8m_distill.batch_size = 32' in (tmp_path / 'run' / 'config.gin').read_text()
@@ -184,9 +184,9 @@ def test_known_number_of_examples_is_not_counted(configure, tmp_path):
   [
     (
       'task.decay_epochs=1,trainer.optimizer_config.learning_rate.type=constant',
-      "'constant' has no decay_steps",
+      "'constant', which has no decay_steps",
     ),
-    ('task.warmup_epochs=1', 'warmup.type to linear'),
+    ('task.warmup_epochs=1', 'warmup.type to linear or polynomial'),
   ],
 )
 def test_epochs_of_what_has_no_steps_are_an_error(configure, override, words):
@@ -209,8 +209,17 @@ def test_epochs_without_this_driver_are_an_error():
     ('--gin_file=absent.gin', 'absent.gin'),
     ('--gin_params=yt8m_distil.every_n=5', 'yt8m_distil.every_n is not a setting'),
     ('--gin_params=yt8m_distill.every_m=5', 'every_m'),
-    ('--params_override=task.model.clases=5', 'clases'),
-    ('--params_override=task.losses.label_wait=5', 'label_wait'),
+    (
+      '--params_override=task.losses.label_wait=5',
+      '^--params_override: task.losses.label_wait is 5: there is no such field. Did '
+      'you mean task.losses.label_weight or ',
+    ),
+    (
+      '--params_override=task.model.wdth=5',
+      'wdth is 5: there is no such field. The fields of task.model are features, max_f',
+    ),
+    ('--params_override=none', '^--params_override: .*none.* path of a YAML file'),
+    ('--params_override=[1]', '^--params_override: .*Give FIELD=VALUE,'),
   ],
 )
 def test_unknown_name_is_named(configure, argument, words):
@@ -218,11 +227,33 @@ def test_unknown_name_is_named(configure, argument, words):
     configure(argument)
 
 
-def test_unknown_key_in_yaml_is_named(configure, tmp_path):
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    (
+      'task: {model: {student: {backbone: {num_cels: 5}}}}',
+      'task.model.student.backbone.num_cels is 5: there is no such field. The fields',
+    ),
+    ('', 'The configuration is None: it must be a mapping with the keys task, tr'),
+    ('[1, 2]', r'The configuration is \[1, 2\]: it must be a mapping with the keys ta'),
+    ('word', "The configuration is 'word': it must be a mapping with the keys task"),
+    ('task: null', 'task is None: it must be a mapping with the keys init_checkpoint'),
+    ('{on: 1}', 'True is 1: there is no such field'),
+  ],
+)
+def test_file_that_does_not_fit_is_named(configure, tmp_path, text, message):
   path = tmp_path / 'own.yaml'
-  path.write_text('task: {model: {student: {backbone: {num_cels: 5}}}}')
-  with pytest.raises(ValueError, match='num_cels.*Correct the name in'):
+  path.write_text(text)
+  with pytest.raises(ValueError, match=f'^--config_file={path}: {message}'):
     configure(f'--config_file={path}')
+
+
+def test_only_the_file_that_is_wrong_is_named(configure, tmp_path):
+  right, wrong = tmp_path / 'right.yaml', tmp_path / 'wrong.yaml'
+  right.write_text('task: {seed: 1}')
+  wrong.write_text('task: {sed: 1}')
+  with pytest.raises(ValueError, match=f'^--config_file={wrong}: task.sed is 1'):
+    configure(f'--config_file={right}', f'--config_file={wrong}')
 
 
 def test_unknown_experiment_is_named():

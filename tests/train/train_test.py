@@ -14,19 +14,13 @@ from yt8m_distill.tasks import distillation
 pytestmark = pytest.mark.end_to_end
 
 
-def test_chunks_that_do_not_divide_are_an_error(tmp_path):
-  tiny.write_records(tmp_path / 'a.tfrecord', 2)
+def test_loss_above_its_bound_is_an_error(tmp_path):
+  tiny.write_records(tmp_path / 'a.tfrecord', 4)
   with pytest.raises(
-    ValueError,
-    match='chunks is 3, which does not divide the 4 frames .* choose one of 1, 2, 4',
+    ValueError, match='^trainer.loss_upper_bound is 0.5: The loss value is .* Lower the'
   ):
-    tiny.run_driver(
-      'train',
-      tmp_path / 'run',
-      tiny.override(
-        task__train_data__input_path=tmp_path / 'a.tfrecord',
-        task__model__student__backbone__hierarchical_lstm__chunks=3,
-      ),
+    tiny.drive(
+      'train', tmp_path / 'run', tmp_path / 'a.tfrecord', trainer__loss_upper_bound=0.5
     )
 
 

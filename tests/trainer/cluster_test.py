@@ -295,12 +295,6 @@ def test_no_workers_is_an_error(tmp_path):
 @pytest.mark.parametrize(
   'mode, strategy, tf_config, message',
   [
-    (
-      'train',
-      'parameter_server',
-      '',
-      "is 'parameter_server': .*Set it to multi_worker_mirrored",
-    ),
     ('train', 'mirrored', _TF_CONFIG, "names 2 processes.*'mirrored', which uses one"),
     (
       'continuous_eval',

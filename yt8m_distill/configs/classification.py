@@ -5,9 +5,14 @@ import dataclasses
 from official.core import config_definitions as cfg
 from official.modeling import hyperparams
 
+from yt8m_distill.configs import allowed
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.configs import validation
+
+_MAX_EPOCHS = 1_000_000
+# Of each network in an evaluation.
+_METRICS = ('gap', 'map', 'hit_at_one', 'perr', 'label_loss')
 
 
 @dataclasses.dataclass
@@ -84,7 +89,7 @@ class VideoTask(cfg.TaskConfig):
       `python -m yt8m_distill.train` converts it to `trainer.train_steps`, and
       the two below to the optimizer's steps; 0 keeps the steps.
     decay_epochs: passes between two decays of the learning rate.
-    warmup_epochs: passes of linear warm-up.
+    warmup_epochs: passes of warm-up.
   """
 
   train_data: data.VideoData = dataclasses.field(
@@ -94,10 +99,85 @@ class VideoTask(cfg.TaskConfig):
     default_factory=lambda: data.VideoData(is_training=False, drop_remainder=False)
   )
   evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
-  seed: int = 0
-  train_epochs: float = validation.number(0.0, least=0)
-  decay_epochs: float = validation.number(0.0, least=0)
-  warmup_epochs: float = validation.number(0.0, least=0)
+  seed: int = validation.number(0, least=0, most=validation.MAX_SEED)
+  train_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
+  decay_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
+  warmup_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    for name, is_training in (('train_data', True), ('validation_data', False)):
+      if getattr(self, name).is_training != is_training:
+        raise ValueError(
+          f'{path}.{name}.is_training is {not is_training}: it says what the records '
+          f'are for. Set it to {is_training}.'
+        )
+    self.validation_data.check_evaluation(f'{path}.validation_data')
+
+  def metric_names(self) -> list[str]:
+    """Returns the keys of the metrics of an evaluation.
+
+    The task of another project that computes further ones overrides it.
+    """
+    networks = [
+      field.name
+      for field in dataclasses.fields(self.model)
+      if isinstance(getattr(self.model, field.name), model_config.Network)
+    ]
+    prefixes = ['' if name == 'network' else f'{name}/' for name in networks]
+    weighted = [
+      field.name.removesuffix('_weight')
+      for field in dataclasses.fields(self.losses)
+      if field.name.endswith('_weight') and field.name != 'label_weight'
+    ]
+    return [
+      *(f'{prefix}{name}' for prefix in prefixes for name in _METRICS),
+      *(f'{prefixes[-1]}{name}_loss' for name in weighted),
+      'left_out',
+      'validation_loss',
+    ]
+
+  def check_trainer(self, trainer: cfg.TrainerConfig):
+    """Raises where the trainer's configuration does not fit this task.
+
+    Args:
+      trainer: the experiment's.
+
+    Raises:
+      ValueError: names the field by its full path, its value and the remedy.
+    """
+    metric, names = trainer.best_checkpoint_eval_metric, self.metric_names()
+    if metric and metric not in names:
+      allowed.fail(
+        'trainer.best_checkpoint_eval_metric',
+        metric,
+        f'choose one of {", ".join(names)}',
+      )
+    chosen = trainer.optimizer_config.optimizer
+    for name in ('clipnorm', 'clipvalue', 'global_clipnorm'):
+      value = getattr(chosen.get(), name)
+      if self.differential_privacy_config and value is not None:
+        raise ValueError(
+          f'trainer.optimizer_config.optimizer.{chosen.type}.{name} is {value}: '
+          'task.differential_privacy_config clips gradients. Set either to null.'
+        )
+    for name, schedule, steps, types in (
+      ('decay_epochs', 'learning_rate', 'decay_steps', 'exponential or cosine'),
+      ('warmup_epochs', 'warmup', 'warmup_steps', 'linear or polynomial'),
+    ):
+      epochs, place = getattr(self, name), f'trainer.optimizer_config.{schedule}'
+      chosen = getattr(trainer.optimizer_config, schedule)
+      has_steps = hasattr(chosen.get(), steps)
+      if epochs and not has_steps:
+        raise ValueError(
+          f'task.{name} is {epochs}, but {place}.type is {chosen.type!r}, which has no '
+          f'{steps}. Set {place}.type to {types}, or task.{name} to 0.'
+        )
+      if has_steps and not epochs and getattr(chosen.get(), steps) is None:
+        raise ValueError(
+          f'{place}.{chosen.type}.{steps} is None: it needs a number of steps. Set it, '
+          f'or task.{name}.'
+        )
 
 
 @dataclasses.dataclass

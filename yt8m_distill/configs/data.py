@@ -41,7 +41,7 @@ class Feature(hyperparams.Config):
   """
 
   name: str = ''
-  size: int = validation.number(0, least=1)
+  size: int = validation.number(0, least=1, most=1_000_000)
   format: str = validation.choice(
     'bytes', 'bytes', 'quantized_floats', 'floats', 'float32_bytes', 'video'
   )
@@ -148,14 +148,14 @@ class VideoData(cfg.DataConfig):
   """
 
   input_path: str | Sequence[str] = ''
-  global_batch_size: int = validation.number(256, least=1)
+  global_batch_size: int = validation.number(256, least=1, most=1_000_000)
   is_training: bool = False
-  seed: int = validation.number(0, least=0)
+  seed: int = validation.number(0, least=0, most=validation.MAX_SEED)
   num_examples: int = validation.number(0, least=0)
   shuffle_buffer_size: int = validation.number(1024, least=1)
-  prefetch_buffer_size: int | None = validation.number(4, least=0)
-  cycle_length: int = validation.number(8, least=1)
-  bagging_seed: int = validation.number(-1, least=-1)
+  prefetch_buffer_size: int | None = validation.number(4, least=0, most=10_000)
+  cycle_length: int = validation.number(8, least=1, most=10_000)
+  bagging_seed: int = validation.number(-1, least=-1, most=validation.MAX_SEED)
   skip_corrupt_records: bool = False
   autotune_algorithm: str | None = validation.choice(
     None,
@@ -180,8 +180,6 @@ class VideoData(cfg.DataConfig):
           f'{path}.{name} is {getattr(self, name)!r}: only TFRecord files are read. '
           'Set input_path instead.'
         )
-    if not self.is_training:
-      self._check_evaluation(path)
     if self.enable_tf_data_service:
       if not self.tf_data_service_address:
         raise ValueError(
@@ -194,7 +192,12 @@ class VideoData(cfg.DataConfig):
           'tf.data service cannot. Set it or enable_tf_data_service to False.'
         )
 
-  def _check_evaluation(self, path: str):
+  def check_evaluation(self, path: str):
+    """Raises a ValueError where records are not read once each, as to evaluate.
+
+    Args:
+      path: of this configuration, for the message.
+    """
     if self.bagging_seed >= 0:
       raise ValueError(
         f'{path}.bagging_seed is {self.bagging_seed}: evaluation reads every '

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from official.core import config_definitions as cfg
+from official.core import exp_factory
 from official.modeling import hyperparams
 
 from yt8m_distill.configs import classification
@@ -96,3 +98,46 @@ class DistillationTask(classification.VideoTask):
   training: str = validation.choice('parallel', 'parallel', 'serial')
   teacher_checkpoint: str = ''
   student_experiment: str = 'yt8m_distill_finetune'
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    super().check(path)
+    frames = self.model.teacher.frames.type
+    if self.losses.intermediate_weight and frames != 'all':
+      raise ValueError(
+        f'{path}.model.teacher.frames.type is {frames!r}, but '
+        f'{path}.losses.intermediate_weight is above 0: L_INT needs a teacher that '
+        'sees all frames. Set the type to all, or the weight to 0.'
+      )
+
+    try:
+      exp_factory.get_exp_config(self.student_experiment)
+    except LookupError as error:
+      raise ValueError(
+        f'{path}.student_experiment is {self.student_experiment!r}: no such experiment '
+        'is registered. Correct the name, or import the module that registers it, for '
+        'example with --import=MODULE.'
+      ) from error
+
+  def metric_names(self) -> list[str]:
+    """Returns the keys of the metrics of an evaluation; see VideoTask."""
+    names = [*super().metric_names(), 'agreement/top1', 'agreement/overlap']
+    if not self.losses.intermediate_weight:
+      names.remove('student/intermediate_loss')
+    return names
+
+  def check_trainer(self, trainer: cfg.TrainerConfig):
+    """Raises a ValueError where the trainer does not fit this task; see VideoTask."""
+    super().check_trainer(trainer)
+    chosen = trainer.optimizer_config.optimizer
+    optimizer = chosen.get()
+    # AdamW has a field of its own, which is set by default.
+    for field in ('global_clipnorm', 'gradient_clip_norm'):
+      norm = getattr(optimizer, field, None)
+      if norm:
+        optional = validation.fields(type(optimizer))[field].has_type(None)
+        raise ValueError(
+          f'trainer.optimizer_config.optimizer.{chosen.type}.{field} is {norm}: it '
+          'would scale the gradients of each network by the norm of both. Set '
+          f'{field} to {"null" if optional else 0}, and clipnorm or clipvalue.'
+        )

@@ -1,11 +1,16 @@
 """Configuration of the networks."""
 
+from collections.abc import Sequence
 import dataclasses
 
 from official.modeling import hyperparams
 
 from yt8m_distill.configs import data
+from yt8m_distill.configs import fits
 from yt8m_distill.configs import validation
+
+# Wider layers fit no device.
+_MAX_WIDTH = 65536
 
 
 @dataclasses.dataclass
@@ -22,8 +27,8 @@ class UniformFrames(hyperparams.Config):
     k: that many frames, spread evenly over the video's true length.
     length: how many of every_n's frames count as real in a video of n frames.
       'ceil': ceil(n / N), all that exist, at least one.
-      'original': int(n / max_frames * (max_frames / N)) in floating point, as
-        in the original code; 0 for a video shorter than N.
+      'original': int(n / max_frames * K) in floating point, where K is max_frames
+        / N, rounded down, as in the original code; 0 for a video shorter than N.
   """
 
   every_n: int = validation.number(1, least=0)
@@ -82,6 +87,17 @@ class FrameSelection(hyperparams.OneOfConfig):
   last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
   first_middle_last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
 
+  def max_selected(self, max_frames: int) -> int:
+    """Returns how many frames of the longest video are kept.
+
+    Args:
+      max_frames: frames of the longest video.
+    """
+    if self.type == 'all':
+      return max_frames
+    every_n = getattr(self.get(), 'every_n', 0)
+    return -(-max_frames // every_n) if every_n else self.get().k
+
   def check_fits(self, max_frames: int, path: str):
     """Raises where more frames are wanted than a video has at most.
 
@@ -121,11 +137,22 @@ class HierarchicalLstm(hyperparams.Config):
   """
 
   chunks: int = validation.number(20, least=1)
-  num_cells: int = validation.number(1024, least=1)
-  num_layers: int = validation.number(2, least=1)
+  num_cells: int = validation.number(1024, least=1, most=_MAX_WIDTH)
+  num_layers: int = validation.number(2, least=1, most=100)
   static_shapes: bool = False
   use_cudnn: bool = True
   recompute: bool = False
+
+  def check_input(self, frames: int, sizes: Sequence[int], path: str):
+    """Raises a ValueError where the chunks do not divide the frames.
+
+    Args:
+      frames: number of frames that the network sees.
+      sizes: of the features of a frame.
+      path: of this configuration, for the message.
+    """
+    del sizes
+    fits.check_chunks(self.chunks, frames, f'{path}.chunks')
 
 
 @dataclasses.dataclass
@@ -137,8 +164,13 @@ class NetVlad(hyperparams.Config):
     hidden: units of the layer after the descriptors: the representation.
   """
 
-  clusters: int = validation.number(256, least=1)
-  hidden: int = validation.number(1024, least=1)
+  clusters: int = validation.number(256, least=1, most=_MAX_WIDTH)
+  hidden: int = validation.number(1024, least=1, most=_MAX_WIDTH)
+
+  def check_input(self, frames: int, sizes: Sequence[int], path: str):
+    """Raises a ValueError where a feature has no clusters; see HierarchicalLstm."""
+    del frames
+    fits.check_shares(self.clusters, len(sizes), f'{path}.clusters')
 
 
 @dataclasses.dataclass
@@ -155,12 +187,21 @@ class NextVlad(hyperparams.Config):
       '' uses the features unchanged.
   """
 
-  clusters: int = validation.number(128, least=1)
-  groups: int = validation.number(8, least=1)
-  expansion: int = validation.number(2, least=1)
-  hidden: int = validation.number(2048, least=1)
+  clusters: int = validation.number(128, least=1, most=_MAX_WIDTH)
+  groups: int = validation.number(8, least=1, most=_MAX_WIDTH)
+  expansion: int = validation.number(2, least=1, most=1024)
+  hidden: int = validation.number(2048, least=1, most=_MAX_WIDTH)
   dropout: float = validation.number(0.5, least=0, below=1)
   eigenvalues: str = ''
+
+  def check_input(self, frames: int, sizes: Sequence[int], path: str):
+    """Raises a ValueError where features cannot be split; see HierarchicalLstm."""
+    del frames
+    fits.check_shares(self.clusters, len(sizes), f'{path}.clusters')
+    fits.check_shares(self.groups, len(sizes), f'{path}.groups')
+    for index, size in enumerate(sizes):
+      groups = self.groups // 2 if index else self.groups
+      fits.check_groups(groups, size, self.expansion, f'{path}.groups')
 
 
 @dataclasses.dataclass
@@ -173,8 +214,8 @@ class Dbof(hyperparams.Config):
     pooling: over the frames.
   """
 
-  clusters: int = validation.number(8192, least=1)
-  hidden: int = validation.number(1024, least=1)
+  clusters: int = validation.number(8192, least=1, most=_MAX_WIDTH)
+  hidden: int = validation.number(1024, least=1, most=_MAX_WIDTH)
   pooling: str = validation.choice('max', 'max', 'average')
 
 
@@ -209,7 +250,7 @@ class Moe(hyperparams.Config):
     output_gate: context gate on the predictions.
   """
 
-  num_mixtures: int = validation.number(2, least=1)
+  num_mixtures: int = validation.number(2, least=1, most=1024)
   l2_weight_decay: float = validation.number(1e-8, least=0)
   input_gate: bool = False
   output_gate: bool = False
@@ -228,7 +269,7 @@ class Logistic(hyperparams.Config):
 
   l2_weight_decay: float = validation.number(1e-8, least=0)
   input_gate: str = validation.choice('none', 'none', 'context', 'se')
-  se_reduction: int = validation.number(8, least=1)
+  se_reduction: int = validation.number(8, least=1, most=_MAX_WIDTH)
 
 
 @dataclasses.dataclass
@@ -282,8 +323,8 @@ class VideoModel(hyperparams.Config):
   """
 
   features: list[data.Feature] = dataclasses.field(default_factory=_features)
-  max_frames: int = validation.number(300, least=1)
-  num_classes: int = validation.number(3862, least=1)
+  max_frames: int = validation.number(300, least=1, most=1_000_000)
+  num_classes: int = validation.number(3862, least=1, most=10_000_000)
 
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
@@ -296,7 +337,17 @@ class VideoModel(hyperparams.Config):
     for field in dataclasses.fields(self):
       network = getattr(self, field.name)
       if isinstance(network, Network):
-        network.frames.check_fits(self.max_frames, f'{path}.{field.name}.frames')
+        self._check_network(network, f'{path}.{field.name}')
+
+  def _check_network(self, network: Network, path: str):
+    network.frames.check_fits(self.max_frames, f'{path}.frames')
+    backbone = network.backbone.get()
+    if hasattr(backbone, 'check_input'):
+      backbone.check_input(
+        network.frames.max_selected(self.max_frames),
+        [feature.size for feature in self.features],
+        f'{path}.backbone.{network.backbone.type}',
+      )
 
 
 @dataclasses.dataclass
@@ -331,6 +382,17 @@ class DistillerModel(VideoModel):
   )
   share_head: bool = False
   projection: bool = False
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    super().check(path)
+    heads = [network.head.as_dict() for network in (self.teacher, self.student)]
+    if self.share_head and heads[0] != heads[1]:
+      raise ValueError(
+        f'{path}.share_head is True, but the heads are configured differently: '
+        f'{heads[0]} of the teacher, {heads[1]} of the student. Make them equal, or '
+        'set share_head to False.'
+      )
 
 
 def alone(model: VideoModel, name: str) -> ClassifierModel:

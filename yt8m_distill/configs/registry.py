@@ -8,11 +8,13 @@ experiment's classes, which may belong to another project.
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import ClassVar
 
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 from official.modeling import hyperparams
 
+from yt8m_distill.configs import overrides
 from yt8m_distill.configs import validation
 
 
@@ -26,18 +28,33 @@ class Experiment(cfg.ExperimentConfig):
   """
 
   experiment: str = ''
+  # The Garden keeps attributes with these names out of params.yaml.
+  RESERVED_ATTR: ClassVar[list[str]] = [*cfg.ExperimentConfig.RESERVED_ATTR, '_given']
 
   def override(self, override_params, is_strict=True):
     """Overrides fields; the Garden calls it for each source of values.
 
     Args:
       override_params: a dictionary or a configuration.
-      is_strict: whether unknown fields are an error.
+      is_strict: whether unknown fields are an error; always True but for defaults.
+
+    Raises:
+      ValueError: a field does not exist, or a value has another type.
     """
     if isinstance(override_params, hyperparams.Config):
       override_params = override_params.as_dict()
+    if is_strict:
+      override_params = overrides.checked(self, override_params)
     values = {k: v for k, v in override_params.items() if k != 'experiment'}
+    self._given = [*getattr(self, '_given', ()), *overrides.leaves(values)]
     super().override(values, is_strict)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    del path  # It is the root.
+    overrides.check_alternatives(self, self._given)
+    if hasattr(self.task, 'check_trainer'):
+      self.task.check_trainer(self.trainer)
 
   def validate(self):
     """Checks all fields; the drivers call it before they build anything.

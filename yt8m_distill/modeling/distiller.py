@@ -208,13 +208,6 @@ def _check_states(config, teacher, student):
         'task.losses.intermediate_weight is above 0: L_INT needs hierarchical_lstm. '
         'Set the weight to 0.'
       )
-  kind = config.teacher.frames.type
-  if kind != 'all':
-    raise ValueError(
-      f'task.model.teacher.frames.type is {kind!r}, but '
-      'task.losses.intermediate_weight is above 0: L_INT needs a teacher that sees '
-      'all frames. Set the type to all, or the weight to 0.'
-    )
 
 
 def _check_heads(config, teacher, student):
@@ -225,14 +218,4 @@ def _check_heads(config, teacher, student):
       f"task.model.share_head is True, but the teacher's representation has "
       f"{widths[0]} values and the student's {widths[1]}: both must have the same "
       'width. Make them equal, or set share_head to False.'
-    )
-  heads = [
-    {'type': head.type, **head.get().as_dict()}
-    for head in (config.teacher.head, config.student.head)
-  ]
-  if heads[0] != heads[1]:
-    raise ValueError(
-      'task.model.share_head is True, but the heads are configured differently: '
-      f'{heads[0]} of the teacher, {heads[1]} of the student. Make them equal, or '
-      'set share_head to False.'
     )

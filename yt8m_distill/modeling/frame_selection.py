@@ -12,10 +12,7 @@ from yt8m_distill.utils import per_video_random
 
 def max_selected(selection: model_config.FrameSelection, max_frames: int) -> int:
   """Returns K, how many of `max_frames` frames `selection` keeps."""
-  if selection.type == 'all':
-    return max_frames
-  every_n = getattr(selection.get(), 'every_n', 0)
-  return -(-max_frames // every_n) if every_n else selection.get().k
+  return selection.max_selected(max_frames)
 
 
 def frame_indices(
@@ -67,7 +64,7 @@ def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
     return -(-num_frames // uniform.every_n)
   # The original's floating point: one less than floor(n / N) for a few n. A
   # table, since TensorFlow Lite has no float64.
-  counts = np.arange(max_frames + 1) / max_frames * (max_frames / uniform.every_n)
+  counts = np.arange(max_frames + 1) / max_frames * (max_frames // uniform.every_n)
   return tf.gather(counts.astype(np.int32), tf.minimum(num_frames, max_frames))
 
 

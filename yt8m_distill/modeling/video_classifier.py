@@ -125,3 +125,10 @@ def build(model_config, network, name: str) -> VideoClassifier:
       f'{network.head.type!r} of task.model: {error} Import the module that registers '
       'it, for example with --import=MODULE.'
     ) from error
+  except ValueError as error:
+    # A layer names its argument, which is a field of its configuration.
+    for part, config in (('backbone', network.backbone), ('head', network.head)):
+      if hasattr(config.get(), str(error).partition(' ')[0]):
+        place = f'task.model.{name}.{part}.{config.type}'
+        raise ValueError(f'{place}.{error}') from error
+    raise

@@ -72,34 +72,6 @@ class DistillationTask(classification.ClassificationTask):
     self._serial = params.training == 'serial'
     self._schedule = WeightSchedule(params.losses.schedule)
 
-  @classmethod
-  def create_optimizer(cls, optimizer_config, runtime_config=None, dp_config=None):
-    """Creates the optimizer; the trainer's factory calls it once, before training.
-
-    Args:
-      optimizer_config: the Garden's OptimizationConfig.
-      runtime_config: the Garden's RuntimeConfig.
-      dp_config: the Garden's configuration of differential privacy.
-
-    Returns:
-      The optimizer.
-
-    Raises:
-      ValueError: gradients would be clipped by their global norm.
-    """
-    optimizer = optimizer_config.optimizer.get()
-    # AdamW has a field of its own, which is set by default.
-    for field in ('global_clipnorm', 'gradient_clip_norm'):
-      norm = getattr(optimizer, field, None)
-      if norm:
-        raise ValueError(
-          f'trainer.optimizer_config.optimizer.{optimizer_config.optimizer.type}.'
-          f'{field} is {norm}: it would scale the gradients of each network by the '
-          'norm of both. Set clipnorm, which clips each tensor, and set '
-          f'{field} to {0 if "gradient" in field else "null"}.'
-        )
-    return super().create_optimizer(optimizer_config, runtime_config, dp_config)
-
   def create_model(self):
     """Returns both networks; build_model() calls it."""
     model = distiller.build(self.task_config.model, self._compared())

@@ -22,15 +22,9 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
     mode: --mode of the driver.
 
   Raises:
-    ValueError: the strategy does not support this package's tasks or `mode`, or
-      TF_CONFIG is invalid.
+    ValueError: the strategy does not support `mode`, or TF_CONFIG is invalid.
   """
   name = runtime.distribution_strategy
-  if name == 'parameter_server':
-    raise ValueError(
-      "runtime.distribution_strategy is 'parameter_server': the Garden's trainer "
-      'cannot evaluate with it. Set it to multi_worker_mirrored.'
-    )
   try:
     spec = (
       tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()

@@ -14,18 +14,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_distill.configs import fits
 from yt8m_distill.modeling import frame_normalization
 from yt8m_distill.modeling import lstm_stack
 from yt8m_distill.modeling.backbones import base
-
-
-def _check_chunks(chunks: int, frames: int):
-  if chunks < 1 or frames % chunks:
-    divisors = [str(n) for n in range(1, frames + 1) if frames % n == 0]
-    raise ValueError(
-      f'chunks is {chunks}, which does not divide the {frames} frames that '
-      f'the network sees: choose one of {", ".join(divisors)}.'
-    )
 
 
 @base.register('hierarchical_lstm')
@@ -82,7 +74,7 @@ class HierarchicalLstm(base.Backbone):
       'recompute': recompute,
     }
     super().__init__(input_specs, options={'chunks': chunks, **stack}, **kwargs)
-    _check_chunks(chunks, self.num_frames)
+    fits.check_chunks(chunks, self.num_frames)
     self._chunks = chunks
     self._chunk_length = self.num_frames // chunks
     stack['kernel_regularizer'] = self.regularizer

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.configs import fits
 from yt8m_distill.modeling import masked_batch_norm
 from yt8m_distill.modeling.backbones import base
 from yt8m_distill.modeling.backbones import vlad
@@ -59,12 +60,7 @@ class NextVladPool(tf_keras.layers.Layer):
       ValueError: G does not divide E * D.
     """
     width = self._expansion * input_shape[-1]
-    if width % self._groups:
-      raise ValueError(
-        f'groups is {self._groups} for a feature of {input_shape[-1]} values '
-        f'with expansion {self._expansion}: it must divide their product, '
-        f'{width}.'
-      )
+    fits.check_groups(self._groups, input_shape[-1], self._expansion)
     self._vector = width // self._groups
     self.output_size = self._clusters * self._vector
     vectors = self._groups * self._clusters
@@ -170,7 +166,7 @@ class NextVlad(vlad.VladBackbone):
       ValueError: `groups` does not divide the widened features, or there are
         several features, but fewer than 2 clusters or groups.
     """
-    vlad.check_shares('groups', groups, len(input_specs.get('features', [0])))
+    fits.check_shares(groups, len(input_specs.get('features', [0])), 'groups')
     super().__init__(
       input_specs,
       clusters,

@@ -10,6 +10,7 @@ all descriptors, R representation.
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.configs import fits
 from yt8m_distill.modeling.backbones import base
 
 
@@ -34,15 +35,6 @@ def aggregate(assignment: tf.Tensor, x: tf.Tensor, centres: tf.Tensor) -> tf.Ten
 def normal(variance: float) -> tf_keras.initializers.Initializer:
   """Returns the initializer that the code of both papers uses."""
   return tf_keras.initializers.RandomNormal(stddev=variance**0.5)
-
-
-def check_shares(name: str, value: int, features: int):
-  """Raises a ValueError where further features would get none of a quantity."""
-  if features > 1 and value < 2:
-    raise ValueError(
-      f'{name} is {value}: it must be at least 2, since features after the first have '
-      'half as many.'
-    )
 
 
 class VladBackbone(base.Backbone):
@@ -84,7 +76,7 @@ class VladBackbone(base.Backbone):
       options={'clusters': clusters, 'hidden': hidden, **(options or {})},
       **kwargs,
     )
-    check_shares('clusters', clusters, len(self.feature_sizes))
+    fits.check_shares(clusters, len(self.feature_sizes), 'clusters')
     self.pools = []
     for k, size in enumerate(self.feature_sizes):
       pool = make_pool(2 if k else 1, f'pool_{k}')
