@@ -11,7 +11,17 @@ from official.common import distribute_utils
 from official.core import train_lib
 import tensorflow as tf
 
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import workers as workers_lib
+
+# By strategy, what runtime.all_reduce_alg may be besides null.
+_ALL_REDUCE: dict[str, tuple[str, ...]] = {
+  'mirrored': ('nccl', 'hierarchical_copy'),
+  'multi_worker_mirrored': ('ring', 'nccl'),
+  'one_device': (),
+  'off': (),
+  'tpu': (),
+}
 
 
 def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
@@ -22,14 +32,24 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
     mode: --mode of the driver.
 
   Raises:
-    ValueError: the strategy does not support this package's tasks or `mode`, or
-      TF_CONFIG is invalid.
+    ValueError: the strategy does not exist, does not support this package's tasks or
+      `mode`, or lacks devices; or TF_CONFIG is invalid.
   """
-  name = runtime.distribution_strategy
+  name = runtime.distribution_strategy.lower()
   if name == 'parameter_server':
     raise ValueError(
       "runtime.distribution_strategy is 'parameter_server': the Garden's trainer "
       'cannot evaluate with it. Set it to multi_worker_mirrored.'
+    )
+  if name not in _ALL_REDUCE:
+    raise ValueError(
+      f'runtime.distribution_strategy is {runtime.distribution_strategy!r}: choose one '
+      f'of {", ".join(_ALL_REDUCE)}.'
+    )
+  if runtime.all_reduce_alg not in (None, *_ALL_REDUCE[name]):
+    raise ValueError(
+      f'runtime.all_reduce_alg is {runtime.all_reduce_alg!r}: for {name}, choose one '
+      f'of {", ".join((*_ALL_REDUCE[name], "null"))}.'
     )
   try:
     spec = (
@@ -57,14 +77,39 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
   if name != 'tpu' and runtime.num_gpus > gpus:
     raise ValueError(
       f'runtime.num_gpus is {runtime.num_gpus}, but TensorFlow sees {gpus} GPUs: '
-      f'install TensorFlow with CUDA, or set it to {gpus}.'
+      f'install TensorFlow with CUDA, or set it to {gpus}. With '
+      'TF_CPP_MIN_LOG_LEVEL=0 in the environment TensorFlow says what it lacks.'
     )
-  return distribute_utils.get_distribution_strategy(
-    distribution_strategy=name,
-    all_reduce_alg=runtime.all_reduce_alg,
-    num_gpus=runtime.num_gpus,
-    tpu_address=runtime.tpu,
-  )
+  if name in ('one_device', 'off') and runtime.num_gpus > 1:
+    raise ValueError(
+      f'runtime.num_gpus is {runtime.num_gpus}, but runtime.distribution_strategy is '
+      f'{name!r}, which uses one device: set it to mirrored, or num_gpus to 1.'
+    )
+  try:
+    return distribute_utils.get_distribution_strategy(
+      distribution_strategy=name,
+      all_reduce_alg=runtime.all_reduce_alg,
+      num_gpus=runtime.num_gpus,
+      tpu_address=runtime.tpu,
+    )
+  except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+    if name != 'tpu':
+      raise
+    raise ValueError(
+      f"runtime.distribution_strategy is 'tpu', but --tpu={runtime.tpu or ''} leads to "
+      f'none: {cli.message(error)} On a TPU VM set --tpu=local, otherwise the name or '
+      'address of a TPU; without a TPU, set the strategy to mirrored.'
+    ) from error
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+  """Returns the devices that a strategy computes on: 'GPU', '2 GPU', '4 CPU'."""
+  devices = {
+    tf.DeviceSpec.from_string(device).device_type
+    for device in strategy.extended.worker_devices
+  }
+  count = strategy.num_replicas_in_sync
+  return f'{f"{count} " if count > 1 else ""}{" and ".join(sorted(devices))}'
 
 
 def build_runner(
@@ -83,10 +128,10 @@ def build_runner(
   """
   kwargs['distribution_strategy'] = strategy
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
+    return _Runner(model_dir=model_dir, **actions, **kwargs)
   with strategy.scope():
     if workers_lib.is_chief():
-      runner = train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
+      runner = _Runner(model_dir=model_dir, **actions, **kwargs)
     else:
       runner = _NonChiefRunner(model_dir, **kwargs)
     steps = workers_lib.gather_objects(int(runner.trainer.global_step.numpy()))
@@ -99,7 +144,27 @@ def build_runner(
   return runner
 
 
-class _NonChiefRunner(train_lib.OrbitExperimentRunner):
+class _PartialCheckpoint(tf.train.Checkpoint):
+  """A checkpoint of which some values may be left over, without a warning."""
+
+  def restore(self, save_path, options=None):
+    return super().restore(save_path, options).expect_partial()
+
+
+class _Runner(train_lib.OrbitExperimentRunner):
+  """The Garden's runner; evaluation ignores the optimizer's state in a checkpoint.
+
+  The task compares the model with the checkpoint before.
+  """
+
+  def _build_trainer(self, task, train, evaluate):
+    trainer = super()._build_trainer(task, train, evaluate)
+    if not train:
+      trainer._checkpoint = _PartialCheckpoint(root=trainer.checkpoint)
+    return trainer
+
+
+class _NonChiefRunner(_Runner):
   """Runner of a worker that is not the chief.
 
   Deviations from the Garden's runner: it restores the run's latest checkpoint,

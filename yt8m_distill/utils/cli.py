@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from yt8m_distill.utils import process_exit
 
-flags.DEFINE_list(
+_IMPORT = flags.DEFINE_list(
   'import',
   [],
   'Modules of your own to import first, which register experiments, backbones, heads '
@@ -22,9 +22,10 @@ flags.DEFINE_list(
 
 
 def run(main: Callable[[Sequence[str]], None], *positional: str):
-  """Runs a command; errors and interrupts end it with one line.
+  """Runs a command; errors and interrupts end it with one line, the last one.
 
-  With --verbosity=1 the log holds the traceback as well.
+  Shows the log from WARNING on, or as --verbosity says. With --verbosity=1 the log
+  holds the traceback of an error as well.
 
   Args:
     main: takes the positional arguments.
@@ -32,25 +33,62 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
   """
 
   def checked(argv):
-    given = argv[1:]
-    repeated = positional and positional[-1].endswith('...')
-    if len(given) < len(positional) or (len(given) > len(positional) and not repeated):
-      raise app.UsageError(
-        f'Arguments are {given}: give {" ".join(positional) or "flags only"}. '
-        '--help lists the flags.'
-      )
+    # TensorFlow would print what absl also prints.
+    tf.get_logger().handlers.clear()
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
     try:
-      _import_modules(flags.FLAGS['import'].value)
-      main(given)
+      _check_arguments(argv[1:], positional)
+      _import_modules(_IMPORT.value)
+      main(argv[1:])
     except KeyboardInterrupt:
       sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
     except (ValueError, OSError, ImportError, tf.errors.OpError) as error:
       logging.debug('Traceback:', exc_info=True)
       sys.exit(f'Error: {message(error)}')
-    finally:
-      process_exit.end_process()
 
-  app.run(checked)
+  try:
+    app.run(checked, flags_parser=_parse_flags)
+  finally:
+    process_exit.end_process()
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags, or shows the help; returns the program and its other arguments."""
+  if {'--help', '-help', '-h', '-?', '--helpshort'} & {*argv[1:]}:
+    _show_help()
+    sys.exit()
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(f'Error: {" ".join(str(error).split())} --help lists the flags.')
+
+
+def _show_help():
+  """Prints what the command does, and its flags."""
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['import'])
+  _, _, listed = flags.FLAGS.main_module_help().strip().partition('\n')
+  print(f'{sys.modules["__main__"].__doc__}\nFlags:\n\n{listed}\n')
+  print(
+    '  --verbosity: How much of the log to show: -1 warnings, 0 everything, 1 details\n'
+    "    and the traceback of an error.\n    (default: '-1')\n"
+    '\n--helpfull lists the flags of all libraries.'
+  )
+
+
+def _check_arguments(given: Sequence[str], positional: Sequence[str]):
+  """Raises ValueError if there are too few or too many positional arguments."""
+  missing = positional[len(given) :]
+  extra = given[len(positional) :]
+  if positional and positional[-1].endswith('...'):
+    extra = []
+  if missing or extra:
+    names = missing or [repr(argument) for argument in extra]
+    raise ValueError(
+      f'{", ".join(names)} {"is" if len(names) == 1 else "are"} '
+      f'{"missing" if missing else "unexpected"}: give '
+      f'{" ".join(positional) or "flags only"}. --help explains them.'
+    )
 
 
 def _import_modules(names: Sequence[str]):
@@ -65,10 +103,12 @@ def _import_modules(names: Sequence[str]):
 
 
 def message(error: Exception) -> str:
-  """Returns an error's text without what TensorFlow's runtime adds to it."""
-  if not isinstance(error, tf.errors.OpError):
+  """Returns an error's text as one line, without what libraries add to it."""
+  if isinstance(error, tf.errors.OpError):
+    text = error.message
+    ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
+    text = ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]
+  else:
     # gin appends a line for each of its configurables that the error passes.
-    return re.sub(r'\n\s*In call to configurable .*', '', str(error))
-  text = error.message
-  ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
-  return ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]
+    text = re.sub(r'\n\s*In call to configurable .*', '', str(error))
+  return ' '.join(text.split())

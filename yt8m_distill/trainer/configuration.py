@@ -1,0 +1,123 @@
+"""Reads the configuration of a run, and checks that what it names exists."""
+
+import difflib
+import operator
+
+from official.core import exp_factory
+from official.core import registry
+from official.core import train_utils
+import tensorflow as tf
+import yaml
+
+from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import settings
+from yt8m_distill.dataloaders import shards
+from yt8m_distill.utils import shipped
+
+
+def read(flags_obj):
+  """Returns the configuration that gin, YAML files and overrides describe.
+
+  Args:
+    flags_obj: the driver's flags.
+
+  Returns:
+    An unlocked ExperimentConfig.
+
+  Raises:
+    ValueError: a file, a name or a value is invalid.
+  """
+  try:
+    settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
+  except OSError as error:
+    raise ValueError(
+      f'{str(error).partition(" Searched config paths")[0]} Give the path of a file, '
+      f'or one of {", ".join(shipped.gin_files())}.'
+    ) from error
+  flags_obj.config_file = [
+    shipped.yaml_file(path) for path in flags_obj.config_file or ()
+  ]
+  _check_experiment(flags_obj.experiment)
+  try:
+    params = train_utils.ExperimentParser(flags_obj).parse()
+  except yaml.YAMLError as error:
+    raise ValueError(
+      '--config_file or --params_override cannot be read as YAML: '
+      f'{" ".join(str(error).split())}. A path with *, ? or {{}} needs quotes inside '
+      'those of the shell: --params_override="task.train_data.input_path=\'...\'".'
+    ) from error
+  except LookupError as error:
+    raise ValueError(
+      f'{error.args[0]} Correct the name in --config_file or --params_override.'
+    ) from error
+  params.validate()
+  _check_required(
+    params.task, flags_obj.experiment, flags_obj.mode, flags_obj.model_dir
+  )
+  return params
+
+
+def _check_experiment(name):
+  """Raises ValueError if an experiment is not registered."""
+  known = exp_factory._REGISTERED_CONFIGS  # No public function lists them.
+  try:
+    registry.lookup(known, name)
+  except LookupError as error:
+    near = difflib.get_close_matches(name, known) or [
+      experiment for experiment in known if experiment.startswith('yt8m_distill')
+    ]
+    raise ValueError(
+      f'--experiment is {name}: no such experiment. Did you mean {" or ".join(near)}? '
+      'One of your own needs --import=MODULE with the module that registers it.'
+    ) from error
+
+
+def _check_required(task, experiment, mode, model_dir):
+  """Raises ValueError if a setting that the run needs is empty."""
+  required = []
+  if (
+    experiment == 'yt8m_distill_finetune'
+    and 'train' in mode
+    and not tf.train.latest_checkpoint(model_dir)
+  ):
+    required.append(('init_checkpoint', 'init_checkpoint', 'RUN'))
+  if 'train' in mode:
+    required.append(('train_data.input_path', 'train_path', 'train*.tfrecord'))
+  if mode != 'train':
+    required.append(
+      ('validation_data.input_path', 'validation_path', 'validate*.tfrecord')
+    )
+  for field, setting, example in required:
+    if not operator.attrgetter(field)(task):
+      raise ValueError(
+        f"task.{field} is '': --mode={mode} of {experiment} needs it. Set "
+        f'{settings.flag(setting, example)}; with a --config_file, which wins over '
+        f'gin, set --params_override=task.{field}={example}.'
+      )
+
+
+def check_inputs(task, mode: str, model_dir: str):
+  """Checks that the checkpoints and records that a run reads exist.
+
+  Args:
+    task: the task, whose model need not be built.
+    mode: --mode of the driver.
+    model_dir: folder of the run.
+
+  Raises:
+    ValueError: one does not.
+  """
+  params = task.task_config
+  if 'train' in mode:
+    task.check_start()
+  elif mode == 'eval' and not tf.train.latest_checkpoint(model_dir):
+    if not params.init_checkpoint:
+      raise ValueError(
+        f'There is no checkpoint in {model_dir} to evaluate. Train first, or set '
+        '--model_dir to a trained run.'
+      )
+    run_dir.checkpoint(params.init_checkpoint)
+  if 'train' in mode:
+    shards.find(params.train_data.input_path)
+  if mode != 'train':
+    shards.find(params.validation_data.input_path)
