@@ -50,7 +50,6 @@ from yt8m_distill.utils import shipped
 FLAGS = flags.FLAGS
 # Those that the Garden's trainer implements.
 _MODES = ('train', 'train_and_eval', 'train_and_post_eval', 'eval', 'continuous_eval')
-_REQUIRED = ('experiment', 'mode', 'model_dir')
 
 
 def define_flags():
@@ -231,12 +230,12 @@ def _build(params, mode, model_dir, strategy, task):
   """Builds the runner, and says what it will do."""
   chief = strategy.extended.should_checkpoint
   remote = '://' in model_dir  # absl cannot log there.
-  screen.start_log(
+  log = screen.start_log(
     os.path.join(model_dir, 'logs') if chief and not remote else None, mode
   )
   logging.info('Configuration:\n%s', pprint.pformat(params.as_dict()))
   if chief:
-    screen.show_start(params, mode, model_dir, cluster.describe(strategy))
+    screen.show_start(params, mode, model_dir, cluster.describe(strategy), log)
   show = progress.Progress(
     params.task.train_data.global_batch_size, params.trainer.train_steps, model_dir
   )
@@ -258,17 +257,11 @@ def _build(params, mode, model_dir, strategy, task):
 
 def main(_):
   """Runs the command."""
-  missing = [f'--{name}' for name in _REQUIRED if not FLAGS[name].value]
-  if missing:
-    raise ValueError(
-      f'{", ".join(missing)} missing. For example: yt8m-distill train '
-      '--experiment=yt8m_distill --mode=train_and_eval --gin_file=train.gin '
-      '--model_dir=runs/first. --help explains them.'
-    )
   screen.silence_orbit()
   run(FLAGS)
 
 
 if __name__ == '__main__':
   define_flags()
+  flags.mark_flags_as_required(['experiment', 'mode', 'model_dir'])
   cli.run(main)

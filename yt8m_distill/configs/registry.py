@@ -33,9 +33,17 @@ class Experiment(cfg.ExperimentConfig):
     Args:
       override_params: a dictionary or a configuration.
       is_strict: whether unknown fields are an error.
+
+    Raises:
+      ValueError: a source, such as an empty YAML file, holds no fields.
     """
     if isinstance(override_params, hyperparams.Config):
       override_params = override_params.as_dict()
+    if not hasattr(override_params, 'items'):
+      raise ValueError(
+        f'A --config_file or --params_override is {override_params!r}: it must hold '
+        'fields of the configuration, such as trainer.train_steps=1000.'
+      )
     values = {k: v for k, v in override_params.items() if k != 'experiment'}
     super().override(values, is_strict)
 

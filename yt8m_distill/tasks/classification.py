@@ -15,7 +15,6 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.checkpoints import restore
-from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import classification as config
 from yt8m_distill.configs import validation
 from yt8m_distill.dataloaders import pipeline
@@ -165,14 +164,11 @@ class ClassificationTask(base_task.Task):
     """Checks that training can start or resume; this package's driver calls it first.
 
     Raises:
-      ValueError: init_checkpoint does not exist, or the run's checkpoint cannot be
-        trained further.
+      ValueError: the run's checkpoint cannot be trained further.
     """
     checkpoint = self._run_checkpoint()
     if checkpoint:
       restore.check_trainable(checkpoint)
-    elif self.task_config.init_checkpoint:
-      run_dir.checkpoint(self.task_config.init_checkpoint)
 
   def build_reader(self):
     """Returns the parser of records, which also selects frames."""

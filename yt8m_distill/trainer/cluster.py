@@ -9,6 +9,7 @@ import tempfile
 
 from official.common import distribute_utils
 from official.core import train_lib
+from official.core import train_utils
 import tensorflow as tf
 
 from yt8m_distill.utils import cli
@@ -152,14 +153,22 @@ class _PartialCheckpoint(tf.train.Checkpoint):
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
-  """The Garden's runner; evaluation ignores the optimizer's state in a checkpoint.
+  """The Garden's runner; without training, it leaves out the optimizer's state.
 
   The task compares the model with the checkpoint before.
   """
 
+  def _latest_checkpoint(self) -> str | None:
+    return tf.train.latest_checkpoint(self.model_dir)
+
   def _build_trainer(self, task, train, evaluate):
     trainer = super()._build_trainer(task, train, evaluate)
-    if not train:
+    checkpoint = self._latest_checkpoint()
+    if not train or (
+      checkpoint
+      and train_utils.read_global_step_from_checkpoint(checkpoint)
+      >= self.params.trainer.train_steps
+    ):
       trainer._checkpoint = _PartialCheckpoint(root=trainer.checkpoint)
     return trainer
 
@@ -183,6 +192,9 @@ class _NonChiefRunner(_Runner):
       tf.io.gfile.copy(os.path.join(run, best), path)
     super().__init__(model_dir=self._scratch.name, save_summary=False, **kwargs)
 
+  def _latest_checkpoint(self):
+    return tf.train.latest_checkpoint(self._run)
+
   def _maybe_build_checkpoint_manager(self):
     trainer = self.params.trainer
     manager = tf.train.CheckpointManager(
@@ -194,5 +206,5 @@ class _NonChiefRunner(_Runner):
       init_fn=self.trainer.initialize,
     )
     # The checkpoint to restore; no public argument names one in another folder.
-    manager._latest_checkpoint = tf.train.latest_checkpoint(self._run)
+    manager._latest_checkpoint = self._latest_checkpoint()
     return manager

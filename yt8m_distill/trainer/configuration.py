@@ -108,16 +108,21 @@ def check_inputs(task, mode: str, model_dir: str):
     ValueError: one does not.
   """
   params = task.task_config
-  if 'train' in mode:
-    task.check_start()
-  elif mode == 'eval' and not tf.train.latest_checkpoint(model_dir):
-    if not params.init_checkpoint:
+  if not tf.train.latest_checkpoint(model_dir):
+    if mode == 'eval' and not params.init_checkpoint:
       raise ValueError(
         f'There is no checkpoint in {model_dir} to evaluate. Train first, or set '
         '--model_dir to a trained run.'
       )
-    run_dir.checkpoint(params.init_checkpoint)
+    for field in ('init_checkpoint', 'teacher_checkpoint'):
+      source = getattr(params, field, '')
+      if source:
+        try:
+          run_dir.checkpoint(source)
+        except ValueError as error:
+          raise ValueError(f'task.{field} is {source}: {error}') from error
   if 'train' in mode:
+    task.check_start()
     shards.find(params.train_data.input_path)
   if mode != 'train':
     shards.find(params.validation_data.input_path)

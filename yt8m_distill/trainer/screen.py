@@ -18,7 +18,7 @@ from yt8m_distill.utils import files
 FLAGS = flags.FLAGS
 
 
-def start_log(folder: str | None, name: str):
+def start_log(folder: str | None, name: str) -> str:
   """Lets absl log everything to a file; the screen shows warnings and errors.
 
   Given --verbosity, both show what it says. Without absl's log, as in a process that
@@ -29,11 +29,14 @@ def start_log(folder: str | None, name: str):
       log without --log_dir.
     name: first part of the file's name, which also holds the host, the time and the
       process. The link NAME.INFO leads to the latest one.
+
+  Returns:
+    Path of that link, '' without a log.
   """
   handler = logging.get_absl_handler()
   folder = FLAGS.log_dir or folder
   if not folder or handler not in python_logging.root.handlers:
-    return
+    return ''
   if FLAGS['verbosity'].present:
     FLAGS.alsologtostderr = True
   else:
@@ -42,8 +45,7 @@ def start_log(folder: str | None, name: str):
       FLAGS.stderrthreshold = 'warning'
   os.makedirs(folder, exist_ok=True)
   handler.use_absl_log_file(name, folder)
-  if not FLAGS.logtostderr:
-    print(f'Log: {os.path.join(folder, name)}.INFO')
+  return '' if FLAGS.logtostderr else os.path.join(folder, f'{name}.INFO')
 
 
 def silence_orbit():
@@ -51,22 +53,28 @@ def silence_orbit():
   controller._log = logging.info
 
 
-def show_start(params, mode: str, model_dir: str, devices: str):
-  """Prints what a run is about to do; before the networks are built.
+def show_start(params, mode: str, model_dir: str, devices: str, log: str):
+  """Prints what a run is about to do, before the networks are built.
 
   Args:
     params: the ExperimentConfig.
     mode: --mode of the driver.
     model_dir: folder of the run.
     devices: what it computes on.
+    log: path of the log, '' without one.
   """
   print(f'Run: {model_dir}')
+  if log:
+    print(f'Log: {log}')
   print(f'Experiment: {params.experiment}, {mode} on {devices}')
-  for name, used in (('train', 'train' in mode), ('validation', mode != 'train')):
+  for name, data, used in (
+    ('Training', params.task.train_data, 'train' in mode),
+    ('Validation', params.task.validation_data, mode != 'train'),
+  ):
     if used:
-      data = getattr(params.task, f'{name}_data')
       print(
-        f'{name.title()} records: {data.input_path}, {data.global_batch_size} a batch'
+        f'{name} records: {data.input_path}, {data.global_batch_size} a batch',
+        flush=True,
       )
 
 

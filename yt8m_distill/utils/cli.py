@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import glob
 import importlib
+import os
 import re
 import sys
 
@@ -12,6 +14,7 @@ from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.utils import process_exit
+from yt8m_distill.utils import startup
 
 _IMPORT = flags.DEFINE_list(
   'import',
@@ -37,6 +40,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
     tf.get_logger().handlers.clear()
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
+    _warn_of_unused_gpu()
     try:
       _check_arguments(argv[1:], positional)
       _import_modules(_IMPORT.value)
@@ -59,9 +63,40 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     _show_help()
     sys.exit()
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except flags.Error as error:
-    sys.exit(f'Error: {" ".join(str(error).split())} --help lists the flags.')
+    sys.exit(f'Error: {_explain(str(error))} --help lists the flags.')
+  with startup.loading():
+    tf.config.list_physical_devices(
+      'GPU'
+    )  # absl would do so next, and load the driver.
+  return rest
+
+
+def _explain(text: str) -> str:
+  """Returns what absl says about invalid flags, as a sentence."""
+  missing = re.findall(r'flag --(\w+)=None:', text)
+  if missing:
+    return _list([f'--{name}' for name in missing], 'missing') + '.'
+  text = ' '.join(text.split()).replace(' ?', '?')
+  return text if text.endswith(('.', '?')) else f'{text}.'
+
+
+def _list(names: Sequence[str], what: str) -> str:
+  return f'{", ".join(names)} {"is" if len(names) == 1 else "are"} {what}'
+
+
+def _warn_of_unused_gpu():
+  """Says what TensorFlow's hidden messages would say on a machine with a GPU."""
+  if (
+    glob.glob('/dev/nvidia[0-9]*')
+    and 'CUDA_VISIBLE_DEVICES' not in os.environ
+    and not tf.config.list_physical_devices('GPU')
+  ):
+    logging.warning(
+      'This machine has a GPU that TensorFlow cannot use: install TensorFlow with '
+      'CUDA. With TF_CPP_MIN_LOG_LEVEL=0 in the environment, TensorFlow says what it lacks.'
+    )
 
 
 def _show_help():
@@ -78,16 +113,18 @@ def _show_help():
 
 def _check_arguments(given: Sequence[str], positional: Sequence[str]):
   """Raises ValueError if there are too few or too many positional arguments."""
-  missing = positional[len(given) :]
+  missing = [name.removesuffix('...') for name in positional[len(given) :]]
   extra = given[len(positional) :]
-  if positional and positional[-1].endswith('...'):
-    extra = []
-  if missing or extra:
-    names = missing or [repr(argument) for argument in extra]
+  repeats = positional and positional[-1].endswith('...')
+  usage = ' '.join(re.sub(r'(.+)\.\.\.', r'\1 [\1 ...]', name) for name in positional)
+  if missing:
     raise ValueError(
-      f'{", ".join(names)} {"is" if len(names) == 1 else "are"} '
-      f'{"missing" if missing else "unexpected"}: give '
-      f'{" ".join(positional) or "flags only"}. --help explains them.'
+      f'{_list(missing, "missing")}: give {usage}. --help explains the arguments.'
+    )
+  if extra and not repeats:
+    raise ValueError(
+      f'{_list([*map(repr, extra)], "unexpected")}: give {usage or "flags only"}. '
+      '--help explains the arguments.'
     )
 
 

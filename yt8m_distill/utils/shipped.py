@@ -3,9 +3,9 @@
 In a checkout they are in gin/ and experiments/, in a wheel inside the package.
 """
 
+import logging
 import pathlib
 
-from absl import logging
 import tensorflow as tf
 
 import gin
@@ -23,7 +23,7 @@ def register_gin_files():
   gin.add_config_file_search_path(str(_gin_folder()))
   # gin logs an error for each place that lacks a file, also if another one has it. If
   # none has it, gin raises an error.
-  logging.get_absl_logger().addFilter(
+  logging.getLogger().addFilter(
     lambda record: not record.pathname.endswith('gin/resource_reader.py')
   )
 
@@ -61,7 +61,7 @@ def yaml_file(path: str) -> str:
 
 
 def yaml_files() -> list[str]:
-  """Returns the names of the YAML files of experiments; a study's are not among them."""
+  """Returns the names of the YAML files, without those that configure a study."""
   return sorted(
     file.relative_to(_yaml_folder()).as_posix()
     for pattern in ('*.yaml', 'cluster/*.yaml')

@@ -37,7 +37,7 @@ def hide_messages():
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-  """Hides standard error while TensorFlow loads, if hide_messages() was called.
+  """Hides standard error while TensorFlow or a driver loads, after hide_messages().
 
   No level hides only the errors that TensorFlow logs at every start. If loading fails,
   everything is shown; if it aborts, at least the module at which it did.
