@@ -49,8 +49,8 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
     )
   if runtime.all_reduce_alg not in (None, *_ALL_REDUCE[name]):
     raise ValueError(
-      f'runtime.all_reduce_alg is {runtime.all_reduce_alg!r}: for {name}, choose one '
-      f'of {", ".join((*_ALL_REDUCE[name], "null"))}.'
+      f'runtime.all_reduce_alg is {runtime.all_reduce_alg!r}: for {name} it must be '
+      f'{" or ".join((*_ALL_REDUCE[name], "null"))}.'
     )
   try:
     spec = (
@@ -96,19 +96,21 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
   except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
     if name != 'tpu':
       raise
+    reason = cli.message(error).split('. ')[0].rstrip('.')
     raise ValueError(
       f"runtime.distribution_strategy is 'tpu', but --tpu={runtime.tpu or ''} leads to "
-      f'none: {cli.message(error)} On a TPU VM set --tpu=local, otherwise the name or '
-      'address of a TPU; without a TPU, set the strategy to mirrored.'
+      f'none ({reason}). On a TPU VM set --tpu=local, otherwise the name or address of '
+      'a TPU; without a TPU, set the strategy to mirrored.'
     ) from error
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
   """Returns the devices that a strategy computes on: 'GPU', '2 GPU', '4 CPU'."""
-  devices = {
-    tf.DeviceSpec.from_string(device).device_type
-    for device in strategy.extended.worker_devices
-  }
+  try:
+    names = strategy.extended.worker_devices
+  except RuntimeError:  # The default strategy names none; it takes the first GPU.
+    names = ['/GPU:0' if tf.config.list_physical_devices('GPU') else '/CPU:0']
+  devices = {tf.DeviceSpec.from_string(name).device_type for name in names}
   count = strategy.num_replicas_in_sync
   return f'{f"{count} " if count > 1 else ""}{" and ".join(sorted(devices))}'
 

@@ -95,7 +95,7 @@ def _warn_of_unused_gpu():
   ):
     logging.warning(
       'This machine has a GPU that TensorFlow cannot use: install TensorFlow with '
-      'CUDA. With TF_CPP_MIN_LOG_LEVEL=0 in the environment, TensorFlow says what it lacks.'
+      'CUDA. With TF_CPP_MIN_LOG_LEVEL=0 in the environment it says what it lacks.'
     )
 
 
@@ -144,7 +144,7 @@ def message(error: Exception) -> str:
   if isinstance(error, tf.errors.OpError):
     text = error.message
     ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
-    text = ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]
+    text = ours[1] if ours else re.split(r'\s*\[\[', text)[0].split('\n\n')[-1]
   else:
     # gin appends a line for each of its configurables that the error passes.
     text = re.sub(r'\n\s*In call to configurable .*', '', str(error))
