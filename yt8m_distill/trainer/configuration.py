@@ -123,6 +123,11 @@ def check_inputs(task, mode: str, model_dir: str):
           raise ValueError(f'task.{field} is {source}: {error}') from error
   if 'train' in mode:
     task.check_start()
-    shards.find(params.train_data.input_path)
+    _check_records(params.train_data)
   if mode != 'train':
-    shards.find(params.validation_data.input_path)
+    _check_records(params.validation_data)
+
+
+def _check_records(data):
+  """Raises ValueError if nothing matches a path, or its first file does not exist."""
+  shards.sizes(shards.find(data.input_path)[:1])  # Building the input looks at all.

@@ -16,7 +16,7 @@ import tensorflow as tf
 from yt8m_distill.utils import process_exit
 from yt8m_distill.utils import startup
 
-_IMPORT = flags.DEFINE_list(
+flags.DEFINE_list(
   'import',
   [],
   'Modules of your own to import first, which register experiments, backbones, heads '
@@ -43,7 +43,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
     _warn_of_unused_gpu()
     try:
       _check_arguments(argv[1:], positional)
-      _import_modules(_IMPORT.value)
+      _import_modules(flags.FLAGS['import'].value)
       main(argv[1:])
     except KeyboardInterrupt:
       sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
