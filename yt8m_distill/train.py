@@ -166,6 +166,7 @@ def _evaluate_continuously(runner):
     TimeoutError: no checkpoint came within `trainer.continuous_eval_timeout` seconds.
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
+  print(f'Waits for checkpoints, up to step {trainer.train_steps}', flush=True)
   for checkpoint in tf.train.checkpoints_iterator(
     runner.model_dir, timeout=trainer.continuous_eval_timeout
   ):
@@ -229,10 +230,7 @@ def run(flags_obj) -> dict:
 def _build(params, mode, model_dir, strategy, task):
   """Builds the runner, and says what it will do."""
   chief = strategy.extended.should_checkpoint
-  remote = '://' in model_dir  # absl cannot log there.
-  log = screen.start_log(
-    os.path.join(model_dir, 'logs') if chief and not remote else None, mode
-  )
+  log = screen.start_log(model_dir, mode, chief)
   logging.info('Configuration:\n%s', pprint.pformat(params.as_dict()))
   if chief:
     screen.show_start(params, mode, model_dir, cluster.describe(strategy), log)

@@ -105,14 +105,19 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-  """Returns the devices that a strategy computes on: 'GPU', '2 GPU', '4 CPU'."""
+  """Returns the devices that a strategy computes on, such as '2 GPU'."""
   try:
     names = strategy.extended.worker_devices
   except RuntimeError:  # The default strategy names none; it takes the first GPU.
     names = ['/GPU:0' if tf.config.list_physical_devices('GPU') else '/CPU:0']
   devices = {tf.DeviceSpec.from_string(name).device_type for name in names}
   count = strategy.num_replicas_in_sync
-  return f'{f"{count} " if count > 1 else ""}{" and ".join(sorted(devices))}'
+  unused = (
+    ' (to use a GPU, set runtime.num_gpus)'
+    if devices == {'CPU'} and tf.config.list_physical_devices('GPU')
+    else ''
+  )
+  return f'{f"{count} " if count > 1 else ""}{" and ".join(sorted(devices))}{unused}'
 
 
 def build_runner(

@@ -18,34 +18,40 @@ from yt8m_distill.utils import files
 FLAGS = flags.FLAGS
 
 
-def start_log(folder: str | None, name: str) -> str:
+def start_log(model_dir: str, name: str, chief: bool) -> str:
   """Lets absl log everything to a file; the screen shows warnings and errors.
 
-  Given --verbosity, both show what it says. Without absl's log, as in a process that
-  did not start as a command, nothing changes.
+  The file is in --log_dir, by default in logs/ of a run's folder. Without --log_dir,
+  absl cannot log to a remote folder; and a worker that is not the chief, which prints
+  nothing else, logs to standard error. Given --verbosity, screen and file show what it
+  says. In a process that does not use absl's log, because it did not start as a
+  command, nothing changes.
 
   Args:
-    folder: folder of the log, made if missing, unless --log_dir names one. None for no
-      log without --log_dir.
+    model_dir: folder of the run.
     name: first part of the file's name, which also holds the host, the time and the
       process. The link NAME.INFO leads to the latest one.
+    chief: whether this process writes to the run's folder.
 
   Returns:
-    Path of that link, '' without a log.
+    Path of that link, '' without a file.
   """
   handler = logging.get_absl_handler()
-  folder = FLAGS.log_dir or folder
-  if not folder or handler not in python_logging.root.handlers:
+  if handler not in python_logging.root.handlers:
     return ''
+  in_run = chief and '://' not in model_dir
+  folder = FLAGS.log_dir or (os.path.join(model_dir, 'logs') if in_run else '')
   if FLAGS['verbosity'].present:
     FLAGS.alsologtostderr = True
-  else:
+  elif folder or not chief:
     logging.set_verbosity(logging.INFO)
-    if not FLAGS['stderrthreshold'].present:
-      FLAGS.stderrthreshold = 'warning'
+  if not folder or FLAGS.logtostderr:
+    return ''
+  if not FLAGS['stderrthreshold'].present:
+    FLAGS.stderrthreshold = 'warning'
   os.makedirs(folder, exist_ok=True)
   handler.use_absl_log_file(name, folder)
-  return '' if FLAGS.logtostderr else os.path.join(folder, f'{name}.INFO')
+  return os.path.join(folder, f'{name}.INFO')
 
 
 def silence_orbit():
