@@ -1,4 +1,4 @@
-"""Thins frame-level records to every N-th frame, for a student that sees only those.
+r"""Thins frame-level records to every N-th frame, for a student that sees only those.
 
   python -m yt8m_distill.dataloaders.thin --input_path='train*.tfrecord' \
     --output_dir=thinned/train --every_n=10

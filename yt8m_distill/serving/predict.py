@@ -1,4 +1,4 @@
-"""Predicts all videos of a set of shards, with one or several networks.
+r"""Predicts all videos of a set of shards, with one or several networks.
 
   python -m yt8m_distill.serving.predict --model=RUN \
     --input_path='test*.tfrecord' --output_dir=OUT
