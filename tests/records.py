@@ -83,9 +83,9 @@ def serialize(records):
   return [r if isinstance(r, bytes) else r.SerializeToString() for r in records]
 
 
-def write(path, records):
+def write(path, records, compression=''):
   """Writes a TFRecord file of records; returns its path as a string."""
-  with tf.io.TFRecordWriter(str(path)) as writer:
+  with tf.io.TFRecordWriter(str(path), compression) as writer:
     for record in serialize(records):
       writer.write(record)
   return str(path)

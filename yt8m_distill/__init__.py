@@ -7,9 +7,12 @@ TensorFlow Model Garden, and lets gin find the package's gin files by name.
 import pathlib
 import sys
 
+from yt8m_distill.utils import startup
+
+_module = startup.module()
+if _module.startswith(f'{__name__}.'):  # python -m yt8m_distill.train
+  startup.hide_messages()
 # The list of commands appears at once: it does not wait for TensorFlow.
-if (
-  sys.orig_argv[1:3] != ['-m', __name__]
-  and pathlib.Path(sys.argv[0]).name != 'yt8m-distill'
-):
-  from yt8m_distill import registration
+if _module != __name__ and pathlib.Path(sys.argv[0]).name != 'yt8m-distill':
+  with startup.loading():
+    from yt8m_distill import registration

@@ -14,6 +14,8 @@ import pathlib
 import runpy
 import sys
 
+from yt8m_distill.utils import startup
+
 # What each runs, as `python -m yt8m_distill.MODULE` does.
 MODULES = {
   'train': 'train',
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None):
       f'Error: COMMAND is {command}: choose {", ".join(MODULES)}.'
       + (f' Did you mean {" or ".join(near)}?' if near else '')
     )
-  importlib.import_module('yt8m_distill.registration')
+  startup.hide_messages()
+  with startup.loading():
+    importlib.import_module('yt8m_distill.registration')
   sys.argv[1:] = arguments
   runpy.run_module(
     f'yt8m_distill.{MODULES[command]}', run_name='__main__', alter_sys=True

@@ -5,10 +5,9 @@
 # that is imported later raises: all of them are imported here.
 from official.core import train_lib
 
-import gin
 from yt8m_distill import tasks
 from yt8m_distill.configs import experiments
 from yt8m_distill.modeling import backbones
 from yt8m_distill.utils import shipped
 
-gin.add_config_file_search_path(shipped.gin_folder())
+shipped.register_gin_files()

@@ -1,48 +1,123 @@
-"""Trains and evaluates, with the flags of TensorFlow Model Garden.
+r"""Trains and evaluates the networks of an experiment, or resumes where it stopped.
 
-  python -m yt8m_distill.train --experiment=yt8m_distill \
-    --mode=train_and_eval --gin_file=train.gin --model_dir=RUN \
+  yt8m-distill train --experiment=yt8m_distill --mode=train_and_eval \
+    --gin_file=train.gin --model_dir=RUN \
     --gin_params="yt8m_distill.train_path='train*.tfrecord'" \
     --gin_params="yt8m_distill.validation_path='validate*.tfrecord'"
+
+or python -m yt8m_distill.train. Repeat a command to resume its run; evaluate a run with
+--mode=eval. The flags are those of TensorFlow Model Garden. A later source of values
+wins over an earlier one: the experiment's defaults, --gin_file, --gin_params,
+--config_file, --params_override.
+
+RUN receives params.yaml, checkpoints, TensorBoard's curves, the results of evaluations,
+and in logs/ a log, unless RUN is remote. --log_dir names another folder for the log.
 
 Differences from the Garden's own driver:
 
 - It finds gin and YAML files of this package by short name, from any folder.
 - Lengths may be given in epochs.
 - The configuration is written before training starts.
-- Progress shows the rate and the time left.
+- It prints what it does, and shows the rate and the time left.
 - A resumed run is evaluated at the same steps as one that never stopped.
 - Continuous evaluation ends after the last step.
 """
 
 from collections.abc import Iterator
 import contextlib
-import operator
 import os
 import pprint
 
 from absl import flags
 from absl import logging
-from official.common import flags as tfm_flags
 from official.core import task_factory
 from official.core import train_utils
-from official.modeling import hyperparams
 from official.modeling import performance
 import tensorflow as tf
-import yaml
 
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
 from yt8m_distill.checkpoints import run_dir
-from yt8m_distill.configs import settings
 from yt8m_distill.trainer import cluster
+from yt8m_distill.trainer import configuration
 from yt8m_distill.trainer import epochs
 from yt8m_distill.trainer import progress
+from yt8m_distill.trainer import screen
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import shipped
 
 FLAGS = flags.FLAGS
+# Those that the Garden's trainer implements.
+_MODES = ('train', 'train_and_eval', 'train_and_post_eval', 'eval', 'continuous_eval')
+
+
+def define_flags():
+  """Defines the flags: the Garden's, without those that nothing here would read."""
+  flags.DEFINE_string(
+    'experiment',
+    None,
+    'What to train: yt8m_distill (teacher and student), yt8m_distill_single (one '
+    'network), yt8m_distill_finetune (a distilled student), or any experiment that '
+    '--import registers.',
+  )
+  flags.DEFINE_enum(
+    'mode',
+    None,
+    _MODES,
+    'train_and_eval evaluates during training, train_and_post_eval once after it, '
+    'continuous_eval each new checkpoint of a run that another process trains.',
+  )
+  flags.DEFINE_string(
+    'model_dir', None, 'Folder of the run. Its latest checkpoint is resumed.'
+  )
+  flags.DEFINE_multi_string(
+    'gin_file',
+    None,
+    f'File of settings: a path, or one of {", ".join(shipped.gin_files())}.',
+    allow_override=True,
+  )
+  flags.DEFINE_multi_string(
+    'gin_params',
+    None,
+    'One setting, such as yt8m_distill.batch_size=64. Text needs quotes: '
+    '"yt8m_distill.train_path=\'a.tfrecord\'".',
+    allow_override=True,
+  )
+  flags.DEFINE_multi_string(
+    'config_file',
+    None,
+    'YAML file of fields of the configuration: a path, such as RUN/params.yaml, or one '
+    f'of {", ".join(shipped.yaml_files())}.',
+  )
+  flags.DEFINE_string(
+    'params_override',
+    None,
+    'Fields of the configuration, separated by commas, such as runtime.num_gpus=1, or '
+    'YAML.',
+  )
+  flags.DEFINE_string(
+    'tpu', None, 'Name or address of a TPU; local on a TPU VM. Needs cluster/tpu.yaml.'
+  )
+  flags.DEFINE_string(
+    'tf_data_service', None, 'Address of a tf.data service that reads the records.'
+  )
+
+
+@contextlib.contextmanager
+def _folder(model_dir: str, mode: str, writes: bool) -> Iterator[None]:
+  """Makes the folder of a run; removes it again if the start fails in a new one."""
+  new = writes and not tf.io.gfile.exists(model_dir)
+  if mode == 'continuous_eval':  # Another process may be training there by then.
+    new = False
+  try:
+    if writes:
+      _check_writable(model_dir)
+    yield
+  except BaseException:  # Interrupts too.
+    if new and tf.io.gfile.exists(model_dir):
+      tf.io.gfile.rmtree(model_dir)
+    raise
 
 
 def _check_writable(model_dir):
@@ -56,30 +131,6 @@ def _check_writable(model_dir):
     raise ValueError(
       f'--model_dir={model_dir} cannot be written: {error}. Choose a writable folder.'
     ) from error
-
-
-def _check_required(task, experiment, mode, model_dir):
-  """Raises ValueError if a setting that the run needs is empty."""
-  required = []
-  if (
-    experiment == 'yt8m_distill_finetune'
-    and 'train' in mode
-    and not tf.train.latest_checkpoint(model_dir)
-  ):
-    required.append(('init_checkpoint', 'init_checkpoint', 'RUN'))
-  if 'train' in mode:
-    required.append(('train_data.input_path', 'train_path', 'train*.tfrecord'))
-  if mode != 'train':
-    required.append(
-      ('validation_data.input_path', 'validation_path', 'validate*.tfrecord')
-    )
-  for field, setting, example in required:
-    if not operator.attrgetter(field)(task):
-      raise ValueError(
-        f"task.{field} is '': --mode={mode} of {experiment} needs it. Set "
-        f'{settings.flag(setting, example)}; with a --config_file, which wins over '
-        f'gin, set --params_override=task.{field}={example}.'
-      )
 
 
 def _fix_shapes(params):
@@ -117,6 +168,7 @@ def _evaluate_continuously(runner):
     TimeoutError: no checkpoint came within `trainer.continuous_eval_timeout` seconds.
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
+  print(f'Waits for checkpoints, up to step {trainer.train_steps}', flush=True)
   for checkpoint in tf.train.checkpoints_iterator(
     runner.model_dir, timeout=trainer.continuous_eval_timeout
   ):
@@ -129,45 +181,6 @@ def _evaluate_continuously(runner):
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
     ' Train in this folder, or increase trainer.continuous_eval_timeout.'
   )
-
-
-def _parse(flags_obj):
-  """Returns the experiment's configuration; its errors name the flag.
-
-  Does what ExperimentParser.parse() does, flag by flag.
-  """
-  parser = train_utils.ExperimentParser(flags_obj)
-  with _explained('--experiment'):
-    params = parser.base_experiment()
-  for path in flags_obj.config_file or ():
-    file = shipped.yaml_file(path)
-    with _explained(f'--config_file={path}'):
-      hyperparams.override_params_dict(params, file, is_strict=True)
-  params = parser.parse_data_service(parser.parse_runtime(params))
-  with _explained('--params_override'):
-    return parser.parse_params_override(params)
-
-
-@contextlib.contextmanager
-def _explained(flag: str) -> Iterator[None]:
-  """Turns errors of parsing a flag into a ValueError of one line that names it."""
-  try:
-    yield
-  except yaml.YAMLError as error:
-    raise ValueError(
-      f'{flag} cannot be read as YAML: {" ".join(str(error).split())}. A path with *, '
-      '? or {} needs quotes inside those of the shell: '
-      '--params_override="task.train_data.input_path=\'...\'".'
-    ) from error
-  except tf.errors.NotFoundError as error:
-    raise ValueError(
-      f'{flag}: {error.message}. Give FIELD=VALUE,..., a mapping in YAML, or the path '
-      'of a YAML file.'
-    ) from error
-  except LookupError as error:
-    raise ValueError(f'{flag}: {error.args[0]} Correct the name.') from error
-  except ValueError as error:
-    raise ValueError(f'{flag}: {error}') from error
 
 
 @contextlib.contextmanager
@@ -194,34 +207,50 @@ def run(flags_obj) -> dict:
     The metrics of the evaluation in --mode=train_and_post_eval; {} in other modes.
 
   Raises:
-    ValueError: a flag or the configuration is invalid, or the loss is too large.
+    ValueError: a flag or the configuration is invalid, or the loss is too large. A
+      start that fails leaves no folder.
     TimeoutError: see _evaluate_continuously().
   """
-  settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
-  params = _parse(flags_obj)
-  params.validate()
+  params = configuration.read(flags_obj)
   model_dir, mode = flags_obj.model_dir, flags_obj.mode
-  _check_required(params.task, flags_obj.experiment, mode, model_dir)
   strategy = cluster.create_strategy(params.runtime, mode)
   chief = strategy.extended.should_checkpoint
   epochs.resolve_epochs(params)
   _fix_shapes(params)
   params.lock()
-  logging.info('Configuration:\n%s', pprint.pformat(params.as_dict()))
-  if mode == 'eval' and not (
-    params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
-  ):
-    raise ValueError(
-      f'There is no checkpoint in {model_dir} to evaluate. Train first, or set '
-      '--model_dir to a trained run.'
-    )
-  if chief:
-    _check_writable(model_dir)
-  precision = params.runtime.mixed_precision_dtype
-  if precision:
-    performance.set_mixed_precision_policy(precision)
+  if params.runtime.mixed_precision_dtype:
+    performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
   with strategy.scope():
     task = task_factory.get_task(params.task, logging_dir=model_dir)
+  configuration.check_inputs(task, mode, model_dir)
+  with _folder(model_dir, mode, chief):
+    runner = _build(params, mode, model_dir, strategy, task)
+    # Only after the model has been built, which fails if it does not fit the run whose
+    # params.yaml this replaces.
+    if chief and 'train' in mode:
+      train_utils.serialize_config(params, model_dir)
+      files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
+  logs = {}
+  with strategy.scope(), _loss_explained(params.trainer):
+    if mode == 'continuous_eval':
+      _evaluate_continuously(runner)
+    else:
+      if mode == 'train_and_eval' and runner.trainer.global_step.numpy():
+        _catch_up(runner, model_dir)
+      _, logs = runner.run()
+  if chief:
+    train_utils.save_gin_config(mode, model_dir)
+    screen.show_end(params, model_dir)
+  return logs
+
+
+def _build(params, mode, model_dir, strategy, task):
+  """Builds the runner, and says what it will do."""
+  chief = strategy.extended.should_checkpoint
+  log = screen.start_log(model_dir, mode, chief)
+  logging.info('Configuration:\n%s', pprint.pformat(params.as_dict()))
+  if chief:
+    screen.show_start(params, mode, model_dir, cluster.describe(strategy), log)
   show = progress.Progress(
     params.task.train_data.global_batch_size, params.trainer.train_steps, model_dir
   )
@@ -233,33 +262,21 @@ def run(flags_obj) -> dict:
     mode=mode,
     params=params,
   )
-  # Only after the model has been built, which fails if it does not fit the run whose
-  # params.yaml this replaces.
-  if chief and 'train' in mode:
-    train_utils.serialize_config(params, model_dir)
-    files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
-  logs = {}
-  with strategy.scope(), _loss_explained(params.trainer):
-    if mode == 'continuous_eval':
-      _evaluate_continuously(runner)
-    else:
-      if mode == 'train_and_eval' and runner.trainer.global_step.numpy():
-        _catch_up(runner, model_dir)
-      _, logs = runner.run()
   if chief:
-    train_utils.save_gin_config(mode, model_dir)
-  return logs
+    screen.show_networks(task.costs)
+    if 'train' in mode:
+      step = int(runner.trainer.global_step.numpy())
+      screen.show_training(model_dir, step, params.trainer.train_steps)
+  return runner
 
 
 def main(_):
   """Runs the command."""
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.INFO)
+  screen.silence_orbit()
   run(FLAGS)
 
 
 if __name__ == '__main__':
-  tfm_flags.define_flags()
-  flags.adopt_module_key_flags(tfm_flags)  # --help shows them.
+  define_flags()
   flags.mark_flags_as_required(['experiment', 'mode', 'model_dir'])
   cli.run(main)

@@ -219,7 +219,7 @@ def test_invalid_value(path, value, allowed):
           [{'name': 'a', 'size': 1}, {'name': 'b', 'size': 2, 'format': 'floats'}],
         )
       ],
-      "task.model.features has the formats ['bytes', 'floats']: floats and video mix",
+      "task.model.features has the formats ['bytes', 'floats']: bytes combines only",
     ),
     (
       [(f'{_ADAM}.global_clipnorm', 5.0), (f'{_ADAM}.clipnorm', None)],

@@ -94,6 +94,9 @@ def test_bad_lists_are_named(tmp_path):
     shards.find(f'@{tmp_path}/none')
   with pytest.raises(ValueError, match='absent: no such file'):
     shards.find(f'@{tmp_path}/absent')
+  (tmp_path / 'binary').write_bytes(bytes(range(256)))
+  with pytest.raises(ValueError, match='@.*binary: not a text file'):
+    shards.find(f'@{tmp_path}/binary')
 
 
 @pytest.mark.parametrize('value', [7, [7], {'a': 'b'}])

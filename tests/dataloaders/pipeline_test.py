@@ -289,7 +289,8 @@ def test_files_without_readable_record(tmp_path):
   (tmp_path / 'text.tfrecord').write_text('These are no records at all.')
   for skip in (False, True):
     with pytest.raises(
-      ValueError, match='input_path is .* 1 files.*text.tfrecord.* readable record'
+      ValueError,
+      match='input_path is .* 1 files.* readable record.*text.tfrecord: .* a text file',
     ):
       _batches(_params(str(tmp_path / '*'), False, skip_corrupt_records=skip))
 

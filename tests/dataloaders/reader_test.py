@@ -1,5 +1,7 @@
 """Tests of the reader: goldens, selection of frames, and invalid records."""
 
+import re
+
 import frame_readers
 import numpy as np
 import paths
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from yt8m_distill.configs import model
 from yt8m_distill.modeling import frame_selection
+from yt8m_distill.utils import cli
 
 _KINDS = ('uniform', 'random', 'first', 'middle', 'last', 'first_middle_last')
 
@@ -61,7 +64,7 @@ def test_golden(name, features, num_classes):
     ('zero', 'rgb, audio have 0, 0 frames'),
     ('noaudio', 'rgb, audio have [0-9]+, 0 frames'),
     ('label', 'labels are 50, but must be between 0 and 49'),
-    ('neglabel', 'labels are -1, 2, but must be between 0 and 49'),
+    ('neglabel', 'labels are -1, but must be between 0 and 49'),
     ('size', 'rgb has frames of 13 bytes, not 12'),
   ],
 )
@@ -230,3 +233,123 @@ def test_missing_feature_is_named_with_existing_ones():
 def test_record_that_is_no_protobuf():
   with pytest.raises(ValueError, match='x, record 0: not a tf.train.Sequence'):
     frame_readers.reader().check_format('x', 0, b'\xff\xff nonsense')
+
+
+def _message(record, **kwargs):
+  """Returns the message about a record that is refused in a graph."""
+  reader = frame_readers.reader(**kwargs)
+  records = tf.constant(records_lib.serialize([frame_readers.record(), record]))
+  dataset = tf.data.Dataset.from_tensors(
+    (tf.fill([2], '/data/train07.tfrecord'), tf.range(2, dtype=tf.int64), records)
+  )
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    list(dataset.map(reader))
+  return cli.message(error.value)
+
+
+def _several(*values):
+  return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def _with(**context):
+  """A record with further features in its context; others are changed."""
+  record = frame_readers.record()
+  for key, value in context.items():
+    value = (
+      value if isinstance(value, tf.train.Feature) else records_lib._feature(value)
+    )
+    record.context.feature[key].CopyFrom(value)
+  return record
+
+
+def _rgb_in_context():
+  record = _with(rgb=bytes(12))
+  del record.feature_lists.feature_list['rgb']
+  return record
+
+
+_DIFFERS = (
+  ' .it must be .*; its id a byte string; its labels int64;.* Correct what differs'
+)
+
+
+@pytest.mark.parametrize('selection', [frame_readers.ALL, frame_readers.every(2)])
+@pytest.mark.parametrize(
+  'record, message',
+  [
+    (
+      _with(id=_several(b'a', b'b', b'c')),
+      r' \(id a\): id has 3 values, but must have',
+    ),
+    (_with(video_id=_several(b'a', b'b')), r' \(id a\): video_id has 2 values, but '),
+    (
+      _with(id=_several(b'a', b'b'), video_id=_several(b'c', b'd'), labels=[50]),
+      r' \(id a\): labels are 50.* id has 2 values.* video_id has 2 values',
+    ),
+    (_with(every_n=[2, 2]), r' \(id .*\): every_n has 2 values, but must have one'),
+    (
+      _with(every_n=[-2]),
+      r' \(id .*\): thinned with every_n=-2, but .* network sees ',
+    ),
+    (
+      _with(every_n=[2**40]),
+      f'.*: thinned with every_n={2**40}, but .* network sees ',
+    ),
+    (_with(id=[1]), f'{_DIFFERS}.* id.* type: string$'),
+    (_with(id=[1.0]), f'{_DIFFERS}.* id.* type: string$'),
+    (_with(labels=b'1'), f'{_DIFFERS}.* labels.* type: int64$'),
+    (_with(labels=[1.0]), f'{_DIFFERS}.* labels.* type: int64$'),
+    (
+      _with(labels=np.arange(40, 90)),
+      r'.*: labels are 50, 51, .* 59, \.\.\., but must',
+    ),
+    (
+      _rgb_in_context(),
+      r'.*: rgb, audio have 0, 3 frames.*missing\). Correct task.mod',
+    ),
+    (b'\xff\xff nonsense', f'{_DIFFERS}, or remove the record'),
+    # The context lacks its end.
+    (b'\n\x30' + _with().SerializeToString()[2:], f'{_DIFFERS}, or remove the record'),
+    (
+      _with(id=b'\xff\n\\"\xc3', labels=[50]),
+      re.escape(r' (id \xff\n\\"\xc3): labels are 50'),
+    ),
+    (
+      _with(id=b'x' * 1000, labels=[50]),
+      rf' \(id x{{{100}}}\): labels are 50',
+    ),
+  ],
+)
+def test_messages_are_a_line_with_file_and_record(selection, record, message):
+  text = _message(record, selection=selection)
+  assert re.search(f'/data/train07.tfrecord, record 1{message}', text), text
+  assert text.isprintable()
+
+
+def test_damaged_labels_are_not_taken_for_none():
+  """They are read as empty, but `labels` may only be empty on purpose."""
+  record = frame_readers.record(labels=(1,)).SerializeToString()
+  entry = tf.train.Features(feature={'labels': records_lib._feature([1])})
+  entry = entry.SerializeToString()
+  damaged = entry.replace(b'labels', b'Labels')
+  assert ': no `labels`' in _message(record.replace(entry, damaged))
+
+
+def test_an_id_without_value_is_none():
+  inputs, _ = frame_readers.read(
+    frame_readers.reader(with_ids=True),
+    _with(id=_several()),
+    _with(id=_several(), video_id=b'old'),
+    _with(id=tf.train.Feature()),
+    _with(id=b''),
+  )
+  name = b'train07.tfrecord:%d'
+  assert list(inputs['id']) == [name % 0, b'old', name % 2, name % 3]
+
+
+def test_a_number_of_frames_that_overflows_is_cut():
+  record = _with(every_n=[2], **{'every_n/num_frames': [2**40]})
+  inputs, _ = frame_readers.read(
+    frame_readers.reader(max_frames=6, selection=frame_readers.every(2)), record
+  )
+  assert inputs['num_frames'] == [3]

@@ -96,7 +96,7 @@ def test_real_records(path, classes, labels):
     (_record(mean_rgb=[1.0] * 6), ': mean_rgb has 6 values, not 5'),
     (
       _record(mean_rgb=[1.0, np.nan, 0, 0, 0]),
-      r'\(id v0\): mean_rgb holds NaN or infinity. Leave the record out',
+      r'\(id v0\): mean_rgb holds NaN or infinity. Remove the record',
     ),
     (_record(None), r'\(id v0\): .*labels'),
     (_record((9,)), r'\(id v0\): labels are 9, but must be between 0 and 8'),
@@ -130,9 +130,9 @@ def test_another_format_is_explained():
     (
       stored,
       "'mean_rgb' is a bytes_list, but its format 'video' needs a "
-      'float_list. Leave the record out.$',
+      'float_list. Remove the record.$',
     ),
-    (empty, "'mean_rgb' is empty, but its .*. Leave the record out.$"),
+    (empty, "'mean_rgb' is empty, but its .*. Remove the record.$"),
   ):
     with pytest.raises(ValueError, match=f'x, record 4: .*{message}'):
       _reader().check_format('x', 4, record.SerializeToString())

@@ -1,5 +1,7 @@
 """Tests of finding, counting and reading shards, valid and corrupt."""
 
+import gzip
+import re
 import struct
 
 import pytest
@@ -7,6 +9,7 @@ import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.utils import cli
 
 _PAYLOADS = [bytes([65 + i]) * (5 + 3 * i) for i in range(20)]
 
@@ -174,3 +177,60 @@ def test_first_record_skips_bad_payloads_and_files(tmp_path):
   paths = [empty, path]
   assert shards.first_record(paths, shards.sizes(paths)) == (path, 1, _PAYLOADS[1])
   assert shards.first_record(paths[:1], [0]) is None
+
+
+def _gzip(path):
+  path.write_bytes(gzip.compress(b'12345'))
+
+
+@pytest.mark.parametrize(
+  'write, message',
+  [
+    (lambda path: path.touch(), 'byte 0 of 0: it is empty. Fetch it again'),
+    (_gzip, 'byte 0 of 25: it is compressed with gzip. Decompress it'),
+    (
+      lambda path: records_lib.write(path, _PAYLOADS[:2], compression='GZIP'),
+      'byte 0 of .*: it is compressed with gzip. Decompress it',
+    ),
+    (
+      lambda path: path.write_text('Id,Labels\n\u00e9\u00e8,1'),
+      r'byte 0 of 16: it is a text file, which begins with "Id,Labels\\n\\xc3.*write @',
+    ),
+    (
+      lambda path: path.write_bytes(bytes(30)),
+      'byte 0 of 30: it is truncated, corrupt',
+    ),
+  ],
+)
+def test_what_is_no_tfrecord_file_is_told(tmp_path, write, message):
+  write(tmp_path / 'x')
+  path = str(tmp_path / 'x')
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+    _read(path)
+  assert re.match(f'{path}: .*{message}', cli.message(error.value))
+  with pytest.raises(ValueError, match=f'{path}: .*{message}') as error:
+    shards.count_records([path])
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'form', ['{}', '{}/', '{}/*', '{}/../a.tfrecord,{}', '@{}/list']
+)
+def test_folders_are_told(tmp_path, form):
+  _write(tmp_path / 'a.tfrecord')
+  folder = tmp_path / 'records'
+  (folder / 'more').mkdir(parents=True)
+  (folder / 'list').write_text(f'{folder}/more\n')
+  named = f'{folder}/more' if form[-1] in '*t' else str(folder)
+  with pytest.raises(
+    ValueError, match=f'^{named}/?: a folder.*: {named}/\\*.tfrecord$'
+  ):
+    shards.sizes(shards.find(form.format(folder, folder)))
+
+
+def test_files_without_permission_are_told(tmp_path, monkeypatch):
+  path = _write(tmp_path / 'a')
+  # The tests may run as root, who may read everything.
+  monkeypatch.setattr(shards.os, 'access', lambda path, mode: False)
+  with pytest.raises(ValueError, match=f'{path}: you have no permission to read'):
+    shards.sizes([path])

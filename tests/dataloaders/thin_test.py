@@ -69,9 +69,13 @@ def test_a_shorter_student_reads_records_of_a_longer_one():
   )
 
 
-def test_float_features_are_thinned():
-  features = [data.Feature(name='rgb', size=3, format='floats')]
-  video = records_lib.frame_level({'rgb': [[n, n + 0.5, -n] for n in range(25)]})
+@pytest.mark.parametrize('form', ['floats', 'float32_bytes'])
+def test_float_features_are_thinned(form):
+  features = [data.Feature(name='rgb', size=3, format=form)]
+  frames = [np.array([n, n + 0.5, -n], '<f4') for n in range(25)]
+  if form == 'float32_bytes':
+    frames = [frame.tobytes() for frame in frames]
+  video = records_lib.frame_level({'rgb': frames})
   reader = reader_lib.FrameReader(
     features, 300, 50, frame_readers.every(10), with_labels=False
   )

@@ -151,6 +151,25 @@ def test_table_names_networks_costs_scores_and_baseline(run):
   assert 0 < float(rows[4][4]) < 1
 
 
+@pytest.mark.parametrize(
+  'empty_classes, text',
+  [
+    ('zero', 'mAP over 3,862 classes, 289 of them with positives (the others count as'),
+    ('skip', 'mAP over the 289 of 3,862 classes with positives'),
+  ],
+)
+def test_heading_says_which_classes_map_is_over(run, empty_classes, text):
+  path = run[0] / 'evaluation.json'
+  results = json.loads(path.read_text())
+  results |= {
+    'num_classes': 3862,
+    'classes_with_positives': 289,
+    'empty_classes': empty_classes,
+  }
+  path.write_text(json.dumps(results))
+  assert f'validate.tfrecord; {text}' in report.table([str(run[0])])
+
+
 def test_curves_and_plot(run):
   curves = report.read_curves(str(run[0] / 'validation'))
   steps, values = curves['student/gap']
@@ -221,6 +240,9 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
 
 
 def test_folders_without_a_run_or_an_evaluation(run):
+  for missing in ('none', 'evaluation.json'):
+    with pytest.raises(ValueError, match=f'{missing} is not a folder: name the'):
+      report.table([str(run[0]), str(run[0] / missing)])
   (run[0] / 'evaluation.json').unlink()
   with pytest.raises(ValueError, match='evaluate it first'):
     report.table([str(run[0])])

@@ -73,7 +73,9 @@ def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):
     serving_cases.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
   assert message.startswith(f'{where}/x.tfrecord: unreadable from byte 0 of 0')
-  assert message.endswith('to leave out what is corrupt.')
+  assert message.endswith(
+    'it is empty. Fetch it again, remove it, or set skip_corrupt_records to True.'
+  )
 
 
 @pytest.fixture(scope='module')
@@ -100,9 +102,12 @@ def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_p
     ({'workers': 0}, 'workers is 0'),
     ({'vocabulary': '{tmp}/other.csv'}, "other.csv', which has indices from 40 to 40"),
     ({'model': []}, 'model is empty'),
+    ({'model': ['a', '']}, 'model is a,, which has an empty item'),
+    ({'vocabulary': '{tmp}'}, 'cannot be read as CSV .*Is a directory'),
+    ({'output_dir': ''}, "output folder is '': name one"),
     (
       {'output_dir': '{tmp}/other.csv/out'},
-      'other.csv/out, which cannot be written.*Name a writable',
+      'other.csv/out cannot be written.*Name a writable',
     ),
   ],
 )

@@ -236,6 +236,31 @@ def test_workers_change_nothing(runs, data, tmp_path):
   assert serving_cases.contents(one) == serving_cases.contents(three)
 
 
+@pytest.mark.parametrize('format', ['csv', 'parquet'])
+def test_shards_read_together_are_predicted_as_each_alone(runs, data, tmp_path, format):
+  expected = {}
+  for path in data.iterdir():
+    out = serving_cases.predict(
+      runs, data, tmp_path / path.stem, format=format, input_path=str(path)
+    )
+    name = f'{path.stem}.{format}'
+    expected[name] = serving_cases.contents(out)[name]
+  copies = 20  # more shards than two workers open one by one
+  many = tmp_path / 'many'
+  many.mkdir()
+  for path in data.iterdir():
+    for copy in range(copies):
+      shutil.copy(path, many / f'{copy:02d}{path.name}')
+  out = serving_cases.predict(runs, many, tmp_path / 'out', format=format, workers=2)
+  contents = serving_cases.contents(out)
+  contents.pop('predictions.csv', None)
+  assert contents == {
+    f'{copy:02d}{name}': content
+    for copy in range(copies)
+    for name, content in expected.items()
+  }
+
+
 def test_corrupt_records_are_left_out_where_asked_for(runs, data, tmp_path):
   cut = tmp_path / 'cut'
   shutil.copytree(data, cut)

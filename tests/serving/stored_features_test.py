@@ -1,6 +1,7 @@
 """Records that store their features as MediaPipe does."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ def _run(tmp_path_factory):
   return serving_cases.write_run(tmp_path_factory.mktemp('run') / 'run')
 
 
-def _as_mediapipe(serialized, path):
-  """The same video with dequantized float lists, as MediaPipe writes them."""
+def _as_mediapipe(serialized, path, form='floats'):
+  """The same video with dequantized floats; MediaPipe writes float lists."""
   stored = tf.train.SequenceExample.FromString(serialized)
   features = {
     other: [
@@ -35,6 +36,11 @@ def _as_mediapipe(serialized, path):
     ]
     for name, other in _NAMES.items()
   }
+  if form == 'float32_bytes':
+    features = {
+      name: [frame.astype('<f4').tobytes() for frame in frames]
+      for name, frames in features.items()
+    }
   return records_lib.frame_level(
     features, **{'clip/data_path': path}
   ).SerializeToString()
@@ -72,21 +78,30 @@ def test_predictions_of_mediapipe_records_are_those_of_the_releases(run, tmp_pat
 
 
 @pytest.mark.end_to_end
-def test_features_kept_as_floats_are_exported_so(run, tmp_path):
+@pytest.mark.parametrize(
+  'form, stored',
+  [
+    ('floats', 'float list'),
+    ('float32_bytes', r'byte string \(little-endian float32\)'),
+  ],
+)
+def test_features_kept_as_floats_are_exported_so(run, tmp_path, form, stored):
   model = trained_network.Network(run).model
-  how = _flags('floats', model.features)
+  how = _flags(form, model.features)
   videos, records = serving_cases.videos(model.features)
   export.export(run, str(tmp_path / 'out'), features=how)
   loaded = tf.saved_model.load(str(tmp_path / 'out'))
   assert sorted(loaded.signatures) == ['features', 'serving_default']
   outputs = loaded.signatures['serving_default'](
-    examples=tf.constant([_as_mediapipe(record, b'x') for record in records.numpy()])
+    examples=tf.constant(
+      [_as_mediapipe(record, b'x', form) for record in records.numpy()]
+    )
   )
   network = trained_network.Network(run)
   expected = signatures.ServingModule(network.network, model).frames(**videos)
   np.testing.assert_allclose(outputs['predictions'], expected['predictions'], atol=1e-5)
   card = (tmp_path / 'out' / 'model_card.md').read_text()
-  assert 'a float list of `RGB/feature/floats`' in card
+  assert re.search(f'a {stored} of `RGB/feature/floats`', card)
   assert '`frames` uint8' not in card
   with pytest.raises(ValueError, match='is an export.*export it again'):
     ensemble.Ensemble([str(tmp_path / 'out')], 'student', 5, model.features)

@@ -203,6 +203,9 @@ def test_classes_without_positives_may_be_left_out(run):
   results, table = run.evaluate(9, task__evaluation__empty_classes='skip')
   present = table['positives'] > 0
   assert 0 < present.sum() < tiny.CLASSES
+  assert run.written['num_classes'] == tiny.CLASSES
+  assert run.written['classes_with_positives'] == present.sum()
+  assert run.written['empty_classes'] == 'skip'
   np.testing.assert_allclose(
     results['student/map'],
     table['student/average_precision'][present].mean(),
@@ -214,7 +217,7 @@ def test_classes_without_positives_may_be_left_out(run):
 @pytest.mark.usefixtures('eagerly')
 def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
   run.evaluate(9)
-  assert run.written['left_out'] == {'records': 0, 'shard_tails': 0}
+  assert run.written['skipped'] == {'records': 0, 'shard_tails': 0}
   first, second = (tmp_path / f'broken{n}.tfrecord' for n in range(2))
   for path in (first, second):
     shutil.copy(run.folder.parent / path.name.replace('broken', 'validate'), path)
@@ -232,7 +235,7 @@ def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
         task__validation_data__input_path=(tmp_path / 'broken?.tfrecord'),
         task__validation_data__skip_corrupt_records=True,
       )
-    assert run.written['left_out'] == {'records': 1, 'shard_tails': 1}
+    assert run.written['skipped'] == {'records': 1, 'shard_tails': 1}
     assert run.written['videos'] == 7
     assert (
       'Evaluation at step 40 skipped 1 corrupt records and 1 ends of shards.'

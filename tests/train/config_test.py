@@ -2,9 +2,8 @@
 
 import json
 import pathlib
+from unittest import mock
 
-from official.core import exp_factory
-from official.core import train_lib
 import paths
 import pytest
 import tensorflow as tf
@@ -12,6 +11,8 @@ import tiny
 import yaml
 
 from yt8m_distill.tasks import distillation
+from yt8m_distill.trainer import cluster
+from yt8m_distill.trainer import configuration
 
 pytestmark = pytest.mark.end_to_end
 
@@ -19,25 +20,22 @@ _EVERY_N = 'task.model.student.frames.uniform.every_n'
 _GIN_FILES = sorted(path.name for path in (paths.ROOT / 'gin').glob('*.gin'))
 
 
-class _Recorder:
-  """Stands for the Garden's runner; keeps the configuration."""
-
-  def __init__(self, params, **_):
-    _Recorder.params = params
-
-  def run(self):
-    return None, {}
-
-
 @pytest.fixture(name='configure')
 def _configure(monkeypatch, tmp_path):
-  """Calls the driver without training; returns the configuration."""
-  monkeypatch.setattr(train_lib, 'OrbitExperimentRunner', _Recorder)
+  """Calls the driver without reading or building; returns the configuration."""
+  built = []
+
+  def build_runner(*_, params, **__):
+    built.append(params)
+    return mock.MagicMock(run=lambda: (None, {}))
+
+  monkeypatch.setattr(configuration, 'check_inputs', lambda *_: None)
+  monkeypatch.setattr(cluster, 'build_runner', build_runner)
 
   def configure(*arguments, sized=True, mode='train'):
     records = "--gin_params=yt8m_distill.train_path='absent'"
     tiny.run_driver(mode, tmp_path / 'run', records, *arguments, sized=sized)
-    return _Recorder.params
+    return built.pop()
 
   return configure
 
@@ -206,7 +204,7 @@ def test_epochs_without_this_driver_are_an_error():
 @pytest.mark.parametrize(
   'argument,words',
   [
-    ('--gin_file=absent.gin', 'absent.gin'),
+    ('--gin_file=absent.gin', 'absent.gin. Give the path of a file, or one of average'),
     ('--gin_params=yt8m_distil.every_n=5', 'yt8m_distil.every_n is not a setting'),
     ('--gin_params=yt8m_distill.every_m=5', 'every_m'),
     (
@@ -248,17 +246,27 @@ def test_file_that_does_not_fit_is_named(configure, tmp_path, text, message):
     configure(f'--config_file={path}')
 
 
-def test_only_the_file_that_is_wrong_is_named(configure, tmp_path):
-  right, wrong = tmp_path / 'right.yaml', tmp_path / 'wrong.yaml'
-  right.write_text('task: {seed: 1}')
-  wrong.write_text('task: {sed: 1}')
-  with pytest.raises(ValueError, match=f'^--config_file={wrong}: task.sed is 1'):
-    configure(f'--config_file={right}', f'--config_file={wrong}')
+@pytest.mark.parametrize(
+  'name, near',
+  [
+    ('yt8m_distil', 'yt8m_distill or yt8m_distill_single'),
+    ('video_clasification', 'video_classification'),
+    ('mine', 'yt8m_distill or yt8m_distill_single or yt8m_distill_finetune'),
+  ],
+)
+def test_unknown_experiment_is_named_with_near_ones(tmp_path, name, near):
+  with pytest.raises(
+    ValueError, match=f'--experiment is {name}: .*Did you mean {near}.*--import=MODULE'
+  ):
+    tiny.run_driver('train', tmp_path / 'run', experiment=name, sized=False)
 
 
-def test_unknown_experiment_is_named():
-  with pytest.raises(LookupError, match='yt8m_distil'):
-    exp_factory.get_exp_config('yt8m_distil')
+@pytest.mark.parametrize('text', ['', '[task]', 'task'])
+def test_yaml_that_holds_no_fields_is_an_error(configure, tmp_path, text):
+  path = tmp_path / 'own.yaml'
+  path.write_text(text)
+  with pytest.raises(ValueError, match='it must hold fields of the configuration'):
+    configure(f'--config_file={path}')
 
 
 @pytest.mark.parametrize('path', ['*.tfrecord', 'train{0000..0003}.tfrecord'])

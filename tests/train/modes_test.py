@@ -127,9 +127,10 @@ def test_finished_run_is_evaluated_again_only_where_that_is_missing(drive, run, 
   (run / 'evaluation.json').unlink()
   drive('train_and_eval', run)
   assert _last(run) == before
-  (run / 'evaluation.json').write_text(json.dumps({'step': _STEPS}))
+  mark = {'step': _STEPS, 'metrics': {'student/gap': 0.5}}
+  (run / 'evaluation.json').write_text(json.dumps(mark))
   drive('train_and_eval', run)
-  assert _last(run) == {'step': _STEPS}
+  assert _last(run) == mark
   assert 'step 7/7' not in capsys.readouterr().out
 
 

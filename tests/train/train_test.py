@@ -10,6 +10,7 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.tasks import distillation
+from yt8m_distill.utils import cli
 
 pytestmark = pytest.mark.end_to_end
 
@@ -24,7 +25,7 @@ def test_loss_above_its_bound_is_an_error(tmp_path):
     )
 
 
-def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
+def test_model_dir_that_cannot_be_written_is_an_error(tmp_path, records):
   (tmp_path / 'file').write_text('')
   folder = tmp_path / 'file' / 'run'
   sizes = tiny.sizes_file(tmp_path)
@@ -36,17 +37,50 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path):
       'train',
       folder,
       f'--config_file={sizes}',
-      "--gin_params=yt8m_distill.train_path='absent'",
+      f"--gin_params=yt8m_distill.train_path='{records}'",
       sized=False,
     )
 
 
-def test_evaluation_without_a_checkpoint_leaves_no_folder(tmp_path):
-  with pytest.raises(ValueError, match='There is no checkpoint in .*Train'):
-    tiny.run_driver(
-      'eval', tmp_path / 'none', "--gin_params=yt8m_distill.validation_path='absent'"
-    )
-  assert not (tmp_path / 'none').exists()
+@pytest.mark.parametrize(
+  'mode, values, message',
+  [
+    ('eval', {'validation_data__input_path': 'absent'}, 'There is no checkpoint in'),
+    ('train', {'train_data__input_path': 'absent'}, 'absent: no such file'),
+    (
+      'train_and_eval',
+      {'validation_data__input_path': "'absent*'"},
+      r'absent\*',
+    ),
+    (
+      'train',
+      {'teacher_checkpoint': 'absent'},
+      'task.teacher_checkpoint is absent: There is no checkpoint absent',
+    ),
+    ('train', {'init_checkpoint': 'absent'}, 'task.init_checkpoint is absent: There'),
+    ('train', {'training': 'serial'}, "task.teacher_checkpoint is ''"),
+    ('train', {'evaluation__vocabulary': 'absent'}, 'absent'),
+    # Found only once the model is built.
+    ('train', {'optimizer__adam__global_clipnorm': 1.0}, 'global_clipnorm is 1.0'),
+  ],
+)
+def test_failed_start_leaves_no_folder(tmp_path, records, mode, values, message):
+  values = {
+    (
+      f'trainer__optimizer_config__{name}'
+      if name.startswith('optimizer')
+      else f'task__{name}'
+    ): value
+    for name, value in {
+      'train_data__input_path': records,
+      'validation_data__input_path': records,
+      **values,
+    }.items()
+  }
+  with pytest.raises(ValueError, match=message) as error:
+    tiny.run_driver(mode, tmp_path / 'runs' / 'new', tiny.override(**values))
+  assert '\n' not in cli.message(error.value)
+  assert not (tmp_path / 'runs' / 'new').exists()
 
 
 @pytest.mark.parametrize('training', ['parallel', 'serial'])

@@ -230,7 +230,7 @@ class TestKilledAndResumed:
       json.loads((run / 'evaluation.json').read_text()) for run in (many, one)
     )
     assert wanted['videos'] == 8
-    assert wanted['left_out'] == {'records': 1, 'shard_tails': 0}
+    assert wanted['skipped'] == {'records': 1, 'shard_tails': 0}
     for name in wanted.keys() - {'metrics'}:
       assert result[name] == wanted[name]
     for name, value in wanted['metrics'].items():
@@ -244,6 +244,7 @@ class TestKilledAndResumed:
         path.relative_to(run).as_posix()
         for path in run.rglob('*')
         if path.is_file()
+        and path.parent.name != 'logs'  # Only a command logs to a file.
         and 'tfevents' not in path.name
         and not path.name.startswith('ckpt-')
       }
@@ -320,6 +321,56 @@ def test_what_no_cluster_can_run_is_an_error(
       ),
     )
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  'flags, runtime, message',
+  [
+    ((), {'distribution_strategy': 'mirror'}, "is 'mirror': choose one of mirrored, "),
+    (
+      (),
+      {'distribution_strategy': 'one_device', 'all_reduce_alg': 'nccl'},
+      "all_reduce_alg is 'nccl': for one_device it must be null",
+    ),
+    ((), {'all_reduce_alg': 'ring'}, 'it must be nccl or hierarchical_copy or null'),
+    ((), {'num_gpus': -1}, 'num_gpus is -1: it must be'),
+    (
+      ('--tpu=local',),
+      {'distribution_strategy': 'tpu'},
+      r"is 'tpu', but --tpu=local leads to none \(\w.*\)\. On a TPU VM",
+    ),
+    ((), {'distribution_strategy': 'tpu'}, 'but --tpu= leads to none'),
+  ],
+)
+def test_devices_that_cannot_be_had_are_an_error(tmp_path, flags, runtime, message):
+  if 'tpu' in runtime.values() and tf.config.list_logical_devices('TPU'):
+    pytest.skip('has a TPU')
+  with pytest.raises(ValueError, match=message) as error:
+    tiny.run_driver(
+      'train',
+      tmp_path / 'run',
+      *flags,
+      tiny.override(
+        task__train_data__input_path='unread',
+        **{f'runtime__{name}': value for name, value in runtime.items()},
+      ),
+    )
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('name', ['off', 'one_device', 'multi_worker_mirrored'])
+def test_other_strategies_of_one_process_train(folder, tmp_path, name):
+  with tiny.eagerly():
+    tiny.run_driver(
+      'train',
+      tmp_path / 'run',
+      *_flags(
+        folder, trainer__train_steps=2, runtime__distribution_strategy=f"'{name}'"
+      ),
+      experiment='yt8m_distill_single',
+    )
+  assert (tmp_path / 'run' / 'ckpt-2.index').exists()
 
 
 def test_more_gpus_than_there_are_is_an_error(tmp_path):

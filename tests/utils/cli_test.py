@@ -1,14 +1,25 @@
 """Command lines: which errors end in one line."""
 
 from absl import app
+from absl import flags
+from absl import logging
 import pytest
 import tensorflow as tf
 
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import process_exit
+
+
+@pytest.fixture(autouse=True)
+def _stays_alive(monkeypatch):
+  monkeypatch.setattr(process_exit, 'end_process', lambda: None)
+  verbosity = logging.get_verbosity()
+  yield
+  logging.set_verbosity(verbosity)
 
 
 def _run(monkeypatch, arguments, main, *positional):
-  monkeypatch.setattr(app, 'run', lambda checked: checked(['command', *arguments]))
+  monkeypatch.setattr(app, 'run', lambda checked, **_: checked(['command', *arguments]))
   cli.run(main, *positional)
 
 
@@ -17,6 +28,11 @@ def _run(monkeypatch, arguments, main, *positional):
   [
     (ValueError('chunks is 3.'), 'Error: chunks is 3.'),
     (OSError('disk full'), 'Error: disk full'),
+    (ValueError('one\nand  two.'), 'Error: one and two.'),
+    (
+      ValueError("bad.\n  In call to configurable 'Trainer' (<class 'Trainer'>)"),
+      'Error: bad.',
+    ),
     (ImportError('pip install it'), 'Error: pip install it'),
     (KeyboardInterrupt(), 'Interrupted. Repeat the command to continue'),
     (
@@ -27,6 +43,14 @@ def _run(monkeypatch, arguments, main, *positional):
         'record 0: bad.]\n\t [[{{node Assert}}]]',
       ),
       'Error: a.tfrecord, record 0: bad.',
+    ),
+    (
+      tf.errors.NotFoundError(
+        None,
+        None,
+        'Graph execution error:\n\nat node x\n\nNo kernel.\n\n\t [[x]] [Op:y]',
+      ),
+      'Error: No kernel.',
     ),
   ],
 )
@@ -46,22 +70,71 @@ def test_programming_errors_keep_their_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'positional, arguments, accepted',
+  'positional, arguments, message',
   [
-    ((), [], True),
-    ((), ['x'], False),
-    (('RUN', 'OUT'), ['x', 'y'], True),
-    (('RUN', 'OUT'), ['x'], False),
-    (('RUN', 'OUT'), ['x', 'y', 'z'], False),
-    (('RUN...',), ['x', 'y', 'z'], True),
-    (('RUN...',), [], False),
+    ((), [], None),
+    ((), ['x'], "'x' is unexpected: give flags only."),
+    ((), ['x', 'y'], "'x', 'y' are unexpected: give flags only."),
+    (('RUN', 'OUT'), ['x', 'y'], None),
+    (('RUN', 'OUT'), ['x'], 'OUT is missing: give RUN OUT.'),
+    (('RUN', 'OUT'), [], 'RUN, OUT are missing: give RUN OUT.'),
+    (('RUN', 'OUT'), ['x', 'y', 'z'], "'z' is unexpected: give RUN OUT."),
+    (('RUN...',), ['x', 'y', 'z'], None),
+    (('RUN...',), [], 'RUN is missing: give RUN [RUN ...].'),
   ],
 )
-def test_number_of_arguments(monkeypatch, positional, arguments, accepted):
+def test_number_of_arguments(monkeypatch, positional, arguments, message):
   received = []
-  if accepted:
+  if message:
+    with pytest.raises(SystemExit) as end:
+      _run(monkeypatch, arguments, received.extend, *positional)
+    assert end.value.code == f'Error: {message} --help explains the arguments.'
+  else:
     _run(monkeypatch, arguments, received.extend, *positional)
     assert received == arguments
-  else:
-    with pytest.raises(app.UsageError, match='Arguments are .*: give '):
-      _run(monkeypatch, arguments, received.extend, *positional)
+
+
+@pytest.fixture(name='parse')
+def _parse(monkeypatch):
+  """Parses the flags of a small command, whose --count is required."""
+  values = flags.FlagValues()
+  flags.DEFINE_integer('count', None, 'Number.', flag_values=values)
+  flags.mark_flag_as_required('count', flag_values=values)
+  monkeypatch.setattr(flags, 'FLAGS', values)
+  return lambda *arguments: cli._parse_flags(['command', *arguments])
+
+
+@pytest.mark.parametrize(
+  'argument, message',
+  [
+    ('--count=x', "flag --count=x: invalid literal for int() with base 10: 'x'."),
+    ('--cuont=3', "Unknown command line flag 'cuont'. Did you mean: count?"),
+    ('x', '--count is missing.'),
+  ],
+)
+def test_invalid_flags_end_with_one_line(parse, argument, message):
+  with pytest.raises(SystemExit) as end:
+    parse(argument)
+  assert end.value.code == f'Error: {message} --help lists the flags.'
+  assert parse('--count=3', 'x') == ['command', 'x']
+
+
+@pytest.mark.parametrize(
+  'gpus, visible, seen, warns',
+  [
+    (['/dev/nvidia0'], None, [], True),
+    (['/dev/nvidia0'], '-1', [], False),
+    (['/dev/nvidia0'], None, ['GPU'], False),
+    ([], None, [], False),
+  ],
+)
+def test_warns_of_a_gpu_that_is_not_used(
+  monkeypatch, caplog, gpus, visible, seen, warns
+):
+  monkeypatch.setattr(cli.glob, 'glob', lambda _: gpus)
+  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda _: seen)
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  if visible:
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+  _run(monkeypatch, [], lambda _: None)
+  assert ('a GPU that TensorFlow cannot use' in caplog.text) == warns

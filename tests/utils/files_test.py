@@ -81,5 +81,40 @@ def test_claim_refuses_outputs_of_an_unknown_job(tmp_path):
 
 def test_claim_names_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').touch()
-  with pytest.raises(ValueError, match='file/out, which cannot be written'):
+  with pytest.raises(ValueError, match='file/out cannot be written.*Name a writable'):
     files.claim_folder(str(tmp_path / 'file' / 'out' / 'job.json'), {})
+
+
+def _claim(folder):
+  files.claim_folder(os.path.join(folder, 'job.json'), {})
+
+
+def _fill(folder):
+  with files.whole_folder(folder):
+    pass
+
+
+@pytest.mark.parametrize('use', [_claim, _fill])
+def test_an_output_folder_without_a_name_is_refused(use):
+  with pytest.raises(ValueError, match="folder is '': name one"):
+    use('')
+
+
+@pytest.mark.parametrize('use', [_fill, lambda folder: files.write_text(folder, '')])
+def test_what_cannot_be_written_is_named(tmp_path, use):
+  (tmp_path / 'file').touch()
+  path = str(tmp_path / 'file' / 'out')
+  with pytest.raises(ValueError, match=f'{path} cannot be written: .*Name a writable'):
+    use(path)
+
+
+def test_a_file_is_no_output_folder(tmp_path):
+  (tmp_path / 'out').touch()
+  with pytest.raises(ValueError, match='out is a file. Name another'):
+    _fill(str(tmp_path / 'out'))
+
+
+def test_damaged_json_is_named(tmp_path):
+  (tmp_path / 'job.json').write_text('{"steps": 3')
+  with pytest.raises(ValueError, match='job.json is not valid JSON .*Restore or'):
+    _claim(str(tmp_path))

@@ -28,7 +28,7 @@ def test_missing_outputs_are_written(tmp_path, capfd, options):
   contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
   assert contents == {'a': 'a', 'b': 'kept', 'c': 'c'}
   shown = capfd.readouterr().err
-  assert 'Writing: 100%' in shown and '4.00/4.00' in shown and '3/3 shards' in shown
+  assert 'Writing: 100% 4.00/4.00' in shown and '3/3 shards' in shown
 
 
 def test_nothing_is_left_to_do(tmp_path):
@@ -51,6 +51,31 @@ def test_failure_stops_the_others_and_keeps_what_is_finished(tmp_path, options, 
   left = set(os.listdir(tmp_path))
   assert 'a' in left and not left & {'hang', 'fail'}
   assert not list(tmp_path.glob('*.partial'))
+
+
+@pytest.mark.parametrize('options', [dict(workers=2, threads=True), dict(workers=2)])
+def test_many_shards_are_opened_in_few_groups(tmp_path, capfd, options):
+  names = [f'{number:03d}' for number in range(201)]
+  _write(_shards(tmp_path, *names), open=shard_writers.open_together, **options)
+  opened = (tmp_path / 'opened').read_text().splitlines()
+  assert sorted(' '.join(sorted(opened)).split()) == names
+  assert len(opened) == 16 and {len(group.split()) for group in opened} == {12, 13}
+  assert all((tmp_path / name).read_text() == name for name in names)
+  assert '201/201 shards' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('options', [dict(workers=1), dict(workers=2)])
+def test_shards_of_a_group_are_kept_up_to_the_one_that_fails(tmp_path, options):
+  names = [f'{number:03d}' for number in range(100)]
+  shards = _shards(tmp_path, *names)
+  shards[3] = shards[3]._replace(source='fail')
+  with pytest.raises((tf.errors.DataLossError, ValueError), match='no record'):
+    _write(shards, **options)
+  left = set(os.listdir(tmp_path))
+  assert {'000', '001', '002'} <= left and '003' not in left and len(left) < 99
+  assert not list(tmp_path.glob('*.partial'))
+  _write(_shards(tmp_path, *names), **options)
+  assert all((tmp_path / name).read_text() == name for name in names)
 
 
 def test_killed_worker_is_one_error_that_names_its_shard(tmp_path):

@@ -1,4 +1,4 @@
-"""Tests of ending a process without C++ destructors."""
+"""How commands end: without C++ destructors, or with an error as the last line."""
 
 import pathlib
 import subprocess
@@ -51,3 +51,15 @@ def test_ends_as_python_would(action, status, last_line):
 
 def test_continues_if_the_process_may_end_as_usual():
   assert _run('pass', 'pass').stdout == 'output continued\nhandler\n'
+
+
+def test_error_is_the_last_line():
+  done = _run(
+    "sys.exit('Error: message')",
+    "atexit.register(print, 'late', file=sys.stderr)\n"
+    'class Complaint:\n'
+    "  def __del__(self): print('later', file=sys.stderr)\n"
+    'complaint = Complaint()',
+  )
+  assert done.returncode == 1
+  assert done.stderr.splitlines() == ['late', 'Error: message']

@@ -8,6 +8,15 @@ from official.modeling import hyperparams
 
 from yt8m_distill.configs import validation
 
+# Formats that store a frame as one byte string.
+BYTES_PER_VALUE = {'bytes': 1, 'float32_bytes': 4}
+# Features are concatenated, so their values must be of one kind.
+_COMBINABLE = (
+  {'bytes', 'quantized_floats'},
+  {'floats', 'float32_bytes'},
+  {'video'},
+)
+
 
 @dataclasses.dataclass
 class Feature(hyperparams.Config):
@@ -23,7 +32,9 @@ class Feature(hyperparams.Config):
         them can read it. MediaPipe writes such lists: RGB/feature/floats and
         AUDIO/feature/floats.
       'floats': per frame, a list of floats, which is used unchanged. All
-        features must then have this format.
+        features must then be 'floats' or 'float32_bytes'.
+      'float32_bytes': per frame, a byte string of little-endian float32 values,
+        which are used unchanged. Combines with 'floats' only.
       'video': one list of floats per video, as mean_rgb and mean_audio of
         video-level records. All features must then have this format, and
         task.model.max_frames must be 1.
@@ -32,7 +43,7 @@ class Feature(hyperparams.Config):
   name: str = ''
   size: int = validation.number(0, least=1, most=1_000_000)
   format: str = validation.choice(
-    'bytes', 'bytes', 'quantized_floats', 'floats', 'video'
+    'bytes', 'bytes', 'quantized_floats', 'floats', 'float32_bytes', 'video'
   )
 
   def check(self, path: str):
@@ -59,11 +70,11 @@ def check_features(features: Sequence[Feature], path: str):
   if len(set(names)) < len(names):
     raise ValueError(f'{path} has the names {names}: give each one once.')
   formats = sorted({feature.format for feature in features})
-  if len(formats) > 1 and {'floats', 'video'} & set(formats):
+  if not any(group.issuperset(formats) for group in _COMBINABLE):
     raise ValueError(
-      f'{path} has the formats {formats}: floats and video mix with no other '
-      'format. Give all features the same one, or use quantized_floats instead of '
-      'floats.'
+      f'{path} has the formats {formats}: bytes combines only with quantized_floats, '
+      'and floats only with float32_bytes. Give all features the same format, or use '
+      'quantized_floats instead of floats.'
     )
 
 

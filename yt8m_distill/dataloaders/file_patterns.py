@@ -67,10 +67,17 @@ def _expand_item(item: str) -> list[str]:
 
 def _read_list(path: str) -> list[str]:
   def read():
-    with tf.io.gfile.GFile(path) as file:
+    with tf.io.gfile.GFile(path, 'rb') as file:
       return file.read()
 
-  paths = [line.strip() for line in remote.retry(path, read).splitlines()]
+  try:
+    text = remote.retry(path, read).decode()
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'@{path}: not a text file. It must hold one path or URL per line; @ is for such '
+      'lists only.'
+    ) from error
+  paths = [line.strip() for line in text.splitlines()]
   paths = [line for line in paths if line]
   if not paths:
     raise ValueError(f'{path} is empty: it must hold one path or URL per line.')

@@ -21,12 +21,12 @@ from typing import NamedTuple
 from absl import logging
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.utils import progress_bar
 
 _CACHE_PARSE_BATCH = 16  # records parsed at once for the cache
 _COUNT_BATCH = 64  # files whose records are counted at once
@@ -159,8 +159,8 @@ def _find_files(params: data.VideoData, reader: reader_lib.FrameReader) -> list[
   record = shards.first_record(paths, sizes)
   if record is None:
     raise ValueError(
-      f'input_path is {params.input_path!r}: none of its {len(paths)} files, such as '
-      f'{paths[0]}, holds a readable record. Set it to uncompressed TFRecord files.'
+      f'input_path is {params.input_path!r}: none of its {len(paths)} files holds a '
+      f'readable record. {shards.unreadable(paths[0], 0, sizes[0])}'
     )
   reader.check_format(*record)
   files = [_File(path, size) for path, size in zip(paths, sizes)]
@@ -307,12 +307,8 @@ class _RecordSource:
       epoch, consumed = divmod(consumed, params.num_examples)
     else:
       epoch, counts = 0, dict[str, int]()
-      with tqdm.tqdm(
-        desc='Counting records',
-        total=len(set(self._paths)),
-        unit=' files',
-        disable=len(self._paths) < 2,
-      ) as bar:
+      files = len(set(self._paths))
+      with progress_bar.start('Counting records', files, ' files') as bar:
         while consumed >= (size := self._epoch_size(epoch, consumed, counts, bar)):
           epoch, consumed = epoch + 1, consumed - size
     logging.info(
@@ -323,7 +319,7 @@ class _RecordSource:
     return epoch, consumed
 
   def _epoch_size(
-    self, epoch: int, limit: int, counts: dict[str, int], bar: tqdm.tqdm
+    self, epoch: int, limit: int, counts: dict[str, int], bar: progress_bar.Bar
   ) -> int:
     """Counts this pipeline's records of an epoch, stopping once above `limit`.
 

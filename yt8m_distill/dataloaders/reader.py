@@ -6,6 +6,7 @@ test partitions). Each feature list has one byte string of uint8 values per fram
 
 Other records that are read, see `configs.data.Feature.format`:
 - MediaPipe's, with float lists, and with `clip/data_path` as the id;
+- those with float32 values in place of the uint8 values;
 - video-level `tf.train.Example`s with one float list per feature. They parse as a
   SequenceExample that has only a context;
 - records that keep only every N-th frame, see `thinned_records`.
@@ -21,6 +22,7 @@ B records, T frames of the longest, K selected frames at most, D features, V cla
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -35,11 +37,15 @@ from yt8m_distill.utils import quantization
 _ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _NUM_SEEDS = 2**31 - 1
+# What has at most one value, with the type of the value.
+_SINGLE = {**dict.fromkeys(_ID_KEYS, tf.string), **thinned_records.CONTEXT}
 # Stands after the name of the record in an error of TensorFlow's parser.
 _PARSER_HINT = (
-  ' (each frame of a feature, or the video if its format is video, must be stored as '
-  'task.model.features, or --features of predict and export, says: as one byte '
-  'string, or as a float list of its size; labels must be int64)'
+  ' (it must be a tf.train.SequenceExample, or an Example if formats are video; its '
+  'id a byte string; its labels int64; each frame of a feature, or the video if its '
+  'format is video, must be stored as task.model.features, or --features of predict '
+  'and export, says: as one byte string, or as a float list of its size. Correct what '
+  'differs, or remove the record)'
 )
 _Examples = tuple[dict[str, tf.Tensor], tf.Tensor]
 
@@ -75,9 +81,9 @@ class FrameReader:
       with_seeds: add `seed` to the examples, for a network's random draws.
     """
     formats = {f.format for f in features}
-    self.dtype = tf.float32 if formats <= {'floats', 'video'} else tf.uint8
+    self.dtype = tf.uint8 if formats <= {'bytes', 'quantized_floats'} else tf.float32
     self._features = list(features)
-    self._as_bytes = formats == {'bytes'}
+    self._as_bytes = formats in ({'bytes'}, {'float32_bytes'})
     self._max_frames = max_frames
     self._num_classes = num_classes
     self._selection = selection
@@ -88,7 +94,9 @@ class FrameReader:
     self._fast_parser = None
     # For few frames, TensorFlow's parser is faster.
     if self._as_bytes and selection.type == 'all':
-      self._fast_parser = fast_parser.FastParser([(f.name, f.size) for f in features])
+      self._fast_parser = fast_parser.FastParser(
+        [(f.name, record_errors.frame_bytes(f)) for f in features]
+      )
 
   @tf.autograph.experimental.do_not_convert  # Tracing is several times faster.
   def __call__(
@@ -131,12 +139,21 @@ class FrameReader:
     is_regular, contexts, num_frames, frames = self._fast_parser.parse(
       serialized, self._max_frames
     )
-    context, _, _ = self._parse(paths, indices, contexts)
+    context, counts, _, _ = self._parse(paths, indices, contexts)
     labels = context[_LABELS]
     is_valid = is_regular & tf.reduce_all(
       (labels.values >= 0) & (labels.values < self._num_classes)
     )
+    is_valid &= tf.reduce_all(counts <= 1)
     is_valid &= tf.reduce_all(thinned_records.steps(context) == 1)
+    if self.dtype == tf.float32:
+      frames = [
+        tf.bitcast(
+          tf.reshape(v, tf.concat([tf.shape(v)[:2], [f.size, 4]], 0)), tf.float32
+        )
+        for v, f in zip(frames, self._features)
+      ]
+      is_valid &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in frames])
     if self._with_labels:
       is_valid &= tf.reduce_all(_has_values(labels))
 
@@ -154,9 +171,9 @@ class FrameReader:
 
   def _read_any(self, paths, indices, serialized, epoch_keys) -> _Examples:
     """Reads all kinds of records and raises errors that name invalid ones."""
-    context, lists, lengths = self._parse(paths, indices, serialized, self._features)
-    values = [lists[feature.name] for feature in self._features]
-    lengths = tf.stack([lengths[f.name] for f in self._features], 1)
+    context, counts, stored, lengths = self._parse(
+      paths, indices, serialized, self._features
+    )
     labels = context[_LABELS]
     has_labels = tf.fill([tf.size(serialized)], True)
     if self._with_labels:
@@ -164,25 +181,45 @@ class FrameReader:
       has_labels = tf.cond(
         tf.reduce_all(has_values),
         lambda: has_values,
-        lambda: has_values | _has_label_key(serialized),
+        lambda: has_values | _has_empty_labels(serialized),
       )
     ids = _video_ids(context, paths, indices)
     seeds = self._seeds(ids, epoch_keys)
-    names = tf.strings.join([_record_names(paths, indices), ' (id ', ids, ')'])
+
+    def name(row):
+      record = _record_names(paths[row], indices[row])
+      return tf.strings.join([record, ' (id ', record_errors.escape(ids[row]), ')'])
+
+    values = [
+      v if f.format in data.BYTES_PER_VALUE else _float_frames(f, v, name)
+      for f, v in zip(self._features, stored)
+    ]
     checks = [
       record_errors.assert_valid(
-        self._features, names, values, lengths, has_labels, labels, self._num_classes
+        self._features,
+        name,
+        dict(zip(_SINGLE, tf.unstack(counts))),
+        values,
+        lengths,
+        has_labels,
+        labels,
+        self._num_classes,
       ),
       thinned_records.assert_sufficient(
-        self._selection, self._max_frames, names, context, lengths[:, 0]
+        self._selection, self._max_frames, name, context, lengths[:, 0]
       ),
     ]
     with tf.control_dependencies(checks):
+      # Cut before the cast, which a damaged number could overflow.
+      num_frames, steps = (
+        tf.cast(tf.minimum(numbers, self._max_frames), tf.int32)
+        for numbers in (
+          thinned_records.num_frames(context, lengths[:, 0]),
+          thinned_records.steps(context),
+        )
+      )
       frames, count = self._decode(
-        [tf.identity(v) for v in values],
-        tf.cast(thinned_records.num_frames(context, lengths[:, 0]), tf.int32),
-        tf.cast(thinned_records.steps(context), tf.int32),
-        seeds,
+        [tf.identity(v) for v in values], num_frames, steps, seeds
       )
       return self._examples(ids, seeds, labels, frames, count)
 
@@ -190,40 +227,46 @@ class FrameReader:
     """Parses the context and the given features.
 
     Returns:
-      The context by key; frames [B, T, ...] and their number int64 [B] by feature.
+      context: by key; '' or 0 if missing.
+      counts: int32 [keys, B], how many values each key of _SINGLE has.
+      values: per feature string [B, T], or ragged float32 [B, (T), (values)], or, of
+        video-level features, [B, (values)].
+      lengths: int64 [B, features], number of frames.
     """
-    names = _record_names(paths, indices)
-    context = {key: tf.io.FixedLenFeature([], tf.string, '') for key in _ID_KEYS}
-    context.update(thinned_records.context_features())
+    # Ragged, because the parser's error about a wrong number of values names no record.
+    context = {key: tf.io.RaggedFeature(dtype) for key, dtype in _SINGLE.items()}
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    video_features = [f for f in features if f.format == 'video']
-    # Ragged, because the parser's error about a fixed size would not name the feature.
-    context.update({f.name: tf.io.RaggedFeature(tf.float32) for f in video_features})
-    lists = {
-      f.name: tf.io.FixedLenSequenceFeature(
-        *(([], tf.string) if f.format == 'bytes' else ([f.size], tf.float32)),
-        allow_missing=True,
-      )
-      for f in features
-      if f not in video_features
-    }
-    context, lists, lengths = tf.io.parse_sequence_example(
-      serialized, context, lists, example_names=tf.strings.join([names, _PARSER_HINT])
+    floats = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
+    strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+    lists: dict[str, Any] = {}
+    for f in features:
+      level = context if f.format == 'video' else lists
+      level[f.name] = strings if f.format in data.BYTES_PER_VALUE else floats
+    names = tf.strings.join([_record_names(paths, indices), _PARSER_HINT])
+    context, lists, num_strings = tf.io.parse_sequence_example(
+      serialized, context, lists, example_names=names
     )
-    for f in video_features:  # They count as one frame.
-      values = context[f.name]
-      check = record_errors.assert_size(f, names, values.row_lengths())
-      with tf.control_dependencies([check]):
-        lists[f.name] = values.to_tensor(shape=[None, f.size])[:, None]
-      lengths[f.name] = tf.ones_like(serialized, tf.int64)
+    values, lengths = [], []
+    for f in features:
+      values.append((context if f.format == 'video' else lists)[f.name])
+      if f.format == 'video':
+        lengths.append(tf.ones_like(serialized, tf.int64))  # It counts as one frame.
+      elif f.format in data.BYTES_PER_VALUE:
+        lengths.append(num_strings[f.name])
+      else:
+        lengths.append(values[-1].row_lengths())
+    splits = tf.stack([context[key].row_splits for key in _SINGLE])
+    counts = splits[:, 1:] - splits[:, :-1]
+    for key in _SINGLE:
+      context[key] = context[key].to_tensor(shape=[None, 1])[:, 0]
     if not self._with_labels:
       context[_LABELS] = tf.sparse.SparseTensor(
         tf.zeros([0, 2], tf.int64),
         tf.zeros([0], tf.int64),
         tf.stack([tf.size(serialized, tf.int64), 0]),
       )
-    return context, lists, lengths
+    return context, counts, values, tf.stack(lengths, 1) if lengths else None
 
   def _seeds(self, ids, epoch_keys) -> tf.Tensor | None:
     """Hashes each id and epoch key to a seed, int32 [B]; None if not needed."""
@@ -248,7 +291,7 @@ class FrameReader:
 
   def _decode(
     self,
-    values: list[tf.Tensor],
+    values: Sequence[tf.Tensor | tf.RaggedTensor],
     num_frames: tf.Tensor,
     steps: tf.Tensor,
     seeds: tf.Tensor | None,
@@ -257,7 +300,7 @@ class FrameReader:
 
     Args:
       values: per feature, the stored frames [B, T, ...].
-      num_frames: int32 [B], frames of the videos.
+      num_frames: int32 [B], frames of the videos, at most max_frames.
       steps: int32 [B], distance of the stored frames in the videos.
       seeds: int32 [B], for random selections.
 
@@ -265,41 +308,63 @@ class FrameReader:
       Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].
     """
     indices, count = frame_selection.frame_indices(
-      tf.minimum(num_frames, self._max_frames), self._selection, self._max_frames, seeds
+      num_frames, self._selection, self._max_frames, seeds
     )
     if self._selection.type == 'all':  # Slicing copies nothing.
-      values = [v[:, : self._max_selected] for v in values]
+      values = [
+        (v if isinstance(v, tf.Tensor) else v.to_tensor())[:, : self._max_selected]
+        for v in values
+      ]
     else:
-      indices = tf.minimum(indices // steps[:, tf.newaxis], tf.shape(values[0])[1] - 1)
-      values = [tf.gather(v, indices, batch_dims=1) for v in values]
+      values = [_select(v, indices // steps[:, tf.newaxis]) for v in values]
     is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
     if self._as_bytes:
       # Joining strings before decoding them takes less than half the time of decoding
       # each feature and concatenating the results.
       frames = _decode_bytes(
         tf.where(is_selected, tf.strings.join(values), ''),
-        sum(feature.size for feature in self._features),
+        self.dtype,
+        sum(map(record_errors.frame_bytes, self._features)),
       )
     else:
       frames = tf.concat(
-        [_decode_feature(v, f) for v, f in zip(values, self._features)], 2
+        [self._decode_feature(v, f) for v, f in zip(values, self._features)], 2
       )
       frames = tf.where(is_selected[..., None], frames, tf.zeros([], self.dtype))
     padding = self._max_selected - tf.shape(frames)[1]
     return tf.pad(frames, [[0, 0], [0, padding], [0, 0]]), count
 
+  def _decode_feature(self, values, feature: data.Feature) -> tf.Tensor:
+    """Decodes the stored frames of one feature to [B, T, size]."""
+    if feature.format in data.BYTES_PER_VALUE:
+      return _decode_bytes(values, self.dtype, record_errors.frame_bytes(feature))
+    if feature.format != 'quantized_floats':
+      return values
+    return quantization.quantize(values)
 
-def _decode_bytes(strings, size: int) -> tf.Tensor:
-  return tf.io.decode_raw(strings, tf.uint8, fixed_length=size)
+
+def _float_frames(
+  feature: data.Feature, values: tf.RaggedTensor, name
+) -> tf.RaggedTensor:
+  """Checks the sizes of float lists; returns them as float32 [B, (T), size]."""
+  check = record_errors.assert_size(feature, name, values)
+  with tf.control_dependencies([check]):
+    frames = tf.reshape(values.flat_values, [-1, feature.size])
+  if feature.format == 'video':
+    return tf.RaggedTensor.from_tensor(frames[:, tf.newaxis])
+  return values.with_values(frames)
 
 
-def _decode_feature(values, feature: data.Feature) -> tf.Tensor:
-  """Decodes the stored frames of one feature to [B, T, size]."""
-  if feature.format == 'bytes':
-    return _decode_bytes(values, feature.size)
-  if feature.format != 'quantized_floats':
-    return values
-  return quantization.quantize(values)
+def _select(values: tf.Tensor | tf.RaggedTensor, indices) -> tf.Tensor:
+  """Gathers frames [B, T, ...] at int32 [B, K]; after a video's end, any will do."""
+  if isinstance(values, tf.Tensor):
+    return tf.gather(values, tf.minimum(indices, tf.shape(values)[1] - 1), batch_dims=1)
+  indices = tf.cast(indices, tf.int64) + values.row_splits[:-1, tf.newaxis]
+  return tf.gather(values.values, tf.minimum(indices, values.row_splits[-1] - 1))
+
+
+def _decode_bytes(strings, dtype, size: int) -> tf.Tensor:
+  return tf.io.decode_raw(strings, dtype, fixed_length=size)
 
 
 def _record_names(paths, indices) -> tf.Tensor:
@@ -325,17 +390,17 @@ def _video_ids(context, paths, indices) -> tf.Tensor:
   return ids
 
 
-def _has_label_key(serialized) -> tf.Tensor:
-  """Whether a record has the key `labels`, possibly without values; bool [B].
+def _has_empty_labels(serialized) -> tf.Tensor:
+  """Whether a record has the key `labels` without values; bool [B].
 
-  The parser returns no values in both cases, so the key is looked up in the protobuf.
+  The parser cannot tell it from a missing key, so the bytes of the entry are searched
+  for. An operation that parses protobufs would fail on damaged ones, and name none.
   """
-
-  def field(message, name, value):
-    values = tf.io.decode_proto(value, message, [name], [tf.string])[1][0]
-    return tf.reshape(values, [tf.size(serialized), -1])
-
-  contexts = field('tensorflow.SequenceExample', 'context', serialized)
-  entries = field('tensorflow.Features', 'feature', contexts)
-  keys = field('tensorflow.Features.FeatureEntry', 'key', entries)
-  return tf.reduce_any(keys == _LABELS, 1)
+  empty = (tf.train.Feature(), tf.train.Feature(int64_list=tf.train.Int64List()))
+  entries = [
+    tf.train.Features(feature={_LABELS: feature}).SerializeToString()
+    for feature in empty
+  ]
+  patterns = [''.join(rf'\x{byte:02X}' for byte in entry) for entry in entries]
+  # \C is any byte.
+  return tf.strings.regex_full_match(serialized, rf'\C*({"|".join(patterns)})\C*')

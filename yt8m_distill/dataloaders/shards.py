@@ -2,8 +2,7 @@
 
 Source: `tf.data.TFRecordDataset`. Deviations from it:
 - Its errors name no file; those of `read` name the file and the byte.
-- It drops the rest of a file after a corrupt payload; `read` can leave out that record
-  only.
+- It drops the rest of a file after a corrupt payload; `read` can skip only that record.
 - It does not retry a failed request to a server; see `remote`.
 """
 
@@ -12,26 +11,33 @@ from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 import functools
+import os
 import threading
 
 from absl import logging
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import file_patterns
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import tfrecord_format
+from yt8m_distill.utils import progress_bar
 
 _READ_BATCH = 8  # records accounted for at once: one call per record costs more
 # Read-ahead in bytes. A remote request is expensive. The kernel reads local files
 # ahead by itself, so a second buffer would only cost a copy.
 _REMOTE_BUFFER, _LOCAL_BUFFER = 8 << 20, 0
 _THREADS = 16  # they wait for file systems and compute little
+_HEAD = 20  # bytes of a file that tell what it is
+_GZIP = b'\x1f\x8b'  # the first bytes of a compressed file
+# Valid UTF-8 without control characters, perhaps cut within a character. The length in
+# a TFRecord file's first bytes contains zeros.
+_TEXT = r'[^\x00-\x08\x0E-\x1F\x7F]+\C{0,3}'
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-  """What `read` has left out in this process; a second pass counts again.
+  """What `read` has skipped in this process; a second pass counts again.
 
   Attributes:
     records: single records with a corrupt payload.
@@ -55,7 +61,7 @@ _skipped = Skipped()
 
 
 def skipped() -> Skipped:
-  """Returns what this process has left out so far."""
+  """Returns what this process has skipped so far."""
   return _skipped
 
 
@@ -75,11 +81,21 @@ def sizes(paths: Sequence[str]) -> list[int]:
   """Returns the size of each file in bytes.
 
   Raises:
-    ValueError: a file does not exist or cannot be accessed.
+    ValueError: a file does not exist or cannot be accessed, or is a folder.
   """
 
   def size(path):
-    return remote.retry(path, lambda: tf.io.gfile.stat(path).length)
+    status = remote.retry(path, lambda: tf.io.gfile.stat(path))
+    if status.is_directory:
+      raise ValueError(
+        f'{path}: a folder, not a file. Name the files in it: '
+        f'{path.rstrip("/")}/*.tfrecord'
+      )
+    if not remote.scheme(path) and not os.access(path, os.R_OK):
+      raise ValueError(
+        f'{path}: you have no permission to read this file. Change its permissions.'
+      )
+    return status.length
 
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     return list(pool.map(size, paths))
@@ -87,15 +103,12 @@ def sizes(paths: Sequence[str]) -> list[int]:
 
 def count_records(paths: Sequence[str], skip_corrupt: bool = False) -> int:
   """Returns the sum of `count_by_file` and shows a progress bar."""
-  return sum(
-    tqdm.tqdm(
-      count_by_file(paths, skip_corrupt),
-      'Counting records',
-      len(paths),
-      unit=' files',
-      disable=len(paths) < 2,
-    )
-  )
+  total = 0
+  with progress_bar.start('Counting records', len(paths), ' files') as bar:
+    for count in count_by_file(paths, skip_corrupt):
+      total += count
+      bar.update()
+  return total
 
 
 def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[int]:
@@ -123,7 +136,7 @@ def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[
         offset += tfrecord_format.OVERHEAD + length
         records += 1
     if not skip_corrupt and (offset < size or not size):
-      raise ValueError(_unreadable(path, offset, size))
+      raise ValueError(unreadable(path, offset, size))
     return records
 
   def count_with_retry(path, size):
@@ -173,14 +186,14 @@ def read(
   Args:
     path: string [], a file that `find` returned.
     size: int64 [], its size in bytes, against which the bytes read are checked.
-    skip_corrupt: log, count and leave out corrupt records. This runs Python code
+    skip_corrupt: log, count and skip corrupt records. This runs Python code
       where a file is corrupt, which a tf.data service cannot.
     retry: try again when reading fails (see `remote`); runs Python code, too.
     count_skipped: False if another process reads and counts the same records.
 
   Returns:
     A dataset of (path string [], index int64 [], serialized string []). `index` counts
-    left-out records, too. Unless `skip_corrupt`, a file that is empty or does not end
+    skipped records, too. Unless `skip_corrupt`, a file that is empty or does not end
     with a valid record raises an InvalidArgumentError that names the file and the byte.
   """
   # TFRecordDataset's error names no file, so it is ignored here. The bytes that it
@@ -205,7 +218,7 @@ def read(
         stopped_early,
         lambda: tf.Assert(
           False,
-          [_unreadable(path, tf.strings.as_string(offset), tf.strings.as_string(size))],
+          [_unreadable(path, offset, size)],
         ),
         tf.no_op,
       )
@@ -289,7 +302,7 @@ def _recover(
       if size and offset >= size:
         return
       if not skip_corrupt:
-        raise ValueError(_unreadable(name, offset, size))
+        raise ValueError(unreadable(name, offset, size))
       offset = _next_offset(name, size, offset, index, count_skipped)
       if not offset:
         return
@@ -315,7 +328,7 @@ def _next_offset(
   if length is None:
     log(
       '%s: record %d at byte %d has a corrupt length or is truncated; the rest of '
-      'the file, %d bytes, is left out.',
+      'the file, %d bytes, is skipped.',
       path,
       index,
       offset,
@@ -323,7 +336,7 @@ def _next_offset(
     )
     return 0
   log(
-    '%s: record %d at byte %d has a corrupt payload and is left out.',
+    '%s: record %d at byte %d has a corrupt payload and is skipped.',
     path,
     index,
     offset,
@@ -353,18 +366,61 @@ def _add_skipped(new: Skipped):
     _skipped += new
 
 
-def _unreadable(path, offset, size):
-  """Returns the message about an unreadable file, for strings or string tensors."""
-  parts = [
-    path,
-    ': unreadable from byte ',
-    offset,
-    ' of ',
-    size,
-    ': the file is empty, truncated, corrupt, changed while it was read, or not a '
-    'TFRecord file. Fetch it again, or set skip_corrupt_records to True to leave out '
-    'what is corrupt.',
-  ]
-  if isinstance(path, str):
-    return ''.join(map(str, parts))
-  return tf.strings.join(parts)
+def unreadable(path: str, offset: int, size: int) -> str:
+  """Says why a file cannot be read.
+
+  Args:
+    path: the file.
+    offset: the byte at which reading stopped.
+    size: of the file in bytes.
+  """
+  with tf.init_scope():  # Eagerly, whoever calls it.
+    return _unreadable(path, offset, size).numpy().decode()
+
+
+def _unreadable(path, offset, size) -> tf.Tensor:
+  """Returns the message of `unreadable`, string [], also in a graph."""
+  head = (
+    tf.data.FixedLengthRecordDataset(path, 1)
+    .take(_HEAD)
+    .ignore_errors()  # What cannot be read is missing.
+    .reduce('', lambda text, byte: text + byte)
+  )
+  begins = tf.strings.join(
+    [
+      'it is a text file, which begins with "',
+      record_errors.escape(head),
+      '". Name TFRecord files. If it lists their paths, write @',
+      path,
+    ]
+  )
+  reason = tf.case(
+    [
+      (
+        tf.equal(size, 0),
+        lambda: (
+          'it is empty. Fetch it again, remove it, or set skip_corrupt_records to True.'
+        ),
+      ),
+      (
+        tf.equal(tf.strings.substr(head, 0, len(_GZIP)), _GZIP),
+        lambda: 'it is compressed with gzip. Decompress it with gunzip.',
+      ),
+      (tf.strings.regex_full_match(head, _TEXT), lambda: begins),
+    ],
+    lambda: (
+      'it is truncated, corrupt, changed while it was read, or not a TFRecord file. '
+      'Fetch it again, or set skip_corrupt_records to True to skip what is corrupt.'
+    ),
+  )
+  return tf.strings.join(
+    [
+      path,
+      ': unreadable from byte ',
+      tf.strings.as_string(offset),
+      ' of ',
+      tf.strings.as_string(size),
+      ': ',
+      reason,
+    ]
+  )

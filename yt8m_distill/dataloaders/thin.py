@@ -1,4 +1,4 @@
-"""Thins frame-level records to every N-th frame, for a student that sees only those.
+r"""Thins frame-level records to every N-th frame, for a student that sees only those.
 
   python -m yt8m_distill.dataloaders.thin --input_path='train*.tfrecord' \
     --output_dir=thinned/train --every_n=10
@@ -21,6 +21,7 @@ from google.protobuf import message as protobuf
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
@@ -91,27 +92,20 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
 
 
 def _thin_shard(
-  settings: _Settings, shard: parallel.Shard, partial: str
+  settings: _Settings, batches: Iterator[shard_batches.Batch], partial: str
 ) -> Iterator[int]:
   """Writes one shard, whose size is in bytes; see `parallel.Writer`."""
-  path = shard.source
-  for name in (path, partial):  # This process may not have the file system yet.
-    remote.ensure_file_system(name)
-  records = shards.read(
-    tf.constant(path),
-    tf.constant(shard.size, tf.int64),
-    settings.skip_corrupt_records,
-    remote.is_remote(path),
-  ).batch(_BATCH)
+  remote.ensure_file_system(partial)  # This process may not have it yet.
   with tf.io.TFRecordWriter(partial) as writer:
-    for _, indices, block in records.as_numpy_iterator():
-      for index, serialized in zip(indices, block):
+    for batch in batches:
+      paths, indices, block = (values.numpy() for values in batch)
+      for path, index, serialized in zip(paths, indices, block):
         writer.write(
           thin_record(
             serialized,
             settings.every_n,
             settings.max_frames,
-            f'{path}, record {index}',
+            f'{path.decode()}, record {index}',
           )
         )
       yield sum(map(len, block))
@@ -175,6 +169,7 @@ def thin(
     'Thinning',
     'B',
     processes,
+    open=functools.partial(shard_batches.of_shards, _BATCH, skip_corrupt_records),
   )
   return outputs
 

@@ -9,44 +9,48 @@ releases have no such keys.
 B records.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frame_selection
 
 EVERY_N, NUM_FRAMES = 'every_n', 'every_n/num_frames'
-
-
-def context_features() -> dict[str, tf.io.FixedLenFeature]:
-  """Returns what to parse of the context; values are 0 in a full record."""
-  return {key: tf.io.FixedLenFeature([], tf.int64, 0) for key in (EVERY_N, NUM_FRAMES)}
+# Types of what is parsed of the context; values are 0 in a full record.
+CONTEXT = {EVERY_N: tf.int64, NUM_FRAMES: tf.int64}
 
 
 def steps(context) -> tf.Tensor:
   """Returns the distance of stored frames in the video, int64 [B]; 1 if full."""
-  return tf.maximum(context[EVERY_N], 1)
+  every_n = context[EVERY_N]
+  return tf.where(every_n == 0, tf.ones_like(every_n), every_n)
 
 
 def num_frames(context, stored: tf.Tensor) -> tf.Tensor:
   """Returns the number of frames of the full videos, int64 [B].
 
   Args:
-    context: parsed `context_features`.
+    context: parsed `CONTEXT`.
     stored: int64 [B], number of frames in the records.
   """
   return tf.where(steps(context) > 1, context[NUM_FRAMES], stored)
 
 
 def assert_sufficient(
-  selection: model_config.FrameSelection, max_frames: int, names, context, stored
+  selection: model_config.FrameSelection,
+  max_frames: int,
+  name: Callable[[tf.Tensor], tf.Tensor],
+  context,
+  stored,
 ) -> tf.Operation:
   """Checks that records hold all frames that a selection may need.
 
   Args:
     selection: which frames of a video the network sees.
     max_frames: greatest length of a video.
-    names: string [B], names of the records for the message.
-    context: parsed `context_features`.
+    name: returns the name of the record in a row, for the message.
+    context: parsed `CONTEXT`.
     stored: int64 [B], number of frames in the records.
 
   Returns:
@@ -55,7 +59,7 @@ def assert_sufficient(
   """
   step = steps(context)
   length = tf.minimum(context[NUM_FRAMES], max_frames)
-  fits_selection = (step == 1) | _fits(selection, max_frames, step)
+  fits_selection = (step == 1) | ((step > 1) & _fits(selection, max_frames, step))
   is_complete = (step == 1) | ((length > 0) & (stored >= -(-length // step)))
 
   def fail():
@@ -64,7 +68,7 @@ def assert_sufficient(
     def number(values):
       return tf.strings.as_string(values[bad])
 
-    thinned = tf.strings.join([names[bad], ': thinned with every_n=', number(step)])
+    thinned = tf.strings.join([name(bad), ': thinned with every_n=', number(step)])
     too_few = tf.strings.join(
       [
         thinned,

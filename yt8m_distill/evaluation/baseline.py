@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import pipeline
@@ -19,6 +18,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.utils import files
+from yt8m_distill.utils import progress_bar
 
 _BATCH = 500  # videos; only one frame of each is decoded
 # Enough for the frequencies of all but the rarest classes.
@@ -43,7 +43,7 @@ def _labels(model, data) -> Iterator[np.ndarray]:
     reader.FrameReader(model.features, model.max_frames, model.num_classes, one_frame),
   )
   dataset = dataset.map(lambda inputs, labels: labels)
-  with tqdm.tqdm(desc='Reading labels', unit='video', disable=None) as bar:
+  with progress_bar.start('Reading labels', None, ' videos') as bar:
     for labels in dataset.as_numpy_iterator():
       yield labels
       bar.update(len(labels))

@@ -39,16 +39,20 @@ _HEADER = (
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
-  Lines above it name each run, its step and the records it was evaluated on. The
-  baseline is that of the first run's data. A line below the table says if its
-  records cannot be read.
+  Lines above it name each run, its step, the records it was evaluated on, and the
+  classes of its mAP. The baseline is that of the first run's data. A line below the
+  table says if its records cannot be read.
 
   Args:
     runs: folders of evaluated runs.
 
   Raises:
-    ValueError: a folder holds no run, or one without an evaluation.
+    ValueError: a run is not a folder, or the folder holds no run, or one without an
+      evaluation.
   """
+  for run in runs:
+    if not tf.io.gfile.isdir(run):
+      raise ValueError(f'{run} is not a folder: name the --model_dir of a run.')
   path = run_dir.params_path(os.path.join(runs[0], ''))
   if not path:
     raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
@@ -58,10 +62,11 @@ def table(runs: Sequence[str]) -> str:
   for run in runs:
     results = run_dir.require_evaluation(run)
     inputs.append(results['input_path'])
-    sources.append(
+    source = (
       f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '
       f'{results["input_path"]}'
     )
+    sources.append('; '.join(filter(None, (source, results_lib.map_classes(results)))))
     folder = os.path.basename(run.rstrip('/'))
     for name, values in results_lib.networks(results).items():
       if name == 'network':
@@ -91,7 +96,10 @@ def table(runs: Sequence[str]) -> str:
         f'{scores["train_videos"]:,} training videos.\n'
       )
   if any(path != inputs[0] for path in inputs):
-    notes += '\nThe runs were evaluated on different records.\n'
+    notes += (
+      '\nThe runs were evaluated on different records, so their scores cannot be '
+      'compared.\n'
+    )
   return '\n'.join(['Evaluated:', '', *sources, '', markdown(rows)]) + notes
 
 
@@ -200,8 +208,8 @@ def save(figure: plt.Figure, path: str):
 def main(runs: Sequence[str]):
   """Runs the command."""
   text = table(runs)
-  files.write_text(os.path.join(runs[0], 'report.md'), text)
   print(text)
+  files.write_text(os.path.join(runs[0], 'report.md'), text)
   for run in runs:
     if tf.io.gfile.isdir(os.path.join(run, 'train')):
       picture = os.path.join(run, 'curves.png')

@@ -59,6 +59,24 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
   }
 
 
+def map_classes(results: dict[str, Any]) -> str:
+  """Says which classes mAP is the mean of.
+
+  Args:
+    results: content of an evaluation.json; '' is returned for one of version 0.2 or
+      before, which does not hold the numbers.
+  """
+  if 'classes_with_positives' not in results:
+    return ''
+  classes, present = results['num_classes'], results['classes_with_positives']
+  if results['empty_classes'] == 'skip':
+    return f'mAP over the {present:,} of {classes:,} classes with positives'
+  return (
+    f'mAP over {classes:,} classes, {present:,} of them with positives (the others '
+    'count as 0)'
+  )
+
+
 class SkippedRecords:
   """Counts the corrupt records that one evaluation skips.
 
@@ -67,7 +85,7 @@ class SkippedRecords:
   evaluation count too.
   """
 
-  name = 'left_out'
+  name = 'skipped'
 
   def __init__(self):
     self.reset_states()
@@ -109,11 +127,12 @@ class Evaluation:
     params = task_config.evaluation
     self._input_path = task_config.validation_data.input_path
     self._num_classes = task_config.model.num_classes
+    self._empty_classes = params.empty_classes
     self._names = params.vocabulary and read_vocabulary(
       params.vocabulary, self._num_classes
     )
     self._metrics = {
-      prefix: metrics.GlobalMetrics(self._num_classes, params.empty_classes)
+      prefix: metrics.GlobalMetrics(self._num_classes, self._empty_classes)
       for prefix in prefixes
     }
     self._sums: dict[str, float] = {}
@@ -195,14 +214,21 @@ class Evaluation:
     files.write_text(
       os.path.join(folder, 'per_class.csv'), pd.DataFrame(table).to_csv(index=False)
     )
-    run_dir.write_evaluation(
-      folder,
-      {
-        'step': step,
-        'input_path': self._input_path,
-        'videos': self._num_videos(),
-        'left_out': dataclasses.asdict(self.skipped),
-        'metrics': results,
-        'networks': costs,
-      },
+    evaluation = {
+      'step': step,
+      'input_path': self._input_path,
+      'videos': self._num_videos(),
+      'num_classes': self._num_classes,
+      'classes_with_positives': int(np.count_nonzero(table['positives'])),
+      'empty_classes': self._empty_classes,
+      'skipped': dataclasses.asdict(self.skipped),
+      'metrics': results,
+      'networks': costs,
+    }
+    logging.info(
+      'Evaluation at step %d: %d videos, %s.',
+      step,
+      self._num_videos(),
+      map_classes(evaluation),
     )
+    run_dir.write_evaluation(folder, evaluation)

@@ -66,11 +66,16 @@ class Ensemble:
         Exports do not support other features.
 
     Raises:
-      ValueError: there is no source, a source holds no network, the networks
-        differ in their number of classes, or top_k is below 1.
+      ValueError: there is no source, a source is empty or holds no network, the
+        networks differ in their number of classes, or top_k is below 1.
     """
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
+    if not all(sources):
+      raise ValueError(
+        f'model is {",".join(sources)}, which has an empty item: name runs, '
+        'checkpoints or exports between the commas.'
+      )
     self._models = [_read(source, network, features) for source in sources]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs

@@ -1,4 +1,4 @@
-"""Exports a trained network as a SavedModel and to TensorFlow Lite.
+r"""Exports a trained network as a SavedModel and to TensorFlow Lite.
 
   python -m yt8m_distill.serving.export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \

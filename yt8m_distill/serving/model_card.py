@@ -11,6 +11,7 @@ from yt8m_distill.utils import quantization
 _RELEASES = ({('rgb', 1024), ('audio', 128)}, {('mean_rgb', 1024), ('mean_audio', 128)})
 _STORED = {
   'bytes': 'byte string',
+  'float32_bytes': 'byte string (little-endian float32)',
   'floats': 'float list',
   'quantized_floats': 'float list (clipped to [-2, 2])',
   'video': 'float list',

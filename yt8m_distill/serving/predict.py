@@ -1,4 +1,4 @@
-"""Predicts all videos of a set of shards, with one or several networks.
+r"""Predicts all videos of a set of shards, with one or several networks.
 
   python -m yt8m_distill.serving.predict --model=RUN \
     --input_path='test*.tfrecord' --output_dir=OUT
@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import ensemble
@@ -38,7 +39,6 @@ from yt8m_distill.utils import parallel
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet')
 _JOINED = 'predictions.csv'
-_PREFETCHED = 2  # batches read while one is predicted
 # Each worker parses on one core; several keep a GPU busy.
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -92,12 +92,13 @@ def predict(
   if format == 'parquet':
     table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
   parallel.write_shards(
-    _shard_writer(networks, table, batch_size, skip_corrupt_records, paths),
+    functools.partial(_write_shard, networks, table),
     list(map(parallel.Shard, paths, sizes, outputs)),
     'Predicting',
     'B',
     workers,
     threads=True,  # They share the networks.
+    open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
   )
   if format == 'csv':
     tables.join_csv(outputs, joined)
@@ -117,47 +118,28 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
   return [os.path.join(output_dir, name) for name in shards_of if name != _JOINED]
 
 
-def _shard_writer(
+def _write_shard(
   networks: ensemble.Ensemble,
   table: Callable[[IO[bytes]], tables.Csv | tables.Parquet],
-  batch_size: int,
-  skip_corrupt: bool,
-  paths: Sequence[str],
-) -> parallel.Writer:
-  """Returns the function that predicts one shard; its size is in bytes.
+  batches: Iterator[shard_batches.Batch],
+  partial: str,
+) -> Iterator[int]:
+  """Predicts one shard, whose size is in bytes; see `parallel.Writer`.
 
   Args:
     networks: what to predict with.
     table: makes a `tables` writer from an open file.
-    batch_size: videos predicted at once.
-    skip_corrupt: as for `shards.read`.
-    paths: all shards.
+    batches: the shard's records.
+    partial: path to write to.
   """
-  retry = any(map(remote.is_remote, paths))
-
-  # A tf.function traces the input pipeline only once for all shards.
-  @functools.partial(
-    tf.function,
-    autograph=False,
-    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
-  )
-  def batches(path, size):
-    records = shards.read(path, size, skip_corrupt, retry)
-    return records.batch(batch_size).prefetch(_PREFETCHED)
-
-  batches.get_concrete_function()  # Traced here, not by every thread.
-
-  def write(shard: parallel.Shard, partial: str) -> Iterator[int]:
-    with (
-      tf.io.gfile.GFile(partial, 'wb') as file,
-      contextlib.closing(table(file)) as rows,
-    ):
-      for records in batches(shard.source, shard.size):
-        predictions = networks(*records)
-        rows.write({key: value.numpy() for key, value in predictions.items()})
-        yield int(tf.reduce_sum(tf.strings.length(records[-1])))
-
-  return write
+  with (
+    tf.io.gfile.GFile(partial, 'wb') as file,
+    contextlib.closing(table(file)) as rows,
+  ):
+    for records in batches:
+      predictions = networks(*records)
+      rows.write({key: value.numpy() for key, value in predictions.items()})
+      yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
 
 def _define_flags():

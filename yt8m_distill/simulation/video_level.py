@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import sys
 from typing import NamedTuple
 
+from google.protobuf import message as protobuf
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.simulation import classes as classes_lib
+from yt8m_distill.utils import progress_bar
 from yt8m_distill.utils import quantization
 
 
@@ -59,7 +60,13 @@ def parse(
   Raises:
     ValueError: a feature is missing or has an invalid size or value.
   """
-  features = tf.train.Example.FromString(serialized).features.feature
+  try:
+    features = tf.train.Example.FromString(serialized).features.feature
+  except protobuf.DecodeError as error:
+    raise ValueError(
+      f'A record of {path} is not a tf.train.Example. Set video_level to video-level '
+      'records of YouTube-8M.'
+    ) from error
   id_key = 'id' if 'id' in features else 'video_id'
   video_id = b''.join(features[id_key].bytes_list.value[:1])
   if not video_id:
@@ -131,7 +138,7 @@ def read_world(
   total = np.zeros(rgb_size + audio_size)
   used = []
   left = limit or sys.maxsize
-  with tqdm.tqdm(unit='record', desc='Label means') as bar:
+  with progress_bar.start('Label means', None, ' records') as bar:
     for path in files:
       number = 0
       for serialized in _serialized(path, 0, left):

@@ -60,6 +60,7 @@ class ClassificationTask(base_task.Task):
   Attributes:
     prefixes: for each network, the prefix of its losses' and metrics' names; '' for
       a single network. The weights in `task.losses` are those of the last one.
+    costs: by network, what `tasks.costs` counts once the model is built.
   """
 
   prefixes: tuple[str, ...] = ('',)
@@ -87,7 +88,7 @@ class ClassificationTask(base_task.Task):
     )
     self._skipped = results_lib.SkippedRecords()
     self._model = None
-    self._costs: dict[str, dict[str, int]] = {}
+    self.costs: dict[str, dict[str, int]] = {}
     self._trains = False
     self._restored = True
 
@@ -108,7 +109,7 @@ class ClassificationTask(base_task.Task):
       restore.check_config(self.task_config.model, checkpoint)
     with _seeded(self.task_config.seed):
       model = self._model = self.create_model()
-    self._costs = costs.count(self.networks(model).values(), self.task_config.model)
+    self.costs = costs.count(self.networks(model).values(), self.task_config.model)
     if checkpoint:
       restore.restore_model(model, checkpoint)
     return model
@@ -155,13 +156,23 @@ class ClassificationTask(base_task.Task):
     start_step = 0
     if params.is_training:
       self._trains = True
+      self.check_start()
       checkpoint = self._run_checkpoint()
       if checkpoint:
-        restore.check_trainable(checkpoint)
         start_step = train_utils.read_global_step_from_checkpoint(checkpoint)
     return pipeline.build(
       params, self.build_reader(), input_context, start_step=int(start_step)
     )
+
+  def check_start(self):
+    """Checks that training can start or resume; this package's driver calls it first.
+
+    Raises:
+      ValueError: the run's checkpoint cannot be trained further.
+    """
+    checkpoint = self._run_checkpoint()
+    if checkpoint:
+      restore.check_trainable(checkpoint)
 
   def build_reader(self):
     """Returns the parser of records, which also selects frames."""
@@ -424,7 +435,7 @@ class ClassificationTask(base_task.Task):
     results = whole.result()
     if self.logging_dir and workers.is_chief():
       # TensorFlow wraps the dicts of a task; json takes only plain ones (Python 3.13).
-      plain = {name: dict(cost) for name, cost in self._costs.items()}
+      plain = {name: dict(cost) for name, cost in self.costs.items()}
       whole.write(
         self.logging_dir, results, int(orbit.utils.get_value(global_step)), plain
       )

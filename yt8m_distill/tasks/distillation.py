@@ -90,18 +90,14 @@ class DistillationTask(classification.ClassificationTask):
       if weight
     ]
 
-  def build_inputs(self, params, input_context=None):
-    """Builds a dataset of all frames; see ClassificationTask.build_inputs().
+  def check_start(self):
+    """Checks that training can start or resume; see ClassificationTask.check_start().
 
     Raises:
-      ValueError: the run has no teacher, or was started with another `training`.
+      ValueError: also if the run has no teacher, or was started with another
+        `training`.
     """
-    if params.is_training:
-      self._check_start()
-    return super().build_inputs(params, input_context)
-
-  def _check_start(self):
-    """Raises if a run has no teacher or was started with another `training`."""
+    super().check_start()
     task, checkpoint = self.task_config, self._run_checkpoint()
     if checkpoint:
       path = run_dir.params_path(checkpoint)

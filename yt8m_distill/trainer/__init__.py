@@ -1,1 +1,1 @@
-"""What the driver adds to the trainer: workers, progress, epochs."""
+"""What the driver adds to the trainer: checks, workers, screen, progress, epochs."""

@@ -9,8 +9,10 @@ import tempfile
 
 from official.common import distribute_utils
 from official.core import train_lib
+from official.core import train_utils
 import tensorflow as tf
 
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import workers as workers_lib
 
 
@@ -22,7 +24,8 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
     mode: --mode of the driver.
 
   Raises:
-    ValueError: the strategy does not support `mode`, or TF_CONFIG is invalid.
+    ValueError: the strategy does not support `mode` or lacks devices, or TF_CONFIG is
+      invalid.
   """
   name = runtime.distribution_strategy
   try:
@@ -51,14 +54,41 @@ def create_strategy(runtime, mode: str) -> tf.distribute.Strategy:
   if name != 'tpu' and runtime.num_gpus > gpus:
     raise ValueError(
       f'runtime.num_gpus is {runtime.num_gpus}, but TensorFlow sees {gpus} GPUs: '
-      f'install TensorFlow with CUDA, or set it to {gpus}.'
+      f'install TensorFlow with CUDA, or set it to {gpus}. With '
+      'TF_CPP_MIN_LOG_LEVEL=0 in the environment TensorFlow says what it lacks.'
     )
-  return distribute_utils.get_distribution_strategy(
-    distribution_strategy=name,
-    all_reduce_alg=runtime.all_reduce_alg,
-    num_gpus=runtime.num_gpus,
-    tpu_address=runtime.tpu,
+  try:
+    return distribute_utils.get_distribution_strategy(
+      distribution_strategy=name,
+      all_reduce_alg=runtime.all_reduce_alg,
+      num_gpus=runtime.num_gpus,
+      tpu_address=runtime.tpu,
+    )
+  except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+    if name != 'tpu':
+      raise
+    reason = cli.message(error).split('. ')[0].rstrip('.')
+    raise ValueError(
+      f"runtime.distribution_strategy is 'tpu', but --tpu={runtime.tpu or ''} leads to "
+      f'none ({reason}). On a TPU VM set --tpu=local, otherwise the name or address of '
+      'a TPU; without a TPU, set the strategy to mirrored.'
+    ) from error
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+  """Returns the devices that a strategy computes on, such as '2 GPU'."""
+  try:
+    names = strategy.extended.worker_devices
+  except RuntimeError:  # The default strategy names none; it takes the first GPU.
+    names = ['/GPU:0' if tf.config.list_physical_devices('GPU') else '/CPU:0']
+  devices = {tf.DeviceSpec.from_string(name).device_type for name in names}
+  count = strategy.num_replicas_in_sync
+  unused = (
+    ' (to use a GPU, set runtime.num_gpus)'
+    if devices == {'CPU'} and tf.config.list_physical_devices('GPU')
+    else ''
   )
+  return f'{f"{count} " if count > 1 else ""}{" and ".join(sorted(devices))}{unused}'
 
 
 def build_runner(
@@ -77,10 +107,10 @@ def build_runner(
   """
   kwargs['distribution_strategy'] = strategy
   if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    return train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
+    return _Runner(model_dir=model_dir, **actions, **kwargs)
   with strategy.scope():
     if workers_lib.is_chief():
-      runner = train_lib.OrbitExperimentRunner(model_dir=model_dir, **actions, **kwargs)
+      runner = _Runner(model_dir=model_dir, **actions, **kwargs)
     else:
       runner = _NonChiefRunner(model_dir, **kwargs)
     steps = workers_lib.gather_objects(int(runner.trainer.global_step.numpy()))
@@ -93,7 +123,35 @@ def build_runner(
   return runner
 
 
-class _NonChiefRunner(train_lib.OrbitExperimentRunner):
+class _PartialCheckpoint(tf.train.Checkpoint):
+  """A checkpoint of which some values may be left over, without a warning."""
+
+  def restore(self, save_path, options=None):
+    return super().restore(save_path, options).expect_partial()
+
+
+class _Runner(train_lib.OrbitExperimentRunner):
+  """The Garden's runner; without training, it leaves out the optimizer's state.
+
+  The task compares the model with the checkpoint before.
+  """
+
+  def _latest_checkpoint(self) -> str | None:
+    return tf.train.latest_checkpoint(self.model_dir)
+
+  def _build_trainer(self, task, train, evaluate):
+    trainer = super()._build_trainer(task, train, evaluate)
+    checkpoint = self._latest_checkpoint()
+    if not train or (
+      checkpoint
+      and train_utils.read_global_step_from_checkpoint(checkpoint)
+      >= self.params.trainer.train_steps
+    ):
+      trainer._checkpoint = _PartialCheckpoint(root=trainer.checkpoint)
+    return trainer
+
+
+class _NonChiefRunner(_Runner):
   """Runner of a worker that is not the chief.
 
   Deviations from the Garden's runner: it restores the run's latest checkpoint,
@@ -112,6 +170,9 @@ class _NonChiefRunner(train_lib.OrbitExperimentRunner):
       tf.io.gfile.copy(os.path.join(run, best), path)
     super().__init__(model_dir=self._scratch.name, save_summary=False, **kwargs)
 
+  def _latest_checkpoint(self):
+    return tf.train.latest_checkpoint(self._run)
+
   def _maybe_build_checkpoint_manager(self):
     trainer = self.params.trainer
     manager = tf.train.CheckpointManager(
@@ -123,5 +184,5 @@ class _NonChiefRunner(train_lib.OrbitExperimentRunner):
       init_fn=self.trainer.initialize,
     )
     # The checkpoint to restore; no public argument names one in another folder.
-    manager._latest_checkpoint = tf.train.latest_checkpoint(self._run)
+    manager._latest_checkpoint = self._latest_checkpoint()
     return manager

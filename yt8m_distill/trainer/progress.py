@@ -1,14 +1,19 @@
-"""Shows the progress of training."""
+"""Shows the progress of a run: one line after each train loop and each evaluation."""
 
+from collections.abc import Mapping
 import datetime
 import os
 import time
+from typing import Any
 
 from absl import logging
 import orbit
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import shards
+
+_LOOP = ('training_loss', 'gap')
+_EVALUATION = ('validation_loss', 'gap', 'map')
 
 
 class Progress(orbit.Action):
@@ -33,8 +38,14 @@ class Progress(orbit.Action):
     self._last: tuple[int, float] | None = None  # step and time
 
   def after_evaluation(self, output):
-    """Excludes an evaluation's time from the rate; called after each evaluation."""
-    del output
+    """Shows the main metrics; the trainer calls it after each evaluation.
+
+    The next rate excludes the evaluation's time.
+
+    Args:
+      output: losses and metrics of the evaluation.
+    """
+    print(evaluation_line(_step(), output), flush=True)
     if self._last:
       self._last = self._last[0], time.monotonic()
 
@@ -44,7 +55,7 @@ class Progress(orbit.Action):
     Args:
       output: losses and metrics of the loop.
     """
-    step = int(orbit.utils.get_value(tf.summary.experimental.get_step()))
+    step = _step()
     now = time.monotonic()
     last, self._last = self._last, (step, now)
     line = f'step {step}/{self._train_steps}'
@@ -57,16 +68,14 @@ class Progress(orbit.Action):
         f'{datetime.timedelta(seconds=round(left))} left'
       )
       self._write(step, rate * self._batch_size, left)
-    values = {k: float(orbit.utils.get_value(v)) for k, v in output.items()}
     skipped = shards.skipped()
     if skipped.records or skipped.shard_tails:
       line += (
         f' | skipped so far: {skipped.records} corrupt records, '
         f'{skipped.shard_tails} ends of shards'
       )
-    shown = [k for k in sorted(values) if k.endswith(('training_loss', 'gap'))]
-    print(line + _columns(values, shown), flush=True)
-    logging.info(line + _columns(values, sorted(values)))
+    print(line + _columns(output, _LOOP), flush=True)
+    logging.info(line + _columns(output))
 
   def _write(self, step, examples_per_second, seconds_left):
     if self._writer is None:
@@ -77,5 +86,25 @@ class Progress(orbit.Action):
     self._writer.flush()
 
 
-def _columns(values, names) -> str:
-  return ''.join(f' | {name} {values[name]:.4g}' for name in names)
+def evaluation_line(step: int, metrics: Mapping[str, Any]) -> str:
+  """Returns one line with the main metrics of an evaluation.
+
+  Args:
+    step: step of the evaluated checkpoint.
+    metrics: as the trainer returns them, or as evaluation.json holds them.
+  """
+  return f'evaluation of step {step}{_columns(metrics, _EVALUATION)}'
+
+
+def _step() -> int:
+  return int(orbit.utils.get_value(tf.summary.experimental.get_step()))
+
+
+def _columns(values: Mapping[str, Any], names: tuple[str, ...] = ()) -> str:
+  """Formats the values of all networks with these names; without names, all."""
+  return ''.join(
+    f' | {key} {float(orbit.utils.get_value(value)):.4g}'
+    for key, value in sorted(values.items())
+    # The trainer adds best_METRIC to the output of an evaluation.
+    if not names or (key.split('/')[-1] in names and not key.startswith('best_'))
+  )

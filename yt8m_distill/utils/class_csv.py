@@ -32,7 +32,7 @@ def read(
       f'{field} is {path!r}: there is no such file. Set it to a CSV file with the '
       f'columns Index and {column}.'
     ) from error
-  except ValueError as error:
+  except (ValueError, tf.errors.OpError) as error:
     raise ValueError(
       f'{field} is {path!r}: it cannot be read as CSV ({str(error).strip()}). Set it '
       f'to a CSV file with the columns Index and {column}.'

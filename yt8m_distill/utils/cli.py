@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import glob
 import importlib
+import os
 import re
 import sys
 
@@ -12,6 +14,7 @@ from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.utils import process_exit
+from yt8m_distill.utils import startup
 
 flags.DEFINE_list(
   'import',
@@ -22,9 +25,10 @@ flags.DEFINE_list(
 
 
 def run(main: Callable[[Sequence[str]], None], *positional: str):
-  """Runs a command; errors and interrupts end it with one line.
+  """Runs a command; errors and interrupts end it with one line, the last one.
 
-  With --verbosity=1 the log holds the traceback as well.
+  Shows the log from WARNING on, or as --verbosity says. With --verbosity=1 the log
+  holds the traceback of an error as well.
 
   Args:
     main: takes the positional arguments.
@@ -32,25 +36,96 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
   """
 
   def checked(argv):
-    given = argv[1:]
-    repeated = positional and positional[-1].endswith('...')
-    if len(given) < len(positional) or (len(given) > len(positional) and not repeated):
-      raise app.UsageError(
-        f'Arguments are {given}: give {" ".join(positional) or "flags only"}. '
-        '--help lists the flags.'
-      )
+    # TensorFlow would print what absl also prints.
+    tf.get_logger().handlers.clear()
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
+    _warn_of_unused_gpu()
     try:
+      _check_arguments(argv[1:], positional)
       import_modules(flags.FLAGS['import'].value)
-      main(given)
+      main(argv[1:])
     except KeyboardInterrupt:
       sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
     except (ValueError, OSError, ImportError, tf.errors.OpError) as error:
       logging.debug('Traceback:', exc_info=True)
       sys.exit(f'Error: {message(error)}')
-    finally:
-      process_exit.end_process()
 
-  app.run(checked)
+  try:
+    app.run(checked, flags_parser=_parse_flags)
+  finally:
+    process_exit.end_process()
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags, or shows the help; returns the program and its other arguments."""
+  if {'--help', '-help', '-h', '-?', '--helpshort'} & {*argv[1:]}:
+    _show_help()
+    sys.exit()
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(f'Error: {_explain(str(error))} --help lists the flags.')
+  with startup.loading():
+    tf.config.list_physical_devices(
+      'GPU'
+    )  # absl would do so next, and load the driver.
+  return rest
+
+
+def _explain(text: str) -> str:
+  """Returns what absl says about invalid flags, as a sentence."""
+  missing = re.findall(r'flag --(\w+)=None:', text)
+  if missing:
+    return _list([f'--{name}' for name in missing], 'missing') + '.'
+  text = ' '.join(text.split()).replace(' ?', '?')
+  return text if text.endswith(('.', '?')) else f'{text}.'
+
+
+def _list(names: Sequence[str], what: str) -> str:
+  return f'{", ".join(names)} {"is" if len(names) == 1 else "are"} {what}'
+
+
+def _warn_of_unused_gpu():
+  """Says what TensorFlow's hidden messages would say on a machine with a GPU."""
+  if (
+    glob.glob('/dev/nvidia[0-9]*')
+    and 'CUDA_VISIBLE_DEVICES' not in os.environ
+    and not tf.config.list_physical_devices('GPU')
+  ):
+    logging.warning(
+      'This machine has a GPU that TensorFlow cannot use: install TensorFlow with '
+      'CUDA. With TF_CPP_MIN_LOG_LEVEL=0 in the environment it says what it lacks.'
+    )
+
+
+def _show_help():
+  """Prints what the command does, and its flags."""
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['import'])
+  _, _, listed = flags.FLAGS.main_module_help().strip().partition('\n')
+  print(f'{sys.modules["__main__"].__doc__}\nFlags:\n\n{listed}\n')
+  print(
+    '  --verbosity: How much of the log to show: -1 warnings, 0 everything, 1 details\n'
+    "    and the traceback of an error.\n    (default: '-1')\n"
+    '\n--helpfull lists the flags of all libraries.'
+  )
+
+
+def _check_arguments(given: Sequence[str], positional: Sequence[str]):
+  """Raises ValueError if there are too few or too many positional arguments."""
+  missing = [name.removesuffix('...') for name in positional[len(given) :]]
+  extra = given[len(positional) :]
+  repeats = positional and positional[-1].endswith('...')
+  usage = ' '.join(re.sub(r'(.+)\.\.\.', r'\1 [\1 ...]', name) for name in positional)
+  if missing:
+    raise ValueError(
+      f'{_list(missing, "missing")}: give {usage}. --help explains the arguments.'
+    )
+  if extra and not repeats:
+    raise ValueError(
+      f'{_list([*map(repr, extra)], "unexpected")}: give {usage or "flags only"}. '
+      '--help explains the arguments.'
+    )
 
 
 def import_modules(names: Sequence[str]):
@@ -73,10 +148,15 @@ def import_modules(names: Sequence[str]):
 
 
 def message(error: Exception) -> str:
-  """Returns an error's text without what TensorFlow's runtime adds to it."""
-  if not isinstance(error, tf.errors.OpError):
+  """Returns an error's text as one line, without what libraries add to it."""
+  if isinstance(error, tf.errors.OpError):
+    text = error.message
+    ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
+    if ours:  # tf.Assert puts a backslash before these.
+      text = re.sub(r'\\([\\"\'])', r'\1', ours[1])
+    else:
+      text = re.split(r'\s*\[\[', text)[0].split('\n\n')[-1]
+  else:
     # gin appends a line for each of its configurables that the error passes.
-    return re.sub(r'\n\s*In call to configurable .*', '', str(error))
-  text = error.message
-  ours = re.search(r'assertion failed: \[(.*?)\]\s*\[\[', text, re.DOTALL)
-  return ours[1] if ours else text.split('\n\n')[-1].split('\n\t [[')[0]
+    text = re.sub(r'\n\s*In call to configurable .*', '', str(error))
+  return ' '.join(text.split())

@@ -32,22 +32,52 @@ def whole_file(path: str) -> Iterator[str]:
     raise
 
 
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+  """Turns an error of the file system into a ValueError about `path`."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    raise ValueError(
+      f'{path} cannot be written: {error.message}. Name a writable folder.'
+    ) from error
+
+
 def write_text(path: str, text: str):
-  """Writes a text file, which appears whole."""
-  with whole_file(path) as partial, tf.io.gfile.GFile(partial, 'w') as file:
+  """Writes a text file, which appears whole.
+
+  Raises:
+    ValueError: it cannot be written.
+  """
+  with (
+    _writing(path),
+    whole_file(path) as partial,
+    tf.io.gfile.GFile(partial, 'w') as file,
+  ):
     file.write(text)
 
 
 def read_json(path: str) -> Any:
-  """Returns the content of a JSON file, None if the file does not exist."""
+  """Returns the content of a JSON file, None if the file does not exist.
+
+  Raises:
+    ValueError: the file is not valid JSON.
+  """
   if not tf.io.gfile.exists(path):
     return None
   with tf.io.gfile.GFile(path) as file:
-    return json.load(file)
+    text = file.read()
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f'{path} is not valid JSON ({error}): it was edited or damaged. Restore or '
+      'remove it.'
+    ) from error
 
 
 def write_json(path: str, value: Any):
-  """Writes a JSON file, which appears whole."""
+  """Writes a JSON file, which appears whole; raises as `write_text`."""
   write_text(path, json.dumps(value, indent=2) + '\n')
 
 
@@ -62,14 +92,15 @@ def whole_folder(folder: str) -> Iterator[str]:
     Temporary folder to fill, `<folder>.partial`.
 
   Raises:
-    ValueError: `folder` is not empty.
+    ValueError: `folder` is not empty, or cannot be written.
   """
-  folder = folder.rstrip('/')
   check_empty(folder)
+  folder = folder.rstrip('/')
   partial = f'{folder}.partial'
   if tf.io.gfile.exists(partial):  # A killed process left it.
     tf.io.gfile.rmtree(partial)
-  tf.io.gfile.makedirs(partial)
+  with _writing(folder):
+    tf.io.gfile.makedirs(partial)
   try:
     yield partial
     check_empty(folder)  # Another process may have filled it meanwhile.
@@ -84,10 +115,19 @@ def whole_folder(folder: str) -> Iterator[str]:
 
 def check_empty(folder: str):
   """Raises a ValueError unless a folder is empty or does not exist."""
-  if tf.io.gfile.exists(folder) and (
-    not tf.io.gfile.isdir(folder) or tf.io.gfile.listdir(folder)
-  ):
+  _check_named(folder)
+  if not tf.io.gfile.exists(folder):
+    return
+  if not tf.io.gfile.isdir(folder):
+    raise ValueError(f'{folder} is a file. Name another folder, or remove it.')
+  if tf.io.gfile.listdir(folder):
     raise ValueError(f'{folder} is not empty. Name another folder, or remove it.')
+
+
+def _check_named(folder: str):
+  # TensorFlow would take '' for the current folder.
+  if not folder:
+    raise ValueError("The output folder is '': name one, or '.' for the current one.")
 
 
 def claim_folder(path: str, job: dict[str, Any], outputs: Sequence[str] = ()):
@@ -103,6 +143,8 @@ def claim_folder(path: str, job: dict[str, Any], outputs: Sequence[str] = ()):
     ValueError: the folder belongs to a different job, holds outputs of an
       unknown one, or cannot be written.
   """
+  folder = os.path.dirname(path)
+  _check_named(folder)
   difference = job_difference(path, job)
   if difference:
     raise ValueError(
@@ -117,15 +159,9 @@ def claim_folder(path: str, job: dict[str, Any], outputs: Sequence[str] = ()):
       f'{unknown[0]} exists, but no {path} that records how it was made. Name '
       'another output_dir, or remove the file.'
     )
-  folder = os.path.dirname(path)
-  try:
+  with _writing(folder):
     tf.io.gfile.makedirs(folder)
-    write_json(path, job)
-  except tf.errors.OpError as error:
-    raise ValueError(
-      f'output_dir is {folder}, which cannot be written: {error.message}. Name a '
-      'writable folder.'
-    ) from error
+  write_json(path, job)
 
 
 def job_difference(path: str, job: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """Writes the output of each shard in parallel, under one progress bar."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import process
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -14,12 +16,16 @@ from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
-import tqdm
 
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import progress_bar
 
 _REFRESH = 0.2  # seconds between updates of the progress bar
+# Groups of shards for each worker: few, because starting one takes time, but enough
+# that all workers finish at about the same time.
+_GROUPS = 8
+_FINISHED = -1  # in _State.pids
 
 
 class Shard(NamedTuple):
@@ -36,21 +42,25 @@ class Shard(NamedTuple):
   output: str
 
 
-# Writes the output of a shard to a temporary path; yields how much of the
-# shard's size is done since the last value.
-Writer = Callable[[Shard, str], Iterator[int]]
+# Opens consecutive shards together; returns what to write each of them from.
+Opener = Callable[[Sequence[Shard]], Iterable[Any]]
+# Writes the output of a shard, from what the Opener returned for it, to a temporary
+# path; yields how much of the shard's size is done since the last value.
+Writer = Callable[[Any, str], Iterator[int]]
 
 
 class _State(NamedTuple):
   """What all workers share. No locks: a killed worker would never release one.
 
   Attributes:
-    write: what to do.
+    open: opens a group of shards.
+    write: writes one of them.
     stop: value 1 after another shard failed or the user interrupted.
     done: per shard, how much of its size is done.
-    pids: per shard, the process that works on it; 0 before and after.
+    pids: per shard, the process that works on it; 0 before, _FINISHED after.
   """
 
+  open: Opener
   write: Writer
   stop: Any
   done: Any
@@ -90,19 +100,21 @@ def write_shards(
   unit: str,
   workers: int | None = None,
   threads: bool = False,
+  open: Opener = iter,
 ):
   """Writes all outputs that do not exist yet; each appears whole.
 
   Repeating a call after an error, an interrupt or a kill resumes it.
 
   Args:
-    write: see Writer; must be picklable unless `threads`.
+    write: see Writer; must be picklable unless `threads`, like `open`.
     shards: in the order in which to start them.
     description: title of the progress bar.
     unit: its unit.
     workers: shards written at the same time; one per core by default.
     threads: whether workers are threads of this process. Otherwise they are
       processes, except for a single worker.
+    open: see Opener. By default, `write` gets the shards themselves.
 
   Raises:
     ChildProcessError: a worker process died; names the shard it worked on.
@@ -113,17 +125,13 @@ def write_shards(
   if not left:
     return
   workers = min(workers or cores(), len(left))
-  with tqdm.tqdm(
-    desc=description,
-    total=sum(shard.size for shard in left),
-    unit=unit,
-    unit_scale=True,
-  ) as bar:
+  with progress_bar.start(description, sum(s.size for s in left), unit) as bar:
     # Forking a process that runs TensorFlow is unsafe, and spawning imports
     # TensorFlow in every process. A fork server imports it only once.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['yt8m_distill'])
     state = _State(
+      open,
       write,
       context.RawValue('b'),
       context.RawArray('q', len(left)),
@@ -137,10 +145,15 @@ def write_shards(
       pool = futures.ProcessPoolExecutor(workers, context, _start_process, (state,))
       task = _write_in_process
     with pool:
-      pending = {pool.submit(task, i, shard): shard for i, shard in enumerate(left)}
+      count = min(len(left), _GROUPS * workers)
+      bounds = [len(left) * i // count for i in range(count + 1)]
+      pending = {
+        pool.submit(task, start, left[start:end])
+        for start, end in itertools.pairwise(bounds)
+      }
       children = multiprocessing.active_children()
       try:
-        _wait(pending, len(shards), bar, state)
+        _wait(pending, len(shards) - len(left), bar, state)
       except process.BrokenProcessPool as error:
         pool.shutdown()  # Sets the exit codes.
         raise ChildProcessError(_death(children, state, left)) from error
@@ -150,13 +163,15 @@ def write_shards(
         raise
 
 
-def _wait(pending, total: int, bar: tqdm.tqdm, state: _State):
-  """Waits for all shards and updates the progress bar; raises their errors."""
+def _wait(pending, kept: int, bar: progress_bar.Bar, state: _State):
+  """Waits for all groups and updates the progress bar; raises their errors."""
+  total = kept + len(state.pids)
   while pending:
     finished, pending = futures.wait(pending, _REFRESH, futures.FIRST_EXCEPTION)
     for future in finished:
       future.result()
-    bar.set_postfix_str(f'{total - len(pending)}/{total} shards', refresh=False)
+    finished_shards = kept + state.pids[:].count(_FINISHED)
+    bar.set_postfix_str(f'{finished_shards}/{total} shards', refresh=False)
     bar.update(sum(state.done) - bar.n)
 
 
@@ -171,28 +186,29 @@ def _start_process(state: _State):
   _start_thread(state)
 
 
-def _write_in_process(index: int, shard: Shard):
+def _write_in_process(first: int, shards: Sequence[Shard]):
   try:
-    _write(index, shard)
+    _write(first, shards)
   except tf.errors.OpError as error:
     # An OpError cannot be pickled.
     raise ValueError(cli.message(error)) from None
 
 
-def _write(index: int, shard: Shard):
-  """Writes one shard in a worker."""
+def _write(first: int, shards: Sequence[Shard]):
+  """Writes a group of shards in a worker; `first` is the index of its first one."""
   state = _worker.state
-  state.pids[index] = os.getpid()
-  with (
-    files.whole_file(shard.output) as partial,
-    contextlib.closing(state.write(shard, partial)) as amounts,
-  ):
-    for amount in amounts:
-      if state.stop.value:
-        raise _Stopped
-      state.done[index] += amount
-  state.pids[index] = 0
-  state.done[index] = shard.size  # Includes what was skipped as corrupt.
+  for index, (shard, source) in enumerate(zip(shards, state.open(shards)), first):
+    state.pids[index] = os.getpid()
+    with (
+      files.whole_file(shard.output) as partial,
+      contextlib.closing(state.write(source, partial)) as amounts,
+    ):
+      for amount in amounts:
+        if state.stop.value:
+          raise _Stopped
+        state.done[index] += amount
+    state.done[index] = shard.size  # Includes what was skipped as corrupt.
+    state.pids[index] = _FINISHED
 
 
 def _death(children, state: _State, shards: Sequence[Shard]) -> str:

@@ -1,4 +1,4 @@
-"""Ends a process that would abort if it ended in the usual way."""
+"""Ends a process early: one that failed, or that would abort if it ended as usual."""
 
 import atexit
 import logging
@@ -15,25 +15,27 @@ def skip_cpp_destructors():
 
 
 def end_process():
-  """Ends this process if `skip_cpp_destructors` was called; otherwise returns.
+  """Ends this process if it failed, or if `skip_cpp_destructors` was called.
 
   Call it at the end of a command, in a `finally` clause. The exit status is that of the
-  exception being raised, if any, which is reported as Python would. Handlers of
-  `atexit` run and output is flushed first.
+  exception being raised, if any, which is reported as Python would, after all other
+  output: handlers of `atexit` run first, and objects that complain when they are
+  destroyed are not.
   """
-  if not _skips_cpp_destructors:
-    return
   error, status = sys.exc_info()[1], 0
   if isinstance(error, SystemExit) and isinstance(error.code, int | None):
     status = error.code or 0
-  elif isinstance(error, SystemExit):  # sys.exit(message)
-    print(error.code, file=sys.stderr)
-    status = 1
   elif error:
-    sys.excepthook(type(error), error, error.__traceback__)
     status = 1
+  if not (status or _skips_cpp_destructors):
+    return
   atexit._run_exitfuncs()  # Private, but multiprocessing ends its workers like this.
   logging.shutdown()
   sys.stdout.flush()
+  if isinstance(error, SystemExit):
+    if not isinstance(error.code, int | None):  # sys.exit(message)
+      print(error.code, file=sys.stderr)
+  elif error:
+    sys.excepthook(type(error), error, error.__traceback__)
   sys.stderr.flush()
   os._exit(status)

@@ -1,0 +1,160 @@
+"""Reads the configuration of a run, and checks that what it names exists."""
+
+from collections.abc import Iterator
+import contextlib
+import difflib
+import operator
+
+from official.core import exp_factory
+from official.core import registry
+from official.core import train_utils
+from official.modeling import hyperparams
+import tensorflow as tf
+import yaml
+
+from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import settings
+from yt8m_distill.dataloaders import shards
+from yt8m_distill.utils import shipped
+
+
+def read(flags_obj):
+  """Returns the configuration that gin, YAML files and overrides describe.
+
+  Args:
+    flags_obj: the driver's flags.
+
+  Returns:
+    An unlocked ExperimentConfig.
+
+  Raises:
+    ValueError: a file, a name or a value is invalid.
+  """
+  try:
+    settings.parse_gin(flags_obj.gin_file or (), flags_obj.gin_params or ())
+  except OSError as error:
+    raise ValueError(
+      f'{str(error).partition(" Searched config paths")[0]} Give the path of a file, '
+      f'or one of {", ".join(shipped.gin_files())}.'
+    ) from error
+  _check_experiment(flags_obj.experiment)
+  params = _parse(flags_obj)
+  params.validate()
+  _check_required(
+    params.task, flags_obj.experiment, flags_obj.mode, flags_obj.model_dir
+  )
+  return params
+
+
+def _parse(flags_obj):
+  """Returns the experiment's configuration; its errors name the flag.
+
+  Does what ExperimentParser.parse() does, flag by flag.
+  """
+  parser = train_utils.ExperimentParser(flags_obj)
+  params = parser.base_experiment()
+  for path in flags_obj.config_file or ():
+    file = shipped.yaml_file(path)
+    with _explained(f'--config_file={path}'):
+      hyperparams.override_params_dict(params, file, is_strict=True)
+  params = parser.parse_data_service(parser.parse_runtime(params))
+  with _explained('--params_override'):
+    return parser.parse_params_override(params)
+
+
+@contextlib.contextmanager
+def _explained(flag: str) -> Iterator[None]:
+  """Turns errors of parsing a flag into a ValueError of one line that names it."""
+  try:
+    yield
+  except yaml.YAMLError as error:
+    raise ValueError(
+      f'{flag} cannot be read as YAML: {" ".join(str(error).split())}. A path with *, '
+      '? or {} needs quotes inside those of the shell: '
+      '--params_override="task.train_data.input_path=\'...\'".'
+    ) from error
+  except tf.errors.NotFoundError as error:
+    raise ValueError(
+      f'{flag}: {error.message}. Give FIELD=VALUE,..., a mapping in YAML, or the path '
+      'of a YAML file.'
+    ) from error
+  except LookupError as error:
+    raise ValueError(f'{flag}: {error.args[0]} Correct the name.') from error
+  except ValueError as error:
+    raise ValueError(f'{flag}: {error}') from error
+
+
+def _check_experiment(name):
+  """Raises ValueError if an experiment is not registered."""
+  known = exp_factory._REGISTERED_CONFIGS  # No public function lists them.
+  try:
+    registry.lookup(known, name)
+  except LookupError as error:
+    near = difflib.get_close_matches(name, known) or [
+      experiment for experiment in known if experiment.startswith('yt8m_distill')
+    ]
+    raise ValueError(
+      f'--experiment is {name}: no such experiment. Did you mean {" or ".join(near)}? '
+      'One of your own needs --import=MODULE with the module that registers it.'
+    ) from error
+
+
+def _check_required(task, experiment, mode, model_dir):
+  """Raises ValueError if a setting that the run needs is empty."""
+  required = []
+  if (
+    experiment == 'yt8m_distill_finetune'
+    and 'train' in mode
+    and not tf.train.latest_checkpoint(model_dir)
+  ):
+    required.append(('init_checkpoint', 'init_checkpoint', 'RUN'))
+  if 'train' in mode:
+    required.append(('train_data.input_path', 'train_path', 'train*.tfrecord'))
+  if mode != 'train':
+    required.append(
+      ('validation_data.input_path', 'validation_path', 'validate*.tfrecord')
+    )
+  for field, setting, example in required:
+    if not operator.attrgetter(field)(task):
+      raise ValueError(
+        f"task.{field} is '': --mode={mode} of {experiment} needs it. Set "
+        f'{settings.flag(setting, example)}; with a --config_file, which wins over '
+        f'gin, set --params_override=task.{field}={example}.'
+      )
+
+
+def check_inputs(task, mode: str, model_dir: str):
+  """Checks that the checkpoints and records that a run reads exist.
+
+  Args:
+    task: the task, whose model need not be built.
+    mode: --mode of the driver.
+    model_dir: folder of the run.
+
+  Raises:
+    ValueError: one does not.
+  """
+  params = task.task_config
+  if not tf.train.latest_checkpoint(model_dir):
+    if mode == 'eval' and not params.init_checkpoint:
+      raise ValueError(
+        f'There is no checkpoint in {model_dir} to evaluate. Train first, or set '
+        '--model_dir to a trained run.'
+      )
+    for field in ('init_checkpoint', 'teacher_checkpoint'):
+      source = getattr(params, field, '')
+      if source:
+        try:
+          run_dir.checkpoint(source)
+        except ValueError as error:
+          raise ValueError(f'task.{field} is {source}: {error}') from error
+  if 'train' in mode:
+    task.check_start()
+    _check_records(params.train_data)
+  if mode != 'train':
+    _check_records(params.validation_data)
+
+
+def _check_records(data):
+  """Raises ValueError if nothing matches a path, or its first file does not exist."""
+  shards.sizes(shards.find(data.input_path)[:1])  # Building the input looks at all.
