@@ -261,14 +261,6 @@ def test_unknown_experiment_is_named_with_near_ones(tmp_path, name, near):
     tiny.run_driver('train', tmp_path / 'run', experiment=name, sized=False)
 
 
-@pytest.mark.parametrize('text', ['', '[task]', 'task'])
-def test_yaml_that_holds_no_fields_is_an_error(configure, tmp_path, text):
-  path = tmp_path / 'own.yaml'
-  path.write_text(text)
-  with pytest.raises(ValueError, match='it must hold fields of the configuration'):
-    configure(f'--config_file={path}')
-
-
 @pytest.mark.parametrize('path', ['*.tfrecord', 'train{0000..0003}.tfrecord'])
 def test_yaml_that_cannot_be_read_is_one_line(tmp_path, path):
   with pytest.raises(ValueError, match='--params_override cannot be read.*quotes') as e:
