@@ -1,9 +1,10 @@
-"""Runs a command of yt8m_distill.
+"""Trains video classifiers that look at fewer frames, and uses them.
 
   yt8m-distill COMMAND [arguments]
   yt8m-distill COMMAND --help
 
-or python -m yt8m_distill COMMAND. Without a command, lists them:
+or python -m yt8m_distill COMMAND. A first run: simulate, train, report, export,
+predict. The commands are:
 """
 
 import ast
