@@ -162,8 +162,8 @@ def _(config: cfg.RuntimeConfig, path: str):
       f'{path}.num_gpus is {gpus}: the distribution_strategy {strategy} uses one '
       'device. Set it to 1, or distribution_strategy to mirrored.'
     )
-  choices = _ALL_REDUCE.get(strategy)
-  if choices and config.all_reduce_alg and config.all_reduce_alg not in choices:
+  choices = (*_ALL_REDUCE.get(strategy, ()), 'null')
+  if config.all_reduce_alg and config.all_reduce_alg not in choices:
     allowed.fail(
       f'{path}.all_reduce_alg',
       config.all_reduce_alg,
