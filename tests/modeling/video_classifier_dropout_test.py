@@ -84,7 +84,7 @@ def test_config_round_trip():
     ({}, False),
     ({'student': {'dropout': 0.5}}, True),
     ({'teacher': {'dropout': 0.5}}, True),
-    ({'student': {'frames': {'type': 'random', 'random': {'k': 3}}}}, True),
+    ({'student': {'frames': {'type': 'random', 'random': {'k': 4}}}}, True),
   ],
 )
 def test_distillation_asks_for_seeds_where_a_network_draws(model, needed):

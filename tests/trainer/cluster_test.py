@@ -330,7 +330,7 @@ def test_what_no_cluster_can_run_is_an_error(
     (
       (),
       {'distribution_strategy': 'one_device', 'all_reduce_alg': 'nccl'},
-      "all_reduce_alg is 'nccl': with the distribution_strategy one_device, choose one of ",
+      "is 'nccl': with the distribution_strategy one_device, choose one of null",
     ),
     ((), {'all_reduce_alg': 'ring'}, 'choose one of nccl, hierarchical_copy, null'),
     ((), {'num_gpus': -1}, 'num_gpus is -1: it must be'),
