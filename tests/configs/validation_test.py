@@ -430,3 +430,13 @@ def test_features_of_a_command_line(items, message):
   with pytest.raises(ValueError) as error:
     data.parse_features(items)
   assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize('sizes', [[512], [1, 2], [1, 2, 3]])
+def test_features_of_any_number_are_set_without_a_warning(sizes, caplog):
+  features = [{'name': f'f{size}', 'size': size} for size in sizes]
+  params = tiny.experiment({'task': {'model': {'features': features}}})
+  params.task.model.features = [data.Feature(**feature) for feature in features]
+  assert [feature.size for feature in params.task.model.features] == sizes
+  assert all(isinstance(f, data.Feature) for f in params.task.model.features)
+  assert not caplog.records

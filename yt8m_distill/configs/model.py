@@ -326,6 +326,13 @@ class VideoModel(hyperparams.Config):
   max_frames: int = validation.number(300, least=1, most=1_000_000)
   num_classes: int = validation.number(3862, least=1, most=10_000_000)
 
+  def _set(self, k, v):
+    """Sets a field; the Garden would warn of features that differ in number."""
+    is_list = k == 'features' and isinstance(v, list | tuple)
+    if is_list and len(v) != len(self.__dict__.get(k) or v):
+      self.__dict__[k] = []
+    super()._set(k, v)
+
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
     data.check_features(self.features, f'{path}.features')
