@@ -220,6 +220,14 @@ def test_bad_records_are_named(tmp_path, video_level, changes, message):
   assert not (tmp_path / 'new').exists()
 
 
+def test_a_record_that_is_no_protobuf_is_named(tmp_path):
+  path = records.write(tmp_path / 'bad.tfrecord', [b'\xff\xff nonsense'])
+  with pytest.raises(
+    ValueError, match='A record of .*bad.tfrecord is not a tf.train.Ex'
+  ):
+    write_shards.simulate(str(tmp_path / 'new'), 'x', video_level=path, **_SMALL)
+
+
 def test_damaged_and_empty_files_are_named(tmp_path):
   path = tmp_path / 'records'
   for content, message in (

@@ -312,13 +312,12 @@ class FrameReader:
     )
     if self._selection.type == 'all':  # Slicing copies nothing.
       values = [
-        (v if isinstance(v, tf.Tensor) else v.to_tensor())[:, : self._max_selected]
-        for v in values
+        v[:, : self._max_selected] if isinstance(v, tf.Tensor) else v for v in values
       ]
     else:
       values = [_select(v, indices // steps[:, tf.newaxis]) for v in values]
-    is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
     if self._as_bytes:
+      is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
       # Joining strings before decoding them takes less than half the time of decoding
       # each feature and concatenating the results.
       frames = _decode_bytes(
@@ -330,7 +329,9 @@ class FrameReader:
       frames = tf.concat(
         [self._decode_feature(v, f) for v, f in zip(values, self._features)], 2
       )
-      frames = tf.where(is_selected[..., None], frames, tf.zeros([], self.dtype))
+      if self._selection.type != 'all':  # Otherwise padding is 0 already.
+        is_selected = tf.sequence_mask(count, tf.shape(frames)[1])
+        frames = tf.where(is_selected[..., None], frames, tf.zeros([], self.dtype))
     padding = self._max_selected - tf.shape(frames)[1]
     return tf.pad(frames, [[0, 0], [0, padding], [0, 0]]), count
 
@@ -338,9 +339,12 @@ class FrameReader:
     """Decodes the stored frames of one feature to [B, T, size]."""
     if feature.format in data.BYTES_PER_VALUE:
       return _decode_bytes(values, self.dtype, record_errors.frame_bytes(feature))
-    if feature.format != 'quantized_floats':
-      return values
-    return quantization.quantize(values)
+    frames = values.values if isinstance(values, tf.RaggedTensor) else values
+    if feature.format == 'quantized_floats':
+      frames = quantization.quantize(frames)
+    if isinstance(values, tf.RaggedTensor):
+      return values.with_values(frames).to_tensor()[:, : self._max_selected]
+    return frames
 
 
 def _float_frames(
