@@ -57,12 +57,13 @@ def _start(index, addresses, log, flags):
 
 def _wait(workers):
   """Waits until all workers end or one fails; returns that one, otherwise None."""
-  while any(worker.poll() is None for worker in workers):
-    for worker in workers:
-      if worker.poll():
-        return worker
+  while True:
+    statuses = [worker.poll() for worker in workers]
+    failed = [worker for worker in workers if worker.returncode]
+    if failed or None not in statuses:
+      # If a signal ended one, the others fail for lack of it, perhaps at once.
+      return min(failed, key=lambda worker: worker.returncode, default=None)
     time.sleep(0.2)
-  return next((worker for worker in workers if worker.returncode), None)
 
 
 def _stop(workers):
