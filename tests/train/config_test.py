@@ -196,7 +196,7 @@ def test_epochs_without_this_driver_are_an_error():
   params = tiny.experiment({'task': {'train_epochs': 5.0}})
   with pytest.raises(
     ValueError,
-    match='5.0, 0.0 and 0.0: this driver counts in steps.*python -m yt8m_distill.train',
+    match='5.0, 0.0 and 0.0: this driver counts in steps.*yt8m-distill train',
   ):
     distillation.DistillationTask(params.task)
 

@@ -1,6 +1,6 @@
 """Extracts the student of a distillation run.
 
-  python -m yt8m_distill.checkpoints.extract_student RUN OUT
+  yt8m-distill extract-student RUN OUT
 
 RUN is the folder of a run, its best_ckpt, or the prefix of a checkpoint. OUT
 becomes a run of one network: the student's weights without teacher and optimizer,

@@ -1,6 +1,6 @@
 """Imports a checkpoint of the authors' TensorFlow 1.3 code.
 
-  python -m yt8m_distill.checkpoints.import_tf1 CHECKPOINT OUT --every_n=10
+  yt8m-distill import-tf1 CHECKPOINT OUT --every_n=10
 
 CHECKPOINT is a prefix or a folder. OUT becomes a run of this package, without
 optimizer state: of teacher and student (`yt8m_distill`), or of the student only

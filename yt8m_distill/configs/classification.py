@@ -86,7 +86,7 @@ class VideoTask(cfg.TaskConfig):
       bit. The order of the data and the random numbers of a video follow from
       `train_data.seed`.
     train_epochs: length of training in passes over `train_data`. The driver
-      `python -m yt8m_distill.train` converts it to `trainer.train_steps`, and
+      `yt8m-distill train` converts it to `trainer.train_steps`, and
       the two below to the optimizer's steps; 0 keeps the steps.
     decay_epochs: passes between two decays of the learning rate.
     warmup_epochs: passes of warm-up.

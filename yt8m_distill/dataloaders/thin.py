@@ -1,6 +1,6 @@
 r"""Thins frame-level records to every N-th frame, for a student that sees only those.
 
-  python -m yt8m_distill.dataloaders.thin --input_path='train*.tfrecord' \
+  yt8m-distill thin --input_path='train*.tfrecord' \
     --output_dir=thinned/train --every_n=10
 
 The student computes the same numbers from thinned records as from full ones, in

@@ -1,6 +1,6 @@
 """Reports evaluated runs: a table and learning curves.
 
-  python -m yt8m_distill.evaluation.report RUN [RUN ...]
+  yt8m-distill report RUN [RUN ...]
 
 The table shows the networks of all runs and the class-frequency baseline. It is
 printed and written to report.md in the first run's folder. Each run that was

@@ -1,6 +1,6 @@
 r"""Exports a trained network as a SavedModel and to TensorFlow Lite.
 
-  python -m yt8m_distill.serving.export RUN OUT [--network=student] \
+  yt8m-distill export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
     [--features=NAME:SIZE:FORMAT,...]
 

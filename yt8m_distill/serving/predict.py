@@ -1,6 +1,6 @@
 r"""Predicts all videos of a set of shards, with one or several networks.
 
-  python -m yt8m_distill.serving.predict --model=RUN \
+  yt8m-distill predict --model=RUN \
     --input_path='test*.tfrecord' --output_dir=OUT
 
 Writes OUT/<shard>.csv or .parquet for each <shard>.tfrecord. In CSV format it also

@@ -5,7 +5,7 @@ can predict more of its labels. A command writes one split. After an interruptio
 same command writes the shards that are missing; simulate_SPLIT.json in the folder
 records its settings:
 
-  python -m yt8m_distill.simulation.write_shards --output_dir=data/simulated \
+  yt8m-distill simulate --output_dir=data/simulated \
     --split=train --num_videos=5000 --num_classes=100
 
 Classes and labels are random, or come from video-level records (--video_level), each of

@@ -79,7 +79,7 @@ class ClassificationTask(base_task.Task):
         f'{params.train_epochs}, {params.decay_epochs} and '
         f'{params.warmup_epochs}: this driver counts in steps. Set '
         'trainer.train_steps and the steps of the learning rate, or run '
-        'python -m yt8m_distill.train.'
+        'yt8m-distill train.'
       )
     # Reads the vocabulary now, so that an error does not wait for the first evaluation.
     results_lib.Evaluation(self.prefixes, params)
