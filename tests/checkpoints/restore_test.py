@@ -30,11 +30,10 @@ def _save(folder, step=7):
   task = _task()
   model = task.create_model()
   tiny.scatter_weights(model)
-  params = tiny.experiment()
+  optimizer = task.create_optimizer(tiny.experiment().trainer.optimizer_config)
+  optimizer.iterations.assign(step)
   checkpoint = tf.train.Checkpoint(
-    model=model,
-    global_step=tf.Variable(step, dtype=tf.int64),
-    optimizer=task.create_optimizer(params.trainer.optimizer_config),
+    model=model, global_step=tf.Variable(step, dtype=tf.int64), optimizer=optimizer
   )
   tf.train.CheckpointManager(checkpoint, str(folder), 5).save(step)
   return model
