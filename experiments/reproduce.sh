@@ -19,7 +19,6 @@ flags=("$@")
 cd "$(dirname "$0")/.."
 . experiments/environment.sh
 "$python" -m experiments.scripts.claim "$out" "DATA=${DATA:+$data}" "flags=${flags[*]}"
-log=$out/log
 
 quick=()
 finetune_steps=()
@@ -48,9 +47,8 @@ stage() {  # NAME MESSAGE COMMAND...: runs the command unless it has completed.
     echo "$message: complete"
     return
   fi
-  echo "$message, log in $log"
-  "$@" 2>>"$log" | sed -un -e '/^step /p' -e '/ -> /p' || {
-    tail -n 20 "$log" >&2; exit 1; }
+  echo "$message"
+  "$@"
   touch "$out/$name.complete"
 }
 run() {  # EXPERIMENT MODE GIN_FILE FOLDER [flags]
@@ -79,4 +77,4 @@ stage alone "For comparison: training the student's network without a teacher" \
   run yt8m_distill_single train_and_eval train.gin alone "$train_data"
 
 "$python" -m yt8m_distill.evaluation.report "$out/distilled" "$out/finetuned" \
-  "$out/alone" 2>>"$log" || { tail -n 20 "$log" >&2; exit 1; }
+  "$out/alone"

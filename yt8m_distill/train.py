@@ -221,7 +221,7 @@ def run(flags_obj) -> dict:
   if params.runtime.mixed_precision_dtype:
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
   with strategy.scope():
-    task = task_factory.get_task(params.task, logging_dir=model_dir)
+    task = _get_task(params.task, model_dir)
   configuration.check_inputs(task, mode, model_dir)
   with _folder(model_dir, mode, chief):
     runner = _build(params, mode, model_dir, strategy, task)
@@ -242,6 +242,18 @@ def run(flags_obj) -> dict:
     train_utils.save_gin_config(mode, model_dir)
     screen.show_end(params, model_dir)
   return logs
+
+
+def _get_task(params, model_dir):
+  """Returns the task of a configuration."""
+  try:
+    return task_factory.get_task(params, logging_dir=model_dir)
+  except LookupError as error:
+    name = f'{type(params).__module__}.{type(params).__qualname__}'
+    raise ValueError(
+      f'No task is registered for the configuration {name}: decorate the class of the '
+      "task with the Garden's task_factory.register_task_cls."
+    ) from error
 
 
 def _build(params, mode, model_dir, strategy, task):

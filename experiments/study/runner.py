@@ -8,7 +8,6 @@ finished.json. A stopped run resumes from its latest checkpoint.
 from collections.abc import Sequence
 import dataclasses
 import json
-import logging as python_logging
 import multiprocessing
 from multiprocessing import connection
 import os
@@ -19,7 +18,6 @@ from typing import Any
 
 from absl import flags
 from absl import logging
-from official.common import flags as tfm_flags
 from official.core import config_definitions as cfg
 from official.core import exp_factory
 import tensorflow as tf
@@ -130,19 +128,19 @@ def configuration(run: study_file.Run) -> cfg.ExperimentConfig:
 
 def check(runs: Sequence[study_file.Run]):
   """Builds the configurations of one seed's runs; raises like configuration()."""
-  # gin logs an error for each folder that lacks a gin file.
-  python_logging.disable(python_logging.ERROR)
-  try:
-    for run in runs:
-      if run.seed == runs[0].seed:
-        configuration(run)
-  finally:
-    python_logging.disable(python_logging.NOTSET)
+  for run in runs:
+    if run.seed == runs[0].seed:
+      task = configuration(run).task
+      if run.needs and not hasattr(task, 'teacher_checkpoint'):
+        raise ValueError(
+          f'Run {run.name} needs {run.needs}, but its experiment {run.experiment} has '
+          'no teacher. Remove needs from its group.'
+        )
 
 
 def _train(driver_arguments: Sequence[str]):
   """Runs the driver as from a command line."""
-  tfm_flags.define_flags()
+  train.define_flags()
   flags.FLAGS(['study', *driver_arguments])
   logging.set_verbosity(logging.INFO)
   train.run(flags.FLAGS)

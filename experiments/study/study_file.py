@@ -242,14 +242,9 @@ def _expand(
     The runs. Their `needs` is still the name of a group.
 
   Raises:
-    ValueError: an axis, a setting, the label or `needs` is invalid.
+    ValueError: an axis, a setting or the label is invalid.
   """
   where = f'groups: {group["name"]}'
-  if group.get('needs') and group['experiment'] != 'yt8m_distill':
-    raise ValueError(
-      f'{where}: needs is {group["needs"]!r}, but experiment is '
-      f'{group["experiment"]}: only yt8m_distill has a teacher. Remove needs.'
-    )
   grid = {
     name: _axis(name, chosen, study.get('axes', {}), f'{where}: grid')
     for name, chosen in group.get('grid', {}).items()

@@ -1,5 +1,6 @@
 """The life of a run whose experiment, networks and loss belong to another project."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -8,6 +9,7 @@ from bird_clips import configs
 import numpy as np
 from official.core import exp_factory
 from official.core import task_factory
+from official.core import train_utils
 import paths
 import processes
 import pytest
@@ -15,10 +17,12 @@ import records as records_lib
 import tensorflow as tf
 import tiny
 
+import gin
 from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import experiments
+from yt8m_distill.configs import registry
 from yt8m_distill.evaluation import report
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import export
@@ -40,6 +44,16 @@ def _write(path, count, seed):
       records_lib.frame_level({'clip': frames}, labels, id=b'clip%d' % number)
     )
   return records_lib.write(path, videos)
+
+
+@contextlib.contextmanager
+def registered(name, factory):
+  """Registers an experiment for the time of a test."""
+  registry.register(name)(factory)
+  try:
+    yield
+  finally:
+    del exp_factory._REGISTERED_CONFIGS[name]
 
 
 @pytest.fixture(name='flags', scope='module')
@@ -140,6 +154,39 @@ def test_student_is_fine_tuned(run, tuned):
   assert np.any(network.network.head.get_weights()[0] != student.head.get_weights()[0])
 
 
+def test_fine_tuning_needs_a_trained_network(flags, tmp_path):
+  with pytest.raises(ValueError, match="task.init_checkpoint is ''"):
+    _drive('train', tmp_path / 'run', flags, 'bird_clips_finetune')
+
+
+def test_extracted_network_keeps_fields_of_its_task(tuned):
+  network = trained_network.Network(str(tuned))
+  task = extract_student.params_of(network).task
+  assert task.freeze_backbone
+  assert task.train_data == network.params.task.train_data
+  assert not task.init_checkpoint
+
+
+def test_next_command_imports_the_project(run, flags, capsys):
+  _drive('train_and_eval', run, flags)
+  assert (
+    f'Next: yt8m-distill report --import=bird_clips {run}' in capsys.readouterr().out
+  )
+
+
+def test_run_is_read_whatever_gin_binds(run, flags):
+  with gin.unlock_config():
+    gin.clear_config()
+    try:
+      gin.parse_config(
+        "yt8m_distill.backbone = 'netvlad'\nyt8m_distill.head = 'absent'"
+      )
+      task = run_dir.read_params(str(run / 'params.yaml')).task
+    finally:
+      gin.clear_config()
+  assert task.model.student.backbone.type == 'conv'
+
+
 def test_serial_student_learns_from_a_teacher_of_the_project(run, flags, tmp_path):
   _drive(
     'train_and_eval',
@@ -207,16 +254,16 @@ def test_commands_import_the_project(tuned, tmp_path):
 
 
 def test_student_needs_an_experiment_that_can_hold_it(run, tmp_path):
-  for name in ('params.yaml', 'checkpoint', f'ckpt-{_STEPS}.index'):
-    (tmp_path / name).write_bytes((run / name).read_bytes())
-  data = f'ckpt-{_STEPS}.data-00000-of-00001'
-  (tmp_path / data).write_bytes((run / data).read_bytes())
-  text = (tmp_path / 'params.yaml').read_text()
-  (tmp_path / 'params.yaml').write_text(
-    text.replace('bird_clips_finetune', 'yt8m_distill_finetune')
-  )
+  params = run_dir.read_params(str(run / 'params.yaml'))
+  params.task.student_experiment = 'yt8m_distill_finetune'
+  with pytest.raises(ValueError, match='student_experiment is.*cannot hold.*conv'):
+    params.validate()
+  for path in run.glob('ckpt-*'):
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  (tmp_path / 'checkpoint').write_bytes((run / 'checkpoint').read_bytes())
+  train_utils.serialize_config(params, str(tmp_path))
   with pytest.raises(
-    ValueError, match="experiment 'yt8m_distill_finetune'.*conv.*student_experiment"
+    ValueError, match='yt8m_distill_finetune.*student_experiment to an'
   ):
     extract_student.extract(str(tmp_path), str(tmp_path / 'out'))
 
@@ -258,3 +305,26 @@ def test_task_has_the_loss_terms_that_its_configuration_weighs():
   names = [name for name, _, _ in loss_terms.weighted(losses)]
   assert names == ['entropy']
   assert not list(loss_terms.weighted(params.losses))
+
+
+def test_task_that_is_not_registered_is_named(flags, tmp_path):
+  @dataclasses.dataclass
+  class Task(configs.ClassificationTask):
+    """A configuration without a task."""
+
+  with (
+    registered('mine', lambda: experiments.yt8m_distill_single(task=Task)),
+    pytest.raises(ValueError, match='Task: decorate the class of the task with'),
+  ):
+    tiny.run_driver(
+      'train', tmp_path / 'run', *flags[1:3], experiment='mine', sized=False
+    )
+
+
+def test_experiment_of_the_garden_alone_is_refused(tmp_path):
+  with pytest.raises(
+    ValueError, match='--experiment is image_classification.*registry'
+  ):
+    tiny.run_driver(
+      'train', tmp_path / 'run', experiment='image_classification', sized=False
+    )

@@ -14,6 +14,9 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.modeling.backbones import base
+from yt8m_distill.modeling.heads import moe
+from yt8m_distill.utils import cli
 
 _FRAMES, _FEATURES, _CLASSES = 12, 6, 5
 _NUM_FRAMES = np.array([12, 1, 7, 0, 3], np.int32)
@@ -317,3 +320,47 @@ def test_what_only_building_shows_is_named_by_its_path(network, path):
   config = model_config.ClassifierModel(network=network, num_classes=3)
   with pytest.raises(ValueError, match=f'^task.model.network.{path} is '):
     video_classifier.build(config, network, 'network')
+
+
+class _Backbone(base.Backbone):
+  """Returns what it is told to."""
+
+  def __init__(self, returned, size=4):
+    super().__init__(base.input_specs(3, [2]))
+    self.built = True
+    self._returned = returned
+    self._size = size
+
+  def call(self, inputs, training=False):
+    return self._returned
+
+  @property
+  def representation_size(self):
+    return self._size
+
+  def flops(self):
+    return 0
+
+
+@pytest.mark.parametrize(
+  'returned, words',
+  [
+    (tf.zeros([1, 4]), 'must return a dictionary with a representation, not tf.Tensor'),
+    ({'states': tf.zeros([1, 4])}, 'must return a dictionary with a representation'),
+    ({'representation': tf.zeros([1, 5])}, r'shape \(1, 5\): it must be \(None, 4\)'),
+    ({'representation': tf.zeros([1, 3, 4])}, r'shape \(1, 3, 4\): it must be'),
+  ],
+)
+def test_backbone_that_returns_something_else_is_named(returned, words):
+  network = video_classifier.VideoClassifier(_Backbone(returned), moe.MoeHead(2))
+  inputs = {'frames': tf.zeros([1, 3, 2]), 'num_frames': tf.constant([3])}
+  with pytest.raises(ValueError, match=f'_Backbone.call.*{words}') as error:
+    network(inputs)
+  assert cli.message(error.value).startswith('_Backbone.call()')
+
+
+def test_backbone_or_head_without_its_methods_is_named():
+  with pytest.raises(ValueError, match='_Backbone has no property representation_size'):
+    video_classifier.VideoClassifier(_Backbone({}, size=None), moe.MoeHead(2))
+  with pytest.raises(ValueError, match='Dense has no method flops'):
+    video_classifier.VideoClassifier(_Backbone({}), tf_keras.layers.Dense(2))

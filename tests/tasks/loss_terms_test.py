@@ -35,7 +35,7 @@ def _registered(monkeypatch):
     del labels, teacher, params
     return tf.reduce_max(network['predictions'], axis=-1)
 
-  @loss_terms.register('gap', compares=True)
+  @loss_terms.register('gap', compares=['predictions'])
   def gap(labels, network, teacher, params):
     del labels, params
     difference = network['predictions'] - teacher['predictions']
@@ -133,3 +133,54 @@ def test_weight_of_a_term_that_has_no_value_is_an_error():
 def test_name_is_registered_once():
   with pytest.raises(KeyError, match='own'):
     loss_terms.register('own')(lambda labels, network, teacher, params: None)
+
+
+def test_term_compares_projected_outputs():
+  @loss_terms.register('cosine', compares=['representation'])
+  def cosine(labels, network, teacher, params):
+    del labels, params
+    pair = [tf.nn.l2_normalize(x['representation'], -1) for x in (network, teacher)]
+    return 1.0 - tf.reduce_sum(pair[0] * pair[1], axis=-1)
+
+  @dataclasses.dataclass
+  class Loss(config.DistillationLoss):
+    cosine_weight: float = 1.0
+    representation_weight: float = 0.0
+
+  cells = {'hierarchical_lstm': {'num_cells': 6}}
+  params = tiny.experiment(
+    {'task': {'model': {'projection': True, 'student': {'backbone': cells}}}}
+  ).task
+  params.losses = Loss()
+  task = distillation.DistillationTask(params)
+  model = task.build_model()
+  assert set(model.projections) == {'representation'}
+  logs = task.train_step(tiny.batch(2), model, tiny.Recorder())
+  assert logs['student/cosine_loss'].shape == [2]
+
+
+@pytest.mark.parametrize('weight', [0.0, 3.0])
+def test_weight_without_a_registered_term_is_an_error(weight):
+  @dataclasses.dataclass
+  class Loss(_LabelLoss):
+    ghost_weight: float = weight
+
+  params = tiny.experiment(experiment='yt8m_distill_single').task
+  params.losses = Loss()
+  with pytest.raises(
+    ValueError, match="ghost_weight is .*no loss 'ghost' is registered"
+  ):
+    classification.ClassificationTask(params)
+
+  class Task(classification.ClassificationTask):
+    """Computes the loss itself."""
+
+    def loss_terms(self, labels, outputs):
+      return super().loss_terms(labels, outputs)
+
+  Task(params)
+
+
+def test_label_is_not_a_term_to_register():
+  with pytest.raises(KeyError, match='label is the name of L_CE'):
+    loss_terms.register('label')(lambda labels, network, teacher, params: None)

@@ -138,3 +138,35 @@ def test_warns_of_a_gpu_that_is_not_used(
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
   _run(monkeypatch, [], lambda _: None)
   assert ('a GPU that TensorFlow cannot use' in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('raise RuntimeError("boom")', r'RuntimeError: boom \(.*own_module.py, line 1\)'),
+    ('\n\ndef f(:', 'SyntaxError: '),
+    (
+      'import yt8m_absent',
+      "ModuleNotFoundError: No module named 'yt8m_absent' .*line 1",
+    ),
+    (
+      'from yt8m_distill.tasks import loss_terms\n'
+      'loss_terms.register("prediction")(print)',
+      "KeyError: '.*prediction registered multiple times",
+    ),
+  ],
+)
+def test_module_that_cannot_be_imported_names_the_place(
+  tmp_path, monkeypatch, text, words
+):
+  (tmp_path / 'own_module.py').write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ValueError, match=f'--import=own_module: {words}') as error:
+    cli.import_modules(['own_module'])
+  assert 'PYTHONPATH' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['yt8m_absent', 'yt8m_absent.experiments'])
+def test_absent_module_says_how_to_find_it(name):
+  with pytest.raises(ValueError, match=f'--import={name}: No module.*set PYTHONPATH'):
+    cli.import_modules([name])

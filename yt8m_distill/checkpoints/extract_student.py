@@ -9,11 +9,13 @@ OUT can be evaluated, fine-tuned, exported and used for prediction.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from official.core import config_definitions as cfg
-from official.core import exp_factory
+from official.modeling import hyperparams
 
 from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.configs import registry
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
@@ -30,22 +32,26 @@ def params_of(network: trained_network.Network) -> cfg.ExperimentConfig:
   before = network.params.task
   name = getattr(before, 'student_experiment', network.params.experiment)
   try:
-    params = exp_factory.get_exp_config(name)
-    params.task.model.override(network.model.as_dict())
+    params = registry.defaults(name)
+    task = params.task
+    values = _common(before, task)
+    del values['init_checkpoint']  # The network is trained.
+    values['model'] = network.model.as_dict()
+    values['losses'] = _common(before.losses, task.losses)
+    params.override({'task': values})
   except (LookupError, ValueError) as error:
     raise ValueError(
-      f'The network cannot become a run of the experiment {name!r}: {error} Set '
-      'task.student_experiment in the params.yaml of its run to an experiment of one '
+      f'The network cannot become a run of the experiment {name!r}: {error} In the '
+      'params.yaml of its run, set task.student_experiment to an experiment of one '
       'network with the same classes.'
     ) from error
-  task = params.task
-  task.evaluation = before.evaluation
-  task.train_data, task.validation_data = (before.train_data, before.validation_data)
-  losses = before.losses.as_dict()
-  task.losses.override(
-    {name: losses[name] for name in task.losses.as_dict() if name in losses}
-  )
   return params
+
+
+def _common(config: hyperparams.Config, other: hyperparams.Config) -> dict[str, Any]:
+  """Returns the fields of a configuration that another one has too."""
+  names = other.as_dict()
+  return {name: value for name, value in config.as_dict().items() if name in names}
 
 
 def extract(run: str, out: str):

@@ -259,7 +259,8 @@ def _config_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str
     f'task.model{name} is {found.get(name, "absent")} in its params.yaml, '
     f'{wanted.get(name, "absent")} in this configuration'
     for name in {**found, **wanted}
-    if found.get(name) != wanted.get(name) and not name.endswith(_IGNORED_FIELDS)
+    if found.get(name) != wanted.get(name)
+    and name.rpartition('.')[2] not in _IGNORED_FIELDS
   ]
 
 

@@ -4,11 +4,11 @@ import os
 from typing import Any
 
 from official.core import config_definitions as cfg
-from official.core import exp_factory
 from official.modeling import hyperparams
 import tensorflow as tf
 import yaml
 
+from yt8m_distill.configs import registry
 from yt8m_distill.utils import files
 
 _PARAMS = 'params.yaml'
@@ -85,7 +85,7 @@ def read_params(path: str) -> cfg.ExperimentConfig:
       'Name the --model_dir of such a run.'
     ) from error
   try:
-    params = exp_factory.get_exp_config(name)
+    params = registry.defaults(name)
   except LookupError as error:
     raise ValueError(
       f'{path} is the configuration of the experiment {name!r}, which is not '
@@ -93,12 +93,21 @@ def read_params(path: str) -> cfg.ExperimentConfig:
     ) from error
   try:
     params.override(values)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except ValueError as error:
     raise ValueError(
-      f'{path} does not fit its experiment {name!r}: {error}. Use the version of the '
-      'code that wrote it.'
+      f'{path} does not fit {_of_experiment(values, name)}: {error} Use the version of '
+      'the code that wrote it, or correct the field in the file.'
     ) from error
   return params
+
+
+def _of_experiment(values: dict[str, Any], name: str) -> str:
+  if values.get('experiment'):
+    return f'its experiment {name!r}'
+  return (
+    f'{name!r}; it names no experiment, since its factory is not registered with '
+    'yt8m_distill.configs.registry.register'
+  )
 
 
 def read_evaluation(folder: str) -> dict[str, Any] | None:

@@ -187,9 +187,11 @@ class ClassificationTask(VideoTask):
   Attributes:
     model: the network and its input.
     losses: its losses.
+    fine_tunes: whether a new run must start from `init_checkpoint`.
   """
 
   model: model_config.ClassifierModel = dataclasses.field(
     default_factory=model_config.ClassifierModel
   )
   losses: LabelLoss = dataclasses.field(default_factory=LabelLoss)
+  fine_tunes: bool = False

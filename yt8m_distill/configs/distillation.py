@@ -3,11 +3,11 @@
 import dataclasses
 
 from official.core import config_definitions as cfg
-from official.core import exp_factory
 from official.modeling import hyperparams
 
 from yt8m_distill.configs import classification
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.configs import registry
 from yt8m_distill.configs import validation
 
 
@@ -110,13 +110,25 @@ class DistillationTask(classification.VideoTask):
         'sees all frames. Set the type to all, or the weight to 0.'
       )
 
+    self._check_student_experiment(path)
+
+  def _check_student_experiment(self, path: str):
     try:
-      exp_factory.get_exp_config(self.student_experiment)
+      single = registry.defaults(self.student_experiment)
     except LookupError as error:
       raise ValueError(
         f'{path}.student_experiment is {self.student_experiment!r}: no such experiment '
         'is registered. Correct the name, or import the module that registers it, for '
         'example with --import=MODULE.'
+      ) from error
+    try:
+      student = model_config.alone(self.model, 'student').as_dict()
+      single.override({'task': {'model': student}})
+    except (LookupError, ValueError) as error:
+      raise ValueError(
+        f'{path}.student_experiment is {self.student_experiment!r}, which cannot hold '
+        f'the student: {error} Set it to an experiment of one network with the same '
+        'classes.'
       ) from error
 
   def metric_names(self) -> list[str]:

@@ -53,7 +53,7 @@ def yt8m_distill(
   Raises:
     ValueError: A setting has the wrong type, or names an unknown alternative.
   """
-  settings = settings or settings_lib.Settings()
+  settings = settings or settings_lib.current()
   params = task(
     training=settings.training,
     teacher_checkpoint=settings.teacher_checkpoint,
@@ -93,7 +93,7 @@ def yt8m_distill_single(
   Raises:
     ValueError: As for `yt8m_distill`.
   """
-  settings = settings or settings_lib.Settings()
+  settings = settings or settings_lib.current()
   return cfg.ExperimentConfig(
     task=_single_task(settings, task, network),
     trainer=_trainer(settings, 'gap', _FIVE_EPOCHS),
@@ -120,9 +120,10 @@ def yt8m_distill_finetune(
   Raises:
     ValueError: As for `yt8m_distill`.
   """
-  settings = settings or settings_lib.Settings()
+  settings = settings or settings_lib.current()
   params = _single_task(settings, task, network)
   params.init_checkpoint = settings.init_checkpoint
+  params.fine_tunes = True
   return cfg.ExperimentConfig(
     task=params, trainer=_trainer(settings, 'gap', _THREE_EPOCHS)
   )

@@ -194,6 +194,10 @@ class NextVlad(hyperparams.Config):
   dropout: float = validation.number(0.5, least=0, below=1)
   eigenvalues: str = ''
 
+  def draws(self) -> bool:
+    """Returns whether training needs random numbers for a video."""
+    return self.dropout > 0
+
   def check_input(self, frames: int, sizes: Sequence[int], path: str):
     """Raises a ValueError where features cannot be split; see HierarchicalLstm."""
     del frames
@@ -301,10 +305,11 @@ class Network(hyperparams.Config):
 
   def draws(self) -> bool:
     """Returns whether the network needs random numbers for a video."""
+    backbone = self.backbone.get()
     return bool(
       self.frames.type == 'random'
       or self.dropout
-      or getattr(self.backbone.get(), 'dropout', 0.0)
+      or (hasattr(backbone, 'draws') and backbone.draws())
     )
 
 

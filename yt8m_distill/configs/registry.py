@@ -15,7 +15,10 @@ from official.core import exp_factory
 from official.modeling import hyperparams
 
 from yt8m_distill.configs import overrides
+from yt8m_distill.configs import settings
 from yt8m_distill.configs import validation
+
+_packages: dict[str, str] = {}
 
 
 @dataclasses.dataclass
@@ -65,13 +68,31 @@ class Experiment(cfg.ExperimentConfig):
     validation.validate(self)
     super().validate()
     try:
-      exp_factory.get_exp_config(self.experiment).override(self.as_dict())
+      defaults(self.experiment).override(self.as_dict())
     except (LookupError, ValueError) as error:
       raise ValueError(
         f'experiment is {self.experiment!r}, whose factory builds a configuration with '
         f'other fields: {error} Runs could not be read again. Register your factory '
         'with yt8m_distill.configs.registry.register.'
       ) from error
+
+
+def defaults(name: str) -> cfg.ExperimentConfig:
+  """Returns the configuration of an experiment without what gin binds.
+
+  Args:
+    name: the experiment.
+
+  Raises:
+    LookupError: it is not registered.
+  """
+  with settings.without_gin():
+    return exp_factory.get_exp_config(name)
+
+
+def module(name: str) -> str:
+  """Returns the package whose import registers an experiment; '' if unknown."""
+  return _packages.get(name, '')
 
 
 def register(name: str) -> Callable:
@@ -86,6 +107,9 @@ def register(name: str) -> Callable:
   """
 
   def decorate(factory):
+    package = factory.__module__.partition('.')[0]
+    _packages[name] = '' if package == '__main__' else package
+
     @exp_factory.register_config_factory(name)
     @functools.wraps(factory)
     def build(*args, **kwargs) -> Experiment:

@@ -9,6 +9,7 @@ other code reads gin.
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import contextvars
 import dataclasses
 import difflib
 import re
@@ -123,6 +124,27 @@ class Settings:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+_gin_is_hidden = contextvars.ContextVar('gin_is_hidden', default=False)
+
+
+@contextlib.contextmanager
+def without_gin() -> Iterator[None]:
+  """Lets current() return the defaults, whatever gin binds."""
+  token = _gin_is_hidden.set(True)
+  try:
+    yield
+  finally:
+    _gin_is_hidden.reset(token)
+
+
+def current() -> Settings:
+  """Returns the settings that gin binds, or the defaults within without_gin()."""
+  if not _gin_is_hidden.get():
+    return Settings()
+  defaults: dict[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(Settings)
+  }
+  return Settings(**defaults)  # What Python passes wins over gin.
 
 
 def flag(name: str, value: Any) -> str:

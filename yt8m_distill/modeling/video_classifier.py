@@ -34,11 +34,26 @@ class VideoClassifier(tf_keras.Model):
     """Initializes and builds the network.
 
     Args:
-      backbone: a Backbone, or a model like it.
+      backbone: a Backbone, or a built model with its `call`, `representation_size` and
+        `flops`.
       head: from 'representation' to 'predictions'.
       dropout: fraction of the representation that training hides from the head.
       **kwargs: arguments of a Keras model.
+
+    Raises:
+      ValueError: the backbone or head lacks a method or property.
     """
+    for part in (backbone, head):
+      if not callable(getattr(part, 'flops', None)):
+        raise ValueError(
+          f'{type(part).__name__} has no method flops(): it must return the FLOPs of a '
+          'video of full length.'
+        )
+    if not isinstance(getattr(backbone, 'representation_size', None), int):
+      raise ValueError(
+        f'{type(backbone).__name__} has no property representation_size: it must be '
+        'the width of the representation, an int.'
+      )
     # Keras must not cast float features before they are normalized.
     super().__init__(autocast=False, **kwargs)
     self._dropout = dropout
@@ -58,7 +73,7 @@ class VideoClassifier(tf_keras.Model):
     outputs = self.backbone(
       {**inputs, 'frames': frames, 'num_frames': num_frames}, training=training
     )
-    visible = outputs['representation']
+    visible = self._checked(outputs)
     if training and self._dropout:
       visible = per_video_random.dropout(
         visible,
@@ -67,6 +82,21 @@ class VideoClassifier(tf_keras.Model):
         per_video_random.Salt.REPRESENTATION_DROPOUT,
       )
     return {**outputs, 'predictions': self.head(visible, training=training)}
+
+  def _checked(self, outputs):
+    """Returns the representation; raises ValueError if the backbone's is another."""
+    name, size = type(self.backbone).__name__, self.backbone.representation_size
+    if not isinstance(outputs, dict) or 'representation' not in outputs:
+      raise ValueError(
+        f'{name}.call() must return a dictionary with a representation, not {outputs}.'
+      )
+    representation = outputs['representation']
+    if not representation.shape.is_compatible_with([None, size]):
+      raise ValueError(
+        f'{name}.call() returned a representation of the shape {representation.shape}: '
+        f'it must be (None, {size}), since representation_size is {size}.'
+      )
+    return representation
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length: 2 per multiply-add."""

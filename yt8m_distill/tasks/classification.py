@@ -86,6 +86,8 @@ class ClassificationTask(base_task.Task):
     self._class_weights = class_weights.read(
       params.losses.class_weights, params.model.num_classes
     )
+    if type(self).loss_terms is ClassificationTask.loss_terms:
+      loss_terms.check(params.losses)
     self._skipped = results_lib.SkippedRecords()
     self._model = None
     self.costs: dict[str, dict[str, int]] = {}
@@ -119,7 +121,10 @@ class ClassificationTask(base_task.Task):
     return tf.train.latest_checkpoint(self.logging_dir) if self.logging_dir else None
 
   def create_model(self) -> tf_keras.Model:
-    """Returns the model of this task's configuration."""
+    """Returns the model of this task's configuration.
+
+    A network must follow from `task.model`, from which other commands build it again.
+    """
     model = self.task_config.model
     return video_classifier.build(model, model.network, 'network')
 

@@ -20,6 +20,7 @@ from yt8m_distill.dataloaders import reader
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import distiller
 from yt8m_distill.tasks import classification
+from yt8m_distill.tasks import loss_terms
 
 _schedules = tf_keras.optimizers.schedules
 # For each type, a function that returns a schedule from 1 to 0 in a number of steps.
@@ -80,15 +81,10 @@ class DistillationTask(classification.ClassificationTask):
 
   def _compared(self) -> list[str]:
     """Returns the student's outputs that a loss compares with the teacher's."""
-    params = self.task_config.losses
-    return [
-      name
-      for name, weight in (
-        ('representation', params.representation_weight),
-        ('moment_states', params.intermediate_weight),
-      )
-      if weight
-    ]
+    terms = loss_terms.weighted(self.task_config.losses)
+    names = [name for _, weight, term in terms if weight for name in term.compares]
+    # Predictions have the same width, V, in all networks.
+    return [name for name in dict.fromkeys(names) if name != 'predictions']
 
   def check_start(self):
     """Checks that training can start or resume; see ClassificationTask.check_start().

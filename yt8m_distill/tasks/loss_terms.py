@@ -1,7 +1,8 @@
 """The terms of the loss that `task.losses` weighs, and the registry of them.
 
 The weight of a term NAME is the field `NAME_weight` of `task.losses`, so another
-project adds a loss with a registered function and a field. `NAME_reduction`, where it
+project adds a loss with a registered function and a field. Fields of other names may
+not end in `_weight`. `NAME_reduction`, where it
 exists, says whether the batch's values are averaged ('mean') or added ('sum').
 L_CE, which every network has, is not registered here: see `tasks.classification`.
 
@@ -10,6 +11,7 @@ B videos.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from official.core import registry
@@ -23,37 +25,43 @@ class Term(NamedTuple):
 
   Attributes:
     compute: see register().
-    compares: whether it compares the network with its teacher.
+    compares: names of the network's outputs that it compares with its teacher's.
   """
 
   compute: Callable[..., tf.Tensor | None]
-  compares: bool
+  compares: Sequence[str]
 
 
 _TERMS: dict[str, Term] = {}
 
 
-def register(name: str, compares: bool = False) -> Callable:
+def register(name: str, compares: Sequence[str] = ()) -> Callable:
   """Registers a term of the loss.
 
   Args:
     name: the term; `task.losses` holds its weight, NAME_weight.
-    compares: whether the term compares the student with its teacher. Its weight then
-      follows `task.losses.schedule`.
+    compares: names of the outputs that the term compares with the teacher's, such as
+      'representation'. Where they differ in width, the model needs a projection. The
+      weight of a term that compares follows `task.losses.schedule`.
 
   Returns:
     A decorator of a function of
 
       labels: bool [B, V].
-      network: outputs of the network, in distillation those of the student, projected
-        where the model has a projection.
+      network: outputs of the network, in distillation those of the student, with
+        projected ones in place of those that have a projection.
       teacher: the teacher's outputs, as constants; {} in a task without a teacher.
       params: `task.losses`.
 
     that returns the loss of each video, float32 [B], or None where there is none.
+
+  Raises:
+    KeyError: the name is taken.
   """
 
   def decorate(compute):
+    if name == 'label':
+      raise KeyError('label is the name of L_CE: register another one.')
     registry.register(_TERMS, name)(Term(compute, compares))
     return compute
 
@@ -72,7 +80,20 @@ def weighted(params) -> Iterator[tuple[str, float, Term]]:
       yield name, weight, term
 
 
-@register('representation', compares=True)
+def check(params):
+  """Raises a ValueError where a weight in `task.losses` has no registered term."""
+  for field in params.as_dict():
+    name, _, suffix = field.rpartition('_')
+    if suffix == 'weight' and name != 'label' and name not in _TERMS:
+      raise ValueError(
+        f'task.losses.{field} is {getattr(params, field)}, but no loss {name!r} is '
+        'registered. Import the module that registers it with '
+        'yt8m_distill.tasks.loss_terms.register, or override loss_terms() in a task of '
+        'your own.'
+      )
+
+
+@register('representation', compares=['representation'])
 def _representation(labels, network, teacher, params):
   """L_REP; None if the representations differ in width."""
   del labels, params
@@ -82,7 +103,7 @@ def _representation(labels, network, teacher, params):
   return losses.representation_loss(wanted, seen)
 
 
-@register('intermediate', compares=True)
+@register('intermediate', compares=['moment_states'])
 def _intermediate(labels, network, teacher, params):
   """L_INT; None without a weight, since the model then returns no states."""
   del labels
@@ -93,7 +114,7 @@ def _intermediate(labels, network, teacher, params):
   )
 
 
-@register('prediction', compares=True)
+@register('prediction', compares=['predictions'])
 def _prediction(labels, network, teacher, params):
   """L_PRED."""
   del labels

@@ -13,6 +13,7 @@ import tensorflow as tf
 import yaml
 
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import registry as experiment_registry
 from yt8m_distill.configs import settings
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.utils import shipped
@@ -39,6 +40,12 @@ def read(flags_obj):
     ) from error
   _check_experiment(flags_obj.experiment)
   params = _parse(flags_obj)
+  if not isinstance(params, experiment_registry.Experiment):
+    raise ValueError(
+      f'--experiment is {flags_obj.experiment}, whose runs this package cannot read '
+      'again. Register its factory with '
+      'yt8m_distill.configs.registry.register.'
+    )
   params.validate()
   _check_required(
     params.task, flags_obj.experiment, flags_obj.mode, flags_obj.model_dir
@@ -103,7 +110,7 @@ def _check_required(task, experiment, mode, model_dir):
   """Raises ValueError if a setting that the run needs is empty."""
   required = []
   if (
-    experiment == 'yt8m_distill_finetune'
+    getattr(task, 'fine_tunes', False)
     and 'train' in mode
     and not tf.train.latest_checkpoint(model_dir)
   ):

@@ -12,6 +12,7 @@ from orbit import controller
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import registry
 from yt8m_distill.trainer import progress
 from yt8m_distill.utils import files
 
@@ -128,6 +129,8 @@ def show_end(params, model_dir: str):
       f'{metric} {info[metric]:.4g}'
     )
   if run_dir.read_evaluation(model_dir):
-    print(f'Next: yt8m-distill report {model_dir}')
+    package = registry.module(params.experiment)
+    own = '' if package in ('', 'yt8m_distill') else f'--import={package} '
+    print(f'Next: yt8m-distill report {own}{model_dir}')
   elif tf.train.latest_checkpoint(model_dir):
     print('Next: repeat the command with --mode=eval to evaluate')

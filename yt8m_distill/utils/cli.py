@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import traceback
 
 from absl import app
 from absl import flags
@@ -135,15 +136,23 @@ def import_modules(names: Sequence[str]):
     names: as --import lists them.
 
   Raises:
-    ValueError: there is no such module, or it needs one that there is not.
+    ValueError: a module cannot be imported; names the place of the error.
   """
   for name in names:
     try:
       importlib.import_module(name)
-    except ModuleNotFoundError as error:
+    except Exception as error:
+      if isinstance(error, ModuleNotFoundError) and f'{name}.'.startswith(
+        f'{error.name}.'
+      ):
+        raise ValueError(
+          f'--import={name}: {error}. Install the project, or set PYTHONPATH to the '
+          'folder that holds it.'
+        ) from error
+      place = traceback.extract_tb(error.__traceback__)[-1]
       raise ValueError(
-        f'--import={name}: {error}. Install the project, or set PYTHONPATH to the '
-        'folder that holds it.'
+        f'--import={name}: {type(error).__name__}: {error} ({place.filename}, line '
+        f'{place.lineno})'
       ) from error
 
 
@@ -159,4 +168,11 @@ def message(error: Exception) -> str:
   else:
     # gin appends a line for each of its configurables that the error passes.
     text = re.sub(r'\n\s*In call to configurable .*', '', str(error))
+    # Keras puts the layer and a traceback before its error, and the inputs after.
+    for before in (
+      r'Exception encountered when calling layer .*?\n\n',
+      r'in user code:.*\n\s*\w+Error: ',
+    ):
+      text = re.sub(f'^.*{before}', '', text, flags=re.DOTALL)
+    text = text.split('\n\nCall arguments received')[0]
   return ' '.join(text.split())

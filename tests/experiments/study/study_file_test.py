@@ -144,7 +144,6 @@ def _change(index, **values):
       ),
       "the axis 'gap' has the name of a column",
     ),
-    (_change(2, needs='skyline'), 'needs .*only yt8m_distill has a teacher'),
     (lambda s: s['groups'][0].pop('experiment'), 'has no experiment'),
     (_change(0, gird={}), "unknown key 'gird'"),
     (_change(1, name='skyline'), "two are named 'skyline'"),

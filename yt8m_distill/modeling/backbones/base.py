@@ -15,7 +15,14 @@ class Backbone(tf_keras.Model):
   returns a dictionary with 'representation', float32 [B, R].
 
   A subclass creates all variables in its constructor and sets `self.built`, defines
-  `call`, `representation_size` and `flops`, and is registered with register().
+  `call`, `representation_size` and `flops`, and is registered with register(). Its
+  constructor takes the fields of its configuration, which cannot be called `name`,
+  `options` or `kernel_regularizer`, and passes them on as `options`.
+
+  So that a run repeats itself, random numbers follow from inputs['seed'], int32 [B]:
+  see `utils.per_video_random.dropout`. The seed is there in training if the method
+  draws() of the configuration returns True. The random layers of Keras, such as
+  Dropout, work, but no two runs are then equal.
 
   Attributes:
     num_frames: T.

@@ -16,8 +16,8 @@ def register(name: str) -> Callable:
 
   A head is a Keras layer from a representation [B, R] to predictions float32 [B, V]
   in [0, 1]. Its arguments are the number of classes and, by name, the fields of its
-  configuration. Its method `flops()` returns the FLOPs of a video: 2 per
-  multiply-add.
+  configuration, which cannot be called `name` or `num_classes`. Its method `flops()`
+  returns the FLOPs of a video: 2 per multiply-add.
 
   Args:
     name: the type of the head in a configuration.
