@@ -345,8 +345,8 @@ class _Backbone(base.Backbone):
 @pytest.mark.parametrize(
   'returned, words',
   [
-    (tf.zeros([1, 4]), 'must return a dictionary with a representation, not tf.Tensor'),
-    ({'states': tf.zeros([1, 4])}, 'must return a dictionary with a representation'),
+    (tf.zeros([1, 4]), 'EagerTensor: it must return a dictionary with the key'),
+    ({'states': tf.zeros([1, 4])}, "'states'.: it must return a dictionary with the"),
     ({'representation': tf.zeros([1, 5])}, r'shape \(1, 5\): it must be \(None, 4\)'),
     ({'representation': tf.zeros([1, 3, 4])}, r'shape \(1, 3, 4\): it must be'),
   ],

@@ -87,8 +87,10 @@ class VideoClassifier(tf_keras.Model):
     """Returns the representation; raises ValueError if the backbone's is another."""
     name, size = type(self.backbone).__name__, self.backbone.representation_size
     if not isinstance(outputs, dict) or 'representation' not in outputs:
+      found = list(outputs) if isinstance(outputs, dict) else type(outputs).__name__
       raise ValueError(
-        f'{name}.call() must return a dictionary with a representation, not {outputs}.'
+        f'{name}.call() returned {found}: it must return a dictionary with the key '
+        "'representation'."
       )
     representation = outputs['representation']
     if not representation.shape.is_compatible_with([None, size]):
