@@ -127,9 +127,9 @@ def _check_writable(model_dir):
     tf.io.gfile.makedirs(model_dir)
     files.write_text(probe, '')
     tf.io.gfile.remove(probe)
-  except (tf.errors.OpError, OSError) as error:
+  except (ValueError, tf.errors.OpError, OSError) as error:
     raise ValueError(
-      f'--model_dir={model_dir} cannot be written: {error}. Choose a writable folder.'
+      f'--model_dir={model_dir} cannot be written. Choose a writable folder.'
     ) from error
 
 
@@ -279,6 +279,7 @@ def _build(params, mode, model_dir, strategy, task):
     if 'train' in mode:
       step = int(runner.trainer.global_step.numpy())
       screen.show_training(model_dir, step, params.trainer.train_steps)
+      screen.show_changes(params, model_dir)
   return runner
 
 

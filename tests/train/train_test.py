@@ -88,7 +88,7 @@ def test_log_lists_the_variables_of_both_networks(caplog, training):
   task = distillation.DistillationTask(
     tiny.experiment({'task': {'training': training}}).task
   )
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     model = task.build_model()
   for network in (model.teacher, model.student):
     assert re.search(

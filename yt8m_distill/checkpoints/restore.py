@@ -71,8 +71,15 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
   """
   path = run_dir.params_path(checkpoint)
   if path:
-    before = run_dir.read_params(path).task.model.as_dict()
-    _raise_if(_config_differences(before, model.as_dict()), checkpoint)
+    before = run_dir.read_params(path)
+    if type(before.task.model).networks() != type(model).networks():
+      raise ValueError(
+        f'{os.path.dirname(path)} is a run of the experiment {before.experiment!r}, '
+        'which has other networks. Set --experiment to it, or name another folder.'
+      )
+    _raise_if(
+      _config_differences(before.task.model.as_dict(), model.as_dict()), checkpoint
+    )
 
 
 def start_network(
@@ -296,6 +303,7 @@ def some_of(differences: list[str]) -> str:
 def _other_architecture(differences: list[str], checkpoint: str) -> str:
   return (
     f'Checkpoint {checkpoint} has a different architecture. '
-    f'{some_of(differences)}. Configure the model as it was trained, '
-    'for example with --config_file=params.yaml of that run, or choose another folder.'
+    f'{some_of(differences)}. Configure the model as it was trained, for example with '
+    f'--config_file={run_dir.params_path(checkpoint) or "RUN/params.yaml"}, or choose '
+    'another folder.'
   )

@@ -338,6 +338,13 @@ class VideoModel(hyperparams.Config):
       self.__dict__[k] = []
     super()._set(k, v)
 
+  @classmethod
+  def networks(cls) -> list[str]:
+    """Returns the names of the fields that hold a network."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    defaults = cls()
+    return [name for name in names if isinstance(getattr(defaults, name), Network)]
+
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
     data.check_features(self.features, f'{path}.features')

@@ -47,7 +47,16 @@ class Experiment(cfg.ExperimentConfig):
     if isinstance(override_params, hyperparams.Config):
       override_params = override_params.as_dict()
     if is_strict:
-      override_params = overrides.checked(self, override_params)
+      try:
+        override_params = overrides.checked(self, override_params)
+      except ValueError as error:
+        other = isinstance(override_params, dict) and override_params.get('experiment')
+        if other in (False, None, '', self.experiment):
+          raise
+        raise ValueError(
+          f'it is a configuration of the experiment {other}, not of {self.experiment}: '
+          f'{error}'
+        ) from error
     values = {k: v for k, v in override_params.items() if k != 'experiment'}
     self._given = [*getattr(self, '_given', ()), *overrides.leaves(values)]
     super().override(values, is_strict)

@@ -34,21 +34,15 @@ class VideoClassifier(tf_keras.Model):
     """Initializes and builds the network.
 
     Args:
-      backbone: a Backbone, or a built model with its `call`, `representation_size` and
-        `flops`.
+      backbone: a Backbone, or a built model with its `call` and `representation_size`.
+        Counting its cost also needs `flops`.
       head: from 'representation' to 'predictions'.
       dropout: fraction of the representation that training hides from the head.
       **kwargs: arguments of a Keras model.
 
     Raises:
-      ValueError: the backbone or head lacks a method or property.
+      ValueError: the backbone has no representation_size.
     """
-    for part in (backbone, head):
-      if not callable(getattr(part, 'flops', None)):
-        raise ValueError(
-          f'{type(part).__name__} has no method flops(): it must return the FLOPs of a '
-          'video of full length.'
-        )
     if not isinstance(getattr(backbone, 'representation_size', None), int):
       raise ValueError(
         f'{type(backbone).__name__} has no property representation_size: it must be '

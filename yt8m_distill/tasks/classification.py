@@ -177,6 +177,7 @@ class ClassificationTask(base_task.Task):
     """
     checkpoint = self._run_checkpoint()
     if checkpoint:
+      restore.check_config(self.task_config.model, checkpoint)
       restore.check_trainable(checkpoint)
 
   def build_reader(self):

@@ -21,9 +21,18 @@ def count(
   Returns:
     By name of the network: `frames`, the maximum number that it sees; `flops` of a
     video of full length, 2 per multiply-add; and `parameters`.
+
+  Raises:
+    ValueError: a backbone or head has no method flops().
   """
   costs = {}
   for network in networks:
+    for part in (network.backbone, network.head):
+      if not callable(getattr(part, 'flops', None)):
+        raise ValueError(
+          f'{type(part).__name__} has no method flops(): it must return the FLOPs of a '
+          'video of full length.'
+        )
     frames = getattr(params, network.name).frames
     costs[network.name] = cost = {
       'frames': frame_selection.max_selected(frames, params.max_frames),

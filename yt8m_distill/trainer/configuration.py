@@ -38,6 +38,8 @@ def read(flags_obj):
       f'{str(error).partition(" Searched config paths")[0]} Give the path of a file, '
       f'or one of {", ".join(shipped.gin_files())}.'
     ) from error
+  if not flags_obj.model_dir:
+    raise ValueError("--model_dir is '': name the folder of the run.")
   _check_experiment(flags_obj.experiment)
   params = _parse(flags_obj)
   if not isinstance(params, experiment_registry.Experiment):
@@ -61,6 +63,8 @@ def _parse(flags_obj):
   parser = train_utils.ExperimentParser(flags_obj)
   params = parser.base_experiment()
   for path in flags_obj.config_file or ():
+    if path.endswith('.gin'):
+      raise ValueError(f'--config_file={path} is a gin file: set --gin_file={path}.')
     file = shipped.yaml_file(path)
     with _explained(f'--config_file={path}'):
       hyperparams.override_params_dict(params, file, is_strict=True)
@@ -80,10 +84,10 @@ def _explained(flag: str) -> Iterator[None]:
       '? or {} needs quotes inside those of the shell: '
       '--params_override="task.train_data.input_path=\'...\'".'
     ) from error
-  except tf.errors.NotFoundError as error:
+  except tf.errors.OpError as error:
     raise ValueError(
       f'{flag}: {error.message}. Give FIELD=VALUE,..., a mapping in YAML, or the path '
-      'of a YAML file.'
+      'of a YAML file, such as RUN/params.yaml. A value with {}, * or , needs quotes.'
     ) from error
   except LookupError as error:
     raise ValueError(f'{flag}: {error.args[0]} Correct the name.') from error
@@ -157,11 +161,17 @@ def check_inputs(task, mode: str, model_dir: str):
           raise ValueError(f'task.{field} is {source}: {error}') from error
   if 'train' in mode:
     task.check_start()
-    _check_records(params.train_data)
+    _check_records(params.train_data, 'train')
   if mode != 'train':
-    _check_records(params.validation_data)
+    _check_records(params.validation_data, 'validation')
 
 
-def _check_records(data):
+def _check_records(data, split):
   """Raises ValueError if nothing matches a path, or its first file does not exist."""
-  shards.sizes(shards.find(data.input_path)[:1])  # Building the input looks at all.
+  try:
+    # Building the input looks at all files.
+    shards.sizes(shards.find(data.input_path)[:1])
+  except ValueError as error:
+    raise ValueError(
+      f'task.{split}_data.input_path (yt8m_distill.{split}_path): {error}'
+    ) from error

@@ -5,12 +5,15 @@
 
 import logging as python_logging
 import os
+import shlex
 
 from absl import flags
 from absl import logging
 from orbit import controller
+import pandas as pd
 import tensorflow as tf
 
+from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import registry
 from yt8m_distill.trainer import progress
@@ -117,6 +120,30 @@ def show_training(model_dir: str, step: int, train_steps: int):
       print(progress.evaluation_line(last['step'], last['metrics']), flush=True)
 
 
+def show_changes(params, model_dir: str):
+  """Prints and logs what differs from the last start, before params.yaml is replaced.
+
+  Args:
+    params: the ExperimentConfig.
+    model_dir: folder of the run.
+  """
+  path = run_dir.params_path(os.path.join(model_dir, ''))
+  if not path:
+    return
+  before, now = (
+    pd.json_normalize(config.as_dict()).iloc[0].to_dict()
+    for config in (run_dir.read_params(path), params)
+  )
+  changed = [
+    f'{name} {before.get(name)} -> {now.get(name)}'
+    for name in sorted({*before, *now})
+    if str(before.get(name)) != str(now.get(name))
+  ]
+  if changed:
+    logging.info('Changed since the last start: %s', '; '.join(changed))
+    print(f'Changed since the last start: {restore.some_of(changed)}', flush=True)
+
+
 def show_end(params, model_dir: str):
   """Prints where the best checkpoint is, and what to do next."""
   trainer = params.trainer
@@ -131,6 +158,6 @@ def show_end(params, model_dir: str):
   if run_dir.read_evaluation(model_dir):
     package = registry.module(params.experiment)
     own = '' if package in ('', 'yt8m_distill') else f'--import={package} '
-    print(f'Next: yt8m-distill report {own}{model_dir}')
+    print(f'Next: yt8m-distill report {own}{shlex.quote(model_dir)}')
   elif tf.train.latest_checkpoint(model_dir):
     print('Next: repeat the command with --mode=eval to evaluate')

@@ -47,7 +47,9 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
       import_modules(flags.FLAGS['import'].value)
       main(argv[1:])
     except KeyboardInterrupt:
-      sys.exit('Interrupted. Repeat the command to continue; finished work is kept.')
+      raise process_exit.Interrupted(
+        'Interrupted. Repeat the command to continue; finished work is kept.'
+      ) from None
     except (ValueError, OSError, ImportError, tf.errors.OpError) as error:
       logging.debug('Traceback:', exc_info=True)
       sys.exit(f'Error: {message(error)}')

@@ -3,9 +3,14 @@
 import atexit
 import logging
 import os
+import signal
 import sys
 
 _skips_cpp_destructors = False
+
+
+class Interrupted(SystemExit):
+  """An interrupt, of which the process shall die, so that a shell's loop ends too."""
 
 
 def skip_cpp_destructors():
@@ -38,4 +43,7 @@ def end_process():
   elif error:
     sys.excepthook(type(error), error, error.__traceback__)
   sys.stderr.flush()
+  if isinstance(error, Interrupted):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
   os._exit(status)

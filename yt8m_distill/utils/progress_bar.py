@@ -72,7 +72,7 @@ def start(description: str, total: int | None, unit: str) -> Bar:
     total: size of the job; None if unknown. A job of size 1 shows nothing.
     unit: its unit. Numbers of 'B' (bytes) are shown as 1.00k, 1.00M, ...
   """
-  if total == 1:
+  if total == 1 or sys.stderr is None:  # None: it was closed.
     return tqdm.tqdm(disable=True)
   kind = tqdm.tqdm if sys.stderr.isatty() else Lines
   return kind(desc=description, total=total, unit=unit, unit_scale=unit == 'B')

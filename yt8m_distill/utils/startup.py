@@ -54,7 +54,8 @@ def loading() -> Iterator[None]:
       yield
     except KeyboardInterrupt:
       os.dup2(stderr, 2)
-      sys.exit('Interrupted.')
+      # The command that a fork server works for reports the interrupt.
+      sys.exit(1 if 'forkserver' in ' '.join(sys.orig_argv) else 'Interrupted.')
     except BaseException:
       hidden.seek(0)
       os.write(stderr, hidden.read())
