@@ -46,7 +46,11 @@ def test_model_dir_that_cannot_be_written_is_an_error(tmp_path, records):
   'mode, values, message',
   [
     ('eval', {'validation_data__input_path': 'absent'}, 'There is no checkpoint in'),
-    ('train', {'train_data__input_path': 'absent'}, 'absent: no such file'),
+    (
+      'train',
+      {'train_data__input_path': 'absent'},
+      r'^task.train_data.input_path \(yt8m_distill.train_path\): absent: no such',
+    ),
     (
       'train_and_eval',
       {'validation_data__input_path': "'absent*'"},
@@ -81,6 +85,39 @@ def test_failed_start_leaves_no_folder(tmp_path, records, mode, values, message)
     tiny.run_driver(mode, tmp_path / 'runs' / 'new', tiny.override(**values))
   assert '\n' not in cli.message(error.value)
   assert not (tmp_path / 'runs' / 'new').exists()
+
+
+def test_run_without_a_folder_is_an_error(records):
+  with pytest.raises(ValueError, match="--model_dir is '': name the folder"):
+    tiny.run_driver(
+      'train', '', f"--gin_params=yt8m_distill.train_path='{records}'", sized=False
+    )
+
+
+def test_resumed_run_says_what_was_changed(tmp_path, records, capsys):
+  run = tmp_path / 'run'
+  tiny.drive('train', run, records)
+  assert 'Changed since' not in capsys.readouterr().out
+  tiny.drive('train', run, records, trainer__train_steps=4, task__seed=7)
+  assert (
+    'Changed since the last start: task.seed 0 -> 7; trainer.train_steps 3 -> 4\n'
+    in capsys.readouterr().out
+  )
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+def test_run_of_another_experiment_is_named(tmp_path, records, mode):
+  run = tmp_path / 'run'
+  tiny.drive('train', run, records, 'yt8m_distill_single')
+  with pytest.raises(
+    ValueError,
+    match=f"^{run} is a run of the experiment 'yt8m_distill_single', which has other",
+  ):
+    tiny.drive(mode, run, records)
+  with pytest.raises(
+    ValueError, match='it is a configuration of the experiment yt8m_distill_single, not'
+  ):
+    tiny.run_driver(mode, run, f'--config_file={run}/params.yaml', sized=False)
 
 
 @pytest.mark.parametrize('training', ['parallel', 'serial'])

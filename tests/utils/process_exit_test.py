@@ -1,6 +1,7 @@
 """How commands end: without C++ destructors, or with an error as the last line."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -38,6 +39,8 @@ def _run(action, prepare='skip_cpp_destructors()'):
     ('sys.exit(3)', 3, ''),
     ("sys.exit('Error: message')", 1, 'Error: message'),
     ("raise ValueError('message')", 1, 'ValueError: message'),
+    # A shell ends its loop only if the interrupt itself ends the command.
+    ("raise Interrupted('Interrupted.')", -signal.SIGINT, 'Interrupted.'),
   ],
 )
 def test_ends_as_python_would(action, status, last_line):
@@ -46,7 +49,7 @@ def test_ends_as_python_would(action, status, last_line):
   assert done.stdout == 'output handler\n'
   assert done.stderr.splitlines()[-1:] == ([last_line] if last_line else [])
   assert _run(action, 'pass').returncode == status
-  assert ('Traceback' in done.stderr) == action.startswith('raise')
+  assert ('Traceback' in done.stderr) == action.startswith('raise Value')
 
 
 def test_continues_if_the_process_may_end_as_usual():

@@ -8,6 +8,15 @@ import pytest
 from yt8m_distill.utils import progress_bar
 
 
+def test_nothing_is_shown_of_one_thing_or_without_a_screen(monkeypatch, capsys):
+  with progress_bar.start('Counting', 1, ' files') as bar:
+    bar.update()
+  assert not capsys.readouterr().err
+  monkeypatch.setattr('sys.stderr', None)
+  with progress_bar.start('Counting', 5, ' files') as bar:
+    bar.update()
+
+
 class _Terminal(io.StringIO):
   def isatty(self):
     return True
