@@ -307,6 +307,11 @@ def _error(tmp_path, *arguments, mode='train', experiment='yt8m_distill'):
       'batch_size=8',
       'batch_size is not a setting. Did you mean yt8m_distill.batch_size',
     ),
+    (
+      'trainer.train_steps=8',
+      'trainer.train_steps is a field of the configuration, not a setting: set it with '
+      '--params_override=trainer.train_steps=VALUE.',
+    ),
     ('xyz=8', 'xyz is not a setting. Did you mean yt8m_distill.every_n or '),
     ('yt8m_distill.k=%KS', 'KS'),
     # Values that are not gin's.

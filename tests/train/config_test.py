@@ -216,6 +216,10 @@ def test_epochs_without_this_driver_are_an_error():
       '--params_override=task.model.wdth=5',
       'wdth is 5: there is no such field. The fields of task.model are features, max_f',
     ),
+    (
+      '--params_override=yt8m_distill.every_n=5',
+      'It holds the settings of gin: set them with --gin_params.',
+    ),
     ('--params_override=none', '^--params_override: .*none.* path of a YAML file'),
     ('--params_override=[1]', '^--params_override: .*Give FIELD=VALUE,'),
   ],

@@ -97,6 +97,8 @@ def _to_number(value, hint):
 
 def _near(name, names: Sequence[str], path: str) -> str:
   """Says which fields are spelled like a name, or which ones exist."""
+  if name == 'yt8m_distill':
+    return ' It holds the settings of gin: set them with --gin_params.'
   near = difflib.get_close_matches(str(name), names)
   if near:
     return f' Did you mean {" or ".join(allowed.join(path, n) for n in near)}?'

@@ -205,6 +205,11 @@ def _explained(source: str) -> Iterator[None]:
 
 def _unknown(name: str) -> str:
   """Says that a name is no setting, and which ones are spelled like it."""
+  if name.partition('.')[0] in ('task', 'trainer', 'runtime'):
+    return (
+      f'{name} is a field of the configuration, not a setting: set it with '
+      f'--params_override={name}=VALUE.'
+    )
   short = name.rpartition('.')[2].lower()
   near = [short] if short in NAMES else difflib.get_close_matches(short, NAMES)
   meant = ' or '.join(f'yt8m_distill.{match}' for match in near or NAMES)
