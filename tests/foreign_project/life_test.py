@@ -187,7 +187,14 @@ def test_run_is_read_whatever_gin_binds(run, flags):
   assert task.model.student.backbone.type == 'conv'
 
 
-def test_serial_student_learns_from_a_teacher_of_the_project(run, flags, tmp_path):
+def test_serial_student_learns_from_a_teacher_of_the_project(flags, tmp_path):
+  run = tmp_path / 'teacher'
+  _drive(
+    'train_and_eval',
+    run,
+    [*flags, "--gin_params=yt8m_distill.frames = 'all'"],
+    'bird_clips_single',
+  )
   _drive(
     'train_and_eval',
     tmp_path / 'serial',

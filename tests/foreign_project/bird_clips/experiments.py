@@ -14,6 +14,16 @@ def bird_clips():
   )
 
 
+@registry.register('bird_clips_single')
+def bird_clips_single():
+  """One network from scratch, such as a teacher for serial training."""
+  return _with_features(
+    experiments.yt8m_distill_single(
+      task=configs.ClassificationTask, network=configs.Network
+    )
+  )
+
+
 @registry.register('bird_clips_finetune')
 def bird_clips_finetune():
   """The student by itself."""
