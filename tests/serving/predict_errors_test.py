@@ -50,6 +50,7 @@ def test_a_record_without_the_feature_is_named(runs, data, tmp_path):
   ):
     serving_cases.predict(runs, where, tmp_path / 'out')
   assert os.listdir(tmp_path / 'out') == ['predict.json']
+  serving_cases.predict(runs, data, tmp_path / 'out')  # The corrected job.
 
 
 def test_a_record_of_garbage_is_named(runs, data, tmp_path):

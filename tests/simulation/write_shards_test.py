@@ -275,6 +275,13 @@ def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
   with pytest.raises(RuntimeError, match='no frames'):
     write_shards.simulate(str(tmp_path), 'train', 2, **_SMALL)
   assert not list(tmp_path.glob('*.tfrecord'))
+  # The corrected job may begin, beside another split.
+  monkeypatch.undo()
+  for split, videos in (('validate', 2), ('train', 3)):
+    write_shards.simulate(str(tmp_path), split, videos, **_SMALL)
+  (tmp_path / 'train0000.tfrecord').rename(tmp_path / 'train0000.tfrecord.partial')
+  with pytest.raises(ValueError, match='another job: num_videos is 4, was 3'):
+    write_shards.simulate(str(tmp_path), 'train', 4, **_SMALL)
 
 
 @pytest.mark.end_to_end

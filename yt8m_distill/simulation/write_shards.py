@@ -226,10 +226,12 @@ def simulate(
     num_videos = sum(number for _, number in source_files)
   else:
     world = classes.random_world(_generator(seed), num_classes, rgb_size, audio_size)
+  pattern = os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')
   files.claim_folder(
     os.path.join(output_dir, f'simulate_{split}.json'),
     job,
-    tf.io.gfile.glob(os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')),
+    tf.io.gfile.glob([pattern, f'{pattern}.partial']),
+    shared=True,  # With other splits.
   )
   simulation = Simulation(
     world,
