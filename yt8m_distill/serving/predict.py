@@ -171,7 +171,7 @@ def _define_flags():
     'network',
     'student',
     ('student', 'teacher'),
-    'Which network of a run that has both.',
+    'Which network of runs that have both.',
   )
   flags.DEFINE_integer(
     'workers', _WORKERS, 'Number of shards predicted at the same time.'
