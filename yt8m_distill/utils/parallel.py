@@ -168,7 +168,7 @@ def write_shards(
 
 
 def summary(folder: str, shards: int, written: int, amount: int, unit: str) -> str:
-  """Returns the result of a job, such as 'out: 3 shards, 45 videos.'
+  """Returns a job's result as a line: 'out: 3 shards, 45 videos.' for example.
 
   Args:
     folder: where the outputs are.
