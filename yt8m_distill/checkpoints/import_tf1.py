@@ -46,7 +46,6 @@ _SCOPES = {'teacher': 'model', 'student': 'model_student'}
 _FORGET_BIAS = 1.0
 # Optimizer state, and a scalar without a name of its own.
 _IGNORED = re.compile(r'.*/Adam(_1)?|.*/beta[12]_power|global_step|Variable')
-
 _ORIGINAL = "the authors' TensorFlow 1.3 code (HierarchicalLstmModel)"
 
 
@@ -159,8 +158,8 @@ class Checkpoint:
 
   def _other_code(self, differences) -> ValueError:
     return ValueError(
-      f'{self.prefix} is not a checkpoint of {_ORIGINAL}. {restore.some_of(differences)}. '
-      'Name one that is; a run of this package needs no import.'
+      f'{self.prefix} is not a checkpoint of {_ORIGINAL}. '
+      f'{restore.some_of(differences)}. Name one that is; a run of this package needs no import.'
     )
 
 
