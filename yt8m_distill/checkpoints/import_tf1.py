@@ -159,7 +159,8 @@ class Checkpoint:
   def _other_code(self, differences) -> ValueError:
     return ValueError(
       f'{self.prefix} is not a checkpoint of {_ORIGINAL}. '
-      f'{restore.some_of(differences)}. Name one that is; a run of this package needs no import.'
+      f'{restore.some_of(differences)}. Name one that is; a run of this package needs '
+      'no import.'
     )
 
 
