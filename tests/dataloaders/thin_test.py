@@ -198,8 +198,9 @@ def test_the_command_and_the_batches(source, tmp_path):
   )
   names = [f'train{shard}.tfrecord' for shard in range(3)]
   assert sorted(os.listdir(out)) == ['thin.json', *names]
-  assert '3 shards' in done.stdout and 'Thinning: 100%' in done.stderr
   size = sum(os.path.getsize(out / name) for name in names)
+  assert done.stdout == f'{out}: 3 shards, {size:,} bytes.\n'
+  assert 'Thinning: 100%' in done.stderr
   assert size < 0.3 * sum(os.path.getsize(f'{tmp_path}/full/{name}') for name in names)
   # The number of processes changes nothing.
   alone = tmp_path / 'alone'

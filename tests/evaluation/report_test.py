@@ -244,11 +244,32 @@ def test_folders_without_a_run_or_an_evaluation(run):
     with pytest.raises(ValueError, match=f'{missing} is not a folder: name the'):
       report.table([str(run[0]), str(run[0] / missing)])
   (run[0] / 'evaluation.json').unlink()
+  with pytest.raises(ValueError, match='neither a checkpoint nor an eval.*train it'):
+    report.table([str(run[0])])
+  tf.train.CheckpointManager(tf.train.Checkpoint(), str(run[0]), 1).save()
   with pytest.raises(ValueError, match='evaluate it first'):
     report.table([str(run[0])])
   (run[0] / 'params.yaml').write_text('task: {}')
   with pytest.raises(ValueError, match='params.yaml is not the configuration'):
     report.table([str(run[0])])
   (run[0] / 'params.yaml').unlink()
-  with pytest.raises(ValueError, match='holds no params.yaml'):
+  with pytest.raises(ValueError, match='is not a run: it holds no params.yaml'):
     report.table([str(run[0])])
+
+
+def test_every_folder_must_be_a_run(run, tmp_path_factory):
+  other, inside = tmp_path_factory.mktemp('other'), run[0] / 'best_ckpt'
+  inside.mkdir()
+  for folder, message in (
+    (other, 'is not a run: it holds no params.yaml'),
+    (inside, f'is a folder of the run {run[0]}: name the run'),
+  ):
+    with pytest.raises(ValueError, match=f'^{folder} {message}'):
+      report.table([str(run[0]), str(folder)])
+
+
+def test_a_run_that_is_named_twice_appears_once(run, capsys):
+  report.main([str(run[0])])
+  once = capsys.readouterr().out
+  report.main([str(run[0]), f'{run[0]}/train/..'])
+  assert capsys.readouterr().out.replace('/train/..', '') == once

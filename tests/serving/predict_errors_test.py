@@ -10,6 +10,8 @@ import records
 import serving_cases
 import tensorflow as tf
 
+from yt8m_distill.checkpoints import extract_student
+from yt8m_distill.serving import export
 from yt8m_distill.utils import cli
 
 pytestmark = pytest.mark.end_to_end
@@ -50,6 +52,7 @@ def test_a_record_without_the_feature_is_named(runs, data, tmp_path):
   ):
     serving_cases.predict(runs, where, tmp_path / 'out')
   assert os.listdir(tmp_path / 'out') == ['predict.json']
+  serving_cases.predict(runs, data, tmp_path / 'out')  # The corrected job.
 
 
 def test_a_record_of_garbage_is_named(runs, data, tmp_path):
@@ -88,6 +91,21 @@ def wider(tmp_path_factory):
 def test_networks_of_different_classes_are_not_averaged(runs, wider, data, tmp_path):
   with pytest.raises(ValueError, match=f'{runs[0]} predicts 12 classes and {wider} 20'):
     serving_cases.predict(runs, data, tmp_path / 'out', model=[runs[0], wider])
+
+
+def test_the_teacher_of_one_network_is_refused(runs, data, tmp_path):
+  student, saved = str(tmp_path / 'student'), str(tmp_path / 'saved')
+  extract_student.extract(runs[0], student)
+  tf.saved_model.save(tf.Module(), saved)
+  for source in (student, saved):
+    with pytest.raises(ValueError, match=f'^{source} has one network: leave out --net'):
+      serving_cases.predict(
+        runs, data, tmp_path / 'out', model=[source], network='teacher'
+      )
+  with pytest.raises(ValueError, match=f'^{student} has one network: leave out --net'):
+    export.export(student, str(tmp_path / 'out'), name='teacher')
+  assert not (tmp_path / 'out').exists()
+  serving_cases.predict(runs, data, tmp_path / 'out', model=[student])
 
 
 @pytest.mark.parametrize(

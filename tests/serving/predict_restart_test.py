@@ -21,7 +21,7 @@ def _times(out):
 
 
 def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
-  runs, data, tmp_path
+  runs, data, tmp_path, capsys
 ):
   mended, out = tmp_path / 'mended', tmp_path / 'out'
   shutil.copytree(data, mended)
@@ -37,7 +37,13 @@ def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
   assert set(os.listdir(out)) == {*finished, 'predict.json'}
 
   shutil.copy(data / last.name, last)
-  serving_cases.predict(runs, mended, out)
+  for result in (
+    f'1 of them written now, {serving_cases.COUNTS[-1]} videos.',
+    'already complete.',
+  ):
+    capsys.readouterr()
+    serving_cases.predict(runs, mended, out)
+    assert capsys.readouterr().out == f'{out}: 3 shards, {result}\n'
   assert finished.items() <= _times(out).items()
   whole = serving_cases.predict(runs, data, tmp_path / 'whole')
   assert serving_cases.contents(out) == serving_cases.contents(whole)

@@ -180,7 +180,7 @@ def test_2017_records_name_their_video_id(tmp_path):
 @pytest.mark.parametrize(
   'changes, message',
   [
-    (dict(num_videos=0), 'num_videos is 0: it must be 1 or more'),
+    (dict(num_videos=0), '^--num_videos is missing: give .* --video_level'),
     (dict(num_videos=-2), 'num_videos is -2'),
     (dict(videos_per_shard=0), 'videos_per_shard is 0'),
     (dict(num_classes=1), 'num_classes is 1'),
@@ -248,7 +248,7 @@ def test_shards_are_never_overwritten(tmp_path):
   write_shards.simulate(str(tmp_path), 'validate', 2, **_SMALL)
 
 
-def test_repeated_call_writes_only_missing_shards(tmp_path):
+def test_repeated_call_writes_only_missing_shards(tmp_path, capsys):
   def write(**changes):
     return [
       pathlib.Path(path)
@@ -257,11 +257,18 @@ def test_repeated_call_writes_only_missing_shards(tmp_path):
       )
     ]
 
+  def printed():
+    return capsys.readouterr().out.removeprefix(f'{tmp_path}: ')
+
   first, second = write()
+  assert printed() == '2 shards, 4 videos.\n'
   content = second.read_bytes()
   second.unlink()
   first.write_bytes(b'kept')
   assert write() == [first, second]
+  assert printed() == '2 shards, 1 of them written now, 2 videos.\n'
+  write()
+  assert printed() == '2 shards, already complete.\n'
   assert first.read_bytes() == b'kept' and second.read_bytes() == content
   with pytest.raises(ValueError, match='another job: seed is 1, was 0'):
     write(seed=1)
@@ -275,6 +282,13 @@ def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
   with pytest.raises(RuntimeError, match='no frames'):
     write_shards.simulate(str(tmp_path), 'train', 2, **_SMALL)
   assert not list(tmp_path.glob('*.tfrecord'))
+  # The corrected job may begin, beside another split.
+  monkeypatch.undo()
+  for split, videos in (('validate', 2), ('train', 3)):
+    write_shards.simulate(str(tmp_path), split, videos, **_SMALL)
+  (tmp_path / 'train0000.tfrecord').rename(tmp_path / 'train0000.tfrecord.partial')
+  with pytest.raises(ValueError, match='another job: num_videos is 4, was 3'):
+    write_shards.simulate(str(tmp_path), 'train', 4, **_SMALL)
 
 
 @pytest.mark.end_to_end

@@ -118,3 +118,18 @@ def test_damaged_json_is_named(tmp_path):
   (tmp_path / 'job.json').write_text('{"steps": 3')
   with pytest.raises(ValueError, match='job.json is not valid JSON .*Restore or'):
     _claim(str(tmp_path))
+
+
+def test_a_job_that_wrote_nothing_yields_to_the_next_one(tmp_path):
+  path, output = tmp_path / 'job.json', tmp_path / 'output'
+  for steps in (1, 2):
+    files.claim_folder(str(path), {'steps': steps}, [str(output)])
+    assert json.loads(path.read_text()) == {'steps': steps}
+  # Its files may have other names, and a partial one may be growing.
+  (tmp_path / 'other.partial').touch()
+  with pytest.raises(ValueError, match='job: steps is 3, was 2'):
+    files.claim_folder(str(path), {'steps': 3}, [str(output)])
+  files.claim_folder(str(path), {'steps': 3}, [str(output)], shared=True)
+  output.touch()
+  with pytest.raises(ValueError, match='job: steps is 4, was 3'):
+    files.claim_folder(str(path), {'steps': 4}, [str(output)], shared=True)

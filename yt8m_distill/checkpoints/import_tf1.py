@@ -46,6 +46,7 @@ _SCOPES = {'teacher': 'model', 'student': 'model_student'}
 _FORGET_BIAS = 1.0
 # Optimizer state, and a scalar without a name of its own.
 _IGNORED = re.compile(r'.*/Adam(_1)?|.*/beta[12]_power|global_step|Variable')
+_ORIGINAL = "the authors' TensorFlow 1.3 code (HierarchicalLstmModel)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,14 @@ class Checkpoint:
     Raises:
       ValueError: there is none, or other code wrote it.
     """
-    self.prefix = run_dir.checkpoint(path)
+    try:
+      self.prefix = run_dir.checkpoint(path)
+    except ValueError as error:
+      what = 'a folder without' if tf.io.gfile.isdir(path) else 'not the prefix of'
+      raise ValueError(
+        f'{path} is {what} a checkpoint. Name a checkpoint of {_ORIGINAL}, such as '
+        '.../model.ckpt-1000, or its folder.'
+      ) from error
     try:
       self._reader = tf.train.load_checkpoint(self.prefix)
     except (RuntimeError, tf.errors.OpError) as error:
@@ -150,9 +158,9 @@ class Checkpoint:
 
   def _other_code(self, differences) -> ValueError:
     return ValueError(
-      f"{self.prefix} is not a checkpoint of the authors' TensorFlow 1.3 "
-      f'code (HierarchicalLstmModel). {restore.some_of(differences)}. '
-      'Name one that is; a run of this package needs no import.'
+      f'{self.prefix} is not a checkpoint of {_ORIGINAL}. '
+      f'{restore.some_of(differences)}. Name one that is; a run of this package needs '
+      'no import.'
     )
 
 

@@ -15,6 +15,12 @@ from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import files
 
 
+def check_single(source: str, name: str):
+  """Raises a ValueError if a network is named of a source that has only one."""
+  if name != 'student':  # The flag's default.
+    raise ValueError(f'{source} has one network: leave out --network.')
+
+
 class Network:
   """One trained network of a run.
 
@@ -33,7 +39,8 @@ class Network:
 
     Args:
       source: folder of a run, its best_ckpt, or prefix of a checkpoint.
-      name: 'student' or 'teacher'; ignored for a run with a single network.
+      name: 'student' or 'teacher'; for a run with a single network the default,
+        which then stands for that network.
 
     Raises:
       ValueError: there is no checkpoint, no params.yaml or no such network, or
@@ -49,8 +56,10 @@ class Network:
     self.params = run_dir.read_params(path)
     model = self.params.task.model
     single = hasattr(model, 'network')
-    if not single and name not in ('student', 'teacher'):
+    if name not in ('student', 'teacher'):
       raise ValueError(f'network is {name!r}: choose student or teacher.')
+    if single:
+      check_single(source, name)
     self.model = model_config.alone(model, 'network' if single else name)
     self.network = video_classifier.build(self.model, self.model.network, 'network')
     restore.restore_model(

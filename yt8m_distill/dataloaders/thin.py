@@ -131,7 +131,7 @@ def thin(
   skip_corrupt_records: bool = False,
   processes: int | None = None,
 ) -> list[str]:
-  """Thins the shards that are not thinned yet.
+  """Thins the shards that are not thinned yet; prints the result.
 
   Args:
     input_path: see `file_patterns`.
@@ -163,7 +163,7 @@ def thin(
     {'input_path': input_path, **settings._asdict()},
     outputs,
   )
-  parallel.write_shards(
+  written = parallel.write_shards(
     functools.partial(_thin_shard, settings),
     list(map(parallel.Shard, paths, sizes, outputs)),
     'Thinning',
@@ -171,6 +171,8 @@ def thin(
     processes,
     open=functools.partial(shard_batches.of_shards, _BATCH, skip_corrupt_records),
   )
+  size = sum(shards.sizes([shard.output for shard in written]))
+  print(parallel.summary(output_dir, len(outputs), len(written), size, 'byte'))
   return outputs
 
 
@@ -205,15 +207,13 @@ def main(_):
   # Nothing runs on an accelerator, and claiming it could block other processes.
   os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
   values = flags.FLAGS
-  paths = thin(
+  thin(
     values.input_path,
     values.output_dir,
     values.every_n,
     values.max_frames,
     values.skip_corrupt_records,
   )
-  size = sum(shards.sizes(paths))
-  print(f'{values.output_dir}: {len(paths)} shards, {size:,} bytes.')
 
 
 if __name__ == '__main__':

@@ -4,11 +4,13 @@
 
 The table shows the networks of all runs and the class-frequency baseline. It is
 printed and written to report.md in the first run's folder. Each run that was
-trained gets a plot of its losses and its GAP, curves.png.
+trained gets a plot of its losses and its GAP, curves.png. A run that is named twice
+appears once.
 """
 
 from collections.abc import Sequence
 import os
+from typing import Any
 
 import matplotlib
 from tensorboard.backend.event_processing import event_accumulator
@@ -50,17 +52,12 @@ def table(runs: Sequence[str]) -> str:
     ValueError: a run is not a folder, or the folder holds no run, or one without an
       evaluation.
   """
-  for run in runs:
-    if not tf.io.gfile.isdir(run):
-      raise ValueError(f'{run} is not a folder: name the --model_dir of a run.')
-  path = run_dir.params_path(os.path.join(runs[0], ''))
-  if not path:
-    raise ValueError(f'{runs[0]} holds no params.yaml: name the --model_dir of a run.')
-  task = run_dir.read_params(path).task
+  paths = [_params_path(run) for run in runs]
+  task = run_dir.read_params(paths[0]).task
   rows: list[tuple[str, ...]] = [_HEADER]
   sources, inputs = [], []
-  for run in runs:
-    results = run_dir.require_evaluation(run)
+  for run, path in zip(runs, paths):
+    results = _evaluation(run, os.path.dirname(path))
     inputs.append(results['input_path'])
     source = (
       f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '
@@ -95,12 +92,39 @@ def table(runs: Sequence[str]) -> str:
         '\nClass frequencies are those of the first '
         f'{scores["train_videos"]:,} training videos.\n'
       )
-  if any(path != inputs[0] for path in inputs):
+  if any(records != inputs[0] for records in inputs):
     notes += (
       '\nThe runs were evaluated on different records, so their scores cannot be '
       'compared.\n'
     )
   return '\n'.join(['Evaluated:', '', *sources, '', markdown(rows)]) + notes
+
+
+def _params_path(run: str) -> str:
+  """Returns the path of a run's params.yaml, which may lie above `run`."""
+  if not tf.io.gfile.isdir(run):
+    raise ValueError(f'{run} is not a folder: name the --model_dir of a run.')
+  path = run_dir.params_path(os.path.join(run, ''))
+  if not path:
+    raise ValueError(
+      f'{run} is not a run: it holds no params.yaml. Name the --model_dir of a run.'
+    )
+  return path
+
+
+def _evaluation(run: str, owner: str) -> dict[str, Any]:
+  """Returns the evaluation in a folder of the run `owner`, or in the run itself."""
+  results = run_dir.read_evaluation(run)
+  if results:
+    return results
+  if owner != run.rstrip('/'):  # Such as best_ckpt.
+    raise ValueError(f'{run} is a folder of the run {owner or "."}: name the run.')
+  if not tf.train.latest_checkpoint(run):
+    raise ValueError(
+      f'{run} holds neither a checkpoint nor an evaluation: train it first, with '
+      '--mode=train_and_eval, or name another run.'
+    )
+  return run_dir.require_evaluation(run)
 
 
 def _scores(values: dict[str, float]) -> list[str]:
@@ -207,6 +231,7 @@ def save(figure: plt.Figure, path: str):
 
 def main(runs: Sequence[str]):
   """Runs the command."""
+  runs = list({os.path.realpath(run): run for run in runs}.values())
   text = table(runs)
   print(text)
   files.write_text(os.path.join(runs[0], 'report.md'), text)

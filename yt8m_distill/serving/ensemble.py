@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.serving import signatures
@@ -60,13 +61,13 @@ class Ensemble:
 
     Args:
       sources: exports, or any source of `checkpoints.trained_network.Network`.
-      network: 'student' or 'teacher', for runs that have both.
+      network: 'student', or 'teacher' if each source is a run that has both.
       top_k: K; all classes if there are fewer.
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
 
     Raises:
-      ValueError: there is no source, a source is empty or holds no network, the
+      ValueError: there is no source, a source is empty or has no such network, the
         networks differ in their number of classes, or top_k is below 1.
     """
     if not sources:
@@ -130,6 +131,7 @@ class Ensemble:
 
 def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model:
   if tf.saved_model.contains_saved_model(source):
+    trained_network.check_single(source, network)
     if features:
       raise ValueError(
         f'--features are given, but {source} is an export, which reads only the '
@@ -148,12 +150,13 @@ def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model
       _existing(os.path.join(source, 'labels.csv')),
     )
   try:
-    run = trained_network.Network(source, network)
+    run_dir.checkpoint(source)
   except ValueError as error:
     raise ValueError(
       f'{source} is neither an export (it holds no SavedModel) nor a readable '
       f'run: {error}'
     ) from error
+  run = trained_network.Network(source, network)
   model = signatures.stored_as(run.model, features)
   return _Model(
     signatures.ServingModule(run.network, model, top_k=1),

@@ -56,7 +56,7 @@ def predict(
   skip_corrupt_records: bool = False,
   features: Sequence[str] = (),
 ):
-  """Predicts all shards that have no output yet. The arguments are the flags.
+  """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
   Raises:
     ValueError: an argument is invalid, or output_dir belongs to another job.
@@ -91,8 +91,9 @@ def predict(
   table: Callable[[IO[bytes]], tables.Csv | tables.Parquet] = tables.Csv
   if format == 'parquet':
     table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
-  parallel.write_shards(
-    functools.partial(_write_shard, networks, table),
+  counts: list[int] = []  # Threads may append to it.
+  written = parallel.write_shards(
+    functools.partial(_write_shard, networks, table, counts),
     list(map(parallel.Shard, paths, sizes, outputs)),
     'Predicting',
     'B',
@@ -102,6 +103,8 @@ def predict(
   )
   if format == 'csv':
     tables.join_csv(outputs, joined)
+  videos = sum(counts)
+  print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
@@ -121,6 +124,7 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
 def _write_shard(
   networks: ensemble.Ensemble,
   table: Callable[[IO[bytes]], tables.Csv | tables.Parquet],
+  counts: list[int],
   batches: Iterator[shard_batches.Batch],
   partial: str,
 ) -> Iterator[int]:
@@ -129,6 +133,7 @@ def _write_shard(
   Args:
     networks: what to predict with.
     table: makes a `tables` writer from an open file.
+    counts: gets the number of videos of each batch.
     batches: the shard's records.
     partial: path to write to.
   """
@@ -139,6 +144,7 @@ def _write_shard(
     for records in batches:
       predictions = networks(*records)
       rows.write({key: value.numpy() for key, value in predictions.items()})
+      counts.append(len(records[-1]))
       yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
 
@@ -171,7 +177,7 @@ def _define_flags():
     'network',
     'student',
     ('student', 'teacher'),
-    'Which network of a run that has both.',
+    'Which network of runs that have both.',
   )
   flags.DEFINE_integer(
     'workers', _WORKERS, 'Number of shards predicted at the same time.'

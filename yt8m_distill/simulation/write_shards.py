@@ -166,7 +166,7 @@ def simulate(
   max_frames: int = 300,
   processes: int | None = None,
 ) -> list[str]:
-  """Writes the missing shards of a split.
+  """Writes the missing shards of a split; prints the result.
 
   Args:
     output_dir: folder for the shards; created if missing.
@@ -192,9 +192,14 @@ def simulate(
     ValueError: an argument or a video-level record is invalid, `video_level` matches no
       file, or output_dir holds shards of this split that were made with other settings.
   """
+  if not num_videos and not video_level:
+    raise ValueError(
+      '--num_videos is missing: give the number of videos to simulate, or records with '
+      '--video_level.'
+    )
   _check_arguments(
     split,
-    1 if video_level and not num_videos else num_videos,
+    num_videos or 1,  # All of video_level.
     videos_per_shard,
     num_classes,
     seed,
@@ -226,10 +231,12 @@ def simulate(
     num_videos = sum(number for _, number in source_files)
   else:
     world = classes.random_world(_generator(seed), num_classes, rgb_size, audio_size)
+  pattern = os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')
   files.claim_folder(
     os.path.join(output_dir, f'simulate_{split}.json'),
     job,
-    tf.io.gfile.glob(os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')),
+    tf.io.gfile.glob([pattern, f'{pattern}.partial']),
+    shared=True,  # With other splits.
   )
   simulation = Simulation(
     world,
@@ -243,9 +250,11 @@ def simulate(
     max_frames,
   )
   shards = simulation.shards()
-  parallel.write_shards(
+  written = parallel.write_shards(
     functools.partial(_write_shard, simulation), shards, split, ' videos', processes
   )
+  videos = sum(shard.size for shard in written)
+  print(parallel.summary(output_dir, len(shards), len(written), videos, 'video'))
   return [shard.output for shard in shards]
 
 

@@ -130,14 +130,20 @@ def _check_named(folder: str):
     raise ValueError("The output folder is '': name one, or '.' for the current one.")
 
 
-def claim_folder(path: str, job: dict[str, Any], outputs: Sequence[str] = ()):
+def claim_folder(
+  path: str, job: dict[str, Any], outputs: Sequence[str] = (), shared: bool = False
+):
   """Claims an output folder for a job; raises if it belongs to a different one.
+
+  A job that wrote nothing yields to the next one, so that a command can be corrected.
 
   Args:
     path: JSON file in the folder that records the job. Both are made if missing.
     job: everything that the outputs depend on.
     outputs: files that the job will write; none may exist before the folder is
       claimed.
+    shared: whether files of other jobs may lie in the folder. `outputs` then includes
+      all that a job recorded at `path` has written, whole or partial.
 
   Raises:
     ValueError: the folder belongs to a different job, holds outputs of an
@@ -145,23 +151,31 @@ def claim_folder(path: str, job: dict[str, Any], outputs: Sequence[str] = ()):
   """
   folder = os.path.dirname(path)
   _check_named(folder)
+  existing = [name for name in outputs if tf.io.gfile.exists(name)]
   difference = job_difference(path, job)
-  if difference:
+  # A job with other settings may have written other files than `outputs`.
+  if difference and (existing if shared else _others(path)):
     raise ValueError(
       f'{path} records another job: {difference}. Name another output_dir, or '
       'repeat that job.'
     )
-  if tf.io.gfile.exists(path):
+  recorded = tf.io.gfile.exists(path)
+  if recorded and not difference:
     return
-  unknown = [name for name in outputs if tf.io.gfile.exists(name)]
-  if unknown:
+  if existing and not recorded:
     raise ValueError(
-      f'{unknown[0]} exists, but no {path} that records how it was made. Name '
+      f'{existing[0]} exists, but no {path} that records how it was made. Name '
       'another output_dir, or remove the file.'
     )
   with _writing(folder):
     tf.io.gfile.makedirs(folder)
   write_json(path, job)
+
+
+def _others(path: str) -> list[str]:
+  """Returns the names of what a file's folder holds besides it."""
+  folder, name = os.path.split(path)
+  return [other for other in tf.io.gfile.listdir(folder) if other != name]
 
 
 def job_difference(path: str, job: dict[str, Any]) -> str:

@@ -101,7 +101,7 @@ def write_shards(
   workers: int | None = None,
   threads: bool = False,
   open: Opener = iter,
-):
+) -> list[Shard]:
   """Writes all outputs that do not exist yet; each appears whole.
 
   Repeating a call after an error, an interrupt or a kill resumes it.
@@ -116,6 +116,9 @@ def write_shards(
       processes, except for a single worker.
     open: see Opener. By default, `write` gets the shards themselves.
 
+  Returns:
+    The shards that were missing and are now written.
+
   Raises:
     ChildProcessError: a worker process died; names the shard it worked on.
     Exception: what `write` raises, the first one. Other shards then stop. From a
@@ -123,7 +126,7 @@ def write_shards(
   """
   left = [shard for shard in shards if not tf.io.gfile.exists(shard.output)]
   if not left:
-    return
+    return left
   workers = min(workers or cores(), len(left))
   with progress_bar.start(description, sum(s.size for s in left), unit) as bar:
     # Forking a process that runs TensorFlow is unsafe, and spawning imports
@@ -161,6 +164,28 @@ def write_shards(
         state.stop.value = 1
         pool.shutdown(cancel_futures=True)
         raise
+  return left
+
+
+def summary(folder: str, shards: int, written: int, amount: int, unit: str) -> str:
+  """Returns a job's result as a line: 'out: 3 shards, 45 videos.' for example.
+
+  Args:
+    folder: where the outputs are.
+    shards: number of all shards.
+    written: number of those that this call of `write_shards` wrote.
+    amount: what they hold.
+    unit: its unit, in the singular.
+  """
+  parts = [_count(shards, 'shard')]
+  if 0 < written < shards:
+    parts.append(f'{written:,} of them written now')
+  parts.append(_count(amount, unit) if written else 'already complete')
+  return f'{folder}: {", ".join(parts)}.'
+
+
+def _count(number: int, unit: str) -> str:
+  return f'{number:,} {unit}{"s" * (number != 1)}'
 
 
 def _wait(pending, kept: int, bar: progress_bar.Bar, state: _State):
