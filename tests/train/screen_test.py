@@ -166,7 +166,9 @@ def test_failed_run_ends_with_one_line(trained, folder):
   assert done.returncode == 1
   [line] = done.stderr.splitlines()
   assert line.startswith(f'Error: {broken}: unreadable from byte ')
-  assert done.stdout.splitlines()[-1] == 'Resumes at step 4 of 6'
+  *_, resumes, changes = done.stdout.splitlines()
+  assert resumes == 'Resumes at step 4 of 6'
+  assert changes.endswith(f'-> {broken}; trainer.train_steps 4 -> 6')
 
 
 def test_help_shows_the_driver_s_own_flags(trained):
