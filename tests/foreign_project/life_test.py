@@ -204,11 +204,9 @@ def test_serial_student_learns_from_a_teacher_of_the_project(flags, tmp_path):
       f"--gin_params=yt8m_distill.teacher_checkpoint = '{run}'",
     ],
   )
-  teachers = [
-    trained_network.Network(str(place), 'teacher').network.get_weights()
-    for place in (run, tmp_path / 'serial')
-  ]
-  for before, after in zip(*teachers):
+  teacher = trained_network.Network(str(run)).network
+  same = trained_network.Network(str(tmp_path / 'serial'), 'teacher').network
+  for before, after in zip(teacher.get_weights(), same.get_weights()):
     np.testing.assert_array_equal(before, after)
 
 
