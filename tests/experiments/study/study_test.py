@@ -81,6 +81,7 @@ def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   out = tmp_path / 'out'
   out.mkdir()
   (out / 'settings.json').write_text('{"DATA": "/other"}')
+  (out / 'runs.csv').touch()
   script = subprocess.run(
     ['bash', paths.ROOT / 'experiments' / 'study' / 'study.sh', out],
     env={**processes.script_environment(), 'DATA': str(tmp_path)},
