@@ -11,8 +11,6 @@ import functools
 import re
 import subprocess
 
-from absl import flags
-from official.common import flags as tfm_flags
 from official.core import exp_factory
 from official.modeling import hyperparams
 import paths
@@ -114,17 +112,10 @@ def test_scripts_exist():
   assert not _missing(_SCRIPT, lambda path: (paths.ROOT / path).exists())
 
 
-@functools.cache
-def _driver_flags():
-  if 'experiment' not in flags.FLAGS:
-    tfm_flags.define_flags()
-  return {flag.name for flag in flags.FLAGS.get_key_flags_for_module(tfm_flags)}
-
-
 def _flags(module):
   """Flags of `python -m MODULE`, from its source; None without such a module."""
   if module == 'official.vision.train':
-    return _driver_flags()
+    module = 'yt8m_distill.train'  # All of its flags are the Garden's.
   path = paths.ROOT.joinpath(*module.split('.'))
   if path.is_dir():
     path /= '__main__'
@@ -134,8 +125,8 @@ def _flags(module):
   defined = {'help', 'verbosity', *_DEFINED.findall(source)}
   if 'cli.run(' in source:
     defined.add('import')
-  if 'tfm_flags.define_flags()' in source or 'parse_known_args()' in source:
-    defined |= _driver_flags()  # The latter passes on what it does not know.
+  if 'parse_known_args()' in source:  # It passes on what it does not know.
+    defined |= _flags('yt8m_distill.train')
   return defined | {f'no{flag}' for flag in defined}
 
 

@@ -8,7 +8,6 @@ import pathlib
 from absl import flags
 from absl.testing import flagsaver
 import numpy as np
-from official.common import flags as tfm_flags
 from official.core import exp_factory
 import records as records_lib
 import tensorflow as tf
@@ -180,7 +179,7 @@ def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill', sized=Tru
     What the driver returns.
   """
   if 'experiment' not in flags.FLAGS:
-    tfm_flags.define_flags()
+    train.define_flags()
   line = [
     'train',
     f'--experiment={experiment}',

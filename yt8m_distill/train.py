@@ -108,14 +108,16 @@ def define_flags():
 def _folder(model_dir: str, mode: str, writes: bool) -> Iterator[None]:
   """Makes the folder of a run; removes it again if the start fails in a new one."""
   new = writes and not tf.io.gfile.exists(model_dir)
-  if mode == 'continuous_eval':  # Another process may be training there by then.
+  if mode == 'continuous_eval':  # Another process may start to train there.
     new = False
   try:
     if writes:
       _check_writable(model_dir)
     yield
   except BaseException:  # Interrupts too.
-    if new and tf.io.gfile.exists(model_dir):
+    # By now another process may have started a run there.
+    started = run_dir.params_path(os.path.join(model_dir, ''))
+    if new and not started and tf.io.gfile.exists(model_dir):
       tf.io.gfile.rmtree(model_dir)
     raise
 
@@ -137,9 +139,8 @@ def _fix_shapes(params):
   """Sets static_shapes of all networks if XLA, which requires it, is on."""
   if not params.runtime.enable_xla:
     return
-  for name in ('teacher', 'student', 'network'):
-    network = getattr(params.task.model, name, None)
-    if network and hasattr(network.backbone.get(), 'static_shapes'):
+  for network in params.task.model.networks().values():
+    if hasattr(network.backbone.get(), 'static_shapes'):
       network.backbone.get().static_shapes = True
 
 

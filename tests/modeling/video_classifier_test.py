@@ -362,3 +362,16 @@ def test_backbone_that_returns_something_else_is_named(returned, words):
 def test_backbone_without_a_size_is_named():
   with pytest.raises(ValueError, match='_Backbone has no property representation_size'):
     video_classifier.VideoClassifier(_Backbone({}, size=None), moe.MoeHead(2))
+  nothing = base.Backbone(base.input_specs(3, [2]))
+  with pytest.raises(NotImplementedError, match='Backbone has no property represent'):
+    video_classifier.VideoClassifier(nothing, moe.MoeHead(2))
+  with pytest.raises(NotImplementedError, match='Backbone has no method flops'):
+    nothing.flops()
+
+
+def test_representation_is_float32_whatever_the_backbone_returns():
+  returned = {'representation': tf.ones([1, 4], tf.bfloat16), 'states': tf.ones([1])}
+  network = video_classifier.VideoClassifier(_Backbone(returned), moe.MoeHead(2))
+  outputs = network({'frames': tf.zeros([1, 3, 2]), 'num_frames': tf.constant([3])})
+  assert outputs['representation'].dtype == tf.float32
+  assert set(outputs) == {'representation', 'states', 'predictions'}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from unittest import mock
 
 import paths
 import processes
@@ -9,7 +10,10 @@ import pytest
 import tensorflow as tf
 import tiny
 
+from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.tasks import distillation
+from yt8m_distill.trainer import cluster
+from yt8m_distill.trainer import progress
 from yt8m_distill.utils import cli
 
 pytestmark = pytest.mark.end_to_end
@@ -85,6 +89,44 @@ def test_failed_start_leaves_no_folder(tmp_path, records, mode, values, message)
     tiny.run_driver(mode, tmp_path / 'runs' / 'new', tiny.override(**values))
   assert '\n' not in cli.message(error.value)
   assert not (tmp_path / 'runs' / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  'experiment, losses',
+  [
+    ('yt8m_distill', {}),
+    ('yt8m_distill', {'task__losses__intermediate_weight': 0.1}),
+    ('yt8m_distill_single', {}),
+  ],
+)
+def test_metric_names_are_those_of_an_evaluation(tmp_path, records, experiment, losses):
+  run = tmp_path / 'run'
+  found = {}
+
+  class Recorder(progress.Progress):
+    def after_evaluation(self, output):
+      found.update(output)
+
+  with mock.patch.object(progress, 'Progress', Recorder):
+    tiny.drive('train_and_eval', run, records, experiment, **losses)
+  names = run_dir.read_params(str(run / 'params.yaml')).task.metric_names()
+  # The trainer adds the best value so far.
+  assert {name for name in found if not name.startswith('best_')} == set(names)
+
+
+def test_failed_start_leaves_a_run_that_another_process_began(tmp_path, records):
+  run = tmp_path / 'run'
+
+  def begin(*_, **__):
+    (run / 'params.yaml').write_text('task: {}')
+    raise ValueError('no runner')
+
+  with (
+    mock.patch.object(cluster, 'build_runner', begin),
+    pytest.raises(ValueError, match='no runner'),
+  ):
+    tiny.drive('train', run, records)
+  assert (run / 'params.yaml').exists()
 
 
 def test_run_without_a_folder_is_an_error(records):

@@ -72,7 +72,7 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
   path = run_dir.params_path(checkpoint)
   if path:
     before = run_dir.read_params(path)
-    if type(before.task.model).networks() != type(model).networks():
+    if before.task.model.networks().keys() != model.networks().keys():
       raise ValueError(
         f'{os.path.dirname(path)} is a run of the experiment {before.experiment!r}, '
         'which has other networks. Set --experiment to it, or name another folder.'

@@ -41,6 +41,15 @@ class LabelLoss(hyperparams.Config):
   class_weights: str = ''
   regularization_penalty: float = validation.number(2.0, least=0)
 
+  def weights(self) -> dict[str, float]:
+    """Returns the weights of the terms besides L_CE: {NAME: NAME_weight}."""
+    fields = {field.name for field in dataclasses.fields(self)} - {'label_weight'}
+    return {
+      name.removesuffix('_weight'): getattr(self, name)
+      for name in sorted(fields)
+      if name.endswith('_weight')
+    }
+
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
     weighted = self.label_kind == 'weighted_cross_entropy'
@@ -119,21 +128,13 @@ class VideoTask(cfg.TaskConfig):
 
     The task of another project that computes further ones overrides it.
     """
-    networks = [
-      field.name
-      for field in dataclasses.fields(self.model)
-      if isinstance(getattr(self.model, field.name), model_config.Network)
-    ]
-    prefixes = ['' if name == 'network' else f'{name}/' for name in networks]
-    weighted = [
-      field.name.removesuffix('_weight')
-      for field in dataclasses.fields(self.losses)
-      if field.name.endswith('_weight') and field.name != 'label_weight'
+    prefixes = [
+      '' if name == 'network' else f'{name}/' for name in self.model.networks()
     ]
     return [
       *(f'{prefix}{name}' for prefix in prefixes for name in _METRICS),
-      *(f'{prefixes[-1]}{name}_loss' for name in weighted),
-      'left_out',
+      *(f'{prefixes[-1]}{name}_loss' for name in self.losses.weights()),
+      'skipped',
       'validation_loss',
     ]
 

@@ -338,12 +338,10 @@ class VideoModel(hyperparams.Config):
       self.__dict__[k] = []
     super()._set(k, v)
 
-  @classmethod
-  def networks(cls) -> list[str]:
-    """Returns the names of the fields that hold a network."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    defaults = cls()
-    return [name for name in names if isinstance(getattr(defaults, name), Network)]
+  def networks(self) -> dict[str, Network]:
+    """Returns the networks by name of their field."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    return {name: v for name, v in fields.items() if isinstance(v, Network)}
 
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
@@ -353,10 +351,8 @@ class VideoModel(hyperparams.Config):
         f'{path}.max_frames is {self.max_frames}: features of the format video '
         'count as 1 frame. Set it to 1.'
       )
-    for field in dataclasses.fields(self):
-      network = getattr(self, field.name)
-      if isinstance(network, Network):
-        self._check_network(network, f'{path}.{field.name}')
+    for name, network in self.networks().items():
+      self._check_network(network, f'{path}.{name}')
 
   def _check_network(self, network: Network, path: str):
     network.frames.check_fits(self.max_frames, f'{path}.frames')

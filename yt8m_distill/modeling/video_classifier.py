@@ -67,7 +67,7 @@ class VideoClassifier(tf_keras.Model):
     outputs = self.backbone(
       {**inputs, 'frames': frames, 'num_frames': num_frames}, training=training
     )
-    visible = self._checked(outputs)
+    representation = visible = self._checked(outputs)
     if training and self._dropout:
       visible = per_video_random.dropout(
         visible,
@@ -75,10 +75,14 @@ class VideoClassifier(tf_keras.Model):
         self._dropout,
         per_video_random.Salt.REPRESENTATION_DROPOUT,
       )
-    return {**outputs, 'predictions': self.head(visible, training=training)}
+    return {
+      **outputs,
+      'representation': representation,
+      'predictions': self.head(visible, training=training),
+    }
 
   def _checked(self, outputs):
-    """Returns the representation; raises ValueError if the backbone's is another."""
+    """Returns the representation, float32 [B, R]; raises ValueError without one."""
     name, size = type(self.backbone).__name__, self.backbone.representation_size
     if not isinstance(outputs, dict) or 'representation' not in outputs:
       found = list(outputs) if isinstance(outputs, dict) else type(outputs).__name__
@@ -92,7 +96,7 @@ class VideoClassifier(tf_keras.Model):
         f'{name}.call() returned a representation of the shape {representation.shape}: '
         f'it must be (None, {size}), since representation_size is {size}.'
       )
-    return representation
+    return tf.cast(representation, tf.float32)  # whatever the mixed-precision policy
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length: 2 per multiply-add."""

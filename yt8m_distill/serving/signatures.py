@@ -132,7 +132,7 @@ class ServingModule(export_base.ExportModule):
       'class_indices': indices,
       'probabilities': probabilities,
       'predictions': predictions,
-      'representation': tf.cast(outputs['representation'], tf.float32),
+      'representation': outputs['representation'],
     }
     if self._names is not None:
       results['class_names'] = tf.gather(self._names, indices)

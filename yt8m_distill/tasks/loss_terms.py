@@ -74,20 +74,19 @@ def weighted(params) -> Iterator[tuple[str, float, Term]]:
   Args:
     params: `task.losses`.
   """
+  weights = params.weights()
   for name, term in _TERMS.items():
-    weight = getattr(params, f'{name}_weight', None)
-    if weight is not None:
-      yield name, weight, term
+    if name in weights:
+      yield name, weights[name], term
 
 
 def check(params):
   """Raises a ValueError where a weight in `task.losses` has no registered term."""
-  for field in params.as_dict():
-    name, _, suffix = field.rpartition('_')
-    if suffix == 'weight' and name != 'label' and name not in _TERMS:
+  for name, weight in params.weights().items():
+    if name not in _TERMS:
       raise ValueError(
-        f'task.losses.{field} is {getattr(params, field)}, but no loss {name!r} is '
-        'registered. Import the module that registers it with '
+        f'task.losses.{name}_weight is {weight}, but no loss {name!r} is registered.'
+        ' Import the module that registers it with '
         'yt8m_distill.tasks.loss_terms.register, or override loss_terms() in a task of '
         'your own.'
       )

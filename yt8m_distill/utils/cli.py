@@ -50,7 +50,13 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
       raise process_exit.Interrupted(
         'Interrupted. Repeat the command to continue; finished work is kept.'
       ) from None
-    except (ValueError, OSError, ImportError, tf.errors.OpError) as error:
+    except (
+      ValueError,
+      OSError,
+      ImportError,
+      NotImplementedError,
+      tf.errors.OpError,
+    ) as error:
       logging.debug('Traceback:', exc_info=True)
       sys.exit(f'Error: {message(error)}')
 
@@ -70,9 +76,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   except flags.Error as error:
     sys.exit(f'Error: {_explain(str(error))} --help lists the flags.')
   with startup.loading():
-    tf.config.list_physical_devices(
-      'GPU'
-    )  # absl would do so next, and load the driver.
+    # absl would do so next, and load the driver.
+    tf.config.list_physical_devices('GPU')
   return rest
 
 

@@ -27,7 +27,7 @@ class Conv(base.Backbone):
   def call(self, inputs, training=False):
     real = tf.sequence_mask(inputs['num_frames'], self.num_frames)[..., None]
     responses = tf.where(real, self.filters(inputs['frames']), 0.0)
-    return {'representation': tf.cast(tf.reduce_max(responses, axis=1), tf.float32)}
+    return {'representation': tf.reduce_max(responses, axis=1)}
 
   @property
   def representation_size(self):

@@ -71,11 +71,17 @@ class Backbone(tf_keras.Model):
   @property
   def representation_size(self) -> int:
     """R."""
-    raise NotImplementedError
+    raise NotImplementedError(
+      f'{type(self).__name__} has no property representation_size: it must be the '
+      'width of the representation, an int.'
+    )
 
   def flops(self) -> int:
     """Returns the FLOPs of a video of full length: 2 per multiply-add."""
-    raise NotImplementedError
+    raise NotImplementedError(
+      f'{type(self).__name__} has no method flops(): it must return the FLOPs of a '
+      'video of full length.'
+    )
 
   def get_config(self):
     """Returns what from_config() rebuilds the backbone from."""
