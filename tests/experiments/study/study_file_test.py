@@ -249,6 +249,11 @@ def _run(**values):
     ({'gin_params': ["yt8m_distill.batch_size='a'"]}, 'must be an integer'),
     ({'experiment': 'yt8m'}, 'of yt8m: .*never registered'),
     (
+      {'needs': 'other-seed=0'},
+      'skyline-seed=0 needs other-seed=0, but its experiment yt8m_distill_single has '
+      'no teacher. Remove needs',
+    ),
+    (
       {'overrides': {'task': {'lossses': {}}}},
       'task.lossses is {}: there is no such field',
     ),
