@@ -149,7 +149,7 @@ def test_metrics_equal_numpy_on_all_predictions_at_once(run):
   assert results.keys() == expected.keys()
   # Besides these, the trainer knows its own and that of skipped records.
   names = run.task.task_config.metric_names()
-  assert {*names} == {*results, 'left_out', 'validation_loss'}
+  assert {*names} == {*results, 'skipped', 'validation_loss'}
   for name, value in expected.items():
     np.testing.assert_allclose(results[name], value, rtol=1e-5, err_msg=name)
   assert run.written['step'] == 40
