@@ -11,10 +11,8 @@ import pandas as pd
 
 from experiments.study import claims
 from experiments.study import results
-from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.evaluation import report
-from yt8m_distill.evaluation import results as results_lib
 
 matplotlib.use('Agg')
 from matplotlib import colors
@@ -97,18 +95,6 @@ def quality(study: study_file.Study, summary: pd.DataFrame, path: str):
   report.save(figure, path)
 
 
-def _curve(runs: pd.DataFrame, output_dir: str) -> pd.Series:
-  """Returns GAP on validation data by step, the mean over runs of one network."""
-  tag = results_lib.key_prefix(runs['network'].iloc[0]) + 'gap'
-  curves = []
-  for name in runs['name']:
-    steps, values = report.read_curves(
-      os.path.join(runner.folder(output_dir, name), 'validation')
-    ).get(tag, ([], []))
-    curves.append(pd.Series(values, steps))
-  return pd.concat(curves).groupby(level=0).mean()
-
-
 def curves(study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: str):
   """Draws GAP over steps: a panel per label, all other labels in gray.
 
@@ -136,7 +122,7 @@ def curves(study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: s
   panels = dict(zip(labels, grid.flat))
   lines = {}
   for (label, column), rows in runs.groupby(['label', 'column'], sort=False):
-    curve = _curve(rows, output_dir)
+    curve = results.curve(rows, output_dir)
     for name, axes in panels.items():
       if name == label:
         (lines[column],) = axes.plot(curve, 'o-', color=palette[column], markersize=3)

@@ -75,13 +75,17 @@ def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
   )
 
 
+def _place(label: str, column: str) -> str:
+  return f'{label} ({column})' if column else label
+
+
 def _costs(summary: pd.DataFrame) -> list[list[str]]:
   """Returns a row per network: the cost of a video, and seconds of a run."""
   return [
     ['', 'frames', 'GFLOPs per video', 'parameters', 'seconds of the last process'],
     *(
       [
-        f'{row.label}{f" ({row.column})" if row.column else ""}',
+        _place(row.label, row.column),
         str(row.num_frames),
         f'{row.flops / 1e9:.4f}',
         f'{row.parameters:,}',
@@ -90,6 +94,29 @@ def _costs(summary: pd.DataFrame) -> list[list[str]]:
       for row in summary.itertuples()
     ),
   ]
+
+
+def _lengths(runs: pd.DataFrame, output_dir: str) -> list[list[str]]:
+  """Returns a row per label and column: the highest GAP while it was trained.
+
+  Args:
+    runs: from results.learners().
+    output_dir: folder of the study.
+  """
+  rows = [['', 'steps', 'GAP at the end', 'highest GAP', 'at step']]
+  for (label, column), group in runs.groupby(['label', 'column'], sort=False):
+    curve = results.curve(group, output_dir)
+    if len(curve):
+      rows.append(
+        [
+          _place(label, column),
+          f'{curve.index[-1]:.0f}',
+          f'{curve.iloc[-1]:.4f}',
+          f'{curve.max():.4f}',
+          f'{curve.idxmax():.0f}',
+        ]
+      )
+  return rows
 
 
 def _claims(checked: pd.DataFrame) -> list[list[str]]:
@@ -159,6 +186,9 @@ def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) 
       report.markdown(_claims(checked)).rstrip(),
     ]
   parts += [
+    '## Length of training',
+    'GAP on the validation records during training, the mean over the seeds.',
+    report.markdown(_lengths(learners, output_dir)).rstrip(),
     '## Cost',
     report.markdown(_costs(summary)).rstrip(),
     *(

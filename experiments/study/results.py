@@ -10,6 +10,7 @@ import tensorflow as tf
 from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.evaluation import report as evaluation_report
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
 
@@ -90,6 +91,23 @@ def columns(runs: pd.DataFrame) -> Sequence[str]:
     return value == NO_COLUMN, np.nan_to_num(number, nan=np.inf)
 
   return sorted(runs['column'].unique(), key=order)
+
+
+def curve(runs: pd.DataFrame, output_dir: str) -> pd.Series:
+  """Returns GAP on validation data by step, the mean over runs of one network.
+
+  Args:
+    runs: rows of collect() with the same label and column.
+    output_dir: folder of the study.
+  """
+  tag = results_lib.key_prefix(runs['network'].iloc[0]) + 'gap'
+  series = []
+  for name in runs['name']:
+    steps, values = evaluation_report.read_curves(
+      os.path.join(runner.folder(output_dir, name), 'validation')
+    ).get(tag, ([], []))
+    series.append(pd.Series(values, steps))
+  return pd.concat(series).groupby(level=0).mean()
 
 
 def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:

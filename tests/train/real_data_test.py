@@ -1,16 +1,14 @@
-"""Real YouTube-8M features, through the driver, on tiny networks."""
+"""Real features, through the driver, on tiny networks."""
 
 import json
 
 import numpy as np
 import paths
 import pytest
-import records
 import tiny
 
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
-from yt8m_distill.simulation import write_shards
 
 pytestmark = pytest.mark.end_to_end
 
@@ -61,28 +59,23 @@ def test_real_frame_level_record_is_learned(tmp_path):
   assert np.flatnonzero(table['positives']).tolist() == [11]
 
 
-def test_student_learns_what_frequencies_do_not_tell(tmp_path):
-  real = [record for path in paths.VIDEO_LEVEL for record in records.read(path)]
-  for split, videos in (('train', real[:400]), ('test', real[400:550])):
-    write_shards.simulate(
-      str(tmp_path),
-      split,
-      # A second one imports TensorFlow for longer than it works.
-      processes=1,
-      video_level=records.write(tmp_path / f'video_level_{split}', videos),
-    )
-  train, test = tmp_path / 'train*.tfrecord', tmp_path / 'test*.tfrecord'
-  # GAP over three seeds: student 0.18 to 0.21, teacher 0.15 to 0.19, class
-  # frequency 0.04.
+def test_student_of_every_fifth_frame_learns_on_audioset(tmp_path):
+  # GAP over three seeds: student 0.40 to 0.42, teacher 0.42 to 0.44, class frequency
+  # 0.17.
   results = _run(
     tmp_path,
-    train,
-    test,
-    batch=20,
-    steps=240,
+    paths.AUDIOSET_TRAIN,
+    paths.AUDIOSET_EVAL,
+    batch=50,
+    steps=150,
     cells=32,
     rate=0.01,
-    task__losses__representation_weight=1e-3,
+    task__model__features='[{name: audio_embedding, size: 128}]',
+    task__model__max_frames=10,
+    task__model__num_classes=527,
+    task__model__teacher__backbone__hierarchical_lstm__chunks=2,
+    task__model__student__backbone__hierarchical_lstm__chunks=1,
+    task__model__student__frames__uniform__every_n=5,
   )
   frequency = baseline.class_frequency(
     run_dir.read_params(str(tmp_path / 'run' / 'params.yaml')).task
