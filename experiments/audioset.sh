@@ -37,7 +37,7 @@ done
 }
 . experiments/environment.sh
 "$python" -m experiments.scripts.claim "$out" "DATA=$data"
-# Lists, because the paths of all files are too long for one argument.
+# Lists, because the paths of all files of a release are too long for one argument.
 for split in training held_out eval; do
   declare -n files=$split
   printf '%s\n' "${files[@]}" >"$out/$split.txt"

@@ -20,25 +20,17 @@ held_out=$((${#shards[@]} / 5))
 . experiments/environment.sh
 "$python" -m experiments.scripts.claim "$out" "DATA=$data" "flags=$*"
 
-# Makes links, since all paths of a release are too long for one argument.
-link() {  # SPLIT SHARD...
-  local folder=$out/data.new/$1
-  shift
-  mkdir -p "$folder"
-  printf '%s\0' "$@" | xargs -0 ln -s -t "$folder"
-}
-rm -rf "$out/data.new" "$out/data"
-link train "${shards[@]:0:${#shards[@]} - held_out}"
-link validate "${shards[@]: -held_out}"
-mv "$out/data.new" "$out/data"
+# Lists, because the paths of all files of a release are too long for one argument.
+printf '%s\n' "${shards[@]:0:${#shards[@]} - held_out}" >"$out/train.txt"
+printf '%s\n' "${shards[@]: -held_out}" >"$out/validate.txt"
 
 for head in moe logistic; do
   echo "Training $head"
   "$python" -m yt8m_distill.train --experiment=yt8m_distill_single \
     --mode=train_and_eval --gin_file=train.gin --gin_file=average.gin \
     --config_file=experiments/video_2018.yaml --model_dir="$out/$head" \
-    --gin_params="yt8m_distill.train_path='$out/data/train/*.tfrecord'" \
-    --gin_params="yt8m_distill.validation_path='$out/data/validate/*.tfrecord'" \
+    --gin_params="yt8m_distill.train_path='@$out/train.txt'" \
+    --gin_params="yt8m_distill.validation_path='@$out/validate.txt'" \
     --gin_params="yt8m_distill.head='$head'" --gin_params=yt8m_distill.batch_size=128 \
     --gin_params=yt8m_distill.learning_rate=0.01 --gin_params=yt8m_distill.train_steps=1500 \
     "$@"
