@@ -95,6 +95,43 @@ def quality(study: study_file.Study, summary: pd.DataFrame, path: str):
   report.save(figure, path)
 
 
+def rises(study: study_file.Study, summary: pd.DataFrame, path: str):
+  """Draws the scores of the labels in `study.rises` over the number of frames.
+
+  A label without a column, such as a skyline, is a dashed line.
+
+  Args:
+    study: the study.
+    summary: from results.summarize(), without teachers.
+    path: path of the PNG.
+  """
+  figure, panels = plt.subplots(1, len(_TITLES), figsize=(14, 5))
+  alone = summary[summary['column'] == results.NO_COLUMN]
+  colors_ = iter(plt.get_cmap('tab20').colors)
+  lines = [label for label in study.rises if label in set(summary['label'])]
+  styles = {label: next(colors_) for label in [*lines, *alone['label']]}
+  for axes, (key, title) in zip(panels, _TITLES.items()):
+    for label in lines:
+      rows = summary[summary['label'] == label].sort_values('num_frames')
+      axes.errorbar(
+        rows['num_frames'],
+        rows[f'{key}_mean'],
+        rows[f'{key}_std'].fillna(0),
+        marker=_MARKERS[lines.index(label) % len(_MARKERS)],
+        color=styles[label],
+        capsize=3,
+        label=label,
+      )
+    for row in alone.itertuples():
+      value = getattr(row, f'{key}_mean')
+      axes.axhline(value, color=styles[row.label], linestyle='--', label=row.label)
+    axes.set(xlabel='frames', ylabel=f'{title}, mean and standard deviation over seeds')
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+  panels[-1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+  report.save(figure, path)
+
+
 def curves(study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: str):
   """Draws GAP over steps: a panel per label, all other labels in gray.
 
@@ -228,6 +265,9 @@ def draw(study: study_file.Study, runs: pd.DataFrame, output_dir: str) -> list[s
   names = ['quality.png', 'curves.png']
   quality(study, results.summarize(runs), os.path.join(output_dir, names[0]))
   curves(study, runs, output_dir, os.path.join(output_dir, names[1]))
+  if study.rises:
+    names.append('rises.png')
+    rises(study, results.summarize(runs), os.path.join(output_dir, names[-1]))
   if study.per_class and per_class(
     study, runs, output_dir, os.path.join(output_dir, 'per_class.png')
   ):
