@@ -214,7 +214,9 @@ def test_shipped_study_has_the_papers_comparisons():
   )
 
 
-@pytest.mark.parametrize('name', ['paper', 'longer', 'smoke'])
+@pytest.mark.parametrize(
+  'name', ['paper', 'longer', 'smoke', 'audioset', 'audioset_tuning']
+)
 def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
   study = study_file.read(str(paths.ROOT / f'experiments/study/{name}.yaml'))
   for run in study.runs[:: len({run.seed for run in study.runs})]:
@@ -225,9 +227,49 @@ def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
       network = getattr(model, network, None)
       if network:
         frames = frame_selection.max_selected(network.frames, model.max_frames)
-        assert frames % network.backbone.get().chunks == 0, run.name
+        assert frames % getattr(network.backbone.get(), 'chunks', 1) == 0, run.name
         if 'k' in run.axes and network.frames.type != 'all':
           assert frames == int(run.axes['k'])
+
+
+def test_audioset_study_has_the_papers_comparisons():
+  study = study_file.read(str(paths.ROOT / 'experiments/study/audioset.yaml'))
+  assert len(study.runs) == 183
+  labels = {run.label for run in study.runs}
+  for losses in ('L_REP', 'L_PRED', 'L_REP+L_CE', 'L_PRED+L_CE', 'L_REP+L_PRED+L_CE'):
+    assert f'LSTM serial {losses}' in labels
+  for family in ('LSTM', 'NeXtVLAD', 'mean'):
+    for row in ('skyline', 'uniform-k', 'parallel L_REP+L_PRED+L_CE'):
+      assert f'{family} {row}' in labels
+
+
+def test_audioset_study_runs_what_its_tuning_chose():
+  """Each network of the table is one of those that were compared."""
+  tuning, table = (
+    study_file.read(str(paths.ROOT / f'experiments/study/{name}.yaml')).runs
+    for name in ('audioset_tuning', 'audioset')
+  )
+
+  def choice(run):
+    params = runner.configuration(run)
+    task = params.task
+    model = task.model.as_dict()
+    network = model.get('network') or [model['teacher'], model['student']]
+    rate = params.trainer.optimizer_config.learning_rate.get().initial_learning_rate
+    return network, rate, task.losses.as_dict()
+
+  compared = [choice(run) for run in tuning]
+  chosen = {run.name: run for run in table}
+  for name in (
+    'skyline-lstm-single=LSTM-seed=0',
+    'alone-single=LSTM-k=5-seed=0',
+    'alone-single=NeXtVLAD-k=5-seed=0',
+    'alone-single=mean-k=5-seed=0',
+    'serial-lstm-pair=LSTM-losses=L_REP+L_PRED+L_CE-k=5-seed=0',
+    'serial-nextvlad-pair=NeXtVLAD-losses=L_REP+L_PRED+L_CE-k=5-seed=0',
+    'parallel-pair=LSTM-losses=L_REP+L_PRED+L_CE-k=5-seed=0',
+  ):
+    assert choice(chosen[name]) in compared, name
 
 
 def _run(**values):
