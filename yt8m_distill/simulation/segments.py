@@ -1,9 +1,9 @@
 """Rates the windows of simulated videos, as YouTube-8M Segments does; numpy only.
 
 Windows of 5 frames start at frames 0, 5, 10, ...; the last one may have fewer. A class
-holds in a window if more than half of the window's frames are of shots that show it: 3
-of 5. A shot has at least 5 frames, so at most one class holds in a window, and every
-label of a video holds in at least one.
+holds in a window if more than half of the window's frames, so 3 of 5, are of shots that
+show the class. At most one class therefore holds in a window. Every label of a video
+holds in at least one, because a shot has at least 5 frames.
 """
 
 from typing import NamedTuple
