@@ -181,6 +181,7 @@ def test_an_unknown_command_is_one_line(start):
     ('train', '--config_file'),
     ('export', '--tflite'),
     ('import-tf1', '--every_n'),
+    ('simulate', '--segments'),
   ],
 )
 def test_help_of_a_command_shows_its_flags(start, command, flag):

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import frame_readers
 import numpy as np
 import paths
 import pytest
@@ -64,11 +65,75 @@ def test_shards_have_the_official_format(tmp_path):
     assert rgb.shape[1] == 1024 and audio.shape == (len(rgb), 128)
 
 
+def _take_ratings(serialized):
+  """Returns {window and class: score} of a record, and the record without them."""
+  record = tf.train.SequenceExample.FromString(serialized)
+  context = record.context.feature
+  starts, ends, class_ids = (
+    context.pop(f'segment_{key}').int64_list.value
+    for key in ('start_times', 'end_times', 'labels')
+  )
+  scores = context.pop('segment_scores').float_list.value
+  assert len(starts) == len(ends) == len(class_ids) == len(scores)
+  assert [*ends] == [start + 5 for start in starts]
+  ratings = dict(zip(zip(starts, class_ids), scores))
+  assert len(ratings) == len(scores)
+  return ratings, record.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize('segments', ['sparse', 'dense'])
+@pytest.mark.parametrize('from_records', [False, True])
+def test_ratings_are_true_and_all_that_segments_adds(
+  tmp_path, monkeypatch, video_level, segments, from_records
+):
+  settings = dict(_SMALL, video_level=video_level()) if from_records else _SMALL
+  plans = []
+
+  def spied(*arguments, plan=frames_lib.shot_plan):
+    plans.append(plan(*arguments))
+    return plans[-1]
+
+  monkeypatch.setattr(frames_lib, 'shot_plan', spied)
+
+  def write(name, segments):
+    written = write_shards.simulate(
+      str(tmp_path / name), 'x', 6, 4, segments=segments, processes=1, **settings
+    )
+    return [record for path in written for record in records.read(path)]
+
+  rated = write('rated', segments)
+  videos = [_take_ratings(record) for record in rated]
+  assert len(videos) == len(plans) == 6
+  for (ratings, _), (lengths, shown) in zip(videos, plans):
+    frames = np.repeat(shown, lengths)
+    for (start, class_id), score in ratings.items():
+      window = frames[start : start + 5]
+      assert score == (np.sum(window == class_id) > len(window) / 2)
+  plain = write('plain', None)
+  assert plain == [record for _, record in videos]
+  # The reader takes both for videos with labels.
+  reader = frame_readers.reader({'rgb': 24, 'audio': 8}, num_classes=12)
+  (inputs, labels), (expected_inputs, expected_labels) = (
+    frame_readers.read(reader, *batch) for batch in (rated, plain)
+  )
+  assert labels.any(1).all()
+  np.testing.assert_array_equal(labels, expected_labels)
+  for key, value in expected_inputs.items():
+    np.testing.assert_array_equal(inputs[key], value)
+
+
 @pytest.mark.end_to_end
 def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
   def write(name, split='train', seed=4, processes=1):
     paths = write_shards.simulate(
-      str(tmp_path / name), split, 6, 3, seed=seed, processes=processes, **_SMALL
+      str(tmp_path / name),
+      split,
+      6,
+      3,
+      seed=seed,
+      segments='sparse',
+      processes=processes,
+      **_SMALL,
     )
     return [pathlib.Path(path).read_bytes() for path in paths]
 
@@ -188,6 +253,7 @@ def test_2017_records_name_their_video_id(tmp_path):
     (dict(rgb_size=0), 'rgb_size is 0'),
     (dict(min_frames=9), 'min_frames is 9'),
     (dict(min_frames=50, max_frames=40), 'max_frames is 40: it must be 50 or more'),
+    (dict(segments='all'), "^segments is 'all': it must be one of sparse, dense. Set"),
     (dict(split='a/b'), "split is 'a/b'"),
     (dict(video_level='/nowhere/*'), r"video_level is '/nowhere/\*': no file matches"),
   ],
@@ -253,7 +319,12 @@ def test_repeated_call_writes_only_missing_shards(tmp_path, capsys):
     return [
       pathlib.Path(path)
       for path in write_shards.simulate(
-        str(tmp_path), 'train', 4, 2, processes=1, **{**_SMALL, **changes}
+        str(tmp_path),
+        'train',
+        4,
+        2,
+        processes=1,
+        **{**_SMALL, 'segments': 'sparse', **changes},
       )
     ]
 
@@ -272,6 +343,8 @@ def test_repeated_call_writes_only_missing_shards(tmp_path, capsys):
   assert first.read_bytes() == b'kept' and second.read_bytes() == content
   with pytest.raises(ValueError, match='another job: seed is 1, was 0'):
     write(seed=1)
+  with pytest.raises(ValueError, match="job: segments is 'dense', was 'sparse'"):
+    write(segments='dense')
 
 
 def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
@@ -304,9 +377,12 @@ def test_command_line(tmp_path):
       '--num_classes=5',
       '--seed=2',
       '--videos_per_shard=2',
+      '--segments=dense',
     ],
     cwd=paths.ROOT,
     check=True,
   )
   shards = sorted(tmp_path.glob('*.tfrecord'))
   assert [len(records.parse(path)) for path in shards] == [2, 1]
+  ratings, _ = _take_ratings(records.read(shards[0])[0])
+  assert len(ratings) > 30

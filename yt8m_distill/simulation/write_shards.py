@@ -10,6 +10,10 @@ records its settings:
 
 Classes and labels are random, or come from video-level records (--video_level), each of
 which becomes a video whose frames average to the record's features.
+
+With --segments, records are those of YouTube-8M Segments: windows of 5 frames have
+ratings, which are true because the shots are known (see `segments`). Everything else
+is the same as without --segments.
 """
 
 from collections.abc import Iterator
@@ -26,10 +30,14 @@ import tensorflow as tf
 from yt8m_distill.dataloaders import shards as shards_lib
 from yt8m_distill.simulation import classes
 from yt8m_distill.simulation import frames as frames_lib
+from yt8m_distill.simulation import segments as segments_lib
 from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+
+# Ends the entropy of the ratings; no byte of a split's name.
+_RATINGS = 256
 
 
 class Simulation(NamedTuple):
@@ -45,6 +53,7 @@ class Simulation(NamedTuple):
     videos_per_shard: videos in each shard except the last.
     min_frames: minimum length of a video, in frames.
     max_frames: maximum length of a video, in frames.
+    segments: which windows are rated, one of `segments.KINDS`; None for none.
   """
 
   world: classes.World
@@ -56,6 +65,7 @@ class Simulation(NamedTuple):
   videos_per_shard: int
   min_frames: int
   max_frames: int
+  segments: str | None
 
   def shards(self) -> list[parallel.Shard]:
     """Returns all shards: number, videos and path of each."""
@@ -87,12 +97,24 @@ def _draw_records(
 
 
 def _serialize(
-  record: video_level_lib.Record, frames: np.ndarray, rgb_size: int
+  record: video_level_lib.Record,
+  frames: np.ndarray,
+  rgb_size: int,
+  ratings: segments_lib.Ratings | None,
 ) -> bytes:
-  """Returns a `tf.train.SequenceExample` in the format of the 2018 release."""
+  """Returns a `tf.train.SequenceExample` in the format of the 2018 or 2019 release."""
   example = tf.train.SequenceExample()
-  example.context.feature['id'].bytes_list.value.append(record.video_id)
-  example.context.feature['labels'].int64_list.value.extend(record.labels.tolist())
+  context = example.context.feature
+  context['id'].bytes_list.value.append(record.video_id)
+  context['labels'].int64_list.value.extend(record.labels.tolist())
+  if ratings:
+    for key, values in (
+      ('segment_start_times', ratings.starts),
+      ('segment_end_times', ratings.starts + segments_lib.WINDOW),
+      ('segment_labels', ratings.classes),
+    ):
+      context[key].int64_list.value.extend(values.tolist())
+    context['segment_scores'].float_list.value.extend(ratings.scores.tolist())
   for key, part in (('rgb', frames[:, :rgb_size]), ('audio', frames[:, rgb_size:])):
     add = example.feature_lists.feature_list[key].feature.add
     for frame in part:
@@ -105,7 +127,10 @@ def _write_shard(
   simulation: Simulation, shard: parallel.Shard, partial: str
 ) -> Iterator[int]:
   """Writes one shard, whose size is in videos; see `parallel.Writer`."""
-  rng = _generator(simulation.seed, shard.source, *simulation.split.encode())
+  entropy = (simulation.seed, shard.source, *simulation.split.encode())
+  rng = _generator(*entropy)
+  # Of their own, so that frames do not depend on --segments.
+  rating_rng = _generator(*entropy, _RATINGS)
   first = shard.source * simulation.videos_per_shard
   if simulation.files:
     records = video_level_lib.read_records(simulation.world, simulation.files, first)
@@ -118,7 +143,12 @@ def _write_shard(
       )
       plan = frames_lib.shot_plan(rng, record.labels, length)
       frames = frames_lib.simulate_frames(rng, simulation.world, record.mean, *plan)
-      writer.write(_serialize(record, frames, simulation.world.rgb_size))
+      ratings = None
+      if simulation.segments:
+        ratings = segments_lib.rate(
+          rating_rng, simulation.segments, record.labels, simulation.world.known, *plan
+        )
+      writer.write(_serialize(record, frames, simulation.world.rgb_size, ratings))
       yield 1
 
 
@@ -132,6 +162,7 @@ def _check_arguments(
   audio_size: int,
   min_frames: int,
   max_frames: int,
+  segments: str | None,
 ) -> None:
   """Raises a ValueError about the first invalid argument."""
   for name, value, least in (
@@ -150,6 +181,11 @@ def _check_arguments(
     raise ValueError(
       f'split is {split!r}: only letters, digits, "-" and "_" are allowed.'
     )
+  if segments not in (None, *segments_lib.KINDS):
+    raise ValueError(
+      f'segments is {segments!r}: it must be one of {", ".join(segments_lib.KINDS)}. '
+      'Set it to None for videos without ratings.'
+    )
 
 
 def simulate(
@@ -164,6 +200,7 @@ def simulate(
   audio_size: int = 128,
   min_frames: int = 120,
   max_frames: int = 300,
+  segments: str | None = None,
   processes: int | None = None,
 ) -> list[str]:
   """Writes the missing shards of a split; prints the result.
@@ -182,6 +219,8 @@ def simulate(
     audio_size: bytes of audio per frame.
     min_frames: minimum length of a video, in frames.
     max_frames: maximum length of a video, in frames.
+    segments: which windows of a video are rated: 'sparse' or 'dense', see
+      `segments.rate`; None for none.
     processes: number of worker processes; by default one per core. The shards do not
       depend on it.
 
@@ -207,6 +246,7 @@ def simulate(
     audio_size,
     min_frames,
     max_frames,
+    segments,
   )
   job = dict(
     num_videos=num_videos,
@@ -218,6 +258,7 @@ def simulate(
     audio_size=audio_size,
     min_frames=min_frames,
     max_frames=max_frames,
+    segments=segments,
   )
   source_files: tuple[tuple[str, int], ...] = ()
   if video_level:
@@ -248,6 +289,7 @@ def simulate(
     videos_per_shard,
     min_frames,
     max_frames,
+    segments,
   )
   shards = simulation.shards()
   written = parallel.write_shards(
@@ -282,6 +324,14 @@ def _define_flags():
     'Video-level records to simulate frames for: paths, patterns, ranges or '
     '@lists; see yt8m_distill/dataloaders/README.md.',
   )
+  flags.DEFINE_enum(
+    'segments',
+    None,
+    segments_lib.KINDS,
+    'Rates windows of 5 frames, as YouTube-8M Segments does. sparse: 5 windows of each '
+    'video, for its labels; dense: all windows, for its labels and as many other '
+    'classes.',
+  )
 
 
 def main(_):
@@ -297,6 +347,7 @@ def main(_):
     values.num_classes,
     values.seed,
     values.video_level,
+    segments=values.segments,
   )
 
 
