@@ -127,7 +127,7 @@ class Video:
     if not ((network.scores >= 0) & (network.scores <= 1)).all():
       self._refuse(
         f'{name}: scores are from {network.scores.min():g} to '
-        f'{network.scores.max():g}: they must be probabilities'
+        f'{network.scores.max():g}: they must be probabilities from 0 to 1'
       )
     for frame in network.frames:
       if not 0 <= frame < self.seconds or frame % 1:
@@ -237,12 +237,12 @@ class _Section:
     self._number = number
     self._video = video
     self._scores = np.stack([network.scores for network in video.networks])  # [N, W, C]
-    ratings = video.ratings
-    self.rated = (
-      np.zeros(len(video.classes), bool)
-      if ratings is None
-      else ~np.isnan(ratings).all(axis=0)
+    self._ratings = (
+      np.full(self._scores.shape[1:], np.nan)
+      if video.ratings is None
+      else video.ratings
     )
+    self.rated = ~np.isnan(self._ratings).all(axis=0)  # [C]
     peaks = self._scores.max(axis=(0, 1))
     self._classes = np.lexsort((-peaks, ~self.rated))[:best].tolist()
 
@@ -256,13 +256,13 @@ class _Section:
   def render(self) -> str:
     video = self._video
     shown = f'{len(self._classes):,} of {_count(len(video.classes), "class", "es")}'
-    order = ', rated classes first' if self.rated.any() else ''
+    order = 'rated ones first, then ' if self.rated.any() else ''
     axis = self._axis()
     return f"""<section id="video{self._number}" \
 aria-labelledby="id{self._number}">
 <h2 id="id{self._number}">{_isolated(video.id, 'id')}</h2>
 <p class="note">{video.seconds:g} s, {_count(len(video.windows), 'window')}, \
-{shown}{order}</p>
+{shown}: {order}the most probable</p>
 {self._labels()}
 <div class="chart">
 {self._frames()}{axis}{''.join(map(self._row, self._classes))}{axis}</div>
@@ -340,7 +340,7 @@ aria-hidden="true"><path class="grid" d="{grid}"/>{drawn}</svg></div>
       alternative.append(
         f'{network.name}: highest {lane[window]:.2f} at {self._window(window)}.'
       )
-    ratings, rated = self._ratings(index) if self.rated[index] else ('', '')
+    ratings, rated = self._marks(index) if self.rated[index] else ('', '')
     return self._strip(
       _isolated(name, 'class') + (' <small>true label</small>' if true else ''),
       [_bars(video.windows, lane) for lane in scores],
@@ -350,12 +350,11 @@ aria-hidden="true"><path class="grid" d="{grid}"/>{drawn}</svg></div>
       f' data-window="{scores.max(axis=0).argmax()}"',
     )
 
-  def _ratings(self, index: int) -> tuple[str, str]:
+  def _marks(self, index: int) -> tuple[str, str]:
     """Returns the path of a class' ratings, up or down, and the text for it."""
-    assert self._video.ratings is not None
     path, text = '', []
-    for window, rating in enumerate(self._video.ratings[:, index]):
-      if not np.isnan(rating):
+    for window, rating in enumerate(self._ratings[:, index].tolist()):
+      if rating in _RATED:
         start, end = self._video.windows[window]
         path += f'M{start:g} 50V{0 if rating else 100}H{end:g}V50z'
         text.append(f'{_RATED[rating]} at {self._window(window)}')
@@ -413,7 +412,7 @@ aria-hidden="true"><path class="grid" d="{grid}"/>{drawn}</svg></div>
         for network, lane in zip(video.networks, self._scores[:, :, index])
       ]
       if self.rated[index]:
-        ratings = video.ratings[:, index].tolist()
+        ratings = self._ratings[:, index].tolist()
         rows.append(('rated', [_RATED.get(rating, '') for rating in ratings]))
       bodies.append(
         f'<tbody><tr><th colspan="{len(video.windows) + 1}" scope="rowgroup">'
@@ -503,7 +502,7 @@ section { margin: 1.5rem 0 3rem; }
   padding: 0 .4rem; }
 .name small { color: var(--ink); font-size: .75rem; white-space: nowrap; }
 .row { column-gap: .5rem; display: grid; margin: .5rem 0;
-  grid-template: auto / minmax(8rem, 14rem) 5rem 1fr 2.5rem; }
+  grid-template: auto / minmax(8rem, 14rem) 7rem 1fr 2.5rem; }
 .name { line-height: 1.3; }
 .lanes, .values { display: flex; flex-direction: column; font-size: .8rem; }
 .lanes span, .values span { height: var(--lane); line-height: var(--lane);
@@ -522,7 +521,8 @@ svg path { vector-effect: non-scaling-stroke; }
 .lane2 { color: var(--lane2); }
 .lane3 { color: var(--lane3); }
 svg [class^=lane] { fill: currentColor; }
-.strip:not([data-window]) [class^=lane] { stroke: currentColor; }  /* Seen also if below a pixel. */
+/* A frame is seen even if it is narrower than a pixel. */
+.strip:not([data-window]) [class^=lane] { stroke: currentColor; }
 .rating { fill: var(--ink); stroke: var(--ink); }
 .cursor { border: 1px solid var(--ink); inset-block: 0; min-width: 3px;
   position: absolute; }
@@ -570,11 +570,12 @@ for (const section of document.querySelectorAll('section')) {
       strip.dataset.window = chosen;
       const values = rows
         .map(({cells}) => [cells[0].textContent, cells[chosen + 1].textContent])
-        .filter(([, value]) => value);
+        .filter(([, value]) => value)
+        .map(pair => pair.join(': '));
       const time = times[chosen].textContent;
       strip.setAttribute('aria-valuenow', chosen);
       strip.setAttribute('aria-valuetext', `${time}: ${values.join('; ')}`);
-      return [name.textContent, time, ...values.map(pair => pair.join(': '))];
+      return [name.textContent, time, ...values];
     };
     const show = chosen => {
       tip.textContent = choose(chosen).join('\\n');
@@ -611,7 +612,9 @@ for (const section of document.querySelectorAll('section')) {
     strip.addEventListener('blur', hide);
     strip.addEventListener('pointermove', point);
     strip.addEventListener('pointerdown', point);
-    strip.addEventListener('pointerleave', hide);
+    strip.addEventListener('pointerleave', event => {
+      if (event.pointerType === 'mouse') hide();  // A finger has to leave to see it.
+    });
     strip.addEventListener('keydown', event => {
       if (!(event.key in keys)) return;
       event.preventDefault();
