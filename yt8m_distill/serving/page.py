@@ -539,6 +539,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .1rem .5rem; text-align: right; white-space: nowrap; }
 th { background: var(--page); font-weight: 600; left: 0; position: sticky; }
 [scope=rowgroup] { text-align: left; }
+[scope=row] { max-width: 8rem; overflow: hidden; text-overflow: ellipsis; }
 thead th:not(:first-child) { position: static; }
 @media (max-width: 45rem) {
   .row { grid-template: auto / 3.75rem 1fr 2rem; }
