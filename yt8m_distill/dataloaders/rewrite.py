@@ -138,8 +138,8 @@ def rewrite(
     processes: number of worker processes; by default one per core.
 
   Returns:
-    The paths of all new shards, in the order of their sources, and the shards that
-    were written now. What they `returned` is the sum of the numbers that `change` returned.
+    The paths of all new shards, in the order of their sources; and the shards that were
+    written now, which `returned` the sums of the numbers that `change` returned.
 
   Raises:
     ValueError: a record is invalid, nothing is left of a shard, or the folder belongs

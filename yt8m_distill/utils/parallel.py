@@ -245,7 +245,8 @@ def _kept(
   state: _State, index: int, source, partial: str
 ) -> Generator[int, None, None]:
   """Yields what the Writer yields, and keeps what it returns."""
-  state.returned[index] = (yield from state.write(source, partial)) or 0
+  amounts: Any = state.write(source, partial)
+  state.returned[index] = (yield from amounts) or 0
 
 
 def _death(children, state: _State, shards: Sequence[Shard]) -> str:
