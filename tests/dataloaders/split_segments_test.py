@@ -69,7 +69,7 @@ def test_one_record_per_start_with_its_ratings():
 @pytest.mark.parametrize('frames', [1, 4, 5, 6, 299, 300])
 @pytest.mark.parametrize('context', [0, 1, 10, -1])
 def test_frames_are_those_of_the_window_and_around_it(frames, context):
-  starts = [s for s in (0, 1, 3, 4, 5, 295, 297, 299, 300, 305)]
+  starts = [0, 1, 3, 4, 5, 295, 297, 299, 300, 305]
   video = _video(frames, [(start, 1, 1) for start in starts])
   windows, left_out = _split(video, context)
   kept = [start for start in starts if start < frames]
@@ -233,10 +233,7 @@ runpy.run_module('yt8m_distill.dataloaders.split_segments', run_name='__main__')
 
 
 @pytest.mark.end_to_end
-def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
-  source, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0})
+def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(source, tmp_path):
   out, whole = tmp_path / 'out', tmp_path / 'whole'
   flags = [f'--input_path={source}', f'--output_dir={out}', '--context=1']
   killed = processes.python(
