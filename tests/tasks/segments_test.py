@@ -26,6 +26,8 @@ from yt8m_distill.tasks import distillation
 
 _SEGMENTS = 'yt8m_distill_segments'
 _WINDOW = {'type': 'window', 'window': {'k': 4}}
+# Without recurrence, a step takes a tenth of the time.
+_AVERAGE = {'backbone': {'type': 'yt8m_average'}, 'head': {'type': 'logistic'}}
 _STUDENT = {'task': {'model': {'student': {'frames': _WINDOW}}}}
 
 
@@ -85,7 +87,7 @@ def test_loss_of_rated_pairs_by_a_plain_loop(tmp_path, kind, weak):
     values['class_weights'] = str(tmp_path / 'weights.csv')
     rows = [f'{v},1' for v in range(tiny.CLASSES)]
     (tmp_path / 'weights.csv').write_text('\n'.join(['Index,Weight', *rows]))
-  params = _experiment({'task': {'losses': values}})
+  params = _experiment({'task': {'losses': values, 'model': {'network': _AVERAGE}}})
   task = classification.ClassificationTask(params.task)
   model = _model(task)
   inputs, positives = _batch(task, tmp_path / 'x.tfrecord')
@@ -128,15 +130,16 @@ def test_distillation_losses_are_those_of_videos(windows):
   by_labels = {}
   for labels in ('segments', 'video'):
     params = _experiment(
-      {'task': {'labels': labels, 'losses': {'intermediate_weight': 0.5}}},
+      {'task': {'labels': labels}},
       _STUDENT,
+      tiny.AVERAGES,
       experiment='yt8m_distill',
     )
     task = distillation.DistillationTask(params.task)
     model = _model(task)
     by_labels[labels] = task.train_step(_batch(task, windows), model, tiny.Recorder())
   rated, video = by_labels['segments'], by_labels['video']
-  for name in ('representation', 'prediction', 'intermediate'):
+  for name in ('representation', 'prediction'):
     np.testing.assert_array_equal(
       rated[f'student/{name}_loss'], video[f'student/{name}_loss']
     )
@@ -149,7 +152,7 @@ def test_distillation_losses_are_those_of_videos(windows):
 
 def test_student_sees_the_window_alone(windows):
   """Other frames change the teacher's predictions, and not the student's."""
-  params = _experiment(_STUDENT, experiment='yt8m_distill')
+  params = _experiment(_STUDENT, tiny.AVERAGES, experiment='yt8m_distill')
   task = distillation.DistillationTask(params.task)
   model = _model(task)
   inputs, _ = _batch(task, windows)
@@ -244,14 +247,13 @@ def test_fine_tunes_a_network_of_a_distillation_run(trained, tmp_path, network):
   windows = _official(tmp_path)
   for steps in (1, 3):
     tiny.drive(
-      'train_and_eval',
+      'train' if steps == 1 else 'train_and_eval',
       run,
       f"'{windows}'",
       _SEGMENTS,
       task__init_checkpoint=trained,
       task__init_network=network,
       trainer__train_steps=steps,
-      trainer__validation_interval=1,
       trainer__optimizer_config__learning_rate__exponential__initial_learning_rate=(
         0.0 if steps == 1 else 0.01
       ),
@@ -265,7 +267,7 @@ def test_fine_tunes_a_network_of_a_distillation_run(trained, tmp_path, network):
   assert evaluation['videos'] == 9 and evaluation['step'] == 3
   assert set(evaluation['metrics']) == {'label_loss'}
   best = json.loads((run / 'best_ckpt' / 'info.json').read_text())
-  assert best['label_loss'] <= evaluation['metrics']['label_loss']
+  assert best['label_loss'] == evaluation['metrics']['label_loss']
 
 
 @pytest.mark.end_to_end
@@ -304,10 +306,10 @@ def test_distills_in_time_from_a_distillation_run(trained, tmp_path):
   np.testing.assert_allclose(alone['label_loss'], metrics['student/label_loss'], 1e-5)
 
 
-def test_other_networks_than_the_frames_are_refused_at_a_start(trained):
+def test_only_frames_may_differ_from_the_networks_of_the_start(trained):
   for values, word in (
     ({'frames': _WINDOW}, ''),
-    ({'backbone': {'hierarchical_lstm': {'num_cells': 5}}}, 'num_cells is 4'),
+    ({'head': {'moe': {'num_mixtures': 3}}}, 'num_mixtures is 2'),
   ):
     params = _experiment(
       {'task': {'model': {'student': values}, 'init_checkpoint': str(trained)}},
@@ -403,6 +405,7 @@ def _train(replicas, windows):
   )
   params = _experiment(
     _STUDENT,
+    tiny.AVERAGES,
     {
       'task': {'losses': {'weak_negative_weight': 0.1}},
       'trainer': {'optimizer_config': {'optimizer': {'adam': {'epsilon': 1e-2}}}},
