@@ -125,6 +125,8 @@ def _flags(module):
   defined = {'help', 'verbosity', *_DEFINED.findall(source)}
   if 'cli.run(' in source:
     defined.add('import')
+  if 'rewrite.define_flags()' in source:
+    defined |= _flags('yt8m_distill.dataloaders.rewrite')
   if 'parse_known_args()' in source:  # It passes on what it does not know.
     defined |= _flags('yt8m_distill.train')
   return defined | {f'no{flag}' for flag in defined}
@@ -185,7 +187,12 @@ def test_settings_and_modules_exist():
 
 @functools.cache
 def _configurations():
-  names = ('yt8m_distill', 'yt8m_distill_single', 'yt8m_distill_finetune')
+  names = (
+    'yt8m_distill',
+    'yt8m_distill_single',
+    'yt8m_distill_finetune',
+    'yt8m_distill_segments',
+  )
   return [exp_factory.get_exp_config(name) for name in names]
 
 

@@ -101,6 +101,43 @@ def write_records(path, count, seed=0, ids=b'v%03d'):
   return labels
 
 
+def write_windows(path, count, seed=0):
+  """Writes records of rated windows of random videos.
+
+  Args:
+    path: of the file.
+    count: number of windows.
+    seed: of their content.
+
+  Returns:
+    Labels, what was rated, and the labels of the videos, bool [count, V] each.
+  """
+  rng = np.random.default_rng(seed)
+  labels, rated, video_labels = np.zeros([3, count, CLASSES], bool)
+  windows = []
+  for number in range(count):
+    of_video = rng.choice(CLASSES, rng.integers(1, 4), replace=False)
+    classes = rng.choice(CLASSES, rng.integers(1, 4), replace=False)
+    scores = rng.integers(0, 2, len(classes))
+    video_labels[number, of_video] = rated[number, classes] = True
+    labels[number, classes[scores == 1]] = True
+    length = rng.integers(1, MAX_FRAMES + 1)
+    windows.append(
+      records_lib.random_frame_level(
+        length,
+        {'rgb': _RGB, 'audio': _AUDIO},
+        of_video,
+        rng,
+        id=b'v%03d:5' % number,
+        segment_labels=classes,
+        segment_scores=scores.astype(np.float32),
+        window_start=rng.integers(0, length),
+      )
+    )
+  records_lib.write(path, windows)
+  return labels, rated, video_labels
+
+
 def batch(rows, seed=0):
   """Returns a random batch as the input pipeline delivers it."""
   rng = np.random.default_rng(seed)

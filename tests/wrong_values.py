@@ -22,7 +22,12 @@ from official.modeling import hyperparams
 import tiny
 import yaml
 
-EXPERIMENTS = ('yt8m_distill', 'yt8m_distill_single', 'yt8m_distill_finetune')
+EXPERIMENTS = (
+  'yt8m_distill',
+  'yt8m_distill_single',
+  'yt8m_distill_finetune',
+  'yt8m_distill_segments',
+)
 # By kind: most fields mean none of these; reason_to_take() says which do.
 VALUES = {
   'word': 'maybe',

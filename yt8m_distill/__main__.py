@@ -24,6 +24,7 @@ MODULES = {
   'export': 'serving.export',
   'predict': 'serving.predict',
   'thin': 'dataloaders.thin',
+  'split-segments': 'dataloaders.split_segments',
   'simulate': 'simulation.write_shards',
   'extract-student': 'checkpoints.extract_student',
   'import-tf1': 'checkpoints.import_tf1',

@@ -13,7 +13,7 @@ import gin
 from yt8m_distill.configs import settings
 from yt8m_distill.utils import cli
 
-_SINGLE = ('yt8m_distill_single', 'yt8m_distill_finetune')
+_SINGLE = ('yt8m_distill_single', 'yt8m_distill_finetune', 'yt8m_distill_segments')
 _ALL = ('yt8m_distill', *_SINGLE)
 _FOLDER = paths.ROOT / 'gin'
 _FILES = sorted(path.name for path in _FOLDER.glob('*.gin'))
@@ -29,6 +29,7 @@ _ORIGINAL = dict(
   representation_weight=2.0,
   prediction_reduction='sum',
 )
+_SEGMENTS = dict(train_steps=2500, frames='window', learning_rate=1e-4)
 _VALUES = {
   'average.gin': dict(backbone='yt8m_average'),
   'dbof.gin': dict(backbone='yt8m_dbof'),
@@ -55,6 +56,8 @@ _VALUES = {
   'quickstart.gin': dict(
     num_classes=50, num_cells=64, batch_size=50, train_steps=240, learning_rate=5e-3
   ),
+  'segments.gin': _SEGMENTS,
+  'segments_distill.gin': {**_SEGMENTS, 'labels': 'segments'},
   'serial.gin': dict(train_steps=75955, training='serial'),
   'skyline.gin': dict(train_steps=75955, frames='all'),
   'train.gin': dict(train_steps=75955),
@@ -80,7 +83,10 @@ def _configure(experiment, files, **values):
 
 
 def _base(experiment):
-  return 'finetune.gin' if experiment.endswith('finetune') else 'train.gin'
+  return {
+    'yt8m_distill_finetune': 'finetune.gin',
+    'yt8m_distill_segments': 'evaluate.gin',  # segments.gin sets other values.
+  }.get(experiment, 'train.gin')
 
 
 def _networks(params):
@@ -210,6 +216,35 @@ def test_settings_of_one_experiment_reach_it():
     'yt8m_distill_finetune', ['finetune.gin'], init_checkpoint='runs/first'
   )
   assert tuned.task.init_checkpoint == 'runs/first'
+
+
+def test_segments_reach_their_experiments():
+  tuned = _configure(
+    'yt8m_distill_segments',
+    ['segments.gin'],
+    init_checkpoint='runs/first',
+    init_network='teacher',
+  )
+  assert tuned.task.labels == 'segments' and tuned.task.fine_tunes
+  assert tuned.task.init_checkpoint == 'runs/first'
+  assert tuned.task.init_network == 'teacher'
+  assert tuned.task.model.network.frames.type == 'window'
+  distilled = _configure(
+    'yt8m_distill', ['segments_distill.gin'], init_checkpoint='runs/first', k=3
+  )
+  task = distilled.task
+  assert (task.labels, task.init_checkpoint) == ('segments', 'runs/first')
+  assert task.student_experiment == 'yt8m_distill_segments'
+  assert task.model.teacher.frames.type == 'all'
+  assert task.model.student.frames.window.k == 3
+  for params, metric in ((tuned, 'label_loss'), (distilled, 'student/label_loss')):
+    trainer = params.trainer
+    assert trainer.train_steps == 2500
+    assert trainer.best_checkpoint_eval_metric == metric
+    assert trainer.best_checkpoint_metric_comp == 'lower'
+  distilled.task.model.student.backbone.get().chunks = 3
+  for params in (tuned, distilled):
+    params.validate()
 
 
 def test_values_from_python_win_over_gin():

@@ -41,7 +41,13 @@ def _message(*fields):
 
 
 @pytest.mark.parametrize(
-  'experiment', ['yt8m_distill', 'yt8m_distill_single', 'yt8m_distill_finetune']
+  'experiment',
+  [
+    'yt8m_distill',
+    'yt8m_distill_single',
+    'yt8m_distill_finetune',
+    'yt8m_distill_segments',
+  ],
 )
 @pytest.mark.parametrize(
   'optimizer',

@@ -119,6 +119,45 @@ def test_some_frames_by_hand(kind, k, num_frames, expected):
   assert indices[: int(count)].numpy().tolist() == expected
 
 
+def _window(k):
+  return model.FrameSelection(type='window', window=model.WindowFrames(k=k))
+
+
+@pytest.mark.parametrize(
+  'k, num_frames, start, expected',
+  [
+    (0, 300, 100, [100, 101, 102, 103, 104]),
+    (5, 300, 100, [100, 101, 102, 103, 104]),
+    (0, 5, 0, [0, 1, 2, 3, 4]),
+    (0, 4, 0, [0, 1, 2, 3]),
+    (0, 1, 0, [0]),
+    (0, 300, 297, [297, 298, 299]),  # The video ends within the window.
+    (0, 300, 299, [299]),
+    (1, 300, 100, [100]),
+    (2, 300, 100, [100, 102]),  # 5 i / 2, rounded down
+    (3, 300, 100, [100, 101, 103]),
+    (4, 300, 100, [100, 101, 102, 103]),
+    (2, 300, 297, [297, 298]),
+    (2, 103, 100, [100, 101]),
+    (2, 104, 100, [100, 102]),
+    (4, 102, 100, [100, 101]),
+  ],
+)
+def test_window_by_hand(k, num_frames, start, expected):
+  indices, count = frame_selection.frame_indices(
+    tf.constant([num_frames]), _window(k), 300, window_starts=tf.constant([start])
+  )
+  assert indices.dtype == count.dtype == tf.int32 and indices.shape == [1, k or 5]
+  assert frame_selection.max_selected(_window(k), 300) == (k or 5)
+  assert indices[0, : int(count[0])].numpy().tolist() == expected
+  assert indices.numpy().max() < 300
+
+
+def test_window_needs_starts():
+  with pytest.raises(ValueError, match="inputs\\['window_start'\\], int32"):
+    frame_selection.frame_indices(tf.range(3), _window(0), 300)
+
+
 def test_30_frames_of_300_are_every_tenth():
   for ours, theirs in zip(
     frame_selection.frame_indices(tf.constant([300]), _some('uniform', 30), 300),
@@ -269,12 +308,14 @@ def test_shapes_agree(frames):
 def test_every_selection_compiles_under_xla():
   selections = [
     _ALL,
+    _window(3),
     *(_uniform(7, length) for length in _LENGTHS),
     *(_some(kind, 5) for kind in ('uniform', *_SOME)),
   ]
 
   def choose(n, seeds):
-    return [frame_selection.frame_indices(n, s, 20, seeds) for s in selections]
+    starts = tf.zeros_like(n)
+    return [frame_selection.frame_indices(n, s, 20, seeds, starts) for s in selections]
 
   num_frames = tf.range(21)
   compiled = tf.function(choose, jit_compile=True, autograph=False)

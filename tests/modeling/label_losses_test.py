@@ -69,6 +69,53 @@ def test_formula(kind, epsilon):
   )
 
 
+# By kind, the loss of one class of one video: label, prediction, and in softmax the sum
+# of the weighted predictions and the number of labels.
+_TERMS = {
+  'cross_entropy': lambda v, y, p, total, n: -np.log((p if y else 1 - p) + 1e-5),
+  'softmax': lambda v, y, p, total, n: y / max(n, 1) * -np.log((p + 1e-5) / total),
+  'hinge': lambda v, y, p, total, n: 2 - 2 * p if y else 2 * p,
+  'weighted_cross_entropy': lambda v, y, p, total, n: (
+    -_WEIGHTS[v] * np.log(p + 1e-5) if y else -np.log(1 - p + 1e-5)
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+def test_weighted_pairs_by_a_plain_loop(kind):
+  labels, predictions = _example()
+  rng = np.random.default_rng(1)
+  weights = rng.choice([0.0, 0.5, 1.0], labels.shape).astype(np.float32)
+  labels &= weights == 1
+  predictions = tf.Variable(predictions)
+  with tf.GradientTape() as tape:
+    actual = losses.label_loss(
+      labels, predictions, kind, class_weights=_WEIGHTS, weights=weights
+    )
+  gradient = tape.gradient(actual, predictions).numpy()
+  for row, values in enumerate(predictions.numpy().astype(float)):
+    total = sum(w * (p + 1e-5) for w, p in zip(weights[row], values))
+    expected = 0.0
+    for v, p in enumerate(values):
+      if weights[row, v]:
+        expected += weights[row, v] * _TERMS[kind](
+          v, labels[row, v], p, total, labels[row].sum()
+        )
+    np.testing.assert_allclose(actual[row], expected, rtol=1e-5, atol=1e-6)
+  assert not gradient[weights == 0].any() and gradient[weights == 1].any()
+
+
+@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+def test_pairs_of_weight_1_are_the_loss_without_weights(kind):
+  labels, predictions = _example()
+  np.testing.assert_array_equal(
+    losses.label_loss(
+      labels, predictions, kind, class_weights=_WEIGHTS, weights=np.ones([4, 5], 'f4')
+    ),
+    losses.label_loss(labels, predictions, kind, class_weights=_WEIGHTS),
+  )
+
+
 @pytest.mark.parametrize('weights', [1.0, np.ones(5, np.float32)])
 def test_weights_of_1_are_the_cross_entropy(weights):
   labels, predictions = _example()

@@ -132,3 +132,16 @@ def test_says_which_frames_it_reads(task, module):
   assert f'Of the first 20 frames, the model reads {_READS[kind]}' in text.replace(
     '\n', ' '
   )
+
+
+def test_a_window_starts_at_the_first_frame_of_a_request():
+  task, network = tiny.single_task(frames={'type': 'window', 'window': {'k': _K}})
+  model = task.task_config.model
+  module = signatures.ServingModule(network, model, top_k=3)
+  inputs, _ = tiny.batch(3)
+  served = module.serve_all_frames(inputs['frames'], tf.constant([3, 5, 20]))
+  expected = module.serve(inputs['frames'][:, :_K], tf.constant([3, _K, _K]))
+  np.testing.assert_array_equal(served['predictions'], expected['predictions'])
+  assert (
+    '4 of the window that starts at `window_start` of a record, otherwise at the first'
+  ) in model_card._vectors(model)

@@ -69,25 +69,52 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
     model: the present `task.model`.
     checkpoint: prefix of a checkpoint.
   """
+  before = _model_before(model, checkpoint)
+  if before:
+    _raise_if(_config_differences(before, model.as_dict()), checkpoint)
+
+
+def check_start(model: model_config.VideoModel, checkpoint: str):
+  """Raises a ValueError if a model cannot start from all networks of another run.
+
+  Other selections of frames are allowed and logged. Without a params.yaml next to the
+  checkpoint nothing is compared.
+
+  Args:
+    model: configuration of the model.
+    checkpoint: prefix of a checkpoint.
+  """
+  before, now = _model_before(model, checkpoint), model.as_dict()
+  if before:
+    frames = {
+      name: {**before[name], 'frames': now[name]['frames']} for name in model.networks()
+    }
+    _check_start(before, now, checkpoint, max_frames=now['max_frames'], **frames)
+
+
+def _model_before(
+  model: model_config.VideoModel, checkpoint: str
+) -> dict[str, Any] | None:
+  """Returns the model of a run, which must have the same networks; None if unknown."""
   path = run_dir.params_path(checkpoint)
-  if path:
-    before = run_dir.read_params(path)
-    if before.task.model.networks().keys() != model.networks().keys():
-      raise ValueError(
-        f'{os.path.dirname(path)} is a run of the experiment {before.experiment!r}, '
-        'which has other networks. Set --experiment to it, or name another folder.'
-      )
-    _raise_if(
-      _config_differences(before.task.model.as_dict(), model.as_dict()), checkpoint
+  if not path:
+    return None
+  before = run_dir.read_params(path)
+  if before.task.model.networks().keys() != model.networks().keys():
+    raise ValueError(
+      f'{os.path.dirname(path)} is a run of the experiment {before.experiment!r}, '
+      'which has other networks. Set --experiment to it, or name another folder.'
     )
+  return before.task.model.as_dict()
 
 
 def start_network(
   network: video_classifier.VideoClassifier,
   model: model_config.ClassifierModel,
   source: str,
+  name: str = 'student',
 ):
-  """Initializes a single network from a trained student or single network.
+  """Initializes a single network from a trained one.
 
   If the number of classes differs from the source's, the head keeps its initial
   values. A different selection of frames is allowed and logged. So is, for each
@@ -96,16 +123,16 @@ def start_network(
   Args:
     network: built network.
     model: its configuration.
-    source: folder of a run or prefix of a checkpoint. From a distillation run,
-      the student is taken.
+    source: folder of a run or prefix of a checkpoint.
+    name: which network of a distillation run to take, 'student' or 'teacher'.
 
   Raises:
     ValueError: there is no checkpoint, or its architecture differs.
   """
   checkpoint = run_dir.checkpoint(source)
-  path = _path(checkpoint, 'student')
+  path = _path(checkpoint, name)
   new_head = False
-  before = _network_before(checkpoint, 'student')
+  before = _network_before(checkpoint, name)
   if before:
     now = model.as_dict()
     new_head = before['num_classes'] != now['num_classes']

@@ -11,8 +11,11 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.configs import validation
 
 _MAX_EPOCHS = 1_000_000
-# Of each network in an evaluation.
-_METRICS = ('gap', 'map', 'hit_at_one', 'perr', 'label_loss')
+# Of each network in an evaluation, by labels.
+_METRICS = {
+  'video': ('gap', 'map', 'hit_at_one', 'perr', 'label_loss'),
+  'segments': ('label_loss',),
+}
 
 
 @dataclasses.dataclass
@@ -31,6 +34,9 @@ class LabelLoss(hyperparams.Config):
     label_epsilon: added to the arguments of the logarithms.
     class_weights: CSV file with the columns Index and Weight; classes without
       a row have weight 1.
+    weak_negative_weight: if labels are ratings of segments, the weight in the label
+      loss of classes that are neither rated in the window nor labels of its video,
+      which then count as negatives. Rated classes have weight 1, all others 0.
     regularization_penalty: factor of the layers' L2 terms.
   """
 
@@ -39,11 +45,15 @@ class LabelLoss(hyperparams.Config):
   )
   label_epsilon: float = validation.number(1e-5, above=0)
   class_weights: str = ''
+  weak_negative_weight: float = validation.number(0.0, least=0)
   regularization_penalty: float = validation.number(2.0, least=0)
 
   def weights(self) -> dict[str, float]:
     """Returns the weights of the terms besides L_CE: {NAME: NAME_weight}."""
-    fields = {field.name for field in dataclasses.fields(self)} - {'label_weight'}
+    fields = {field.name for field in dataclasses.fields(self)} - {
+      'label_weight',
+      'weak_negative_weight',
+    }
     return {
       name.removesuffix('_weight'): getattr(self, name)
       for name in sorted(fields)
@@ -91,6 +101,9 @@ class VideoTask(cfg.TaskConfig):
     train_data: records to train on.
     validation_data: records to evaluate on.
     evaluation: how predictions are scored.
+    labels: what networks learn and are scored on. 'video': the labels of videos.
+      'segments': the ratings of windows; the records must be those that
+      `yt8m-distill split-segments` writes.
     seed: seed of the initial weights; on a CPU, a run is repeatable bit for
       bit. The order of the data and the random numbers of a video follow from
       `train_data.seed`.
@@ -108,6 +121,7 @@ class VideoTask(cfg.TaskConfig):
     default_factory=lambda: data.VideoData(is_training=False, drop_remainder=False)
   )
   evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+  labels: str = validation.choice('video', 'video', 'segments')
   seed: int = validation.number(0, least=0, most=validation.MAX_SEED)
   train_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
   decay_epochs: float = validation.number(0.0, least=0, most=_MAX_EPOCHS)
@@ -122,6 +136,13 @@ class VideoTask(cfg.TaskConfig):
           f'are for. Set it to {is_training}.'
         )
     self.validation_data.check_evaluation(f'{path}.validation_data')
+    weak = self.losses.weak_negative_weight
+    if weak and self.labels != 'segments':
+      raise ValueError(
+        f'{path}.losses.weak_negative_weight is {weak}, but {path}.labels is '
+        f'{self.labels!r}, where every class that is no label is a negative. Set '
+        'weak_negative_weight to 0, or labels to segments.'
+      )
 
   def metric_names(self) -> list[str]:
     """Returns the keys of the metrics of an evaluation.
@@ -132,10 +153,10 @@ class VideoTask(cfg.TaskConfig):
       '' if name == 'network' else f'{name}/' for name in self.model.networks()
     ]
     return [
-      *(f'{prefix}{name}' for prefix in prefixes for name in _METRICS),
+      *(f'{prefix}{name}' for prefix in prefixes for name in _METRICS[self.labels]),
       *(f'{prefixes[-1]}{name}_loss' for name in self.losses.weights()),
       'skipped',
-      'validation_loss',
+      *(['validation_loss'] if self.labels == 'video' else []),
     ]
 
   def check_trainer(self, trainer: cfg.TrainerConfig):
@@ -189,6 +210,7 @@ class ClassificationTask(VideoTask):
     model: the network and its input.
     losses: its losses.
     fine_tunes: whether a new run must start from `init_checkpoint`.
+    init_network: which network of a distillation run `init_checkpoint` stands for.
   """
 
   model: model_config.ClassifierModel = dataclasses.field(
@@ -196,3 +218,4 @@ class ClassificationTask(VideoTask):
   )
   losses: LabelLoss = dataclasses.field(default_factory=LabelLoss)
   fine_tunes: bool = False
+  init_network: str = validation.choice('student', 'student', 'teacher')

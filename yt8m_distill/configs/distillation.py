@@ -133,7 +133,9 @@ class DistillationTask(classification.VideoTask):
 
   def metric_names(self) -> list[str]:
     """Returns the keys of the metrics of an evaluation; see VideoTask."""
-    names = [*super().metric_names(), 'agreement/top1', 'agreement/overlap']
+    names = super().metric_names()
+    if self.labels == 'video':
+      names += ['agreement/top1', 'agreement/overlap']
     if not self.losses.intermediate_weight:
       names.remove('student/intermediate_loss')
     return names

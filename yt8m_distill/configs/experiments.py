@@ -3,6 +3,7 @@
 `yt8m_distill` trains a student together with its teacher. `yt8m_distill_single`
 trains one network from scratch, as the paper does for its skyline and baselines.
 `yt8m_distill_finetune` continues the training of a distilled student.
+`yt8m_distill_segments` continues that of any network on ratings of windows.
 
 A factory writes every setting that concerns its experiment into one field of the
 configuration, which the Garden then overrides with YAML and --params_override.
@@ -28,6 +29,9 @@ from yt8m_distill.configs import settings as settings_lib
 # Passes over the 2018 training set (3,888,919 videos) in batches of 256.
 _FIVE_EPOCHS = 75955
 _THREE_EPOCHS = 45573
+# On rated windows, which are few: more steps overfit.
+_SEGMENT_STEPS = 2500
+_SEGMENT_INTERVAL = 500  # steps between two evaluations
 # The original's unit of learning rate decay.
 _DECAY_EXAMPLES = 4_000_000
 
@@ -57,8 +61,11 @@ def yt8m_distill(
   params = task(
     training=settings.training,
     teacher_checkpoint=settings.teacher_checkpoint,
+    init_checkpoint=settings.init_checkpoint,
     **_records_and_seed(settings),
   )
+  if settings.labels == 'segments':
+    params.student_experiment = 'yt8m_distill_segments'
   params.model.num_classes = settings.num_classes
   params.model.max_frames = settings.max_frames
   params.model.teacher = _network(
@@ -70,7 +77,7 @@ def yt8m_distill(
   params.losses.representation_weight = settings.representation_weight
   params.losses.prediction_reduction = settings.prediction_reduction
   return cfg.ExperimentConfig(
-    task=params, trainer=_trainer(settings, 'student/gap', _FIVE_EPOCHS)
+    task=params, trainer=_trainer(settings, 'student/', _FIVE_EPOCHS)
   )
 
 
@@ -96,7 +103,7 @@ def yt8m_distill_single(
   settings = settings or settings_lib.current()
   return cfg.ExperimentConfig(
     task=_single_task(settings, task, network),
-    trainer=_trainer(settings, 'gap', _FIVE_EPOCHS),
+    trainer=_trainer(settings, '', _FIVE_EPOCHS),
   )
 
 
@@ -123,9 +130,35 @@ def yt8m_distill_finetune(
   settings = settings or settings_lib.current()
   params = _single_task(settings, task, network)
   params.init_checkpoint = settings.init_checkpoint
+  params.init_network = settings.init_network
   params.fine_tunes = True
   return cfg.ExperimentConfig(
-    task=params, trainer=_trainer(settings, 'gap', _THREE_EPOCHS)
+    task=params, trainer=_trainer(settings, '', _THREE_EPOCHS)
+  )
+
+
+@registry.register('yt8m_distill_segments')
+def yt8m_distill_segments(
+  settings: settings_lib.Settings | None = None,
+  task: type[classification.ClassificationTask] = classification.ClassificationTask,
+  network: type[model_config.Network] = model_config.Network,
+) -> cfg.ExperimentConfig:
+  """Configures a trained network that continues on ratings of windows.
+
+  Args:
+    settings: As for `yt8m_distill_finetune`, but labels are 'segments'.
+    task: As for `yt8m_distill`.
+    network: As for `yt8m_distill`.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    ValueError: As for `yt8m_distill`.
+  """
+  settings = settings or settings_lib.current()
+  return yt8m_distill_finetune(
+    dataclasses.replace(settings, labels='segments'), task, network
   )
 
 
@@ -215,23 +248,34 @@ def _records_and_seed(
       is_training=False,
       drop_remainder=False,
     ),
+    labels=settings.labels,
     seed=settings.seed,
   )
 
 
 def _trainer(
-  settings: settings_lib.Settings, best_metric: str, default_steps: int
+  settings: settings_lib.Settings, prefix: str, default_steps: int
 ) -> cfg.TrainerConfig:
-  """Adam with clipping per tensor and exponential decay; keeps the best checkpoint."""
+  """Adam with clipping per tensor and exponential decay; keeps the best checkpoint.
+
+  Args:
+    settings: settings of the experiment.
+    prefix: of the metrics of the network that decides which checkpoint is best.
+    default_steps: length of training on labels of videos.
+  """
+  metric, better, interval = 'gap', 'higher', 5000
+  if settings.labels == 'segments':
+    metric, better, interval = 'label_loss', 'lower', _SEGMENT_INTERVAL
+    default_steps = _SEGMENT_STEPS
   return cfg.TrainerConfig(
     train_steps=settings.train_steps or default_steps,
     steps_per_loop=100,
     summary_interval=100,
     checkpoint_interval=1000,
-    validation_interval=5000,
+    validation_interval=interval,
     best_checkpoint_export_subdir='best_ckpt',
-    best_checkpoint_eval_metric=best_metric,
-    best_checkpoint_metric_comp='higher',
+    best_checkpoint_eval_metric=f'{prefix}{metric}',
+    best_checkpoint_metric_comp=better,
     optimizer_config=optimization.OptimizationConfig(
       {
         'optimizer': {

@@ -9,6 +9,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import fits
 from yt8m_distill.configs import validation
 
+WINDOW = 5  # frames of a rated window: seconds, of one frame each
 # Wider layers fit no device.
 _MAX_WIDTH = 65536
 
@@ -61,6 +62,17 @@ class SomeFrames(hyperparams.Config):
 
 
 @dataclasses.dataclass
+class WindowFrames(SomeFrames):
+  """Frames of a rated window; fewer where the video ends within it.
+
+  Attributes:
+    k: number of frames, spread evenly over the window; 0 for all 5.
+  """
+
+  k: int = validation.number(0, least=0, most=WINDOW)
+
+
+@dataclasses.dataclass
 class FrameSelection(hyperparams.OneOfConfig):
   """Which frames a network sees, always in temporal order.
 
@@ -76,6 +88,7 @@ class FrameSelection(hyperparams.OneOfConfig):
     last: up to the true end.
     first_middle_last: a third of k from each; if 3 does not divide k, the first
       and then the middle part get one more.
+    window: of the rated window only, if the record is that of a window.
   """
 
   type: str = 'all'
@@ -86,6 +99,7 @@ class FrameSelection(hyperparams.OneOfConfig):
   middle: SomeFrames = dataclasses.field(default_factory=SomeFrames)
   last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
   first_middle_last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
+  window: WindowFrames = dataclasses.field(default_factory=WindowFrames)
 
   def max_selected(self, max_frames: int) -> int:
     """Returns how many frames of the longest video are kept.
@@ -96,7 +110,7 @@ class FrameSelection(hyperparams.OneOfConfig):
     if self.type == 'all':
       return max_frames
     every_n = getattr(self.get(), 'every_n', 0)
-    return -(-max_frames // every_n) if every_n else self.get().k
+    return -(-max_frames // every_n) if every_n else self.get().k or WINDOW
 
   def check_fits(self, max_frames: int, path: str):
     """Raises where more frames are wanted than a video has at most.
@@ -115,6 +129,11 @@ class FrameSelection(hyperparams.OneOfConfig):
           f'{path}.{self.type}.{name} is {value}: it must be at most '
           f'task.model.max_frames, {max_frames}.'
         )
+    if self.max_selected(max_frames) > max_frames:
+      raise ValueError(
+        f'{path}.type is {self.type!r}: a window has {WINDOW} frames, but '
+        f'task.model.max_frames is {max_frames}. Raise it, or choose another type.'
+      )
 
 
 @dataclasses.dataclass

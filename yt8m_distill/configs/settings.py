@@ -37,9 +37,9 @@ class Settings:
     every_n: Interval N of the student's frames 0, N, 2N, ..., where k is 0.
       Allowed: 1 or more.
     k: Number of frames that the student sees. Allowed: 1 or more; 0 for every
-      every_n-th frame, which needs frames 'uniform'.
+      every_n-th frame, which needs frames 'uniform', or for all 5 of a window.
     frames: Frames that the student sees. Allowed: 'uniform', 'random', 'first',
-      'middle', 'last', 'first_middle_last', 'all'.
+      'middle', 'last', 'first_middle_last', 'window', 'all'.
     length: Number of every_n-th frames of a video of n frames. Allowed: 'ceil'
       for ceil(n / every_n); 'original' for the rounding of the authors' code.
     backbone: Backbone of all networks. Allowed: 'hierarchical_lstm', 'netvlad',
@@ -47,7 +47,7 @@ class Settings:
     head: Head of all networks. Allowed: 'moe', 'logistic'; '' for the head that
       was published with the backbone.
     student_chunks: Chunks of the student's hierarchical LSTM. Allowed: divisors
-      of the number of frames that it sees: k, or ceil(max_frames / every_n).
+      of the number of frames that it sees: k, ceil(max_frames / every_n), or 5.
     teacher_chunks: Chunks of the teacher's hierarchical LSTM, and of a single
       network that sees all frames. Allowed: divisors of max_frames.
     num_cells: Cells of every LSTM layer. Allowed: 1 or more.
@@ -57,14 +57,18 @@ class Settings:
     num_classes: Number of classes: 3862 (2018 release), 4716 (2017), 4800 (2016)
       or your own. Allowed: 1 or more.
     max_frames: Longest video; further frames are cut off. Allowed: 1 or more.
+    labels: What networks learn and are evaluated on. Allowed: 'video'; 'segments'
+      for ratings of windows, in records that split-segments wrote.
     training: Whether the teacher learns together with the student. Allowed:
       'parallel'; 'serial' for a frozen teacher from teacher_checkpoint.
     teacher_checkpoint: Source of the teacher's weights; serial training requires
       it. Allowed: the folder of a run of yt8m_distill_single or yt8m_distill,
       its best_ckpt, or a checkpoint's prefix.
-    init_checkpoint: Source of the weights in fine-tuning, which requires it.
-      Allowed: the folder of a distillation run, its best_ckpt, an extracted
-      student, or a checkpoint's prefix.
+    init_checkpoint: Source of the first weights; fine-tuning requires it. Allowed:
+      the folder of a run, its best_ckpt, an extracted student, or a checkpoint's
+      prefix; for teacher and student together, those of a distillation run.
+    init_network: Network of a distillation run that fine-tuning starts from.
+      Allowed: 'student', 'teacher'.
     train_path: Training records; training requires them. Allowed: files,
       patterns, ranges or @lists, separated by commas.
     validation_path: Evaluation records; evaluation requires them. Allowed: as
@@ -72,7 +76,8 @@ class Settings:
     batch_size: Videos in a batch over all replicas, in training and evaluation.
       Allowed: 1 or more.
     train_steps: Length of training. Allowed: 1 or more; 0 for 75955 steps, 5
-      passes over the 2018 training set, or 45573 in fine-tuning, 3 passes.
+      passes over the 2018 training set, 45573 in fine-tuning, 3 passes, or 2500
+      with labels 'segments'.
     learning_rate: Initial learning rate of Adam. Allowed: above 0.
     learning_rate_decay: Factor on the learning rate after every 4,000,000
       videos. Allowed: above 0; 1.0 for a constant rate.
@@ -97,9 +102,11 @@ class Settings:
   num_mixtures: int = 2
   num_classes: int = 3862
   max_frames: int = 300
+  labels: str = 'video'
   training: str = 'parallel'
   teacher_checkpoint: str = ''
   init_checkpoint: str = ''
+  init_network: str = 'student'
   train_path: str = ''
   validation_path: str = ''
   batch_size: int = 256

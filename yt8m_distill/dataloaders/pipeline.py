@@ -65,9 +65,9 @@ def build(
       service starts over.
 
   Returns:
-    A dataset of (inputs, labels). `inputs` holds 'frames' uint8 [B, K, D],
-    'num_frames' int32 [B] and, if the reader adds them, 'id' string [B] and 'seed'
-    int32 [B]; `labels` is bool [B, V]. In training, a video's seed is a function of
+    A dataset of (inputs, labels), as the reader returns them: `inputs` holds 'frames'
+    uint8 [B, K, D], 'num_frames' int32 [B] and what else the reader adds; `labels` is
+    bool [B, V]. In training, a video's seed is a function of
     its id, the position of its file and (seed, epoch); in evaluation, of its id.
 
   Raises:

@@ -9,7 +9,8 @@ Other records that are read, see `configs.data.Feature.format`:
 - those with float32 values in place of the uint8 values;
 - video-level `tf.train.Example`s with one float list per feature. They parse as a
   SequenceExample that has only a context;
-- records that keep only every N-th frame, see `thinned_records`.
+- records that keep only every N-th frame, see `thinned_records`;
+- records of rated windows, see `window_records`.
 
 Deviations from the original reader: frames stay uint8 and are selected before they are
 decoded; a record without frames, or whose features differ in length, is an error; a
@@ -31,14 +32,15 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import thinned_records
+from yt8m_distill.dataloaders import window_records
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.utils import quantization
 
-_ID_KEYS = ('id', 'video_id', 'clip/data_path')
+ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _NUM_SEEDS = 2**31 - 1
 # What has at most one value, with the type of the value.
-_SINGLE = {**dict.fromkeys(_ID_KEYS, tf.string), **thinned_records.CONTEXT}
+_SINGLE = {**dict.fromkeys(ID_KEYS, tf.string), **thinned_records.CONTEXT}
 # Stands after the name of the record in an error of TensorFlow's parser.
 _PARSER_HINT = (
   ' (it must be a tf.train.SequenceExample, or an Example if formats are video; its '
@@ -67,6 +69,8 @@ class FrameReader:
     with_ids: bool = False,
     with_labels: bool = True,
     with_seeds: bool = False,
+    with_window_starts: bool = False,
+    rated: bool = False,
   ):
     """Initializes the reader.
 
@@ -79,6 +83,11 @@ class FrameReader:
       with_labels: read labels; a record without that key is then an error. If False,
         no video has labels.
       with_seeds: add `seed` to the examples, for a network's random draws.
+      with_window_starts: add `window_start`, for a network that selects the frames of
+        the window later; a record without it is then an error.
+      rated: take the examples' labels from the ratings of windows, and add `rated`; a
+        record without ratings is then an error. Labels of the videos, if read, become
+        `video_labels`.
     """
     formats = {f.format for f in features}
     self.dtype = tf.uint8 if formats <= {'bytes', 'quantized_floats'} else tf.float32
@@ -89,7 +98,12 @@ class FrameReader:
     self._selection = selection
     self._with_ids = with_ids
     self._with_labels = with_labels
+    self._rated = rated
     self.with_seeds = with_seeds or selection.type == 'random'
+    self._with_window_starts = with_window_starts or selection.type == 'window'
+    self._single = dict(_SINGLE)
+    if self._with_window_starts:
+      self._single[window_records.START] = tf.int64
     self._max_selected = frame_selection.max_selected(selection, max_frames)
     self._fast_parser = None
     # For few frames, TensorFlow's parser is faster.
@@ -118,7 +132,9 @@ class FrameReader:
     Returns:
       inputs: `frames` uint8 or float32 [B, K, D], zero after the selected frames;
         `num_frames` int32 [B], the number of selected frames; `id` string [B] and
-        `seed` int32 [B] if requested.
+        `seed` int32 [B] if requested; `window_start` int32 [B], the index of the
+        window's first frame, if requested or needed by the selection; `rated` and
+        `video_labels` bool [B, V] if labels are ratings.
       labels: bool [B, V].
     """
     read = self._read_fast if self._fast_parser else self._read_any
@@ -146,6 +162,9 @@ class FrameReader:
     )
     is_valid &= tf.reduce_all(counts <= 1)
     is_valid &= tf.reduce_all(thinned_records.steps(context) == 1)
+    count = tf.minimum(num_frames, self._max_frames)
+    for is_correct, _ in self._window_checks(context, counts, count):
+      is_valid &= tf.reduce_all(is_correct)
     if self.dtype == tf.float32:
       frames = [
         tf.bitcast(
@@ -159,9 +178,8 @@ class FrameReader:
 
     def examples():
       joined = tf.concat([f[:, : self._max_frames] for f in frames], 2)
-      count = tf.minimum(num_frames, self._max_frames)
       ids = _video_ids(context, paths, indices)
-      return self._examples(ids, self._seeds(ids, epoch_keys), labels, joined, count)
+      return self._examples(ids, self._seeds(ids, epoch_keys), context, joined, count)
 
     return tf.cond(
       is_valid,
@@ -198,12 +216,15 @@ class FrameReader:
       record_errors.assert_valid(
         self._features,
         name,
-        dict(zip(_SINGLE, tf.unstack(counts))),
+        dict(zip(self._single, tf.unstack(counts))),
         values,
         lengths,
         has_labels,
         labels,
         self._num_classes,
+        self._window_checks(
+          context, counts, tf.minimum(lengths[:, 0], self._max_frames)
+        ),
       ),
       thinned_records.assert_sufficient(
         self._selection, self._max_frames, name, context, lengths[:, 0]
@@ -219,22 +240,40 @@ class FrameReader:
         )
       )
       frames, count = self._decode(
-        [tf.identity(v) for v in values], num_frames, steps, seeds
+        [tf.identity(v) for v in values], num_frames, steps, seeds, context
       )
-      return self._examples(ids, seeds, labels, frames, count)
+      return self._examples(ids, seeds, context, frames, count)
+
+  def _window_checks(self, context, counts, num_frames) -> list[record_errors.Check]:
+    """Returns checks of what examples need of a window.
+
+    Args:
+      context: as of _parse().
+      counts: as of _parse().
+      num_frames: integers [B], stored frames, at most max_frames.
+    """
+    checks = []
+    if self._rated:
+      checks += window_records.check_ratings(context, self._num_classes)
+    if self._with_window_starts:
+      start = window_records.START
+      numbers = dict(zip(self._single, tf.unstack(counts)))[start]
+      checks.append(window_records.check_start(context[start], numbers, num_frames))
+    return checks
 
   def _parse(self, paths, indices, serialized, features: Sequence[data.Feature] = ()):
     """Parses the context and the given features.
 
     Returns:
       context: by key; '' or 0 if missing.
-      counts: int32 [keys, B], how many values each key of _SINGLE has.
+      counts: int32 [keys, B], how many values each key of self._single has.
       values: per feature string [B, T], or ragged float32 [B, (T), (values)], or, of
         video-level features, [B, (values)].
       lengths: int64 [B, features], number of frames.
     """
     # Ragged, because the parser's error about a wrong number of values names no record.
-    context = {key: tf.io.RaggedFeature(dtype) for key, dtype in _SINGLE.items()}
+    keys = {**self._single, **(window_records.RATINGS if self._rated else {})}
+    context = {key: tf.io.RaggedFeature(dtype) for key, dtype in keys.items()}
     if self._with_labels:
       context[_LABELS] = tf.io.VarLenFeature(tf.int64)
     floats = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
@@ -256,9 +295,9 @@ class FrameReader:
         lengths.append(num_strings[f.name])
       else:
         lengths.append(values[-1].row_lengths())
-    splits = tf.stack([context[key].row_splits for key in _SINGLE])
+    splits = tf.stack([context[key].row_splits for key in self._single])
     counts = splits[:, 1:] - splits[:, :-1]
-    for key in _SINGLE:
+    for key in self._single:
       context[key] = context[key].to_tensor(shape=[None, 1])[:, 0]
     if not self._with_labels:
       context[_LABELS] = tf.sparse.SparseTensor(
@@ -276,18 +315,26 @@ class FrameReader:
       ids = tf.strings.join([ids, epoch_keys], '\n')
     return tf.cast(tf.strings.to_hash_bucket_fast(ids, _NUM_SEEDS), tf.int32)
 
-  def _examples(self, ids, seeds, labels, frames, count) -> _Examples:
+  def _examples(self, ids, seeds, context, frames, count) -> _Examples:
     """Puts the tensors of a batch together; labels become multi-hot."""
     inputs = {'frames': frames, 'num_frames': count}
     if self._with_ids:
       inputs['id'] = ids
     if seeds is not None:
       inputs['seed'] = seeds
-    return inputs, tf.tensor_scatter_nd_update(
-      tf.zeros([tf.size(ids), self._num_classes], tf.bool),
-      tf.stack([labels.indices[:, 0], labels.values], 1),
-      tf.ones_like(labels.values, tf.bool),
+    if self._with_window_starts:
+      inputs['window_start'] = tf.cast(context[window_records.START], tf.int32)
+    shape, labels = [tf.size(ids), self._num_classes], context[_LABELS]
+    multi_hot = window_records.multi_hot(
+      tf.stack([labels.indices[:, 0], labels.values], 1), shape
     )
+    if not self._rated:
+      return inputs, multi_hot
+    if self._with_labels:
+      inputs['video_labels'] = tf.ensure_shape(multi_hot, [None, self._num_classes])
+    holds, rated = window_records.ratings(context, shape)
+    inputs['rated'] = tf.ensure_shape(rated, [None, self._num_classes])
+    return inputs, holds
 
   def _decode(
     self,
@@ -295,6 +342,7 @@ class FrameReader:
     num_frames: tf.Tensor,
     steps: tf.Tensor,
     seeds: tf.Tensor | None,
+    context,
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Selects frames and decodes only those.
 
@@ -303,12 +351,16 @@ class FrameReader:
       num_frames: int32 [B], frames of the videos, at most max_frames.
       steps: int32 [B], distance of the stored frames in the videos.
       seeds: int32 [B], for random selections.
+      context: as of _parse(), for those of a window.
 
     Returns:
       Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].
     """
+    starts = None
+    if self._selection.type == 'window':
+      starts = tf.cast(context[window_records.START], tf.int32)
     indices, count = frame_selection.frame_indices(
-      num_frames, self._selection, self._max_frames, seeds
+      num_frames, self._selection, self._max_frames, seeds, starts
     )
     if self._selection.type == 'all':  # Slicing copies nothing.
       values = [
@@ -386,10 +438,10 @@ def _has_values(labels) -> tf.Tensor:
 
 
 def _video_ids(context, paths, indices) -> tf.Tensor:
-  """Returns the first of _ID_KEYS that a record has, or `<file>:<index>`."""
+  """Returns the first of ID_KEYS that a record has, or `<file>:<index>`."""
   files = tf.strings.regex_replace(paths, '.*/', '')
   ids = tf.strings.join([files, tf.strings.as_string(indices)], ':')
-  for key in reversed(_ID_KEYS):
+  for key in reversed(ID_KEYS):
     ids = tf.where(context[key] != '', context[key], ids)
   return ids
 

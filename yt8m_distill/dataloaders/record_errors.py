@@ -19,7 +19,7 @@ _ESCAPED = [repr(bytes([byte]))[2:-1] for byte in range(256)]
 _SHOWN = 10  # values of a list in a message
 _SHOWN_BYTES = 100
 # Whether each record is valid, bool [B], and the message about a row, in pieces.
-_Check = tuple[tf.Tensor, Callable[[tf.Tensor], list]]
+Check = tuple[tf.Tensor, Callable[[tf.Tensor], list]]
 
 
 def escape(text) -> tf.Tensor:
@@ -169,6 +169,7 @@ def assert_valid(
   has_labels,
   labels,
   num_classes: int,
+  others: Sequence[Check] = (),
 ) -> tf.Operation:
   """Checks the context and the frames.
 
@@ -181,16 +182,18 @@ def assert_valid(
     has_labels: bool [B], False if required labels are missing.
     labels: sparse int64 [B, labels].
     num_classes: labels must be less.
+    others: further checks.
 
   Returns:
     An operation that raises an InvalidArgumentError with all problems of the first
     invalid record.
   """
-  checks: list[_Check] = [
+  checks: list[Check] = [
     (has_labels, lambda row: ['no `labels`. Only prediction reads such records.']),
     _check_range(labels, num_classes),
     _check_lengths(features, lengths),
     *(_check_count(key, count) for key, count in counts.items()),
+    *others,
   ]
   for i, (feature, value) in enumerate(zip(features, values)):
     if feature.format in data.BYTES_PER_VALUE:
@@ -209,7 +212,7 @@ def assert_valid(
   return tf.cond(tf.reduce_all(is_valid), tf.no_op, fail)
 
 
-def _check_range(labels, num_classes: int) -> _Check:
+def _check_range(labels, num_classes: int) -> Check:
   rows, classes = labels.indices[:, 0], labels.values
   in_range = (classes >= 0) & (classes < num_classes)
   ok = (
@@ -222,7 +225,7 @@ def _check_range(labels, num_classes: int) -> _Check:
   def text(row):
     return [
       'labels are ',
-      _join(classes[(rows == row) & ~in_range]),
+      join(classes[(rows == row) & ~in_range]),
       f', but must be between 0 and {num_classes - 1}. Set task.model.num_classes, or '
       'remove the record.',
     ]
@@ -230,13 +233,13 @@ def _check_range(labels, num_classes: int) -> _Check:
   return ok, text
 
 
-def _check_lengths(features, lengths) -> _Check:
+def _check_lengths(features, lengths) -> Check:
   ok = tf.reduce_all((lengths > 0) & (lengths == lengths[:, :1]), 1)
 
   def text(row):
     return [
       f'{", ".join(feature.name for feature in features)} have ',
-      _join(lengths[row]),
+      join(lengths[row]),
       ' frames, but must have the same number, at least 1 (0 can mean that the '
       f'feature is missing). Correct {_CONFIGURED}, or remove the record.',
     ]
@@ -244,7 +247,7 @@ def _check_lengths(features, lengths) -> _Check:
   return ok, text
 
 
-def _check_count(key: str, count) -> _Check:
+def _check_count(key: str, count) -> Check:
   def text(row):
     number = tf.strings.as_string(count[row])
     return [f'{key} has ', number, ' values, but must have one. Remove the record.']
@@ -252,7 +255,7 @@ def _check_count(key: str, count) -> _Check:
   return count <= 1, text
 
 
-def _check_bytes(feature: data.Feature, value, length) -> _Check:
+def _check_bytes(feature: data.Feature, value, length) -> Check:
   """Checks the sizes of byte strings [B, T], `length` [B] of which are frames."""
   sizes, expected = tf.strings.length(value), frame_bytes(feature)
   is_padding = ~tf.sequence_mask(length, tf.shape(value)[1])
@@ -264,7 +267,7 @@ def _check_bytes(feature: data.Feature, value, length) -> _Check:
       remedy = tf.where(tf.reduce_all(found == size), advice, remedy)
     return [
       f'{feature.name} has frames of ',
-      _join(found),
+      join(found),
       f' bytes, not {expected}. ',
       remedy,
     ]
@@ -272,7 +275,7 @@ def _check_bytes(feature: data.Feature, value, length) -> _Check:
   return tf.reduce_all((sizes == expected) | is_padding, 1), text
 
 
-def _check_finite(feature: data.Feature, value) -> _Check:
+def _check_finite(feature: data.Feature, value) -> Check:
   if feature.format == 'float32_bytes':
     value = tf.io.decode_raw(value, tf.float32, fixed_length=frame_bytes(feature))
     ok = tf.reduce_all(tf.math.is_finite(value), [1, 2])  # So is padding.
@@ -282,6 +285,7 @@ def _check_finite(feature: data.Feature, value) -> _Check:
   return ok, lambda row: [f'{feature.name} holds NaN or infinity. Remove the record.']
 
 
-def _join(values) -> tf.Tensor:
+def join(values) -> tf.Tensor:
+  """Returns the first of a list of numbers as they appear in messages, string []."""
   shown = tf.strings.reduce_join(tf.strings.as_string(values[:_SHOWN]), separator=', ')
   return tf.strings.join([shown, tf.where(tf.size(values) > _SHOWN, ', ...', '')])

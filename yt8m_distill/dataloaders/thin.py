@@ -10,33 +10,15 @@ when complete. After an interruption, the same command writes the files that are
 missing; thin.json in the output folder records its settings.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence
 import functools
-import os
-from typing import NamedTuple
 
 from absl import flags
-from google.protobuf import message as protobuf
-import tensorflow as tf
 
-from yt8m_distill.dataloaders import remote
-from yt8m_distill.dataloaders import shard_batches
+from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
-from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
-
-_BATCH = 16  # records between two updates of the progress bar
-
-
-class _Settings(NamedTuple):
-  """How to thin; see the flags."""
-
-  every_n: int
-  max_frames: int
-  skip_corrupt_records: bool
 
 
 def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> bytes:
@@ -54,31 +36,8 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
   Raises:
     ValueError: the record is not frame-level, or was thinned before.
   """
-  try:
-    video = tf.train.SequenceExample.FromString(serialized)
-  except protobuf.DecodeError as error:
-    raise ValueError(
-      f'{name}: not a tf.train.SequenceExample. Set input_path to frame-level '
-      'YouTube-8M records.'
-    ) from error
-  context, lists = video.context.feature, video.feature_lists.feature_list
-  if thinned_records.EVERY_N in context:
-    raise ValueError(
-      f'{name}: its context has {thinned_records.EVERY_N}, so it was thinned before. '
-      'Set input_path to the full records.'
-    )
-  if not lists:
-    raise ValueError(
-      f'{name}: no frame-level features. Set input_path to frame-level records.'
-    )
-  lengths = {key: len(lists[key].feature) for key in sorted(lists)}
-  num_frames = max(lengths.values())
-  if not num_frames or set(lengths.values()) != {num_frames}:
-    raise ValueError(
-      f'{name}: its features have {lengths} frames, but must have the same number, at '
-      'least 1. Remove the record.'
-    )
-  for values in lists.values():
+  video, num_frames = rewrite.parse(serialized, name)
+  for values in video.feature_lists.feature_list.values():
     kept = values.feature[:max_frames:every_n]
     del values.feature[:]
     values.feature.extend(kept)
@@ -86,41 +45,15 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
     (thinned_records.EVERY_N, every_n),
     (thinned_records.NUM_FRAMES, num_frames),
   ):
-    context[key].int64_list.value.append(value)
-  # Otherwise the order of the keys would differ between processes.
-  return video.SerializeToString(deterministic=True)
+    video.context.feature[key].int64_list.value.append(value)
+  return rewrite.serialize(video)
 
 
-def _thin_shard(
-  settings: _Settings, batches: Iterator[shard_batches.Batch], partial: str
-) -> Iterator[int]:
-  """Writes one shard, whose size is in bytes; see `parallel.Writer`."""
-  remote.ensure_file_system(partial)  # This process may not have it yet.
-  with tf.io.TFRecordWriter(partial) as writer:
-    for batch in batches:
-      paths, indices, block = (values.numpy() for values in batch)
-      for path, index, serialized in zip(paths, indices, block):
-        writer.write(
-          thin_record(
-            serialized,
-            settings.every_n,
-            settings.max_frames,
-            f'{path.decode()}, record {index}',
-          )
-        )
-      yield sum(map(len, block))
-
-
-def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
-  """Returns the path of the thinned file of each shard."""
-  sources: dict[str, str] = {}
-  for path in paths:
-    other = sources.setdefault(remote.file_name(path), path)
-    if other != path:
-      raise ValueError(
-        f'{other} and {path} have the same name: thin them into different folders.'
-      )
-  return [os.path.join(output_dir, name) for name in sources]
+def _change(
+  serialized: bytes, path: str, index: int, every_n: int, max_frames: int
+) -> tuple[list[bytes], int]:
+  """Thins a record; see `rewrite.Change`."""
+  return [thin_record(serialized, every_n, max_frames, f'{path}, record {index}')], 0
 
 
 def thin(
@@ -153,23 +86,15 @@ def thin(
       f'every_n is {every_n}: it must be between 2 and max_frames, which is '
       f'{max_frames}.'
     )
-  paths = shards.find(input_path)
-  sizes = shards.sizes(paths)
-  remote.ensure_file_system(output_dir)
-  outputs = _outputs(paths, output_dir)
-  settings = _Settings(every_n, max_frames, skip_corrupt_records)
-  files.claim_folder(
-    os.path.join(output_dir, 'thin.json'),
-    {'input_path': input_path, **settings._asdict()},
-    outputs,
-  )
-  written = parallel.write_shards(
-    functools.partial(_thin_shard, settings),
-    list(map(parallel.Shard, paths, sizes, outputs)),
+  outputs, written = rewrite.rewrite(
+    functools.partial(_change, every_n=every_n, max_frames=max_frames),
+    input_path,
+    output_dir,
+    'thin.json',
+    {'every_n': every_n, 'max_frames': max_frames},
     'Thinning',
-    'B',
+    skip_corrupt_records,
     processes,
-    open=functools.partial(shard_batches.of_shards, _BATCH, skip_corrupt_records),
   )
   size = sum(shards.sizes([shard.output for shard in written]))
   print(parallel.summary(output_dir, len(outputs), len(written), size, 'byte'))
@@ -177,35 +102,18 @@ def thin(
 
 
 def _define_flags():
-  # Not on import, because other commands define flags of the same names.
-  flags.DEFINE_string(
-    'input_path',
-    None,
-    'Frame-level TFRecord files: paths, patterns, ranges or @lists, separated by '
-    'commas; see yt8m_distill/dataloaders/README.md.',
-    required=True,
-  )
-  flags.DEFINE_string(
-    'output_dir',
-    None,
-    'Folder for the thinned shards; created if missing.',
-    required=True,
-  )
+  rewrite.define_flags()
   flags.DEFINE_integer('every_n', 10, 'Keep frames 0, N, 2N, ...')
   flags.DEFINE_integer(
     'max_frames',
     300,
     'task.model.max_frames of the networks that will read the records.',
   )
-  flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
-  )
 
 
 def main(_):
   """Runs the command."""
-  # Nothing runs on an accelerator, and claiming it could block other processes.
-  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+  rewrite.use_no_accelerator()
   values = flags.FLAGS
   thin(
     values.input_path,

@@ -82,10 +82,11 @@ def table(runs: Sequence[str]) -> str:
   notes = ''
   task.validation_data.input_path = inputs[0]
   try:
-    scores = baseline.of_run(runs[0], task)
+    scores = baseline.of_run(runs[0], task) if task.labels == 'video' else None
   except ValueError as error:  # The records may have moved.
     notes += f'\nThe class-frequency baseline is missing: {error}\n'
-  else:
+    scores = None
+  if scores:
     rows.append(('class frequency', '0', '0', '0', *_scores(scores)))
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
       notes += (
@@ -128,7 +129,7 @@ def _evaluation(run: str, owner: str) -> dict[str, Any]:
 
 
 def _scores(values: dict[str, float]) -> list[str]:
-  return [f'{values[key]:.4f}' for key in results_lib.SCORES]
+  return [f'{values[key]:.4f}' if key in values else '' for key in results_lib.SCORES]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -48,12 +48,18 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     results: content of the file.
 
   Returns:
-    By network, all of SCORES, and frames, flops (per video) and parameters.
+    By network, those of SCORES that it has, and frames, flops (per video) and
+    parameters.
   """
+  metrics = results['metrics']
   return {
     name: {
       **cost,
-      **{key: results['metrics'][f'{key_prefix(name)}{key}'] for key in SCORES},
+      **{
+        key: metrics[f'{key_prefix(name)}{key}']
+        for key in SCORES
+        if f'{key_prefix(name)}{key}' in metrics
+      },
     }
     for name, cost in results['networks'].items()
   }
@@ -63,10 +69,10 @@ def map_classes(results: dict[str, Any]) -> str:
   """Says which classes mAP is the mean of.
 
   Args:
-    results: content of an evaluation.json; '' is returned for one of version 0.2 or
-      before, which does not hold the numbers.
+    results: content of an evaluation.json; '' is returned for one without mAP, and for
+      one of version 0.2 or before, which does not hold the numbers.
   """
-  if 'classes_with_positives' not in results:
+  if 'empty_classes' not in results:
     return ''
   classes, present = results['num_classes'], results['classes_with_positives']
   if results['empty_classes'] == 'skip':
@@ -109,6 +115,9 @@ class SkippedRecords:
 class Evaluation:
   """State of one evaluation on the host.
 
+  If labels are ratings, a video is a window, and there are only losses: the other
+  metrics would count classes that were not rated as negatives.
+
   Attributes:
     skipped: corrupt records and ends of shards that it skipped.
   """
@@ -131,10 +140,14 @@ class Evaluation:
     self._names = params.vocabulary and read_vocabulary(
       params.vocabulary, self._num_classes
     )
+    self._label_losses = [f'{prefix}label_loss' for prefix in prefixes]
+    self._rated = task_config.labels == 'segments'
     self._metrics = {
       prefix: metrics.GlobalMetrics(self._num_classes, self._empty_classes)
-      for prefix in prefixes
+      for prefix in (() if self._rated else prefixes)
     }
+    self._num_videos = 0
+    self._positives = np.zeros(self._num_classes, np.int64)
     self._sums: dict[str, float] = {}
     self.skipped = shards.Skipped()
 
@@ -148,7 +161,10 @@ class Evaluation:
       key: [np.asarray(v) for v in values] for key, values in step_outputs.items()
     }
     positives = sum(logs.pop('positives'))
-    logs.pop('loss')
+    self._positives += positives
+    self._num_videos += sum(map(len, logs[self._label_losses[0]]))
+    logs.pop('loss', None)
+    # For MAP@K, SegmentMetrics.update(scores, rated, positives) of each prefix is here.
     for prefix, scores in self._metrics.items():
       scores.update(
         positives=positives,
@@ -163,6 +179,8 @@ class Evaluation:
     """Adds the part of the same evaluation that another worker has collected."""
     for prefix, scores in self._metrics.items():
       scores.merge(other._metrics[prefix])
+    self._num_videos += other._num_videos
+    self._positives += other._positives
     for key, value in other._sums.items():
       self._sums[key] += value
     self.skipped += other.skipped
@@ -174,11 +192,12 @@ class Evaluation:
       for prefix, scores in self._metrics.items()
       for key, value in scores.result().items()
     }
-    results.update({k: v / self._num_videos() for k, v in self._sums.items()})
+    sums = dict(self._sums)
+    pairs = sums.pop('pair_weights', self._num_videos)
+    for key, value in sums.items():
+      count = pairs if key in self._label_losses else self._num_videos
+      results[key] = value / count
     return results
-
-  def _num_videos(self) -> int:
-    return next(iter(self._metrics.values())).num_videos
 
   def write(
     self,
@@ -208,8 +227,8 @@ class Evaluation:
     table: dict[str, Any] = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names
+    table['positives'] = self._positives
     for prefix, scores in self._metrics.items():
-      table['positives'] = scores.positives
       table[f'{prefix}average_precision'] = scores.average_precisions()
     files.write_text(
       os.path.join(folder, 'per_class.csv'), pd.DataFrame(table).to_csv(index=False)
@@ -217,18 +236,14 @@ class Evaluation:
     evaluation = {
       'step': step,
       'input_path': self._input_path,
-      'videos': self._num_videos(),
+      'videos': self._num_videos,
       'num_classes': self._num_classes,
       'classes_with_positives': int(np.count_nonzero(table['positives'])),
-      'empty_classes': self._empty_classes,
+      **({} if self._rated else {'empty_classes': self._empty_classes}),
       'skipped': dataclasses.asdict(self.skipped),
       'metrics': results,
       'networks': costs,
     }
-    logging.info(
-      'Evaluation at step %d: %d videos, %s.',
-      step,
-      self._num_videos(),
-      map_classes(evaluation),
-    )
+    found = filter(None, (f'{self._num_videos} videos', map_classes(evaluation)))
+    logging.info('Evaluation at step %d: %s.', step, ', '.join(found))
     run_dir.write_evaluation(folder, evaluation)

@@ -18,7 +18,8 @@ class Distiller(tf_keras.Model):
   """Runs both networks on the same videos, each on its own selection of frames.
 
   Takes {'frames': uint8 [B, T, D], all frames, 'num_frames': int32 [B]; 'seed':
-  int32 [B], for frames drawn at random and for dropout in training}.
+  int32 [B], for frames drawn at random and for dropout in training; 'window_start':
+  int32 [B], for frames of a window}.
   Returns {'teacher': ..., 'student': ...}, each the outputs of a VideoClassifier.
   If states are compared, both also have 'moment_states', [B, K, R], the states of
   the lower LSTM at the frames that the student sees, and the student has
@@ -102,7 +103,11 @@ class Distiller(tf_keras.Model):
     """Returns the frames [B, K] that a network sees, and how many are real [B]."""
     max_frames = inputs['frames'].shape[1]
     indices, count = frame_selection.frame_indices(
-      inputs['num_frames'], frames, max_frames, inputs.get('seed')
+      inputs['num_frames'],
+      frames,
+      max_frames,
+      inputs.get('seed'),
+      inputs.get('window_start'),
     )
     return tf.ensure_shape(
       indices, [None, frame_selection.max_selected(frames, max_frames)]

@@ -20,6 +20,7 @@ def frame_indices(
   selection: model_config.FrameSelection,
   max_frames: int,
   seeds: tf.Tensor | None = None,
+  window_starts: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Chooses frames based on a video's true length.
 
@@ -30,14 +31,17 @@ def frame_indices(
     max_frames: T.
     seeds: int32 [B], or [1] for all videos, seeds of randomly drawn frames. For
       a given seed, a smaller k draws a subset of a larger k.
+    window_starts: int32 [...], the first frame of each window, below `num_frames`;
+      for frames of a window.
 
   Returns:
     indices: int32 [..., K], ascending and below T; K is `max_selected(...)`.
-      Those after the first `count` point at padding.
+      Those after the first `count` point at padding; of a window, at any frame.
     count: int32 [...], how many of the K are real.
 
   Raises:
-    ValueError: frames are drawn at random, but there are no seeds.
+    ValueError: frames are drawn at random, but there are no seeds; or they are those of
+      a window, but there are no window_starts.
   """
   keep = max_selected(selection, max_frames)
   order, length = tf.range(keep), num_frames[..., None]
@@ -50,13 +54,28 @@ def frame_indices(
     indices = order * uniform.every_n + tf.zeros_like(length)
     count = _count_every_nth(num_frames, uniform, max_frames)
   elif kind == 'uniform':
-    indices = order * tf.maximum(length, keep) // keep
+    indices = _spread(order, length, keep)
+  elif kind == 'window':
+    if window_starts is None:
+      raise ValueError(
+        "frames.type is 'window': it needs the start of each window. Give "
+        "inputs['window_start'], int32 [B]."
+      )
+    left = tf.minimum(num_frames - window_starts, model_config.WINDOW)
+    count = tf.minimum(left, keep)
+    indices = window_starts[..., None] + _spread(order, left[..., None], keep)
+    indices = tf.minimum(indices, max_frames - 1)
   elif kind == 'first_middle_last':
     indices = order + _shift_thirds(spare, keep)
   else:
     shifts = {'middle': spare // 2, 'last': spare}
     indices = order + shifts.get(kind, tf.zeros_like(spare))
   return indices, count
+
+
+def _spread(order: tf.Tensor, length: tf.Tensor, keep: int) -> tf.Tensor:
+  """Spreads `order`, 0 to keep - 1, over the length: [..., K]."""
+  return order * tf.maximum(length, keep) // keep
 
 
 def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:

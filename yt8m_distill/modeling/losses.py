@@ -22,6 +22,7 @@ def label_loss(
   kind: str = 'cross_entropy',
   epsilon: float = 1e-5,
   class_weights: tf.Tensor = 1.0,
+  weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """L_CE, or another distance of predictions from labels.
 
@@ -31,6 +32,8 @@ def label_loss(
     kind: one of LABEL_LOSSES.
     epsilon: added to predictions in logarithms; 'hinge' has none.
     class_weights: [V], for 'weighted_cross_entropy'.
+    weights: float32 [B, V], factor of each class of each video, at least 0; a class
+      of weight 0 has no influence. None stands for 1.
 
   Returns:
     float32 [B].
@@ -39,13 +42,13 @@ def label_loss(
     ValueError: unknown `kind`.
   """
   if kind == 'cross_entropy':
-    return cross_entropy(labels, predictions, epsilon)
+    return cross_entropy(labels, predictions, epsilon, weights=weights)
   if kind == 'weighted_cross_entropy':
-    return cross_entropy(labels, predictions, epsilon, class_weights)
+    return cross_entropy(labels, predictions, epsilon, class_weights, weights)
   if kind == 'softmax':
-    return softmax_cross_entropy(labels, predictions, epsilon)
+    return softmax_cross_entropy(labels, predictions, epsilon, weights)
   if kind == 'hinge':
-    return hinge(labels, predictions)
+    return hinge(labels, predictions, weights)
   raise ValueError(f'label_kind is {kind!r}: choose one of {", ".join(LABEL_LOSSES)}.')
 
 
@@ -54,6 +57,7 @@ def cross_entropy(
   predictions: tf.Tensor,
   epsilon: float = 1e-5,
   class_weights: tf.Tensor = 1.0,
+  weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """L_CE, binary cross-entropy summed over the classes.
 
@@ -64,21 +68,25 @@ def cross_entropy(
     predictions: [B, V] probabilities.
     epsilon: added to each argument of a logarithm.
     class_weights: [V], factors of the positive terms.
+    weights: as of label_loss().
 
   Returns:
     float32 [B].
   """
   labels = tf.cast(labels, tf.float32)
   predictions = tf.clip_by_value(tf.cast(predictions, tf.float32), 0.0, 1.0)
-  return -tf.reduce_sum(
+  return -_sum(
     class_weights * labels * tf.math.log(predictions + epsilon)
     + (1.0 - labels) * tf.math.log(1.0 - predictions + epsilon),
-    axis=-1,
+    weights,
   )
 
 
 def softmax_cross_entropy(
-  labels: tf.Tensor, predictions: tf.Tensor, epsilon: float = 1e-5
+  labels: tf.Tensor,
+  predictions: tf.Tensor,
+  epsilon: float = 1e-5,
+  weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Cross-entropy of one distribution over the classes.
 
@@ -91,22 +99,23 @@ def softmax_cross_entropy(
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
     epsilon: added to each prediction before the normalization.
+    weights: as of label_loss(). The distribution is over the weighted predictions.
 
   Returns:
     float32 [B].
   """
   predictions = tf.cast(predictions, tf.float32) + epsilon
-  return -tf.reduce_sum(
+  total = _sum(predictions, weights)[..., tf.newaxis]
+  return -_sum(
     _normalize(tf.cast(labels, tf.float32))
-    * (
-      tf.math.log(predictions)
-      - tf.math.log(tf.reduce_sum(predictions, axis=-1, keepdims=True))
-    ),
-    axis=-1,
+    * (tf.math.log(predictions) - tf.math.log(total)),
+    weights,
   )
 
 
-def hinge(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+def hinge(
+  labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor | None = None
+) -> tf.Tensor:
   """Hinge loss with margin 1 of the scores 2p - 1, summed over the classes.
 
   It is 0 if every prediction is correct with certainty. Deviation: the starter
@@ -116,13 +125,14 @@ def hinge(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
   Args:
     labels: [B, V], bool.
     predictions: [B, V] probabilities.
+    weights: as of label_loss().
 
   Returns:
     float32 [B].
   """
   signs = 2.0 * tf.cast(labels, tf.float32) - 1.0
   scores = 2.0 * tf.cast(predictions, tf.float32) - 1.0
-  return tf.reduce_sum(tf.nn.relu(1.0 - signs * scores), axis=-1)
+  return _sum(tf.nn.relu(1.0 - signs * scores), weights)
 
 
 def representation_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
@@ -205,6 +215,11 @@ def prediction_loss(
   return temperature**2 * tf.reduce_sum(
     teacher * (tf.math.log(teacher + _TINY) - tf.math.log(student + _TINY)), axis=-1
   )
+
+
+def _sum(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+  """Sums [B, V] over the classes, with weights or without."""
+  return tf.reduce_sum(values if weights is None else weights * values, axis=-1)
 
 
 def _soften(predictions: tf.Tensor, temperature: float) -> tf.Tensor:

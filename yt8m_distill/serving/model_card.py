@@ -151,8 +151,10 @@ def _reading(frames: model_config.FrameSelection) -> str:
     'middle': 'the middle {}',
     'last': 'the last {}',
     'first_middle_last': '{}, a third each from start, middle and end',
+    'window': '{} of the window that starts at `window_start` of a record, otherwise '
+    'at the first frame',
   }
-  return how[frames.type].format(frames.get().k)
+  return how[frames.type].format(frames.get().k or 'all')
 
 
 def _quality(network: trained_network.Network) -> str:

@@ -36,7 +36,8 @@ class ServingModule(export_base.ExportModule):
   video-level features take serialized Examples, and a video is a single frame.
   Random frames of a record are drawn by its id, as in evaluation (without an id, by
   its position in the request). Videos passed to `frames` and `features` have no
-  ids: their random frames depend only on num_frames.
+  ids: their random frames depend only on num_frames. A network that sees a window of
+  a record takes the first frames of such a video for the window.
 
   Attributes:
     frame_size: D.
@@ -206,7 +207,11 @@ class ServingModule(export_base.ExportModule):
     with tf.control_dependencies(checks):
       num_frames = tf.minimum(num_frames, self.params.max_frames)
     chosen, count = frame_selection.frame_indices(
-      num_frames, self.params.network.frames, self.params.max_frames, _SEEDS
+      num_frames,
+      self.params.network.frames,
+      self.params.max_frames,
+      _SEEDS,
+      tf.zeros_like(num_frames),
     )
     kept = chosen.shape[-1]
     # Indices after the first `count` are ignored, so any valid one will do.

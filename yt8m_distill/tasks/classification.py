@@ -88,6 +88,7 @@ class ClassificationTask(base_task.Task):
     )
     if type(self).loss_terms is ClassificationTask.loss_terms:
       loss_terms.check(params.losses)
+    self._segments = params.labels == 'segments'
     self._skipped = results_lib.SkippedRecords()
     self._model = None
     self.costs: dict[str, dict[str, int]] = {}
@@ -144,7 +145,8 @@ class ClassificationTask(base_task.Task):
 
   def start_from(self, model: tf_keras.Model, source: str):
     """Initializes a model from a run or a checkpoint; initialize() calls it."""
-    restore.start_network(model, self.task_config.model, source)
+    task = self.task_config
+    restore.start_network(model, task.model, source, task.init_network)
 
   def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
     """Builds a dataset; the trainer calls it for training and for evaluation.
@@ -189,14 +191,43 @@ class ClassificationTask(base_task.Task):
       model.num_classes,
       model.network.frames,
       with_seeds=model.network.draws(),
+      **self.labels_read(),
     )
 
-  def loss_terms(self, labels, outputs) -> dict[str, tf.Tensor]:
+  def labels_read(self) -> dict[str, bool]:
+    """Returns the arguments of a FrameReader that say which labels to read."""
+    if not self._segments:
+      return {}
+    weak = self.task_config.losses.weak_negative_weight > 0
+    return {'rated': True, 'with_labels': weak}
+
+  def pair_weights(self, features) -> dict[str, tf.Tensor]:
+    """Returns arguments of loss_terms(): the `weights` of pairs, if they are rated.
+
+    Args:
+      features: inputs of a batch.
+
+    Returns:
+      {'weights': float32 [B, V]}: 1 for pairs of a window and a class that were rated,
+      `weak_negative_weight` for those that are neither rated nor among the video's
+      labels, otherwise 0. {} if labels are those of videos.
+    """
+    if not self._segments:
+      return {}
+    weights = tf.cast(features['rated'], tf.float32)
+    weak = self.task_config.losses.weak_negative_weight
+    if weak:
+      is_weak = ~(features['rated'] | features['video_labels'])
+      weights += weak * tf.cast(is_weak, tf.float32)
+    return {'weights': weights}
+
+  def loss_terms(self, labels, outputs, weights=None) -> dict[str, tf.Tensor]:
     """Returns losses per video, before weights.
 
     Args:
       labels: bool [B, V].
       outputs: outputs of the model.
+      weights: as returned by pair_weights(), for the label loss; None for 1.
 
     Returns:
       {name: float32 [B]}: the label loss of each network, and of the last network
@@ -213,6 +244,7 @@ class ClassificationTask(base_task.Task):
         params.label_kind,
         params.label_epsilon,
         self._class_weights,
+        weights,
       )
       for prefix, network in self.networks(outputs).items()
     }
@@ -304,10 +336,11 @@ class ClassificationTask(base_task.Task):
 
   def _train_metric_names(self) -> list[str]:
     """Returns the names of metrics; losses without weight are left out."""
+    metrics = () if self._segments else _BATCH_METRICS
     return [
       f'{prefix}{name}'
       for prefix in self.prefixes
-      for name in ('label_loss', 'regularization_loss', *_BATCH_METRICS)
+      for name in ('label_loss', 'regularization_loss', *metrics)
     ] + [
       f'{self.prefixes[-1]}{name}_loss'
       for name, weight, _ in loss_terms.weighted(self.task_config.losses)
@@ -330,10 +363,15 @@ class ClassificationTask(base_task.Task):
     """
     features, labels = inputs
     mean, total = train_step.averages(labels)
+    pairs = self.pair_weights(features)
+    scale = train_step.per_pair(pairs['weights'], mean) if pairs else None
 
     def forward(step):
       outputs = model(features, training=True)
-      terms = self.loss_terms(labels, outputs)
+      terms = self.loss_terms(labels, outputs, **pairs)
+      if pairs:
+        for prefix in self.prefixes:
+          terms[f'{prefix}label_loss'] *= scale
       regularization = self.regularization_terms(model)
       factors = self.factors(step)
       loss = self.total_loss(terms, regularization, mean, total, **factors)
@@ -342,7 +380,9 @@ class ClassificationTask(base_task.Task):
     loss, terms, others, outputs = train_step.minimize(
       forward, model.trainable_variables, optimizer, mean
     )
-    values = {**terms, **others, **self._batch_metrics(labels, outputs)}
+    values = {**terms, **others}
+    if not self._segments:
+      values.update(self._batch_metrics(labels, outputs))
     for metric in metrics or []:
       metric.update_state(values[metric.name])
     return {self.loss: loss, **values}
@@ -372,20 +412,27 @@ class ClassificationTask(base_task.Task):
     Returns:
       {name: tensor}: the loss and its terms, float32 [B]; the outputs of
       video_metrics.compute() for each network; and 'positives', int32 [V], the
-      number of labels of each class.
+      number of labels of each class. If labels are ratings, 'pair_weights' float32
+      [B], the sums of the weights of the label loss, replace the loss and the metrics.
     """
     features, labels = inputs
     outputs = self.inference_step(features, model)
-    terms = self.loss_terms(labels, outputs)
+    pairs = self.pair_weights(features)
+    terms = self.loss_terms(labels, outputs, **pairs)
+    logs = {
+      'positives': tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),
+      **terms,
+    }
+    if pairs:
+      # For MAP@K, also return each network's predictions, features['rated'] and labels.
+      return {**logs, 'pair_weights': tf.reduce_sum(pairs['weights'], axis=1)}
 
     def same(values):
       return values
 
-    logs = {
-      self.loss: self.total_loss(terms, self.regularization_terms(model), same, same),
-      'positives': tf.math.count_nonzero(labels, axis=0, dtype=tf.int32),
-      **terms,
-    }
+    logs[self.loss] = self.total_loss(
+      terms, self.regularization_terms(model), same, same
+    )
     for prefix, network in self.networks(outputs).items():
       video = self._video_metrics(network['predictions'], labels)
       logs.update({f'{prefix}{k}': v for k, v in video.items()})

@@ -129,7 +129,7 @@ class DistillationTask(classification.ClassificationTask):
   def start_from(self, model, source):
     """Initializes both networks from a distillation run or checkpoint."""
     checkpoint = run_dir.checkpoint(source)
-    restore.check_config(self.task_config.model, checkpoint)
+    restore.check_start(self.task_config.model, checkpoint)
     restore.restore_model(model, checkpoint)
 
   def networks(self, model_or_outputs):
@@ -153,6 +153,10 @@ class DistillationTask(classification.ClassificationTask):
       model.num_classes,
       model_config.FrameSelection(),
       with_seeds=draws or model.student.draws(),
+      with_window_starts=any(
+        network.frames.type == 'window' for network in model.networks().values()
+      ),
+      **self.labels_read(),
     )
 
   def student_and_teacher(self, outputs):
@@ -198,10 +202,12 @@ class DistillationTask(classification.ClassificationTask):
       metrics: not used.
 
     Returns:
-      What the base class returns, and 'agreement/top1' and 'agreement/overlap',
-      float32 [B].
+      What the base class returns, and, unless labels are ratings, 'agreement/top1' and
+      'agreement/overlap', float32 [B].
     """
     logs = super().validation_step(inputs, model, metrics)
+    if self._segments:
+      return logs
     agreement = video_metrics.agreement(
       logs['teacher/classes'], logs['student/classes']
     )

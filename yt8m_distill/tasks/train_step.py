@@ -32,6 +32,23 @@ def averages(labels: tf.Tensor) -> tuple[Callable, Callable]:
   return lambda values: total(values) / batch, total
 
 
+def per_pair(weights: tf.Tensor, mean: Callable) -> tf.Tensor:
+  """Returns the factor that makes a mean over videos one over weighted pairs.
+
+  Args:
+    weights: of the pairs of video and class of this replica, float32 [B, V].
+    mean: as returned by averages().
+
+  Returns:
+    float32 scalar: videos per unit of weight in the global batch. Times the sum over a
+    video's weighted pairs, `mean` is sum(loss * weight) / sum(weight).
+  """
+  replica = tf.distribute.get_replica_context()
+  return 1.0 / replica.all_reduce(
+    tf.distribute.ReduceOp.MEAN, mean(tf.reduce_sum(weights, axis=1))
+  )
+
+
 def minimize(
   forward: Callable, variables: Sequence[tf.Variable], optimizer, mean: Callable
 ) -> tuple:

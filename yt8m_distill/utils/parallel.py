@@ -1,6 +1,7 @@
 """Writes the output of each shard in parallel, under one progress bar."""
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -35,17 +36,20 @@ class Shard(NamedTuple):
     source: what to read, for the worker's own use.
     size: how much work it is, in the unit of the progress bar.
     output: file to write. It marks the shard as finished.
+    returned: what the Writer returned for it; 0 before.
   """
 
   source: Any
   size: int
   output: str
+  returned: int = 0
 
 
 # Opens consecutive shards together; returns what to write each of them from.
 Opener = Callable[[Sequence[Shard]], Iterable[Any]]
 # Writes the output of a shard, from what the Opener returned for it, to a temporary
-# path; yields how much of the shard's size is done since the last value.
+# path; yields how much of the shard's size is done since the last value. May return a
+# number, such as how much it left out.
 Writer = Callable[[Any, str], Iterator[int]]
 
 
@@ -57,6 +61,7 @@ class _State(NamedTuple):
     write: writes one of them.
     stop: value 1 after another shard failed or the user interrupted.
     done: per shard, how much of its size is done.
+    returned: per shard, what the Writer returned.
     pids: per shard, the process that works on it; 0 before, _FINISHED after.
   """
 
@@ -64,6 +69,7 @@ class _State(NamedTuple):
   write: Writer
   stop: Any
   done: Any
+  returned: Any
   pids: Any
 
 
@@ -137,8 +143,7 @@ def write_shards(
       open,
       write,
       context.RawValue('b'),
-      context.RawArray('q', len(left)),
-      context.RawArray('q', len(left)),
+      *(context.RawArray('q', len(left)) for _ in range(3)),
     )
     pool: futures.Executor
     if threads or workers == 1:
@@ -164,7 +169,7 @@ def write_shards(
         state.stop.value = 1
         pool.shutdown(cancel_futures=True)
         raise
-  return left
+    return [shard._replace(returned=n) for shard, n in zip(left, state.returned)]
 
 
 def summary(folder: str, shards: int, written: int, amount: int, unit: str) -> str:
@@ -226,7 +231,7 @@ def _write(first: int, shards: Sequence[Shard]):
     state.pids[index] = os.getpid()
     with (
       files.whole_file(shard.output) as partial,
-      contextlib.closing(state.write(source, partial)) as amounts,
+      contextlib.closing(_kept(state, index, source, partial)) as amounts,
     ):
       for amount in amounts:
         if state.stop.value:
@@ -234,6 +239,14 @@ def _write(first: int, shards: Sequence[Shard]):
         state.done[index] += amount
     state.done[index] = shard.size  # Includes what was skipped as corrupt.
     state.pids[index] = _FINISHED
+
+
+def _kept(
+  state: _State, index: int, source, partial: str
+) -> Generator[int, None, None]:
+  """Yields what the Writer yields, and keeps what it returns."""
+  amounts: Any = state.write(source, partial)
+  state.returned[index] = (yield from amounts) or 0
 
 
 def _death(children, state: _State, shards: Sequence[Shard]) -> str:

@@ -1,0 +1,196 @@
+"""Rewrites the records of shards, in parallel: the frame of commands that do so.
+
+Output files keep the names of their sources and appear only when complete. After an
+interruption, the same job writes the files that are missing; a JSON file in the output
+folder records its settings.
+"""
+
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterator
+from collections.abc import Sequence
+import functools
+import os
+from typing import Any
+
+from absl import flags
+from google.protobuf import message as protobuf
+import tensorflow as tf
+
+from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import shard_batches
+from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import thinned_records
+from yt8m_distill.utils import files
+from yt8m_distill.utils import parallel
+
+_BATCH = 16  # records between two updates of the progress bar
+
+# From a serialized record, the path of its file and its position there, to the
+# serialized records that replace it, and a number to add up over each shard.
+Change = Callable[[bytes, str, int], tuple[Sequence[bytes], int]]
+
+
+def parse(serialized: bytes, name: str) -> tuple[tf.train.SequenceExample, int]:
+  """Parses a full frame-level record.
+
+  Args:
+    serialized: the record.
+    name: name of the record in error messages.
+
+  Returns:
+    The record, and the number of its frames.
+
+  Raises:
+    ValueError: the record is not frame-level, was thinned, or its features differ in
+      length.
+  """
+  try:
+    video = tf.train.SequenceExample.FromString(serialized)
+  except protobuf.DecodeError as error:
+    raise ValueError(
+      f'{name}: not a tf.train.SequenceExample. Set input_path to frame-level '
+      'YouTube-8M records.'
+    ) from error
+  lists = video.feature_lists.feature_list
+  if thinned_records.EVERY_N in video.context.feature:
+    raise ValueError(
+      f'{name}: its context has {thinned_records.EVERY_N}, so it was thinned before. '
+      'Set input_path to the full records.'
+    )
+  if not lists:
+    raise ValueError(
+      f'{name}: no frame-level features. Set input_path to frame-level records.'
+    )
+  lengths = {key: len(lists[key].feature) for key in sorted(lists)}
+  num_frames = max(lengths.values())
+  if not num_frames or set(lengths.values()) != {num_frames}:
+    raise ValueError(
+      f'{name}: its features have {lengths} frames, but must have the same number, at '
+      'least 1. Remove the record.'
+    )
+  return video, num_frames
+
+
+def serialize(record: tf.train.SequenceExample) -> bytes:
+  """Returns the bytes of a record, the same ones in every process."""
+  # Otherwise the order of the keys would differ between processes.
+  return record.SerializeToString(deterministic=True)
+
+
+def _rewrite_shard(
+  change: Change, batches: Iterator[shard_batches.Batch], partial: str
+) -> Generator[int, None, int]:
+  """Writes one shard, whose size is in bytes; see `parallel.Writer`."""
+  remote.ensure_file_system(partial)  # This process may not have it yet.
+  source, written, total = '', 0, 0
+  with tf.io.TFRecordWriter(partial) as writer:
+    for batch in batches:
+      paths, indices, block = (values.numpy() for values in batch)
+      source = paths[0].decode()
+      for index, serialized in zip(indices, block):
+        records, number = change(serialized, source, int(index))
+        for record in records:
+          writer.write(record)
+        written += len(records)
+        total += number
+      yield sum(map(len, block))
+  if source and not written:
+    raise ValueError(
+      f'{source}: no record is left of it, and training refuses empty files. Leave '
+      'the file out of input_path.'
+    )
+  return total
+
+
+def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
+  """Returns the path of the new file of each shard."""
+  sources: dict[str, str] = {}
+  for path in paths:
+    other = sources.setdefault(remote.file_name(path), path)
+    if other != path:
+      raise ValueError(
+        f'{other} and {path} have the same name: write them into different folders.'
+      )
+  return [os.path.join(output_dir, name) for name in sources]
+
+
+def rewrite(
+  change: Change,
+  input_path: str,
+  output_dir: str,
+  record: str,
+  settings: dict[str, Any],
+  description: str,
+  skip_corrupt_records: bool = False,
+  processes: int | None = None,
+) -> tuple[list[str], list[parallel.Shard]]:
+  """Rewrites the shards that are not rewritten yet.
+
+  Args:
+    change: see Change; must be picklable.
+    input_path: see `file_patterns`.
+    output_dir: folder for the new shards; created if missing.
+    record: name of the JSON file that records the job.
+    settings: what else the new records depend on.
+    description: title of the progress bar.
+    skip_corrupt_records: log and skip records that fail their checksum.
+    processes: number of worker processes; by default one per core.
+
+  Returns:
+    The paths of all new shards, in the order of their sources; and the shards that were
+    written now, which `returned` the sums of the numbers that `change` returned.
+
+  Raises:
+    ValueError: a record is invalid, nothing is left of a shard, or the folder belongs
+      to another job.
+  """
+  paths = shards.find(input_path)
+  sizes = shards.sizes(paths)
+  remote.ensure_file_system(output_dir)
+  outputs = _outputs(paths, output_dir)
+  files.claim_folder(
+    os.path.join(output_dir, record),
+    {
+      'input_path': input_path,
+      **settings,
+      'skip_corrupt_records': skip_corrupt_records,
+    },
+    outputs,
+  )
+  written = parallel.write_shards(
+    functools.partial(_rewrite_shard, change),
+    list(map(parallel.Shard, paths, sizes, outputs)),
+    description,
+    'B',
+    processes,
+    open=functools.partial(shard_batches.of_shards, _BATCH, skip_corrupt_records),
+  )
+  return outputs, written
+
+
+def define_flags():
+  """Defines the flags of all commands that rewrite records."""
+  # Not on import, because other commands define flags of the same names.
+  flags.DEFINE_string(
+    'input_path',
+    None,
+    'Frame-level TFRecord files: paths, patterns, ranges or @lists, separated by '
+    'commas; see yt8m_distill/dataloaders/README.md.',
+    required=True,
+  )
+  flags.DEFINE_string(
+    'output_dir',
+    None,
+    'Folder for the new shards; created if missing.',
+    required=True,
+  )
+  flags.DEFINE_bool(
+    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
+  )
+
+
+def use_no_accelerator():
+  """Hides accelerators from this process and its workers."""
+  # Nothing runs on one, and claiming it could block other processes.
+  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'

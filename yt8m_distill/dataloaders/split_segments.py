@@ -1,0 +1,222 @@
+r"""Splits the records of YouTube-8M Segments into one record per rated window.
+
+  yt8m-distill split-segments --input_path='3/frame/validate/*.tfrecord' \
+    --output_dir=windows/validate --context=0
+
+A rated window is 5 frames (seconds) of a video. Its record holds them and, with
+--context, frames around them; `window_records` describes it. Frames are copied
+unchanged. Output files keep the names of their sources and appear only when complete.
+After an interruption, the same command writes the files that are missing;
+split_segments.json in the output folder records its settings.
+
+A window that starts after the last frame of its video is left out; the official
+records have such windows. Their number is printed at the end.
+"""
+
+from collections.abc import Sequence
+import functools
+import os
+
+from absl import flags
+import tensorflow as tf
+
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import reader
+from yt8m_distill.dataloaders import rewrite
+from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import window_records
+from yt8m_distill.utils import cli
+from yt8m_distill.utils import parallel
+
+_STARTS, _ENDS = 'segment_start_times', 'segment_end_times'
+# Parallel lists of a record's context, one entry a rating, and how values are stored.
+_LISTS = {
+  _STARTS: 'int64_list',
+  _ENDS: 'int64_list',
+  window_records.LABELS: 'int64_list',
+  window_records.SCORES: 'float_list',
+}
+_WRONG = 'Correct or remove the record.'
+# Scores by class, by start of the window.
+_Ratings = dict[int, dict[int, float]]
+
+
+def split_record(
+  serialized: bytes, context: int, path: str, index: int
+) -> tuple[list[bytes], int]:
+  """Splits a video into its rated windows.
+
+  Args:
+    serialized: a record of YouTube-8M Segments.
+    context: frames to keep before and after each window; -1 for the whole video.
+    path: file of the record, for messages and a missing id.
+    index: its position in the file, likewise.
+
+  Returns:
+    The windows' records, serialized, in the order of their starts; and how many
+    windows are left out because they start after the last frame.
+
+  Raises:
+    ValueError: the record is not frame-level, was thinned, or has no valid ratings.
+  """
+  video, num_frames = rewrite.parse(serialized, f'{path}, record {index}')
+  features = video.context.feature
+  video_id = _video_id(features) or f'{os.path.basename(path)}:{index}'.encode()
+  ratings = _ratings(features, f'{path}, record {index} (id {repr(video_id)[2:-1]})')
+  for key in _LISTS:
+    del features[key]
+  starts = sorted(start for start in ratings if start < num_frames)
+  windows = []
+  for start in starts:
+    first, last = 0, num_frames
+    if context >= 0:
+      first, last = max(0, start - context), start + model_config.WINDOW + context
+    window = tf.train.SequenceExample(context=video.context)
+    _set(window, 'id', bytes_list=[b'%s:%d' % (video_id, start)])
+    _set(window, window_records.START, int64_list=[start - first])
+    _set(window, window_records.LABELS, int64_list=ratings[start])
+    _set(window, window_records.SCORES, float_list=ratings[start].values())
+    for name, frames in video.feature_lists.feature_list.items():
+      window.feature_lists.feature_list[name].feature.extend(frames.feature[first:last])
+    windows.append(rewrite.serialize(window))
+  return windows, len(ratings) - len(starts)
+
+
+def _set(record, key: str, **values):
+  """Sets a value of a record's context."""
+  feature = record.context.feature[key]
+  feature.Clear()
+  for kind, value in values.items():
+    getattr(feature, kind).value.extend(value)
+
+
+def _video_id(features) -> bytes:
+  """Returns the id as the reader finds it; b'' without one."""
+  ids = (features[key].bytes_list.value for key in reader.ID_KEYS if key in features)
+  return next((value[0] for value in ids if value and value[0]), b'')
+
+
+def _ratings(features, name: str) -> _Ratings:
+  """Checks and returns the ratings of a record's context."""
+  if window_records.START in features:
+    raise ValueError(
+      f'{name}: its context has {window_records.START}, so it was split before. Set '
+      'input_path to the official records.'
+    )
+  missing = [key for key in _LISTS if key not in features]
+  if missing:
+    raise ValueError(
+      f'{name}: no {", ".join(missing)}, so it has no rated segments. Set input_path '
+      'to the rated records of YouTube-8M Segments, 3/frame/validate.'
+    )
+  lists: dict[str, Sequence] = {}
+  for key, kind in _LISTS.items():
+    found = features[key].WhichOneof('kind')
+    if found not in (None, kind):  # None where the list is empty.
+      raise ValueError(f'{name}: {key} is a {found}, but must be an {kind}. {_WRONG}')
+    lists[key] = getattr(features[key], kind).value
+  lengths = {key: len(values) for key, values in lists.items()}
+  if len(set(lengths.values())) > 1:
+    raise ValueError(
+      f'{name}: its lists have {lengths} values, but must have one of each per '
+      f'rating. {_WRONG}'
+    )
+  ratings: _Ratings = {}
+  for start, end, label, score in zip(*lists.values()):
+    problem = _problem(start, end, label, score)
+    if not problem and ratings.setdefault(start, {}).setdefault(label, score) != score:
+      problem = 'it is rated both 0 and 1'
+    if problem:
+      raise ValueError(f'{name}: segment {start}, class {label}: {problem}. {_WRONG}')
+  return ratings
+
+
+def _problem(start: int, end: int, label: int, score: float) -> str:
+  """Says what is wrong with a rating; '' if nothing is."""
+  longest = model_config.WINDOW
+  if start < 0:
+    return 'it must start at a whole second of 0 or more, not always a multiple of 5'
+  if not start < end <= start + longest:
+    return f'its end is {end}, but must be from {start + 1} to {start + longest}'
+  if label < 0:
+    return 'a class must be 0 or more'
+  if score not in (0, 1):
+    return f'its score is {score:g}, but must be 0 or 1, without fractions'
+  return ''
+
+
+def split(
+  input_path: str,
+  output_dir: str,
+  context: int = 0,
+  skip_corrupt_records: bool = False,
+  processes: int | None = None,
+) -> list[str]:
+  """Splits the shards that are not split yet; prints the result.
+
+  Args:
+    input_path: see `file_patterns`.
+    output_dir: folder for the new shards; created if missing.
+    context: frames to keep before and after each window; -1 for the whole video.
+    skip_corrupt_records: log and skip records that fail their checksum.
+    processes: number of worker processes; by default one per core.
+
+  Returns:
+    The paths of all shards, in the order of their sources.
+
+  Raises:
+    ValueError: an argument or a record is invalid, or the folder belongs to another
+      job.
+  """
+  if context < -1:
+    raise ValueError(
+      f'context is {context}: it must be a number of frames, or -1 for the whole video.'
+    )
+  outputs, written = rewrite.rewrite(
+    functools.partial(_change, context=context),
+    input_path,
+    output_dir,
+    'split_segments.json',
+    {'context': context},
+    'Splitting',
+    skip_corrupt_records,
+    processes,
+  )
+  windows = sum(shards.count_by_file([shard.output for shard in written]))
+  print(parallel.summary(output_dir, len(outputs), len(written), windows, 'window'))
+  left_out = sum(shard.returned for shard in written)
+  if left_out:
+    print(
+      'Left out, because they start after the last frame of their video: '
+      f'{left_out:,} of {windows + left_out:,}.'
+    )
+  return outputs
+
+
+def _change(serialized: bytes, path: str, index: int, context: int):
+  """Splits a record; see `rewrite.Change`."""
+  return split_record(serialized, context, path, index)
+
+
+def _define_flags():
+  rewrite.define_flags()
+  flags.DEFINE_integer(
+    'context',
+    0,
+    'Frames to keep before and after each window, for networks that see more than the '
+    'window; -1 for the whole video.',
+  )
+
+
+def main(_):
+  """Runs the command."""
+  rewrite.use_no_accelerator()
+  values = flags.FLAGS
+  split(
+    values.input_path, values.output_dir, values.context, values.skip_corrupt_records
+  )
+
+
+if __name__ == '__main__':
+  _define_flags()
+  cli.run(main)
