@@ -38,7 +38,8 @@ _RATED = 250  # windows per class
 class _HeapMetrics:
   """MAP@K from a heap of (score, order, rating) tuples for each class."""
 
-  def __init__(self, num_classes):
+  def __init__(self, num_classes, k):
+    self._k = k
     self._heaps = [[] for _ in range(num_classes)]
     self._positives = np.zeros(num_classes, np.int64)
     self._windows = 0
@@ -46,10 +47,11 @@ class _HeapMetrics:
   def update(self, scores, rated, positives):
     """Adds a batch; the arguments are those of SegmentMetrics.update()."""
     self._positives += (rated & positives).sum(axis=0)
+    k = self._k
     for window in zip(scores.tolist(), rated.tolist(), positives.tolist()):
       self._windows += 1
       for heap, score, is_rated, is_positive in zip(self._heaps, *window):
-        if len(heap) < _K.value:
+        if len(heap) < k:
           heapq.heappush(heap, (score, -self._windows, is_rated, is_positive))
         elif score > heap[0][0]:
           heapq.heapreplace(heap, (score, -self._windows, is_rated, is_positive))
@@ -94,7 +96,7 @@ def main(_):
   idle = usage.peak_mib()
   rate, _ = _measure(segment_metrics.SegmentMetrics(num_classes, k), num_classes)
   peak = usage.peak_mib()
-  plain_rate, plain = _measure(_HeapMetrics(num_plain), num_plain)
+  plain_rate, plain = _measure(_HeapMetrics(num_plain, k), num_plain)
   same_rate, exact = _measure(segment_metrics.SegmentMetrics(num_plain, k), num_plain)
   np.testing.assert_allclose(exact['map_at_k'], plain['map_at_k'], rtol=1e-12)
   print(
