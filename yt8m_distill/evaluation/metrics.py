@@ -183,11 +183,7 @@ class GlobalMetrics:
         f'{perr.shape}, {pairs}, {classes.shape}, {hits.shape} and '
         f'{positives.shape}.'
       )
-    if not np.isfinite(scores).all():
-      raise ValueError(
-        'scores must be finite, but some are NaN or infinite: '
-        'the network has probably diverged.'
-      )
+    check_finite(scores)
     if scores.size and not (classes.min() >= 0 and classes.max() < self._num_classes):
       raise ValueError(
         f'classes must be from 0 to {self._num_classes - 1}, '
@@ -200,13 +196,25 @@ class GlobalMetrics:
       )
 
 
+def check_finite(scores):
+  """Raises a ValueError if some scores are NaN or infinite."""
+  if not np.isfinite(scores).all():
+    raise ValueError(
+      'scores must be finite, but some are NaN or infinite: '
+      'the network has probably diverged.'
+    )
+
+
+def descending_bits(scores):
+  """Maps finite float32 scores to uint32, so that ascending means descending scores."""
+  bits = (scores + np.float32(0)).view(np.int32)  # + 0 turns -0 into 0.
+  # The bits of floats from 0 up ascend as integers, those of negative ones descend.
+  return np.where(bits < 0, bits, ~bits & 0x7FFFFFFF).view(np.uint32)
+
+
 def _pack(scores_N, classes_N, hits_N):
   """Packs pairs into keys, uint64 [N]."""
-  bits_N = (scores_N + np.float32(0)).view(np.int32)  # + 0 turns -0 into 0.
-  # The bits of floats from 0 up ascend as integers, those of negative ones descend.
-  # Convert both so that ascending keys mean descending scores.
-  ranks_N = np.where(bits_N < 0, bits_N, ~bits_N & 0x7FFFFFFF).view(np.uint32)
-  keys_N = classes_N.astype(np.uint64) << _SCORE_BITS | ranks_N
+  keys_N = classes_N.astype(np.uint64) << _SCORE_BITS | descending_bits(scores_N)
   return keys_N << _HIT | hits_N
 
 
