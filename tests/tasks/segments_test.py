@@ -20,9 +20,12 @@ from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import split_segments
+from yt8m_distill.evaluation import report
 from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
+
+pytestmark = pytest.mark.end_to_end
 
 _SEGMENTS = 'yt8m_distill_segments'
 _WINDOW = {'type': 'window', 'window': {'k': 4}}
@@ -200,12 +203,6 @@ def test_window_must_fit_the_frames():
     params.validate()
 
 
-@pytest.fixture(name='trained', scope='module')
-def _trained(distilled):
-  """A distillation run on labels of videos."""
-  return distilled
-
-
 def _official(folder):
   """Official records of three videos, split with context; returns the pattern."""
   rng = np.random.default_rng(0)
@@ -230,9 +227,8 @@ def _official(folder):
   return f'{folder}/windows/*.tfrecord'
 
 
-@pytest.mark.end_to_end
 @pytest.mark.parametrize('network', ['student', 'teacher'])
-def test_fine_tunes_a_network_of_a_distillation_run(trained, tmp_path, network):
+def test_fine_tunes_a_network_of_a_distillation_run(distilled, tmp_path, network):
   run = tmp_path / 'run'
   values = {
     'student': {
@@ -251,7 +247,7 @@ def test_fine_tunes_a_network_of_a_distillation_run(trained, tmp_path, network):
       run,
       f"'{windows}'",
       _SEGMENTS,
-      task__init_checkpoint=trained,
+      task__init_checkpoint=distilled,
       task__init_network=network,
       trainer__train_steps=steps,
       trainer__optimizer_config__learning_rate__exponential__initial_learning_rate=(
@@ -260,18 +256,19 @@ def test_fine_tunes_a_network_of_a_distillation_run(trained, tmp_path, network):
       **values,
     )
     weights = trained_network.Network(str(run)).network.get_weights()
-    before = trained_network.Network(str(trained), network).network.get_weights()
+    before = trained_network.Network(str(distilled), network).network.get_weights()
     equal = all(np.array_equal(*pair) for pair in zip(weights, before, strict=True))
     assert equal == (steps == 1)
   evaluation = json.loads((run / 'evaluation.json').read_text())
   assert evaluation['videos'] == 9 and evaluation['step'] == 3
   assert set(evaluation['metrics']) == {'label_loss'}
+  table = report.table([str(run)])
+  assert '| run ' in table and 'class frequency' not in table
   best = json.loads((run / 'best_ckpt' / 'info.json').read_text())
   assert best['label_loss'] == evaluation['metrics']['label_loss']
 
 
-@pytest.mark.end_to_end
-def test_distills_in_time_from_a_distillation_run(trained, tmp_path):
+def test_distills_in_time_from_a_distillation_run(distilled, tmp_path):
   run = tmp_path / 'run'
   windows = f"'{_official(tmp_path)}'"
   tiny.drive(
@@ -280,7 +277,7 @@ def test_distills_in_time_from_a_distillation_run(trained, tmp_path):
     windows,
     task__labels='segments',
     task__student_experiment=_SEGMENTS,
-    task__init_checkpoint=trained,
+    task__init_checkpoint=distilled,
     task__model__student__frames__type='window',
     task__model__student__frames__window__k=4,
     trainer__best_checkpoint_eval_metric='student/label_loss',
@@ -306,13 +303,13 @@ def test_distills_in_time_from_a_distillation_run(trained, tmp_path):
   np.testing.assert_allclose(alone['label_loss'], metrics['student/label_loss'], 1e-5)
 
 
-def test_only_frames_may_differ_from_the_networks_of_the_start(trained):
+def test_only_frames_may_differ_from_the_networks_of_the_start(distilled):
   for values, word in (
     ({'frames': _WINDOW}, ''),
     ({'head': {'moe': {'num_mixtures': 3}}}, 'num_mixtures is 2'),
   ):
     params = _experiment(
-      {'task': {'model': {'student': values}, 'init_checkpoint': str(trained)}},
+      {'task': {'model': {'student': values}, 'init_checkpoint': str(distilled)}},
       experiment='yt8m_distill',
     )
     task = distillation.DistillationTask(params.task)
@@ -322,12 +319,11 @@ def test_only_frames_may_differ_from_the_networks_of_the_start(trained):
         task.initialize(model)
     else:
       task.initialize(model)
-      expected = trained_network.Network(str(trained)).network.get_weights()
+      expected = trained_network.Network(str(distilled)).network.get_weights()
       for value, other in zip(model.student.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(value, other)
 
 
-@pytest.mark.end_to_end
 def test_a_run_of_segments_reads_no_ordinary_records(records, tmp_path):
   with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as error:
     tiny.drive('eval', _saved(tmp_path / 'run'), records, _SEGMENTS)
@@ -345,7 +341,6 @@ def _saved(folder):
   return folder
 
 
-@pytest.mark.end_to_end
 def test_evaluation_is_exact_for_any_batches(windows, tmp_path):
   run = _saved(tmp_path / 'run')
   task = classification.ClassificationTask(_experiment().task)
@@ -369,15 +364,14 @@ def test_evaluation_is_exact_for_any_batches(windows, tmp_path):
     np.testing.assert_array_equal(table['positives'], labels.numpy().sum(0))
 
 
-@pytest.mark.end_to_end
-def test_resumed_run_equals_one_that_never_stopped(windows, trained, tmp_path):
+def test_resumed_run_equals_one_that_never_stopped(windows, distilled, tmp_path):
   def train(run, steps):
     tiny.drive(
       'train',
       run,
       windows,
       _SEGMENTS,
-      task__init_checkpoint=trained,
+      task__init_checkpoint=distilled,
       task__losses__weak_negative_weight=0.1,
       task__model__network__frames__type='window',
       task__model__network__frames__window__k=4,
@@ -432,7 +426,6 @@ def _train(replicas, windows):
   return {'losses': losses_seen, **dict(enumerate(model.get_weights()))}
 
 
-@pytest.mark.end_to_end
 def test_two_replicas_train_as_one_does(tmp_path):
   processes.python(__file__, tmp_path)
   one, two = (np.load(tmp_path / f'{n}.npz') for n in (1, 2))
