@@ -40,7 +40,7 @@ class _HeapMetrics:
 
   def __init__(self, num_classes, k):
     self._k = k
-    self._heaps = [[] for _ in range(num_classes)]
+    self._heaps: list[list[tuple]] = [[] for _ in range(num_classes)]
     self._positives = np.zeros(num_classes, np.int64)
     self._windows = 0
 
