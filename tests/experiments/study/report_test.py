@@ -8,6 +8,7 @@ import numpy as np
 from official.modeling import hyperparams
 import paths
 import pytest
+import tensorflow as tf
 import tiny
 
 from experiments.study import __main__ as command
@@ -88,7 +89,7 @@ def test_report_of_the_papers_study(tmp_path):
   assert 'GAP 0.1250, mAP 0.0625' in text
   assert '- a: bad' in text
   assert 'Validation records: validate.' in text
-  for name in ('quality', 'curves', 'per_class'):
+  for name in ('quality', 'rises', 'curves', 'per_class'):
     assert f']({name}.png)' in text
     assert (tmp_path / f'{name}.png').read_bytes().startswith(_PNG)
   for name in ('runs', 'summary'):
@@ -103,7 +104,26 @@ def test_study_of_one_seed_without_columns_and_claims(tmp_path):
   _finish(study, tmp_path, lambda run: 0.5)
   text = report.write(study, str(tmp_path))
   assert _cells(text, 'alone') == ['alone', '0.5000', '0.2500']
-  assert 'Does the order hold' not in text and 'per_class.png' not in text
+  assert 'Does the order hold' not in text
+  assert 'per_class.png' not in text and 'rises.png' not in text
+
+
+def test_report_says_when_gap_was_highest(tmp_path):
+  study = study_file.parse(
+    {
+      'seeds': [0, 1],
+      'groups': [{'name': 'alone', 'experiment': 'yt8m_distill_single'}],
+    }
+  )
+  _finish(study, tmp_path, lambda run: 0.5 + 0.1 * run.seed)
+  for run, gap in zip(study.runs, (0.6, 0.8)):
+    writer = tf.summary.create_file_writer(str(tmp_path / run.name / 'validation'))
+    with writer.as_default():
+      tf.summary.scalar('gap', gap, step=5)
+    writer.close()
+  text = report.write(study, str(tmp_path))
+  section = text[text.index('## Length of training') :]
+  assert _cells(section, 'alone') == ['alone', '7', '0.5500', '0.7000', '5']
 
 
 def test_study_without_a_finished_run(tmp_path):
@@ -137,6 +157,27 @@ def test_what_cannot_run_is_refused_before_any_run(
   with pytest.raises(ValueError, match=message):
     command.main(None)
   assert [path.name for path in tmp_path.iterdir()] == ['study.yaml']
+
+
+def test_scores_over_frames(tmp_path, monkeypatch):
+  study = study_file.parse(fabricated_studies.study(rises=['uniform-k', 'serial']))
+  _finish(study, tmp_path, lambda run: int(run.axes.get('k', 60)) / 100 + run.seed)
+  summary = results.summarize(results.learners(results.collect(study, str(tmp_path))))
+  figures = []
+  monkeypatch.setattr(plots.report, 'save', lambda figure, path: figures.append(figure))
+  plots.rises(study, summary, 'a.png')
+  for axes, factor in zip(figures[0].axes, (1, 0.5)):
+    lines, labels = axes.get_legend_handles_labels()
+    assert sorted(labels) == ['serial', 'skyline', 'uniform-k']
+    drawn = dict(zip(labels, lines))
+    for label in ('serial', 'uniform-k'):
+      line = drawn[label].lines[0]
+      np.testing.assert_allclose(np.array(line.get_xdata(), float), [6, 30])
+      np.testing.assert_allclose(
+        np.array(line.get_ydata(), float), [1.06 * factor, 1.3 * factor]
+      )
+    assert drawn['skyline'].get_ydata()[0] == pytest.approx(1.6 * factor)
+    assert drawn['skyline'].get_linestyle() == '--'
 
 
 def test_points_stand_at_their_scores(tmp_path, monkeypatch):

@@ -234,7 +234,7 @@ def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
 
 def test_audioset_study_has_the_papers_comparisons():
   study = study_file.read(str(paths.ROOT / 'experiments/study/audioset.yaml'))
-  assert len(study.runs) == 183
+  assert len(study.runs) == 195
   labels = {run.label for run in study.runs}
   for losses in ('L_REP', 'L_PRED', 'L_REP+L_CE', 'L_PRED+L_CE', 'L_REP+L_PRED+L_CE'):
     assert f'LSTM serial {losses}' in labels
