@@ -261,11 +261,12 @@ def test_fine_tunes_a_network_of_a_distillation_run(distilled, tmp_path, network
     assert equal == (steps == 1)
   evaluation = json.loads((run / 'evaluation.json').read_text())
   assert evaluation['videos'] == 9 and evaluation['step'] == 3
-  assert set(evaluation['metrics']) == {'label_loss'}
+  assert set(evaluation['metrics']) == {'map_at_k', 'label_loss'}
   table = report.table([str(run)])
-  assert '| run ' in table and 'class frequency' not in table
+  assert '| run ' in table and '| MAP@K ' in table
+  assert 'GAP' not in table and 'class frequency' not in table
   best = json.loads((run / 'best_ckpt' / 'info.json').read_text())
-  assert best['label_loss'] == evaluation['metrics']['label_loss']
+  assert best['map_at_k'] == evaluation['metrics']['map_at_k']
 
 
 def test_distills_in_time_from_a_distillation_run(distilled, tmp_path):
@@ -280,12 +281,13 @@ def test_distills_in_time_from_a_distillation_run(distilled, tmp_path):
     task__init_checkpoint=distilled,
     task__model__student__frames__type='window',
     task__model__student__frames__window__k=4,
-    trainer__best_checkpoint_eval_metric='student/label_loss',
-    trainer__best_checkpoint_metric_comp='lower',
+    trainer__best_checkpoint_eval_metric='student/map_at_k',
   )
   metrics = json.loads((run / 'evaluation.json').read_text())['metrics']
   assert set(metrics) == {
+    'teacher/map_at_k',
     'teacher/label_loss',
+    'student/map_at_k',
     'student/label_loss',
     'student/representation_loss',
     'student/prediction_loss',
@@ -300,7 +302,8 @@ def test_distills_in_time_from_a_distillation_run(distilled, tmp_path):
     sized=False,
   )
   alone = json.loads((student / 'evaluation.json').read_text())['metrics']
-  np.testing.assert_allclose(alone['label_loss'], metrics['student/label_loss'], 1e-5)
+  for name in ('label_loss', 'map_at_k'):
+    np.testing.assert_allclose(alone[name], metrics[f'student/{name}'], 1e-5)
 
 
 def test_only_frames_may_differ_from_the_networks_of_the_start(distilled):
@@ -352,16 +355,49 @@ def test_evaluation_is_exact_for_any_batches(windows, tmp_path):
     inputs['rated'].numpy().astype(float),
     'cross_entropy',
   )
-  for size in (2, 9):
+  (tmp_path / 'classes.csv').write_text('Index\n7\n2\n3\n')
+  for size, classes in ((2, ''), (9, ''), (2, tmp_path / 'classes.csv')):
     tiny.drive(
-      'eval', run, windows, _SEGMENTS, task__validation_data__global_batch_size=size
+      'eval',
+      run,
+      windows,
+      _SEGMENTS,
+      task__validation_data__global_batch_size=size,
+      task__evaluation__max_windows=3,
+      task__evaluation__classes=f"'{classes}'",
     )
+    scored = [7, 2, 3] if classes else list(range(tiny.CLASSES))
+    precisions = np.full(tiny.CLASSES, np.nan)
+    precisions[scored] = [
+      _average_precision(
+        model(inputs)['predictions'].numpy()[:, c],
+        inputs['rated'].numpy()[:, c],
+        labels.numpy()[:, c],
+      )
+      for c in scored
+    ]
     evaluation = json.loads((run / 'evaluation.json').read_text())
     np.testing.assert_allclose(evaluation['metrics']['label_loss'], expected, 1e-5)
-    assert evaluation['classes_with_positives'] == labels.numpy().any(0).sum()
+    np.testing.assert_allclose(
+      evaluation['metrics']['map_at_k'], np.nanmean(precisions), 1e-5
+    )
+    assert evaluation['num_classes'] == len(scored)
+    assert (
+      evaluation['classes_with_positives'] == labels.numpy()[:, scored].any(0).sum()
+    )
     table = pd.read_csv(run / 'per_class.csv')
-    assert list(table) == ['index', 'positives']
+    assert list(table) == ['index', 'positives', 'average_precision']
     np.testing.assert_array_equal(table['positives'], labels.numpy().sum(0))
+    np.testing.assert_allclose(table['average_precision'], precisions, 1e-5)
+
+
+def _average_precision(scores, rated, holds, k=3):
+  """Of one class, from the definition of MAP@K; NaN without a rated positive."""
+  first = np.argsort(-scores, kind='stable')[:k]
+  hits = [holds[window] for window in first if rated[window]]
+  found = [np.mean(hits[: place + 1]) for place, hit in enumerate(hits) if hit]
+  positives = np.count_nonzero(holds & rated)
+  return sum(found) / positives if positives else np.nan
 
 
 def test_resumed_run_equals_one_that_never_stopped(windows, distilled, tmp_path):

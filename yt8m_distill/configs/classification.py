@@ -14,7 +14,7 @@ _MAX_EPOCHS = 1_000_000
 # Of each network in an evaluation, by labels.
 _METRICS = {
   'video': ('gap', 'map', 'hit_at_one', 'perr', 'label_loss'),
-  'segments': ('label_loss',),
+  'segments': ('map_at_k', 'label_loss'),
 }
 
 
@@ -86,11 +86,17 @@ class Evaluation(hyperparams.Config):
       ('zero') or is left out of the mean ('skip').
     vocabulary: CSV file with the columns Index and Name, whose names
       per_class.csv repeats; '' for none.
+    classes: if labels are ratings of segments, CSV file with the column Index of
+      the classes that MAP@K is the mean of, such as segment_label_ids.csv of the
+      release; '' for all classes.
+    max_windows: K of MAP@K: how many windows of a class count.
   """
 
   top_k: int = validation.number(20, least=1)
   empty_classes: str = validation.choice('zero', 'zero', 'skip')
   vocabulary: str = ''
+  classes: str = ''
+  max_windows: int = validation.number(100_000, least=1)
 
 
 @dataclasses.dataclass

@@ -263,10 +263,9 @@ def _trainer(
     prefix: of the metrics of the network that decides which checkpoint is best.
     default_steps: length of training on labels of videos.
   """
-  metric, better, interval = 'gap', 'higher', 5000
+  metric, interval = 'gap', 5000
   if settings.labels == 'segments':
-    metric, better, interval = 'label_loss', 'lower', _SEGMENT_INTERVAL
-    default_steps = _SEGMENT_STEPS
+    metric, interval, default_steps = 'map_at_k', _SEGMENT_INTERVAL, _SEGMENT_STEPS
   return cfg.TrainerConfig(
     train_steps=settings.train_steps or default_steps,
     steps_per_loop=100,
@@ -275,7 +274,7 @@ def _trainer(
     validation_interval=interval,
     best_checkpoint_export_subdir='best_ckpt',
     best_checkpoint_eval_metric=f'{prefix}{metric}',
-    best_checkpoint_metric_comp=better,
+    best_checkpoint_metric_comp='higher',
     optimizer_config=optimization.OptimizationConfig(
       {
         'optimizer': {

@@ -4,8 +4,8 @@
 
 The table shows the networks of all runs and the class-frequency baseline. It is
 printed and written to report.md in the first run's folder. Each run that was
-trained gets a plot of its losses and its GAP, curves.png. A run that is named twice
-appears once.
+trained gets a plot of its losses and its GAP (of segments, MAP@K), curves.png. A run
+that is named twice appears once.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,14 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-_HEADER = (
-  'network',
-  'frames',
-  'GFLOPs per video',
-  'parameters',
-  'GAP',
-  'mAP',
-  'Hit@1',
-  'PERR',
-)
+_HEADER = ('network', 'frames', 'GFLOPs per video', 'parameters')
+_TITLES = {
+  'gap': 'GAP',
+  'map': 'mAP',
+  'hit_at_one': 'Hit@1',
+  'perr': 'PERR',
+  'map_at_k': 'MAP@K',
+}
 
 
 def table(runs: Sequence[str]) -> str:
@@ -54,7 +52,8 @@ def table(runs: Sequence[str]) -> str:
   """
   paths = [_params_path(run) for run in runs]
   task = run_dir.read_params(paths[0]).task
-  rows: list[tuple[str, ...]] = [_HEADER]
+  rows: list[tuple[str, ...]] = []
+  evaluated: list[dict[str, float]] = []  # scores of each row
   sources, inputs = [], []
   for run, path in zip(runs, paths):
     results = _evaluation(run, os.path.dirname(path))
@@ -76,9 +75,9 @@ def table(runs: Sequence[str]) -> str:
           str(values['frames']),
           f'{values["flops"] / 1e9:.3f}',
           f'{values["parameters"]:,}',
-          *_scores(values),
         )
       )
+      evaluated.append(values)
   notes = ''
   task.validation_data.input_path = inputs[0]
   try:
@@ -87,7 +86,8 @@ def table(runs: Sequence[str]) -> str:
     notes += f'\nThe class-frequency baseline is missing: {error}\n'
     scores = None
   if scores:
-    rows.append(('class frequency', '0', '0', '0', *_scores(scores)))
+    rows.append(('class frequency', '0', '0', '0'))
+    evaluated.append(scores)
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
       notes += (
         '\nClass frequencies are those of the first '
@@ -98,7 +98,12 @@ def table(runs: Sequence[str]) -> str:
       '\nThe runs were evaluated on different records, so their scores cannot be '
       'compared.\n'
     )
-  return '\n'.join(['Evaluated:', '', *sources, '', markdown(rows)]) + notes
+  columns = [key for key in _TITLES if any(key in values for values in evaluated)]
+  whole = [(*_HEADER, *(_TITLES[key] for key in columns))]
+  for row, values in zip(rows, evaluated):
+    shown = (f'{values[key]:.4f}' if key in values else '' for key in columns)
+    whole.append((*row, *shown))
+  return '\n'.join(['Evaluated:', '', *sources, '', markdown(whole)]) + notes
 
 
 def _params_path(run: str) -> str:
@@ -126,10 +131,6 @@ def _evaluation(run: str, owner: str) -> dict[str, Any]:
       '--mode=train_and_eval, or name another run.'
     )
   return run_dir.require_evaluation(run)
-
-
-def _scores(values: dict[str, float]) -> list[str]:
-  return [f'{values[key]:.4f}' if key in values else '' for key in results_lib.SCORES]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -169,7 +170,7 @@ def read_curves(folder: str) -> Curves:
 
 
 def plot(run: str) -> plt.Figure:
-  """Draws the losses and the GAP of a run over its steps.
+  """Draws the losses and the GAP, or MAP@K, of a run over its steps.
 
   Args:
     run: folder with TensorBoard summaries in train/ and validation/.
@@ -179,7 +180,9 @@ def plot(run: str) -> plt.Figure:
   """
   train = read_curves(os.path.join(run, 'train'))
   validation = read_curves(os.path.join(run, 'validation'))
-  figure, (losses, gap) = plt.subplots(1, 2, figsize=(12, 4.5))
+  segments = any(tag.endswith('map_at_k') for tag in validation)
+  key, title = ('map_at_k', 'MAP@K') if segments else ('gap', 'GAP@20')
+  figure, (losses, score) = plt.subplots(1, 2, figsize=(12, 4.5))
   for tag, label, style in (
     ('label_loss', 'L_CE', 'C1-'),
     ('teacher/label_loss', 'teacher L_CE', 'C0-'),
@@ -200,19 +203,20 @@ def plot(run: str) -> plt.Figure:
   )
   losses.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
   losses.yaxis.set_minor_formatter(ticker.NullFormatter())
-  for tag, name, color in (
-    ('gap', '', 'C1'),
-    ('teacher/gap', 'teacher, ', 'C0'),
-    ('student/gap', 'student, ', 'C1'),
+  for prefix, name, color in (
+    ('', '', 'C1'),
+    ('teacher/', 'teacher, ', 'C0'),
+    ('student/', 'student, ', 'C1'),
   ):
+    tag = f'{prefix}{key}'
     for curves, label, style in (
       (train, 'training batches', ':'),
       (validation, 'validation', 'o-'),
     ):
       if tag in curves:
-        gap.plot(*curves[tag], style, color=color, label=f'{name}{label}')
-  gap.set(xlabel='step', ylabel='GAP@20', ylim=(0, 1), title='GAP')
-  for axes in (losses, gap):
+        score.plot(*curves[tag], style, color=color, label=f'{name}{label}')
+  score.set(xlabel='step', ylabel=title, ylim=(0, 1), title=title.partition('@20')[0])
+  for axes in (losses, score):
     axes.grid(alpha=0.3)
     axes.legend()
     # At most 6 labels, so that steps of 7 digits fit beside each other.

@@ -12,10 +12,12 @@ import pandas as pd
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import metrics
+from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.utils import class_csv
 from yt8m_distill.utils import files
 
 SCORES = ('gap', 'map', 'hit_at_one', 'perr')
+SEGMENT_SCORES = ('map_at_k',)  # if labels are ratings
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
 
@@ -48,8 +50,8 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     results: content of the file.
 
   Returns:
-    By network, those of SCORES that it has, and frames, flops (per video) and
-    parameters.
+    By network, those of SCORES and SEGMENT_SCORES that it has, and frames, flops (per
+    video) and parameters.
   """
   metrics = results['metrics']
   return {
@@ -57,7 +59,7 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
       **cost,
       **{
         key: metrics[f'{key_prefix(name)}{key}']
-        for key in SCORES
+        for key in (*SCORES, *SEGMENT_SCORES)
         if f'{key_prefix(name)}{key}' in metrics
       },
     }
@@ -66,15 +68,20 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def map_classes(results: dict[str, Any]) -> str:
-  """Says which classes mAP is the mean of.
+  """Says which classes mAP or MAP@K is the mean of.
 
   Args:
-    results: content of an evaluation.json; '' is returned for one without mAP, and for
-      one of version 0.2 or before, which does not hold the numbers.
+    results: content of an evaluation.json; '' is returned for one of version 0.2 or
+      before, which does not hold the numbers.
   """
-  if 'empty_classes' not in results:
+  if 'classes_with_positives' not in results:
     return ''
   classes, present = results['num_classes'], results['classes_with_positives']
+  if 'max_windows' in results:
+    return (
+      f'MAP@{results["max_windows"]:,} over the {present:,} of {classes:,} classes '
+      'with rated positives'
+    )
   if results['empty_classes'] == 'skip':
     return f'mAP over the {present:,} of {classes:,} classes with positives'
   return (
@@ -115,8 +122,8 @@ class SkippedRecords:
 class Evaluation:
   """State of one evaluation on the host.
 
-  If labels are ratings, a video is a window, and there are only losses: the other
-  metrics would count classes that were not rated as negatives.
+  If labels are ratings, a video is a window, and the metric is MAP@K: the others would
+  count classes that were not rated as negatives.
 
   Attributes:
     skipped: corrupt records and ends of shards that it skipped.
@@ -131,7 +138,8 @@ class Evaluation:
       task_config: a `configs.classification.VideoTask`.
 
     Raises:
-      ValueError: evaluation.top_k is below 1, or the vocabulary is invalid.
+      ValueError: evaluation.top_k is below 1, or the vocabulary or the classes are
+        invalid.
     """
     params = task_config.evaluation
     self._input_path = task_config.validation_data.input_path
@@ -142,9 +150,17 @@ class Evaluation:
     )
     self._label_losses = [f'{prefix}label_loss' for prefix in prefixes]
     self._rated = task_config.labels == 'segments'
-    self._metrics = {
-      prefix: metrics.GlobalMetrics(self._num_classes, self._empty_classes)
-      for prefix in (() if self._rated else prefixes)
+    self._max_windows = params.max_windows
+    self._scored = np.arange(self._num_classes)
+    if params.classes:
+      self._scored = np.array(
+        segment_metrics.read_classes(params.classes, self._num_classes)
+      )
+    self._metrics: dict[str, metrics.GlobalMetrics | segment_metrics.SegmentMetrics] = {
+      prefix: segment_metrics.SegmentMetrics(self._scored, params.max_windows)
+      if self._rated
+      else metrics.GlobalMetrics(self._num_classes, self._empty_classes)
+      for prefix in prefixes
     }
     self._num_videos = 0
     self._positives = np.zeros(self._num_classes, np.int64)
@@ -164,16 +180,24 @@ class Evaluation:
     self._positives += positives
     self._num_videos += sum(map(len, logs[self._label_losses[0]]))
     logs.pop('loss', None)
-    # For MAP@K, SegmentMetrics.update(scores, rated, positives) of each prefix is here.
+    if self._rated:
+      rated, holds = (self._columns(logs.pop(key)) for key in ('rated', 'holds'))
     for prefix, scores in self._metrics.items():
-      scores.update(
-        positives=positives,
-        **{key: np.concatenate(logs.pop(f'{prefix}{key}')) for key in _VIDEO_KEYS},
-      )
+      if self._rated:
+        scores.update(self._columns(logs.pop(f'{prefix}predictions')), rated, holds)
+      else:
+        scores.update(
+          positives=positives,
+          **{key: np.concatenate(logs.pop(f'{prefix}{key}')) for key in _VIDEO_KEYS},
+        )
     for key, values in logs.items():
       self._sums[key] = self._sums.get(key, 0.0) + float(
         sum(v.sum(dtype=np.float64) for v in values)
       )
+
+  def _columns(self, values: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the scored classes of all replicas' windows."""
+    return np.concatenate(values)[:, self._scored]
 
   def merge(self, other: 'Evaluation'):
     """Adds the part of the same evaluation that another worker has collected."""
@@ -229,7 +253,9 @@ class Evaluation:
       table['name'] = self._names
     table['positives'] = self._positives
     for prefix, scores in self._metrics.items():
-      table[f'{prefix}average_precision'] = scores.average_precisions()
+      # NaN for a class that MAP@K leaves out.
+      column = table[f'{prefix}average_precision'] = np.full(self._num_classes, np.nan)
+      column[self._scored] = scores.average_precisions()
     files.write_text(
       os.path.join(folder, 'per_class.csv'), pd.DataFrame(table).to_csv(index=False)
     )
@@ -237,9 +263,13 @@ class Evaluation:
       'step': step,
       'input_path': self._input_path,
       'videos': self._num_videos,
-      'num_classes': self._num_classes,
-      'classes_with_positives': int(np.count_nonzero(table['positives'])),
-      **({} if self._rated else {'empty_classes': self._empty_classes}),
+      'num_classes': len(self._scored),
+      'classes_with_positives': int(np.count_nonzero(self._positives[self._scored])),
+      **(
+        {'max_windows': self._max_windows}
+        if self._rated
+        else {'empty_classes': self._empty_classes}
+      ),
       'skipped': dataclasses.asdict(self.skipped),
       'metrics': results,
       'networks': costs,

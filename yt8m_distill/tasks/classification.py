@@ -412,8 +412,10 @@ class ClassificationTask(base_task.Task):
     Returns:
       {name: tensor}: the loss and its terms, float32 [B]; the outputs of
       video_metrics.compute() for each network; and 'positives', int32 [V], the
-      number of labels of each class. If labels are ratings, 'pair_weights' float32
-      [B], the sums of the weights of the label loss, replace the loss and the metrics.
+      number of labels of each class. If labels are ratings, these replace the loss and
+      the metrics: each network's 'predictions' float32 [B, V]; 'rated' and 'holds',
+      bool [B, V]; and 'pair_weights' float32 [B], the sums of the weights of the label
+      loss.
     """
     features, labels = inputs
     outputs = self.inference_step(features, model)
@@ -424,8 +426,11 @@ class ClassificationTask(base_task.Task):
       **terms,
     }
     if pairs:
-      # For MAP@K, also return each network's predictions, features['rated'] and labels.
-      return {**logs, 'pair_weights': tf.reduce_sum(pairs['weights'], axis=1)}
+      logs['pair_weights'] = tf.reduce_sum(pairs['weights'], axis=1)
+      logs.update(rated=features['rated'], holds=labels)
+      for prefix, network in self.networks(outputs).items():
+        logs[f'{prefix}predictions'] = tf.cast(network['predictions'], tf.float32)
+      return logs
 
     def same(values):
       return values
