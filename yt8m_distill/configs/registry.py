@@ -51,7 +51,7 @@ class Experiment(cfg.ExperimentConfig):
         override_params = overrides.checked(self, override_params)
       except ValueError as error:
         other = isinstance(override_params, dict) and override_params.get('experiment')
-        if other in (False, None, '', self.experiment):
+        if not isinstance(other, str) or other in ('', self.experiment):
           raise
         raise ValueError(
           f'it is a configuration of the experiment {other}, not of {self.experiment}: '
