@@ -13,7 +13,7 @@ import tensorflow as tf
 from yt8m_distill.dataloaders import shards
 
 _LOOP = ('training_loss', 'gap')
-_EVALUATION = ('validation_loss', 'gap', 'map')
+_EVALUATION = ('validation_loss', 'gap', 'map', 'map_at_k')
 
 
 class Progress(orbit.Action):
