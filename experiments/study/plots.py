@@ -107,9 +107,10 @@ def rises(study: study_file.Study, summary: pd.DataFrame, path: str):
   """
   figure, panels = plt.subplots(1, len(_TITLES), figsize=(14, 5))
   alone = summary[summary['column'] == results.NO_COLUMN]
-  colors_ = iter(plt.get_cmap('tab20').colors)
   lines = [label for label in study.rises if label in set(summary['label'])]
-  styles = {label: next(colors_) for label in [*lines, *alone['label']]}
+  names = [*lines, *alone['label']]
+  palette = plt.get_cmap('tab10' if len(names) <= 10 else 'tab20')
+  styles = dict(zip(names, map(palette, range(len(names)))))
   for axes, (key, title) in zip(panels, _TITLES.items()):
     for label in lines:
       rows = summary[summary['label'] == label].sort_values('num_frames')
