@@ -156,7 +156,7 @@ class Evaluation:
       self._scored = np.array(
         segment_metrics.read_classes(params.classes, self._num_classes)
       )
-    self._metrics: dict[str, metrics.GlobalMetrics | segment_metrics.SegmentMetrics] = {
+    self._metrics: dict[str, Any] = {  # GlobalMetrics or SegmentMetrics
       prefix: segment_metrics.SegmentMetrics(self._scored, params.max_windows)
       if self._rated
       else metrics.GlobalMetrics(self._num_classes, self._empty_classes)
