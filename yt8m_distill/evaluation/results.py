@@ -157,7 +157,7 @@ class Evaluation:
         segment_metrics.read_classes(params.classes, self._num_classes)
       )
     self._metrics: dict[str, Any] = {  # GlobalMetrics or SegmentMetrics
-      prefix: segment_metrics.SegmentMetrics(self._scored, params.max_windows)
+      prefix: segment_metrics.SegmentMetrics(self._scored.tolist(), params.max_windows)
       if self._rated
       else metrics.GlobalMetrics(self._num_classes, self._empty_classes)
       for prefix in prefixes
