@@ -52,6 +52,7 @@ _PATH = re.compile(r'(task|trainer|runtime)\.[\w.\[\]]+ is ')
 _FREE_TEXT = {
   'best_checkpoint_export_subdir',
   'eigenvalues',
+  'evaluation.classes',
   'init_checkpoint',
   'input_path',
   'name',
@@ -76,6 +77,7 @@ _OPTIONAL = {
   'dataset_num_private_threads',
   'deterministic',
   'eigenvalues',
+  'evaluation.classes',
   'exclude_from_layer_adaptation',
   'exclude_from_weight_decay',
   'global_clipnorm',

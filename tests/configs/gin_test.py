@@ -237,11 +237,11 @@ def test_segments_reach_their_experiments():
   assert task.student_experiment == 'yt8m_distill_segments'
   assert task.model.teacher.frames.type == 'all'
   assert task.model.student.frames.window.k == 3
-  for params, metric in ((tuned, 'label_loss'), (distilled, 'student/label_loss')):
+  for params, metric in ((tuned, 'map_at_k'), (distilled, 'student/map_at_k')):
     trainer = params.trainer
     assert trainer.train_steps == 2500
     assert trainer.best_checkpoint_eval_metric == metric
-    assert trainer.best_checkpoint_metric_comp == 'lower'
+    assert trainer.best_checkpoint_metric_comp == 'higher'
   distilled.task.model.student.backbone.get().chunks = 3
   for params in (tuned, distilled):
     params.validate()

@@ -25,4 +25,4 @@ def test_wrong_values_are_refused_in_one_line(cases, part, tmp_path):
 def test_every_kind_of_value_meets_every_kind_of_field(cases):
   assert {case.kind for case in cases} == wrong_values.VALUES.keys()
   parts = {part for case in cases for part in case.path.split('.')}
-  assert {'netvlad', 'features[0]', 'ema', 'stepwise', 'runtime', 'losses'} < parts
+  assert {'backbone', 'features[0]', 'ema', 'stepwise', 'runtime', 'losses'} < parts
