@@ -43,9 +43,10 @@ class DistillationLoss(classification.LabelLoss):
 
   Attributes:
     label_weight: weight of L_CE.
-    representation_weight: weight of L_REP, a sum of squares of unbounded
-      states: at 1, as in the paper, it dominates the other losses
-      (experiments/study/paper.yaml).
+    representation_weight: weight of L_REP, a sum of squares of unbounded states.
+      At 1, as in the paper, it dominates the other losses while the teacher learns
+      too (experiments/study/paper.yaml); with a trained teacher, 1 is better
+      (experiments/study/audioset.yaml, gin/serial.gin).
     prediction_weight: weight of L_PRED.
     prediction_kind: distance that L_PRED measures.
     prediction_temperature: T of 'kl': predictions are raised to 1/T and
