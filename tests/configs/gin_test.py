@@ -55,7 +55,7 @@ _VALUES = {
   'quickstart.gin': dict(
     num_classes=50, num_cells=64, batch_size=50, train_steps=240, learning_rate=5e-3
   ),
-  'serial.gin': dict(train_steps=75955, training='serial'),
+  'serial.gin': dict(train_steps=75955, training='serial', representation_weight=1.0),
   'skyline.gin': dict(train_steps=75955, frames='all'),
   'train.gin': dict(train_steps=75955),
   'uniform_every_n.gin': {},
