@@ -58,7 +58,7 @@ _VALUES = {
   ),
   'segments.gin': _SEGMENTS,
   'segments_distill.gin': {**_SEGMENTS, 'labels': 'segments'},
-  'serial.gin': dict(train_steps=75955, training='serial'),
+  'serial.gin': dict(train_steps=75955, training='serial', representation_weight=1.0),
   'skyline.gin': dict(train_steps=75955, frames='all'),
   'train.gin': dict(train_steps=75955),
   'uniform_every_n.gin': {},
