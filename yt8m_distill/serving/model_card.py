@@ -28,7 +28,6 @@ def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
       for name, function in module.get_inference_signatures().items()
     },
     **read_frames(model),
-    'windows': {'frames': model_config.WINDOW, 'context': module.context},
     'dequantization': {
       'formula': 'feature = byte * scale + bias',
       'scale': quantization.SCALE,
@@ -36,6 +35,7 @@ def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
       'range': [quantization.BIAS, quantization.HIGHEST],
     },
     'num_classes': model.num_classes,
+    'segments': {'frames': model_config.WINDOW, 'context': module.context},
   }
 
 

@@ -24,8 +24,9 @@ import functools
 import inspect
 import os
 import re
-from typing import Any
 from typing import IO
+from typing import Any
+import zlib
 
 from absl import flags
 import tensorflow as tf
@@ -72,18 +73,17 @@ def predict(
     ValueError: an argument is invalid, or output_dir belongs to another job.
     tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
-  for name, value in (
+  for name, number in (
     ('batch_size', batch_size),
     ('workers', workers),
     ('segments', segments),
   ):
-    if value is not None and value < 1:
-      raise ValueError(f'{name} is {value}: it must be 1 or more.')
+    if number is not None and number < 1:
+      raise ValueError(f'{name} is {number}: it must be 1 or more.')
   of_windows = {'classes': classes, 'video_weight': video_weight, 'context': context}
-  if segments is None:
-    for name, value in of_windows.items():
-      if value not in ('', False, None):
-        raise ValueError(f'{name} is {value}, but only --segments=5 reads it: add it.')
+  for name, value in of_windows.items():
+    if segments is None and value not in ('', False, None):
+      raise ValueError(f'{name} is {value}, which only applies to --segments: add it.')
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
   suffix = 'scores.parquet' if segments and format == 'csv' else format
@@ -93,13 +93,26 @@ def predict(
     network,
     top_k,
     data.parse_features(features),
-    segments and ensemble.Segments(segments, context, video_weight),
+    ensemble.Segments(segments, context, video_weight) if segments else None,
   )
   vocabulary = vocabulary or networks.vocabulary
   names = (
     results_lib.read_vocabulary(vocabulary, networks.num_classes) if vocabulary else ()
   )
-  chosen = window_tables.read_classes(classes, networks.num_classes)
+  table: Callable[[IO[bytes]], Any]
+  join: Callable[[Sequence[str], str], None] = tables.join_csv
+  if segments:
+    chosen = window_tables.read_classes(classes, networks.num_classes)
+    table = functools.partial(window_tables.Scores, classes=chosen)
+    join = functools.partial(window_tables.join, classes=chosen)
+    if format == 'parquet':
+      table = functools.partial(
+        window_tables.Labels, classes=chosen, top_k=top_k, names=names
+      )
+  elif format == 'parquet':
+    table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  else:
+    table = tables.Csv
   joined = os.path.join(output_dir, _JOINED)
   job = {
     'model': networks.versions,
@@ -112,21 +125,10 @@ def predict(
     'features': list(features),
   }
   if segments:
+    # The file of classes may change while the job is stopped.
+    of_windows['classes'] = f'{classes or "all"}, CRC {zlib.crc32(chosen.tobytes()):x}'
     job.update(segments=segments, **of_windows)
-  files.claim_folder(
-    os.path.join(output_dir, 'predict.json'), job, [*outputs, joined]
-  )
-  table: Callable[[IO[bytes]], Any]
-  if segments and format == 'csv':
-    table = functools.partial(window_tables.Scores, classes=chosen)
-  elif segments:
-    table = functools.partial(
-      window_tables.Labels, classes=chosen, top_k=top_k, names=names
-    )
-  elif format == 'csv':
-    table = tables.Csv
-  else:
-    table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  files.claim_folder(os.path.join(output_dir, 'predict.json'), job, [*outputs, joined])
   counts: list[int] = []  # Threads may append to it.
   written = parallel.write_shards(
     functools.partial(
@@ -139,10 +141,8 @@ def predict(
     threads=True,  # They share the networks.
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
   )
-  if segments and format == 'csv':
-    window_tables.join(outputs, chosen, joined)
-  elif format == 'csv':
-    tables.join_csv(outputs, joined)
+  if format == 'csv':
+    join(outputs, joined)
   videos = sum(counts)
   print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
 
@@ -236,7 +236,7 @@ def _define_flags():
   flags.DEFINE_integer(
     'segments',
     None,
-    'Predict windows of this many frames, 5 in YouTube-8M Segments, in place of videos.',
+    'Predict windows of this many frames (5 in YouTube-8M Segments), not whole videos.',
   )
   flags.DEFINE_string(
     'classes',

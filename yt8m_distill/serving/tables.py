@@ -6,6 +6,7 @@ header and number format. Deviation: an id with a comma is quoted.
 B videos, K best classes, R representation.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 import csv
 import io
@@ -66,7 +67,7 @@ class ParquetRows:
       columns: types by name.
     """
     self._schema = pa.schema(columns)
-    self._writer = parquet.ParquetWriter(Stream(file), self._schema)
+    self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
     self._batches: list[pa.RecordBatch] = []
     self._count = 0
 
@@ -127,7 +128,7 @@ class Parquet(ParquetRows):
     )
 
 
-class Stream(io.RawIOBase):
+class _Stream(io.RawIOBase):
   """Wraps a GFile for pyarrow."""
 
   def __init__(self, file):
@@ -158,6 +159,12 @@ class Stream(io.RawIOBase):
   def write(self, data):
     self._file.write(bytes(data))
     return len(data)
+
+
+def read_rows(path: str, at_once: int) -> Iterator[pa.RecordBatch]:
+  """Yields the rows of a Parquet file, at most `at_once` together."""
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    yield from parquet.ParquetFile(_Stream(file)).iter_batches(at_once)
 
 
 def join_csv(paths: Sequence[str], out: str):

@@ -13,7 +13,6 @@ import re
 import numpy as np
 import pyarrow as pa
 from pyarrow import compute
-from pyarrow import parquet
 import tensorflow as tf
 
 from yt8m_distill.serving import tables
@@ -122,8 +121,10 @@ class Labels(tables.ParquetRows):
     names = [pa.array(self._names[classes])] if len(self._names) else []
     self.append(
       [
-        *(column.take(np.arange(best.shape.num_elements()) // self._top_k)
-          for column in _windows(outputs)),
+        *(
+          column.take(np.arange(best.shape.num_elements()) // self._top_k)
+          for column in _windows(outputs)
+        ),
         pa.array(classes, pa.int32()),
         *names,
         pa.array(best.numpy().ravel()),
@@ -141,7 +142,7 @@ def _windows(outputs) -> list[pa.Array]:
   ]
 
 
-def join(paths: Sequence[str], classes: np.ndarray, out: str):
+def join(paths: Sequence[str], out: str, classes: np.ndarray):
   """Writes the CSV of YouTube-8M Segments from the files of all shards.
 
   A line is a class and its best windows, at most 100,000, `3,ID:START ID:START ...`,
@@ -154,8 +155,8 @@ def join(paths: Sequence[str], classes: np.ndarray, out: str):
 
   Args:
     paths: files of `Scores`, in the order of the shards.
-    classes: int64 [C], the classes of the files.
     out: file to write; appears whole.
+    classes: int64 [C], the classes of the files.
   """
   keys = np.empty([len(classes), _MOST + max(_MOST // 4, _READ)], np.uint64)
   names: list[pa.Array] = []
@@ -181,10 +182,9 @@ def join(paths: Sequence[str], classes: np.ndarray, out: str):
 
 def _read(path: str, num_classes: int) -> Iterator[tuple[pa.Array, np.ndarray]]:
   """Yields windows, `ID:START`, and their probabilities float32 [windows, C]."""
-  with tf.io.gfile.GFile(path, 'rb') as file:
-    reader = parquet.ParquetFile(tables.Stream(file))
-    for batch in reader.iter_batches(_READ):
-      starts = batch['start'].cast(pa.large_string())
-      ids = batch['id'].cast(pa.large_string())
-      scores = batch[_SCORES].flatten().to_numpy().reshape(-1, num_classes)
-      yield compute.binary_join_element_wise(ids, starts, ':'), scores
+  for batch in tables.read_rows(path, _READ):
+    names = compute.binary_join_element_wise(
+      batch['id'], batch['start'].cast(pa.string()), ':'
+    )
+    scores = batch[_SCORES].flatten().to_numpy().reshape(-1, num_classes)
+    yield names.cast(pa.large_string()), scores

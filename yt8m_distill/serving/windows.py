@@ -50,9 +50,7 @@ def of_videos(num_frames: tf.Tensor, length: int | tf.Tensor) -> Windows:
   video = tf.repeat(tf.range(tf.size(num_frames)), counts)
   first = tf.gather(tf.cumsum(counts, exclusive=True), video)
   start = (tf.range(tf.size(video)) - first) * length
-  return Windows(
-    video, start, tf.minimum(start + length, tf.gather(num_frames, video))
-  )
+  return Windows(video, start, tf.minimum(start + length, tf.gather(num_frames, video)))
 
 
 def context_of(
