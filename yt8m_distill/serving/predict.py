@@ -80,10 +80,15 @@ def predict(
   ):
     if number is not None and number < 1:
       raise ValueError(f'{name} is {number}: it must be 1 or more.')
-  of_windows = {'classes': classes, 'video_weight': video_weight, 'context': context}
-  for name, value in of_windows.items():
-    if segments is None and value not in ('', False, None):
-      raise ValueError(f'{name} is {value}, which only applies to --segments: add it.')
+  for name, is_given in (
+    ('classes', classes),
+    ('video_weight', video_weight),
+    ('context', context is not None),
+  ):
+    if is_given and segments is None:
+      raise ValueError(
+        f'--{name} is given without --segments: add --segments=5, or leave it out.'
+      )
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
   suffix = 'scores.parquet' if segments and format == 'csv' else format
@@ -125,9 +130,13 @@ def predict(
     'features': list(features),
   }
   if segments:
-    # The file of classes may change while the job is stopped.
-    of_windows['classes'] = f'{classes or "all"}, CRC {zlib.crc32(chosen.tobytes()):x}'
-    job.update(segments=segments, **of_windows)
+    job.update(
+      segments=segments,
+      # The file may change while the job is stopped.
+      classes=f'{classes or "all"}, CRC {zlib.crc32(chosen.tobytes()):08x}',
+      video_weight=video_weight,
+      context=context,
+    )
   files.claim_folder(os.path.join(output_dir, 'predict.json'), job, [*outputs, joined])
   counts: list[int] = []  # Threads may append to it.
   written = parallel.write_shards(
