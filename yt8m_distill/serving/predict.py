@@ -29,6 +29,7 @@ from typing import Any
 import zlib
 
 from absl import flags
+import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -104,20 +105,10 @@ def predict(
   names = (
     results_lib.read_vocabulary(vocabulary, networks.num_classes) if vocabulary else ()
   )
-  table: Callable[[IO[bytes]], Any]
-  join: Callable[[Sequence[str], str], None] = tables.join_csv
+  chosen = None
   if segments:
     chosen = window_tables.read_classes(classes, networks.num_classes)
-    table = functools.partial(window_tables.Scores, classes=chosen)
-    join = functools.partial(window_tables.join, classes=chosen)
-    if format == 'parquet':
-      table = functools.partial(
-        window_tables.Labels, classes=chosen, top_k=top_k, names=names
-      )
-  elif format == 'parquet':
-    table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
-  else:
-    table = tables.Csv
+  table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
   joined = os.path.join(output_dir, _JOINED)
   job = {
     'model': networks.versions,
@@ -129,7 +120,7 @@ def predict(
     'skip_corrupt_records': skip_corrupt_records,
     'features': list(features),
   }
-  if segments:
+  if chosen is not None:
     job.update(
       segments=segments,
       # The file may change while the job is stopped.
@@ -154,6 +145,38 @@ def predict(
     join(outputs, joined)
   videos = sum(counts)
   print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
+
+
+def _formats(
+  format: str,
+  classes: np.ndarray | None,
+  top_k: int,
+  names: Sequence[str],
+  embedding: bool,
+) -> tuple[Callable[[IO[bytes]], Any], Callable[[Sequence[str], str], None]]:
+  """Chooses the files to write.
+
+  Args:
+    format: 'csv' or 'parquet'.
+    classes: classes to predict in windows; None for files of videos.
+    top_k: number of best classes of a window.
+    names: of all classes; empty if unknown.
+    embedding: whether to write representations of videos.
+
+  Returns:
+    What makes a writer of a shard's file from the open file, and, in CSV format, what
+    joins the files of all shards.
+  """
+  is_csv = format == 'csv'
+  if classes is None:
+    parquet = functools.partial(tables.Parquet, names=names, embedding=embedding)
+    return tables.Csv if is_csv else parquet, tables.join_csv
+  scores = functools.partial(window_tables.Scores, classes=classes)
+  labels = functools.partial(
+    window_tables.Labels, classes=classes, top_k=top_k, names=names
+  )
+  join = functools.partial(window_tables.join, classes=classes)
+  return scores if is_csv else labels, join
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
