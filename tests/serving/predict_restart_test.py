@@ -16,8 +16,8 @@ from yt8m_distill.serving import tables
 pytestmark = pytest.mark.end_to_end
 
 
-def _times(out):
-  return {path.name: path.stat().st_mtime_ns for path in out.glob('test*.csv')}
+def _times(out, suffix='csv'):
+  return {path.name: path.stat().st_mtime_ns for path in out.glob(f'test*.{suffix}')}
 
 
 def test_a_corrupt_shard_stops_the_job_which_goes_on_once_it_is_whole(
@@ -126,13 +126,13 @@ def _flags(run, data, out):
 # Ends itself, as hard as can be, with the third shard's file open.
 _KILLED = """
 import os, runpy, signal
-from yt8m_distill.serving import tables
+from yt8m_distill.serving import {module} as tables
 
-class Killing(tables.Csv):
+class Killing(tables.{table}):
   shards = 0
 
-  def __init__(self, file):
-    super().__init__(file)
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, **kwargs)
     Killing.shards += 1
 
   def write(self, outputs):
@@ -140,21 +140,36 @@ class Killing(tables.Csv):
     if Killing.shards == 3:
       os.kill(os.getpid(), signal.SIGKILL)
 
-tables.Csv = Killing
+tables.{table} = Killing
 runpy.run_module('yt8m_distill.serving.predict', run_name='__main__')
 """
 
 
-def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(runs, data, tmp_path):
+@pytest.mark.parametrize(
+  'module, table, suffix, arguments',
+  [
+    ('tables', 'Csv', 'csv', {}),
+    ('window_tables', 'Scores', 'scores.parquet', {'segments': 5}),
+  ],
+)
+def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
+  runs, data, tmp_path, module, table, suffix, arguments
+):
   out = tmp_path / 'out'
-  killed = processes.python('-c', _KILLED, *_flags(runs[0], data, out), check=False)
+  killed = processes.python(
+    '-c',
+    _KILLED.format(module=module, table=table),
+    *_flags(runs[0], data, out),
+    *(f'--{name}={value}' for name, value in arguments.items()),
+    check=False,
+  )
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
-  finished = _times(out)
-  assert set(finished) == {'test0.csv', 'test1.csv'}
-  assert set(os.listdir(out)) == {*finished, 'test2.csv.partial', 'predict.json'}
-  serving_cases.predict(runs, data, out)
-  assert finished.items() <= _times(out).items()
-  whole = serving_cases.predict(runs, data, tmp_path / 'whole')
+  finished = _times(out, suffix)
+  assert set(finished) == {f'test0.{suffix}', f'test1.{suffix}'}
+  assert set(os.listdir(out)) == {*finished, f'test2.{suffix}.partial', 'predict.json'}
+  serving_cases.predict(runs, data, out, **arguments)
+  assert finished.items() <= _times(out, suffix).items()
+  whole = serving_cases.predict(runs, data, tmp_path / 'whole', **arguments)
   assert serving_cases.contents(out) == serving_cases.contents(whole)
 
 

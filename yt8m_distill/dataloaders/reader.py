@@ -313,7 +313,7 @@ class FrameReader:
       return None
     if epoch_keys is not None:
       ids = tf.strings.join([ids, epoch_keys], '\n')
-    return tf.cast(tf.strings.to_hash_bucket_fast(ids, _NUM_SEEDS), tf.int32)
+    return seeds_of(ids)
 
   def _examples(self, ids, seeds, context, frames, count) -> _Examples:
     """Puts the tensors of a batch together; labels become multi-hot."""
@@ -397,6 +397,11 @@ class FrameReader:
     if isinstance(values, tf.RaggedTensor):
       return values.with_values(frames).to_tensor()[:, : self._max_selected]
     return frames
+
+
+def seeds_of(ids: tf.Tensor) -> tf.Tensor:
+  """Hashes ids to the seeds of their videos outside of training; int32 [B]."""
+  return tf.cast(tf.strings.to_hash_bucket_fast(ids, _NUM_SEEDS), tf.int32)
 
 
 def _float_frames(

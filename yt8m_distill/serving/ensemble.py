@@ -2,12 +2,13 @@
 
 Source: the original's ensembles, which average over models.
 
-B videos, V classes, K best classes, R representation.
+B videos, V classes, K best classes, R representation, W windows.
 """
 
 from collections.abc import Sequence
 import datetime
 import os
+from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -15,13 +16,32 @@ import tensorflow as tf
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
+from yt8m_distill.serving import windows
+from yt8m_distill.utils import files
 
 _SIGNATURE = (
   tf.TensorSpec([None], tf.string),
   tf.TensorSpec([None], tf.int64),
   tf.TensorSpec([None], tf.string),
 )
+
+
+class Segments(NamedTuple):
+  """How windows of videos are predicted.
+
+  Attributes:
+    length: frames of a window.
+    context: frames before and after a window that the networks were trained to see;
+      None if their configuration tells. Exports have theirs.
+    video_weight: whether to multiply a class' probability by that for the whole video.
+  """
+
+  length: int = model_config.WINDOW
+  context: int | None = None
+  video_weight: bool = False
 
 
 class _Model(NamedTuple):
@@ -31,11 +51,13 @@ class _Model(NamedTuple):
     module: a ServingModule, or an exported one; it owns the variables.
     weights: one of the files that hold them.
     vocabulary: CSV of the class names; '' if unknown.
+    reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
   """
 
   module: tf.Module
   weights: str
   vocabulary: str
+  reads: dict[str, Any]
 
 
 class Ensemble:
@@ -56,6 +78,7 @@ class Ensemble:
     network: str,
     top_k: int,
     features: Sequence[data.Feature] = (),
+    segments: Segments | None = None,
   ):
     """Reads the networks.
 
@@ -65,10 +88,12 @@ class Ensemble:
       top_k: K; all classes if there are fewer.
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
+      segments: how to predict windows; None for whole videos only.
 
     Raises:
       ValueError: there is no source, a source is empty or has no such network, the
-        networks differ in their number of classes, or top_k is below 1.
+        networks differ in their number of classes, top_k is below 1, or a network
+        cannot predict such windows.
     """
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
@@ -77,7 +102,7 @@ class Ensemble:
         f'model is {",".join(sources)}, which has an empty item: name runs, '
         'checkpoints or exports between the commas.'
       )
-    self._models = [_read(source, network, features) for source in sources]
+    self._models = [_read(source, network, features, segments) for source in sources]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
       for m in self._models
@@ -97,6 +122,13 @@ class Ensemble:
     self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')
     self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
     self._predict.get_concrete_function()  # Traced here, not by every thread.
+    if segments:
+      _check_segments(sources, self._models, segments)
+      self._segments = segments
+      self._predict_windows = tf.function(
+        self._mean_of_windows, _SIGNATURE, autograph=False
+      )
+      self._predict_windows.get_concrete_function()
 
   def __call__(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -115,9 +147,24 @@ class Ensemble:
     """
     return self._predict(paths, indices, serialized)
 
+  def windows(
+    self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
+    """Predicts all windows of a batch of records, if `segments` were given.
+
+    Args:
+      paths: as of __call__().
+      indices: as of __call__().
+      serialized: as of __call__().
+
+    Returns:
+      `id` string [B], those of `windows.Windows`, and `predictions` float32 [W, V].
+    """
+    return self._predict_windows(paths, indices, serialized)
+
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
-    mean = tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+    mean = _mean_predictions(outputs)
     probabilities, indices = tf.math.top_k(mean, self._top_k)
     results = {
       'id': outputs[0]['id'],
@@ -128,8 +175,62 @@ class Ensemble:
       results['representation'] = outputs[0]['representation']
     return results
 
+  def _mean_of_windows(self, *records):
+    outputs = [
+      m.module.record_windows(*records, self._segments.length) for m in self._models
+    ]
+    mean = _mean_predictions(outputs)
+    if self._segments.video_weight:
+      videos = _mean_predictions([m.module.records(*records) for m in self._models])
+      mean *= tf.gather(videos, outputs[0]['video'])
+    return {**outputs[0], 'predictions': mean}
 
-def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model:
+
+def _mean_predictions(outputs) -> tf.Tensor:
+  return tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+
+
+def _check_segments(
+  sources: Sequence[str], models: Sequence[_Model], segments: Segments
+):
+  """Raises a ValueError if the networks cannot predict such windows."""
+  window = model_config.WINDOW
+  for source, (module, _, _, reads) in zip(sources, models):
+    if reads and reads['features'][0]['format'] == 'video':
+      raise ValueError(
+        f'segments is {segments.length}, but {source} takes video-level features, '
+        'which have no windows: name networks for frames.'
+      )
+    if not hasattr(module, 'record_windows') or not reads:
+      raise ValueError(
+        f'{source} lacks the function `record_windows` or its input.json, so it cannot '
+        'predict windows: export its run again, or name the run.'
+      )
+    sees_windows = reads['frames_read']['type'] == 'window'
+    if sees_windows and segments.length > window:
+      raise ValueError(
+        f'segments is {segments.length}, but {source} sees windows of {window} frames: '
+        f'set it to {window}.'
+      )
+    if sees_windows and segments.video_weight:
+      raise ValueError(
+        f'{source} sees windows only and cannot predict a whole video: leave out '
+        '--video_weight.'
+      )
+  longest = [max(model.reads['max_frames'], windows.LONGEST) for model in models]
+  if len(set(longest)) > 1:
+    raise ValueError(
+      f'{",".join(sources)} have windows up to frame {longest}: name networks whose '
+      f'task.model.max_frames is equal, or at most {windows.LONGEST}.'
+    )
+
+
+def _read(
+  source: str,
+  network: str,
+  features: Sequence[data.Feature],
+  segments: Segments | None,
+) -> _Model:
   if tf.saved_model.contains_saved_model(source):
     trained_network.check_single(source, network)
     if features:
@@ -137,6 +238,11 @@ def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model
         f'--features are given, but {source} is an export, which reads only the '
         'features it was exported for: export it again with these --features, or '
         'name the run.'
+      )
+    if segments and segments.context is not None:
+      raise ValueError(
+        f'context is {segments.context}, but {source} is an export, which has its own: '
+        'export it again with this --context, or name the run.'
       )
     loaded = tf.saved_model.load(source)
     if not hasattr(loaded, 'records'):
@@ -148,6 +254,7 @@ def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model
       loaded,
       os.path.join(source, 'variables', 'variables.index'),
       _existing(os.path.join(source, 'labels.csv')),
+      files.read_json(os.path.join(source, 'input.json')) or {} if segments else {},
     )
   try:
     run_dir.checkpoint(source)
@@ -158,10 +265,14 @@ def _read(source: str, network: str, features: Sequence[data.Feature]) -> _Model
     ) from error
   run = trained_network.Network(source, network)
   model = signatures.stored_as(run.model, features)
+  frames, context = model.network.frames, 0
+  if segments:
+    context = windows.context_of(run.params.task, frames, segments.context)
   return _Model(
-    signatures.ServingModule(run.network, model, top_k=1),
+    signatures.ServingModule(run.network, model, top_k=1, context=context),
     f'{run.checkpoint}.index',
     _existing(run.params.task.evaluation.vocabulary),
+    model_card.read_frames(model),
   )
 
 

@@ -2,7 +2,7 @@ r"""Exports a trained network as a SavedModel and to TensorFlow Lite.
 
   yt8m-distill export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
-    [--features=NAME:SIZE:FORMAT,...]
+    [--features=NAME:SIZE:FORMAT,...] [--context=10]
 
 RUN is the folder of a run, its best_ckpt, an extracted student, or the prefix of a
 checkpoint. OUT becomes a SavedModel that needs only TensorFlow. For TensorFlow
@@ -36,6 +36,7 @@ from yt8m_distill.evaluation import results
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
+from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
@@ -48,6 +49,7 @@ def export(
   vocabulary: str | None = None,
   kinds: Sequence[str] = (),
   features: Sequence[str] = (),
+  context: int | None = None,
 ):
   """Exports a network of `run` to the folder `out`, which appears whole.
 
@@ -63,6 +65,8 @@ def export(
     kinds: TensorFlow Lite models to add, from `tflite.KINDS`.
     features: NAME:SIZE:FORMAT of each feature, if records will store them
       differently from those the network was trained on.
+    context: frames before and after a window that the network was trained to see; None
+      if its configuration tells.
 
   Raises:
     ValueError: `out` is not empty, or an argument does not fit the network.
@@ -77,13 +81,19 @@ def export(
     network.network = signatures.rebuilt(
       network.network, network.model, use_cudnn=False
     )
-    module = signatures.ServingModule(network.network, network.model, top_k, names)
+    module = signatures.ServingModule(
+      network.network,
+      network.model,
+      top_k,
+      names,
+      windows.context_of(network.params.task, network.model.network.frames, context),
+    )
     with files.whole_folder(out) as partial:
       signatures.save(
         partial,
         network.network,
         module.get_inference_signatures(),
-        records=module.records,
+        **module.record_functions(),
       )
       _describe(partial, network, module, names)
       if kinds:
@@ -179,6 +189,13 @@ def define_flags():
     'NAME:SIZE:FORMAT of each feature, if records will store them differently '
     'from those the network was trained on.',
   )
+  flags.DEFINE_integer(
+    'context',
+    None,
+    'Frames before and after a window that the network also sees: --context of '
+    'split-segments when it wrote the training records. Default: 0, of a network that '
+    'was trained on videos or sees windows only.',
+  )
 
 
 def main(argv: Sequence[str]):
@@ -193,6 +210,7 @@ def main(argv: Sequence[str]):
     values.vocabulary,
     values.tflite,
     values.features,
+    values.context,
   )
 
 

@@ -22,19 +22,12 @@ _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
   """Returns the content of input.json: how to prepare requests."""
   model = module.params
-  frames = model.network.frames
   return {
     'signatures': {
       name: _signature(function)
       for name, function in module.get_inference_signatures().items()
     },
-    'features': [feature.as_dict() for feature in model.features],
-    'max_frames': model.max_frames,
-    'frames_read': {
-      'at_most': frame_selection.max_selected(frames, model.max_frames),
-      'type': frames.type,
-      **frames.get().as_dict(),
-    },
+    **read_frames(model),
     'dequantization': {
       'formula': 'feature = byte * scale + bias',
       'scale': quantization.SCALE,
@@ -42,6 +35,21 @@ def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
       'range': [quantization.BIAS, quantization.HIGHEST],
     },
     'num_classes': model.num_classes,
+    'segments': {'frames': model_config.WINDOW, 'context': module.context},
+  }
+
+
+def read_frames(model: model_config.ClassifierModel) -> dict[str, Any]:
+  """Returns the part of input.json that says what a network reads."""
+  frames = model.network.frames
+  return {
+    'features': [feature.as_dict() for feature in model.features],
+    'max_frames': model.max_frames,
+    'frames_read': {
+      'at_most': frame_selection.max_selected(frames, model.max_frames),
+      'type': frames.type,
+      **frames.get().as_dict(),
+    },
   }
 
 
@@ -90,7 +98,7 @@ Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
   so the sum is not 1.
 - `representation`: an embedding of the video, \
 {network.network.backbone.representation_size} values
-
+{_windows(module)}
 ## Quality
 
 {_quality(network)}
@@ -130,11 +138,25 @@ def _inputs(module: signatures.ServingModule) -> str:
     'frames': f'`frames` uint8 {shape}; a byte is the value '
     f'`byte * {quantization.SCALE:.6g} + {quantization.BIAS:.6g}`',
     'features': f'`features`, the values, float32 {shape}',
+    'segments': 'what `frames` takes, to classify windows of the videos',
   }
   return '\n'.join(
     ['| signature | takes |', '|---|---|']
     + [f'| `{name}` | {takes[name]} |' for name in module.get_inference_signatures()]
   )
+
+
+def _windows(module: signatures.ServingModule) -> str:
+  if 'segments' not in module.get_inference_signatures():
+    return ''
+  around = f', and up to {module.context} before and after' if module.context else ''
+  return f"""
+`segments` returns all but the representation for each window of a video: frames 0 to
+{model_config.WINDOW - 1}, the next {model_config.WINDOW}, and so on; the last one may \
+be shorter. The model sees the frames of the
+window{around}. `video` is the video's row in the request, `start` the
+window's first frame, and `end` the one after its last.
+"""
 
 
 def _reading(frames: model_config.FrameSelection) -> str:

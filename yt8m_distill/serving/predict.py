@@ -10,6 +10,10 @@ OUT/predict.json records its settings.
 
 --model takes runs, checkpoints and exports, separated by commas. Predictions of
 several are averaged. Parquet files also hold the `embedding` of a single one.
+
+--segments=5 predicts each 5 seconds of the videos in place of whole videos: in CSV
+format the best windows of each class, as YouTube-8M Segments asks for, in Parquet the
+best classes of each window.
 """
 
 from collections.abc import Callable
@@ -21,8 +25,11 @@ import inspect
 import os
 import re
 from typing import IO
+from typing import Any
+import zlib
 
 from absl import flags
+import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -32,6 +39,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
+from yt8m_distill.serving import window_tables
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
@@ -55,6 +63,10 @@ def predict(
   workers: int = _WORKERS,
   skip_corrupt_records: bool = False,
   features: Sequence[str] = (),
+  segments: int | None = None,
+  classes: str = '',
+  video_weight: bool = False,
+  context: int | None = None,
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -62,38 +74,66 @@ def predict(
     ValueError: an argument is invalid, or output_dir belongs to another job.
     tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
-  for name, value in (('batch_size', batch_size), ('workers', workers)):
-    if value < 1:
-      raise ValueError(f'{name} is {value}: it must be 1 or more.')
+  for name, number in (
+    ('batch_size', batch_size),
+    ('workers', workers),
+    ('segments', segments),
+  ):
+    if number is not None and number < 1:
+      raise ValueError(f'{name} is {number}: it must be 1 or more.')
+  for name, is_given in (
+    ('classes', classes),
+    ('video_weight', video_weight),
+    ('context', context is not None),
+  ):
+    if is_given and segments is None:
+      raise ValueError(
+        f'--{name} is given without --segments: add --segments=5, or leave it out.'
+      )
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
-  outputs = _outputs(paths, output_dir, format)
-  networks = ensemble.Ensemble(model, network, top_k, data.parse_features(features))
+  suffix = 'scores.parquet' if segments and format == 'csv' else format
+  outputs = _outputs(paths, output_dir, suffix)
+  networks = ensemble.Ensemble(
+    model,
+    network,
+    top_k,
+    data.parse_features(features),
+    ensemble.Segments(segments, context, video_weight) if segments else None,
+  )
   vocabulary = vocabulary or networks.vocabulary
   names = (
     results_lib.read_vocabulary(vocabulary, networks.num_classes) if vocabulary else ()
   )
+  chosen = None
+  if segments:
+    chosen = window_tables.read_classes(classes, networks.num_classes)
+  table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
   joined = os.path.join(output_dir, _JOINED)
-  files.claim_folder(
-    os.path.join(output_dir, 'predict.json'),
-    {
-      'model': networks.versions,
-      'network': network,
-      'input_path': input_path,
-      'format': format,
-      'top_k': top_k,
-      'vocabulary': vocabulary,
-      'skip_corrupt_records': skip_corrupt_records,
-      'features': list(features),
-    },
-    [*outputs, joined],
-  )
-  table: Callable[[IO[bytes]], tables.Csv | tables.Parquet] = tables.Csv
-  if format == 'parquet':
-    table = functools.partial(tables.Parquet, names=names, embedding=len(model) == 1)
+  job = {
+    'model': networks.versions,
+    'network': network,
+    'input_path': input_path,
+    'format': format,
+    'top_k': top_k,
+    'vocabulary': vocabulary,
+    'skip_corrupt_records': skip_corrupt_records,
+    'features': list(features),
+  }
+  if chosen is not None:
+    job.update(
+      segments=segments,
+      # The file may change while the job is stopped.
+      classes=f'{classes or "all"}, CRC {zlib.crc32(chosen.tobytes()):08x}',
+      video_weight=video_weight,
+      context=context,
+    )
+  files.claim_folder(os.path.join(output_dir, 'predict.json'), job, [*outputs, joined])
   counts: list[int] = []  # Threads may append to it.
   written = parallel.write_shards(
-    functools.partial(_write_shard, networks, table, counts),
+    functools.partial(
+      _write_shard, networks.windows if segments else networks, table, counts
+    ),
     list(map(parallel.Shard, paths, sizes, outputs)),
     'Predicting',
     'B',
@@ -102,9 +142,41 @@ def predict(
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
   )
   if format == 'csv':
-    tables.join_csv(outputs, joined)
+    join(outputs, joined)
   videos = sum(counts)
   print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
+
+
+def _formats(
+  format: str,
+  classes: np.ndarray | None,
+  top_k: int,
+  names: Sequence[str],
+  embedding: bool,
+) -> tuple[Callable[[IO[bytes]], Any], Callable[[Sequence[str], str], None]]:
+  """Chooses the files to write.
+
+  Args:
+    format: 'csv' or 'parquet'.
+    classes: classes to predict in windows; None for files of videos.
+    top_k: number of best classes of a window.
+    names: of all classes; empty if unknown.
+    embedding: whether to write representations of videos.
+
+  Returns:
+    What makes a writer of a shard's file from the open file, and, in CSV format, what
+    joins the files of all shards.
+  """
+  is_csv = format == 'csv'
+  if classes is None:
+    parquet = functools.partial(tables.Parquet, names=names, embedding=embedding)
+    return tables.Csv if is_csv else parquet, tables.join_csv
+  scores = functools.partial(window_tables.Scores, classes=classes)
+  labels = functools.partial(
+    window_tables.Labels, classes=classes, top_k=top_k, names=names
+  )
+  join = functools.partial(window_tables.join, classes=classes)
+  return scores if is_csv else labels, join
 
 
 def _outputs(paths, output_dir, suffix) -> Sequence[str]:
@@ -122,8 +194,8 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
 
 
 def _write_shard(
-  networks: ensemble.Ensemble,
-  table: Callable[[IO[bytes]], tables.Csv | tables.Parquet],
+  networks: Callable[..., dict[str, tf.Tensor]],
+  table: Callable[[IO[bytes]], Any],
   counts: list[int],
   batches: Iterator[shard_batches.Batch],
   partial: str,
@@ -131,8 +203,8 @@ def _write_shard(
   """Predicts one shard, whose size is in bytes; see `parallel.Writer`.
 
   Args:
-    networks: what to predict with.
-    table: makes a `tables` writer from an open file.
+    networks: predicts a batch, as of `ensemble.Ensemble`.
+    table: makes a writer of `tables` or `window_tables` from an open file.
     counts: gets the number of videos of each batch.
     batches: the shard's records.
     partial: path to write to.
@@ -165,7 +237,12 @@ def _define_flags():
   )
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.', required=True)
   flags.DEFINE_enum('format', 'csv', _FORMATS, 'Format of the files.')
-  flags.DEFINE_integer('top_k', 20, 'Number of best classes per video.')
+  flags.DEFINE_integer(
+    'top_k',
+    20,
+    'Number of best classes per video, or with --segments per window; the CSV of '
+    'windows holds all classes.',
+  )
   flags.DEFINE_string(
     'vocabulary',
     '',
@@ -187,6 +264,29 @@ def _define_flags():
     [],
     'NAME:SIZE:FORMAT of each feature, if the records store them differently '
     'from those the network was trained on.',
+  )
+  flags.DEFINE_integer(
+    'segments',
+    None,
+    'Predict windows of this many frames (5 in YouTube-8M Segments), not whole videos.',
+  )
+  flags.DEFINE_string(
+    'classes',
+    '',
+    'With --segments: CSV whose column Index names the classes to predict, such as '
+    'segment_label_ids.csv. Default: all.',
+  )
+  flags.DEFINE_bool(
+    'video_weight',
+    False,
+    "With --segments: multiply a class' probability in a window by that in the video.",
+  )
+  flags.DEFINE_integer(
+    'context',
+    None,
+    'With --segments: frames before and after a window that the networks also see, '
+    '--context of split-segments when it wrote the training records. Default: 0, of '
+    'networks that were trained on videos or see windows only.',
   )
   flags.DEFINE_bool(
     'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'

@@ -3,7 +3,7 @@
 They take all frames of a video and select those that the network sees, so that
 callers need not know which ones these are.
 
-B videos, T frames, D features, V classes, K best classes, R representation.
+B videos, T frames, D features, V classes, K best classes, R representation, W windows.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.serving import windows
 
 _REQUEST = 'request'  # name of a request's records in messages
 # Seed of random frames of videos without ids: the same ones for equal lengths.
@@ -29,11 +30,14 @@ class ServingModule(export_base.ExportModule):
   All return `class_indices` int32 [B, K] and `probabilities` float32 [B, K] by
   descending probability, `class_names` string [B, K] if names are known,
   `predictions` float32 [B, V], and `representation` float32 [B, R], an embedding of
-  the video. A request without videos or with invalid tensors raises an
+  the video. `segments` returns these, but no representation, for each window of 5
+  frames of the videos, [W, ...], and `video`, `start` and `end` (see
+  `windows.Windows`). A request without videos or with invalid tensors raises an
   InvalidArgumentError that says what is expected.
 
-  Networks for features stored as floats have no signature `frames`. Networks for
-  video-level features take serialized Examples, and a video is a single frame.
+  Networks for features stored as floats have no signatures `frames` and `segments`.
+  Networks for video-level features take serialized Examples; a video is a single frame
+  and has no windows.
   Random frames of a record are drawn by its id, as in evaluation (without an id, by
   its position in the request). Videos passed to `frames` and `features` have no
   ids: their random frames depend only on num_frames. A network that sees a window of
@@ -42,6 +46,7 @@ class ServingModule(export_base.ExportModule):
   Attributes:
     frame_size: D.
     frame_dtype: dtype of a record's frames, uint8 or float32.
+    context: frames before and after a window that the network also sees.
   """
 
   def __init__(
@@ -50,6 +55,7 @@ class ServingModule(export_base.ExportModule):
     model: model_config.ClassifierModel,
     top_k: int = 20,
     names: Sequence[str] = (),
+    context: int = 0,
   ):
     """Initializes the module.
 
@@ -58,6 +64,7 @@ class ServingModule(export_base.ExportModule):
       model: its configuration.
       top_k: K; all classes if there are fewer.
       names: names of the V classes; empty if unknown.
+      context: as returned by `windows.context_of`.
 
     Raises:
       ValueError: top_k is below 1, or there are not V names.
@@ -82,6 +89,7 @@ class ServingModule(export_base.ExportModule):
       with_labels=False,
     )
     self.frame_dtype = self._reader.dtype
+    self.context = context
     strings = tf.TensorSpec([None], tf.string)
     counts = tf.TensorSpec([None], tf.int32, 'num_frames')
     # D is left open, so that a wrong one gets the message below.
@@ -106,6 +114,33 @@ class ServingModule(export_base.ExportModule):
       autograph=False,
       input_signature=[tf.TensorSpec(frames, tf.float32, 'features'), counts],
     )
+    if model.features[0].format == 'video':
+      return
+    # Selects frames of windows, so it reads all of a video.
+    self._video_reader = reader.FrameReader(
+      model.features,
+      max(model.max_frames, windows.LONGEST),
+      model.num_classes,
+      model_config.FrameSelection(),
+      with_ids=True,
+      with_labels=False,
+    )
+    indices = tf.TensorSpec([None], tf.int32)
+    self._classify_windows = tf.function(  # Traced once for both that follow.
+      self._windows,
+      autograph=False,
+      input_signature=[tf.TensorSpec(frames, self.frame_dtype), *[indices] * 5],
+    )
+    self.segments = tf.function(
+      self._segments,
+      autograph=False,
+      input_signature=[tf.TensorSpec(frames, tf.uint8, 'frames'), counts],
+    )
+    self.record_windows = tf.function(
+      self._record_windows,
+      autograph=False,
+      input_signature=[*self.records.input_signature, tf.TensorSpec([], tf.int32)],
+    )
 
   def get_inference_signatures(self, function_keys=None):
     """Returns the signatures by name; the export calls it."""
@@ -117,7 +152,16 @@ class ServingModule(export_base.ExportModule):
     }
     if self.frame_dtype == tf.float32:
       del signatures['frames']
+    else:
+      signatures['segments'] = self.segments
     return signatures
+
+  def record_functions(self):
+    """Returns the functions of records by name, which the export keeps."""
+    functions = {'records': self.records}
+    if hasattr(self, 'record_windows'):
+      functions['record_windows'] = self.record_windows
+    return functions
 
   def serve(self, frames: tf.Tensor, num_frames: tf.Tensor) -> _Outputs:
     """Classifies videos.
@@ -127,13 +171,18 @@ class ServingModule(export_base.ExportModule):
       num_frames: int32 [B], number of valid frames.
     """
     outputs = self.model({'frames': frames, 'num_frames': num_frames}, training=False)
-    predictions = outputs['predictions']
+    return {
+      **self._with_best(outputs['predictions']),
+      'representation': outputs['representation'],
+    }
+
+  def _with_best(self, predictions) -> _Outputs:
+    """Returns predictions and their best classes."""
     probabilities, indices = tf.math.top_k(predictions, self._top_k)
     results = {
       'class_indices': indices,
       'probabilities': probabilities,
       'predictions': predictions,
-      'representation': outputs['representation'],
     }
     if self._names is not None:
       results['class_names'] = tf.gather(self._names, indices)
@@ -168,6 +217,25 @@ class ServingModule(export_base.ExportModule):
         T.
       num_frames: int32 [B], number of valid frames, 1 to T.
     """
+    frames, num_frames = self._checked(frames, num_frames)
+    num_frames = tf.minimum(num_frames, self.params.max_frames)
+    chosen, count = frame_selection.frame_indices(
+      num_frames,
+      self.params.network.frames,
+      self.params.max_frames,
+      _SEEDS,
+      tf.zeros_like(num_frames),
+    )
+    kept = chosen.shape[-1]
+    # Indices after the first `count` are ignored, so any valid one will do.
+    last = tf.shape(frames)[1] - 1
+    frames = tf.gather(frames, tf.minimum(chosen, last), batch_dims=1)
+    with tf.control_dependencies(_check_finite(frames, count)):
+      frames = tf.ensure_shape(frames, [None, kept, self.frame_size])
+    return self.serve(frames, count)
+
+  def _checked(self, frames, num_frames) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the tensors of a request once they are known to be valid."""
     frames = tf.ensure_shape(frames, [None, None, None])
     num_frames = tf.ensure_shape(num_frames, [None])
     batch, length, size = tf.unstack(tf.shape(frames))
@@ -205,20 +273,51 @@ class ServingModule(export_base.ExportModule):
       ),
     ]
     with tf.control_dependencies(checks):
-      num_frames = tf.minimum(num_frames, self.params.max_frames)
-    chosen, count = frame_selection.frame_indices(
-      num_frames,
-      self.params.network.frames,
-      self.params.max_frames,
-      _SEEDS,
-      tf.zeros_like(num_frames),
+      return tf.identity(frames), tf.identity(num_frames)
+
+  def _segments(self, frames, num_frames) -> _Outputs:
+    """Classifies the windows of videos; takes what serve_all_frames() takes."""
+    frames, num_frames = self._checked(frames, num_frames)
+    found = windows.of_videos(num_frames, model_config.WINDOW)
+    seeds = tf.zeros_like(found.video) + _SEEDS
+    predictions = self._classify_windows(frames, num_frames, *found, seeds)
+    return {**found._asdict(), **self._with_best(predictions)}
+
+  def _record_windows(self, paths, indices, serialized, length) -> _Outputs:
+    """Classifies the windows of records.
+
+    Random frames are drawn by `ID:START`, the id that `split-segments` gives a window.
+
+    Args:
+      paths: as of _records().
+      indices: as of _records().
+      serialized: as of _records().
+      length: int32 scalar, frames of a window.
+
+    Returns:
+      `id` string [B], those of `windows.Windows`, and `predictions` float32 [W, V].
+    """
+    with tf.control_dependencies([_check_any(tf.size(serialized))]):
+      inputs, _ = self._video_reader(paths, indices, tf.identity(serialized))
+    found = windows.of_videos(inputs['num_frames'], length)
+    ids = tf.gather(inputs['id'], found.video)
+    ids = tf.strings.join([ids, tf.strings.as_string(found.start)], ':')
+    predictions = self._classify_windows(
+      inputs['frames'], inputs['num_frames'], *found, reader.seeds_of(ids)
     )
-    kept = chosen.shape[-1]
-    # Indices after the first `count` are ignored, so any valid one will do.
-    frames = tf.gather(frames, tf.minimum(chosen, length - 1), batch_dims=1)
-    with tf.control_dependencies(_check_finite(frames, count)):
-      frames = tf.ensure_shape(frames, [None, kept, self.frame_size])
-    return self.serve(frames, count)
+    return {'id': inputs['id'], **found._asdict(), 'predictions': predictions}
+
+  def _windows(self, frames, num_frames, video, start, end, seeds) -> tf.Tensor:
+    """Returns the predictions of windows; see `windows.classify`."""
+    return windows.classify(
+      lambda inputs: self.model(inputs, training=False)['predictions'],
+      self.params,
+      self.context,
+      frames,
+      num_frames,
+      windows.Windows(video, start, end),
+      seeds,
+    )
 
 
 def stored_as(

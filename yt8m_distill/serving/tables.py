@@ -6,6 +6,7 @@ header and number format. Deviation: an id with a comma is quoted.
 B videos, K best classes, R representation.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 import csv
 import io
@@ -43,7 +44,7 @@ class Csv:
       outputs: of `ensemble.Ensemble`.
     """
     for name, indices, probabilities in zip(
-      _ids(outputs),
+      ids(outputs),
       outputs['class_indices'].tolist(),
       outputs['probabilities'].tolist(),
     ):
@@ -55,7 +56,40 @@ class Csv:
     """Does nothing: all rows are written."""
 
 
-class Parquet:
+class ParquetRows:
+  """Writes rows as a Parquet file, a group at a time."""
+
+  def __init__(self, file, columns: dict[str, pa.DataType]):
+    """Starts the file.
+
+    Args:
+      file: open binary file.
+      columns: types by name.
+    """
+    self._schema = pa.schema(columns)
+    self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
+    self._batches: list[pa.RecordBatch] = []
+    self._count = 0
+
+  def append(self, columns: Sequence[pa.Array]):
+    """Appends rows, given as the columns of the schema."""
+    batch = pa.record_batch(columns, self._schema)
+    self._batches.append(batch)
+    self._count += batch.num_rows
+    if self._count >= _ROW_GROUP:
+      self._flush()
+
+  def _flush(self):
+    self._writer.write_table(pa.Table.from_batches(self._batches, self._schema))
+    self._batches, self._count = [], 0
+
+  def close(self):
+    """Writes the remaining rows and the file's footer."""
+    with self._writer:
+      self._flush()
+
+
+class Parquet(ParquetRows):
   """Writes columns `id`, `class_indices`, `probabilities`, and optional ones."""
 
   def __init__(self, file, names: Sequence[str], embedding: bool):
@@ -76,10 +110,7 @@ class Parquet:
       columns['class_names'] = pa.list_(pa.string())
     if embedding:
       columns['embedding'] = pa.list_(pa.float32())
-    self._schema = pa.schema(columns)
-    self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
-    self._batches: list[pa.RecordBatch] = []
-    self._count = 0
+    super().__init__(file, columns)
 
   def write(self, outputs: dict[str, np.ndarray]):
     """Appends a batch.
@@ -87,28 +118,14 @@ class Parquet:
     Args:
       outputs: of `ensemble.Ensemble`.
     """
-    columns: dict[str, Any] = {**outputs, 'id': _ids(outputs)}
+    columns: dict[str, Any] = {**outputs, 'id': ids(outputs)}
     if 'class_names' in self._schema.names:
       columns['class_names'] = self._names[outputs['class_indices']]
     if 'embedding' in self._schema.names:
       columns['embedding'] = outputs['representation']
-    batch = pa.record_batch(
-      [pa.array(list(columns[field.name]), field.type) for field in self._schema],
-      self._schema,
+    self.append(
+      [pa.array(list(columns[field.name]), field.type) for field in self._schema]
     )
-    self._batches.append(batch)
-    self._count += batch.num_rows
-    if self._count >= _ROW_GROUP:
-      self._flush()
-
-  def _flush(self):
-    self._writer.write_table(pa.Table.from_batches(self._batches, self._schema))
-    self._batches, self._count = [], 0
-
-  def close(self):
-    """Writes the remaining rows and the file's footer."""
-    with self._writer:
-      self._flush()
 
 
 class _Stream(io.RawIOBase):
@@ -118,12 +135,36 @@ class _Stream(io.RawIOBase):
     super().__init__()
     self._file = file
 
+  def readable(self):
+    return 'r' in self._file.mode
+
   def writable(self):
-    return True
+    return not self.readable()
+
+  def seekable(self):
+    return self.readable()
+
+  def seek(self, offset, whence=io.SEEK_SET):
+    self._file.seek(offset, whence)
+    return self.tell()
+
+  def tell(self):
+    return self._file.tell()
+
+  def readinto(self, buffer):
+    data = self._file.read(len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
 
   def write(self, data):
     self._file.write(bytes(data))
     return len(data)
+
+
+def read_rows(path: str, at_once: int) -> Iterator[pa.RecordBatch]:
+  """Yields the rows of a Parquet file, at most `at_once` together."""
+  with tf.io.gfile.GFile(path, 'rb') as file:
+    yield from parquet.ParquetFile(_Stream(file)).iter_batches(at_once)
 
 
 def join_csv(paths: Sequence[str], out: str):
@@ -140,6 +181,6 @@ def join_csv(paths: Sequence[str], out: str):
         shutil.copyfileobj(part, joined, _BLOCK)
 
 
-def _ids(outputs) -> list[str]:
-  # An id may be invalid UTF-8.
+def ids(outputs) -> list[str]:
+  """Returns the ids of videos as text; they may be invalid UTF-8."""
   return [name.decode(errors='backslashreplace') for name in outputs['id']]

@@ -1,0 +1,190 @@
+"""File formats of labels in time: the CSV of YouTube-8M Segments, and Parquet.
+
+For the CSV, each shard becomes a Parquet file of the probabilities of all its windows,
+because only all shards together say which windows are the best of a class.
+
+B videos, W windows of all videos, C classes that are predicted, K best of them.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import re
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute
+import tensorflow as tf
+
+from yt8m_distill.serving import tables
+from yt8m_distill.utils import class_csv
+from yt8m_distill.utils import files
+
+_HEADER = b'Class,Segments\n'
+_MOST = 100_000  # windows of a class that count in the competition
+_SCORES = 'probabilities'
+_WINDOW = {'id': pa.string(), 'start': pa.int32(), 'end': pa.int32()}
+_READ = 1024  # windows read at once
+# A key is 32 bits of the probability, negated, and 32 of the number of the window, so
+# that ascending keys are the ranking. Bits of floats of 0 or more are in their order.
+_SHIFT, _NUMBER = np.uint64(32), np.uint64(2**32 - 1)
+
+
+def read_classes(path: str, num_classes: int) -> np.ndarray:
+  """Reads the classes to predict from the column Index of a CSV, in its order.
+
+  Args:
+    path: the CSV; '' for all classes.
+    num_classes: number of classes of the networks.
+
+  Returns:
+    int64 [C].
+
+  Raises:
+    ValueError: the file cannot be read, or does not list distinct classes.
+  """
+  if not path:
+    return np.arange(num_classes)
+  classes = class_csv.read_indices(path, 'classes', num_classes)
+  if classes.empty or classes.duplicated().any():
+    raise ValueError(
+      f'classes is {path!r}, whose {len(classes)} rows hold {classes.nunique()} '
+      'different classes: list at least one, and each once.'
+    )
+  return classes.to_numpy()
+
+
+class Scores(tables.ParquetRows):
+  """Writes the probabilities of all windows of a shard; see `join`."""
+
+  def __init__(self, file, classes: np.ndarray):
+    """Starts the file.
+
+    Args:
+      file: open binary file.
+      classes: int64 [C], those to write, in the order of the lists.
+    """
+    scores = pa.list_(pa.float32(), len(classes))
+    super().__init__(file, {**_WINDOW, _SCORES: scores})
+    self._classes = classes
+
+  def write(self, outputs: dict[str, np.ndarray]):
+    """Appends a batch.
+
+    Args:
+      outputs: of `ensemble.Ensemble.windows`.
+
+    Raises:
+      ValueError: an id would break the lines of the CSV.
+    """
+    for name in tables.ids(outputs):
+      if re.search(r'[\s,]', name):
+        raise ValueError(
+          f'A video has the id {name!r}, but the CSV of windows separates ids by '
+          'spaces and commas: use --format=parquet.'
+        )
+    scores = outputs['predictions'][:, self._classes]
+    self.append(
+      [
+        *_windows(outputs),
+        pa.FixedSizeListArray.from_arrays(scores.ravel(), len(self._classes)),
+      ]
+    )
+
+
+class Labels(tables.ParquetRows):
+  """Writes a row for each of the best classes of each window, best first.
+
+  Columns: id, start, end, class, class_name (if names are known), probability.
+  """
+
+  def __init__(self, file, classes: np.ndarray, top_k: int, names: Sequence[str]):
+    """Starts the file.
+
+    Args:
+      file: open binary file.
+      classes: int64 [C], those to choose from.
+      top_k: K; all classes if there are fewer.
+      names: names of all classes of the networks; empty for none.
+    """
+    columns = {**_WINDOW, 'class': pa.int32()}
+    if names:
+      columns['class_name'] = pa.string()
+    super().__init__(file, {**columns, 'probability': pa.float32()})
+    self._classes = classes
+    self._top_k = min(top_k, len(classes))
+    self._names = np.array(names, object)
+
+  def write(self, outputs: dict[str, np.ndarray]):
+    """Appends a batch; `outputs` are those of `ensemble.Ensemble.windows`."""
+    best, places = tf.math.top_k(outputs['predictions'][:, self._classes], self._top_k)
+    classes = self._classes[places.numpy().ravel()]
+    names = [pa.array(self._names[classes])] if len(self._names) else []
+    self.append(
+      [
+        *(
+          column.take(np.arange(best.shape.num_elements()) // self._top_k)
+          for column in _windows(outputs)
+        ),
+        pa.array(classes, pa.int32()),
+        *names,
+        pa.array(best.numpy().ravel()),
+      ]
+    )
+
+
+def _windows(outputs) -> list[pa.Array]:
+  """Returns the columns _WINDOW, one row a window."""
+  names = pa.array(tables.ids(outputs), pa.string())
+  return [
+    names.take(pa.array(outputs['video'])),
+    pa.array(outputs['start']),
+    pa.array(outputs['end']),
+  ]
+
+
+def join(paths: Sequence[str], out: str, classes: np.ndarray):
+  """Writes the CSV of YouTube-8M Segments from the files of all shards.
+
+  A line is a class and its best windows, at most 100,000, `3,ID:START ID:START ...`,
+  by descending probability; equal ones in the order of videos and starts. All are
+  compared exactly.
+
+  Of each class, the windows that can still be among the best are kept, and up to a
+  quarter more, at 8 bytes each: 1.0 GB for the 1000 classes of the competition,
+  however many windows there are. Another 20 bytes a window hold its id and start.
+
+  Args:
+    paths: files of `Scores`, in the order of the shards.
+    out: file to write; appears whole.
+    classes: int64 [C], the classes of the files.
+  """
+  keys = np.empty([len(classes), _MOST + max(_MOST // 4, _READ)], np.uint64)
+  names: list[pa.Array] = []
+  count = number = 0
+  for path in paths:
+    for rows, scores in _read(path, len(classes)):
+      names.append(rows)
+      if count + len(rows) > keys.shape[1]:
+        keys[:, :count].partition(_MOST - 1)
+        count = _MOST
+      numbers = np.arange(number, number + len(rows), dtype=np.uint64)
+      new = (~scores.view(np.uint32)).astype(np.uint64) << _SHIFT | numbers[:, None]
+      keys[:, count : count + len(rows)] = new.T
+      count, number = count + len(rows), number + len(rows)
+  windows = pa.concat_arrays([pa.array([], pa.large_string()), *names])
+  with files.whole_file(out) as partial, tf.io.gfile.GFile(partial, 'wb') as file:
+    file.write(_HEADER)
+    for label, row in zip(classes, keys[:, :count]):
+      row.sort()
+      best = windows.take(pa.array(row[:_MOST] & _NUMBER))
+      file.write(f'{label},{" ".join(best.to_pylist())}\n'.encode())
+
+
+def _read(path: str, num_classes: int) -> Iterator[tuple[pa.Array, np.ndarray]]:
+  """Yields windows, `ID:START`, and their probabilities float32 [windows, C]."""
+  for batch in tables.read_rows(path, _READ):
+    names = compute.binary_join_element_wise(
+      batch['id'], batch['start'].cast(pa.string()), ':'
+    )
+    scores = batch[_SCORES].flatten().to_numpy().reshape(-1, num_classes)
+    yield names.cast(pa.large_string()), scores
