@@ -267,9 +267,8 @@ def test_k_below_one():
 def test_reads_the_classes_of_the_release():
   path = str(paths.REAL / 'segment_label_ids.csv')
   classes = segment_metrics.read_classes(path, 3862)
-  assert classes == segment_metrics.read_classes(path)
-  assert (len(classes), classes[:3]) == (1000, [3, 7, 8])
-  assert isinstance(classes[0], int)
+  assert (len(classes), classes[:3].tolist()) == (1000, [3, 7, 8])
+  assert segment_metrics.read_classes('', 3).tolist() == [0, 1, 2]
   with pytest.raises(ValueError, match=r'from 3 to \d+: .*num_classes \(100\)'):
     segment_metrics.read_classes(path, 100)
 
@@ -280,8 +279,8 @@ def test_reads_the_classes_of_the_release():
     ('Index\n3\n7\n3\n', 'has the index 3 twice: each class must have one row'),
     ('Index\n', 'has no rows: name at least one class'),
     ('Class\n3\n', r"has the columns \['Class'\]: it must have Index\."),
-    ('Index\n-1\n', r'has indices from -1 to -1: they must be whole numbers from 0 up'),
-    ('Index\n1.5\n', 'must be whole numbers from 0 up'),
+    ('Index\n-1\n', r'has indices from -1 to -1: they must be whole numbers from 0 to'),
+    ('Index\n1.5\n', 'must be whole numbers from 0 to'),
     ('', r'cannot be read as CSV \(.*\)\. Set it to a CSV file with the column Index'),
     (None, 'there is no such file. Set it to a CSV file with the column Index'),
   ],
@@ -291,7 +290,7 @@ def test_a_bad_file_of_classes(tmp_path, text, message):
   if text is not None:
     path.write_text(text)
   with pytest.raises(ValueError, match=message) as error:
-    segment_metrics.read_classes(str(path))
+    segment_metrics.read_classes(str(path), 10)
   assert str(error.value).startswith(f'classes is {str(path)!r}')
   assert '\n' not in str(error.value)
 

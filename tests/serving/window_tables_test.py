@@ -114,30 +114,3 @@ def test_parquet_holds_the_best_classes_of_each_window(tmp_path, named):
   table = pd.read_parquet(path)
   pd.testing.assert_frame_equal(table, pd.DataFrame(expected), check_dtype=False)
   assert len(table) == 2 * 3 * 3
-
-
-def test_classes_are_read_in_their_order(tmp_path):
-  (tmp_path / 'a.csv').write_text('Index,Name\n5,x\n0,y\n')
-  path = str(tmp_path / 'a.csv')
-  assert window_tables.read_classes(path, _CLASSES).tolist() == [5, 0]
-  assert window_tables.read_classes('', _CLASSES).tolist() == [*range(_CLASSES)]
-
-
-@pytest.mark.parametrize(
-  'text, message',
-  [
-    ('Index\n1\n7\n', 'indices from 1 to 7: they must be whole numbers from 0 to .*6'),
-    ('Index\n-1\n', 'indices from -1 to -1'),
-    ('Index\nx\n', 'whole numbers'),
-    ('Class\n1\n', "has the columns .'Class'.: it must have Index"),
-    ('Index\n', 'whose 0 rows hold 0 different classes'),
-    ('Index\n1\n1\n', 'whose 2 rows hold 1 different classes'),
-    (None, 'there is no such file'),
-  ],
-)
-def test_classes_that_are_invalid(tmp_path, text, message):
-  path = tmp_path / 'a.csv'
-  if text is not None:
-    path.write_text(text)
-  with pytest.raises(ValueError, match=f'classes is .*a.csv.*{message}'):
-    window_tables.read_classes(str(path), _CLASSES)

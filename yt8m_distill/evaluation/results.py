@@ -151,13 +151,9 @@ class Evaluation:
     self._label_losses = [f'{prefix}label_loss' for prefix in prefixes]
     self._rated = task_config.labels == 'segments'
     self._max_windows = params.max_windows
-    self._scored = np.arange(self._num_classes)
-    if params.classes:
-      self._scored = np.array(
-        segment_metrics.read_classes(params.classes, self._num_classes)
-      )
+    self._scored = segment_metrics.read_classes(params.classes, self._num_classes)
     self._metrics: dict[str, Any] = {  # GlobalMetrics or SegmentMetrics
-      prefix: segment_metrics.SegmentMetrics(self._scored.tolist(), params.max_windows)
+      prefix: segment_metrics.SegmentMetrics(self._scored, params.max_windows)
       if self._rated
       else metrics.GlobalMetrics(self._num_classes, self._empty_classes)
       for prefix in prefixes

@@ -62,7 +62,7 @@ class SegmentMetrics:
     classes: ids of the classes, int64 [C].
   """
 
-  def __init__(self, classes: Sequence[int] | int, k: int = MAX_WINDOWS):
+  def __init__(self, classes: Sequence[int] | np.ndarray | int, k: int = MAX_WINDOWS):
     """Starts an empty evaluation of fewer than 2 ** 30 windows.
 
     Args:
@@ -219,17 +219,22 @@ def map_at_k(average_precisions: np.ndarray) -> float:
   return float(known.mean()) if known.size else 0.0
 
 
-def read_classes(path: str, num_classes: int | None = None) -> list[int]:
-  """Reads the classes to score from the column Index of a CSV, in its order.
+def read_classes(path: str, num_classes: int) -> np.ndarray:
+  """Reads the classes to predict or to score from the column Index of a CSV.
 
   Args:
-    path: a CSV such as segment_label_ids.csv of the release.
-    num_classes: number of classes of the network, if one is scored.
+    path: a CSV such as segment_label_ids.csv of the release; '' for all classes.
+    num_classes: number of classes of the network.
+
+  Returns:
+    int64 [C], in the order of the file.
 
   Raises:
     ValueError: the file does not exist or is not CSV, or its indices are missing,
       invalid or not distinct.
   """
+  if not path:
+    return np.arange(num_classes)
   classes = class_csv.read_indices(path, 'classes', num_classes)
   if classes.empty:
     raise ValueError(
@@ -242,7 +247,7 @@ def read_classes(path: str, num_classes: int | None = None) -> list[int]:
       f'classes is {path!r}, which has the index {repeated.iloc[0]} twice: each class '
       'must have one row. Delete the other.'
     )
-  return classes.tolist()
+  return classes.to_numpy()
 
 
 def read_submission(path: str) -> Iterator[tuple[int, list[str]]]:

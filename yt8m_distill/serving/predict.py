@@ -37,6 +37,7 @@ from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import results as results_lib
+from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
 from yt8m_distill.serving import window_tables
@@ -107,7 +108,7 @@ def predict(
   )
   chosen = None
   if segments:
-    chosen = window_tables.read_classes(classes, networks.num_classes)
+    chosen = segment_metrics.read_classes(classes, networks.num_classes)
   table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
   joined = os.path.join(output_dir, _JOINED)
   job = {

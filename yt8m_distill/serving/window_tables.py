@@ -15,42 +15,17 @@ import pyarrow as pa
 from pyarrow import compute
 import tensorflow as tf
 
+from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.serving import tables
-from yt8m_distill.utils import class_csv
 from yt8m_distill.utils import files
 
-_HEADER = b'Class,Segments\n'
-_MOST = 100_000  # windows of a class that count in the competition
+_MOST = segment_metrics.MAX_WINDOWS
 _SCORES = 'probabilities'
 _WINDOW = {'id': pa.string(), 'start': pa.int32(), 'end': pa.int32()}
 _READ = 1024  # windows read at once
 # A key is 32 bits of the probability, negated, and 32 of the number of the window, so
 # that ascending keys are the ranking. Bits of floats of 0 or more are in their order.
 _SHIFT, _NUMBER = np.uint64(32), np.uint64(2**32 - 1)
-
-
-def read_classes(path: str, num_classes: int) -> np.ndarray:
-  """Reads the classes to predict from the column Index of a CSV, in its order.
-
-  Args:
-    path: the CSV; '' for all classes.
-    num_classes: number of classes of the networks.
-
-  Returns:
-    int64 [C].
-
-  Raises:
-    ValueError: the file cannot be read, or does not list distinct classes.
-  """
-  if not path:
-    return np.arange(num_classes)
-  classes = class_csv.read_indices(path, 'classes', num_classes)
-  if classes.empty or classes.duplicated().any():
-    raise ValueError(
-      f'classes is {path!r}, whose {len(classes)} rows hold {classes.nunique()} '
-      'different classes: list at least one, and each once.'
-    )
-  return classes.to_numpy()
 
 
 class Scores(tables.ParquetRows):
@@ -173,7 +148,7 @@ def join(paths: Sequence[str], out: str, classes: np.ndarray):
       count, number = count + len(rows), number + len(rows)
   windows = pa.concat_arrays([pa.array([], pa.large_string()), *names])
   with files.whole_file(out) as partial, tf.io.gfile.GFile(partial, 'wb') as file:
-    file.write(_HEADER)
+    file.write(f'{segment_metrics.HEADER}\n'.encode())
     for label, row in zip(classes, keys[:, :count]):
       row.sort()
       best = windows.take(pa.array(row[:_MOST] & _NUMBER))

@@ -29,13 +29,13 @@ def read(
   return pd.Series(table[column].astype(str).to_numpy(), indices)
 
 
-def read_indices(path: str, field: str, num_classes: int | None = None) -> pd.Series:
+def read_indices(path: str, field: str, num_classes: int) -> pd.Series:
   """Reads only the classes, in the order of the file.
 
   Args:
     path: a CSV file with the column Index.
     field: field of the configuration that names the file, for messages.
-    num_classes: V; None accepts any index from 0 up.
+    num_classes: V.
 
   Returns:
     The indices, which may repeat.
@@ -73,22 +73,16 @@ def _read_table(path: str, field: str, columns: list[str]) -> pd.DataFrame:
 
 
 def _indices(
-  table: pd.DataFrame, path: str, field: str, num_classes: int | None, complete: bool
+  table: pd.DataFrame, path: str, field: str, num_classes: int, complete: bool
 ) -> pd.Series:
   """Returns the column Index as integers; see `read`."""
   indices = pd.to_numeric(table['Index'], errors='coerce')
   last = indices.max()
   valid = ((indices >= 0) & (indices % 1 == 0)).all()
-  allowed = 'from 0 up.'
-  if num_classes is not None:
-    valid &= not (last >= num_classes or (complete and last != num_classes - 1))
-    allowed = (
-      f'from 0 to the last class, {num_classes - 1}. Choose the file of the release '
-      f'that num_classes ({num_classes}) belongs to.'
-    )
-  if not valid:
+  if not valid or last >= num_classes or (complete and last != num_classes - 1):
     raise ValueError(
       f'{field} is {path!r}, which has indices from {indices.min()} to {last}: they '
-      f'must be whole numbers {allowed}'
+      f'must be whole numbers from 0 to the last class, {num_classes - 1}. Choose the '
+      f'file of the release that num_classes ({num_classes}) belongs to.'
     )
   return indices.astype(int)
