@@ -21,6 +21,7 @@ _COMMANDS = (
   'export',
   'predict',
   'thin',
+  'split-segments',
   'simulate',
   'extract-student',
   'import-tf1',
