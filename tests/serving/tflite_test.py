@@ -108,7 +108,9 @@ def test_every_selection_converts():
     results = {}
     for name, frames in selections.items():
       results[f'{name} indices'], results[f'{name} count'] = (
-        frame_selection.frame_indices(num_frames, frames, 24, (0,))
+        frame_selection.frame_indices(
+          num_frames, frames, 24, (0,), tf.zeros_like(num_frames)
+        )
       )
     return results
 
