@@ -126,14 +126,15 @@ def join(paths: Sequence[str], out: str, classes: np.ndarray):
 
   Of each class, the windows that can still be among the best are kept, and up to a
   quarter more, at 8 bytes each: 1.0 GB for the 1000 classes of the competition,
-  however many windows there are. Another 20 bytes a window hold its id and start.
+  however many windows there are. Another 20 bytes or so a window hold its name.
 
   Args:
     paths: files of `Scores`, in the order of the shards.
     out: file to write; appears whole.
     classes: int64 [C], the classes of the files.
   """
-  keys = np.empty([len(classes), _MOST + max(_MOST // 4, _READ)], np.uint64)
+  room = min(sum(map(tables.num_rows, paths)), _MOST + max(_MOST // 4, _READ))
+  keys = np.empty([len(classes), room], np.uint64)
   names: list[pa.Array] = []
   count = number = 0
   for path in paths:
