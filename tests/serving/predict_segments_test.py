@@ -316,6 +316,33 @@ def test_context_of_an_export_is_its_own(student, data, tmp_path):
     )
 
 
+def test_an_export_keeps_its_context(tmp_path):
+  params = tiny.experiment(
+    {
+      'task': {
+        'model': {
+          'network': {
+            'frames': {'type': 'all'},
+            'backbone': {'type': 'yt8m_average'},
+            'head': {'type': 'logistic'},
+          }
+        }
+      }
+    },
+    experiment='yt8m_distill_segments',
+  )
+  network = video_classifier.build(
+    params.task.model, params.task.model.network, 'network'
+  )
+  trained_network.write(str(tmp_path / 'run'), network, params, serving_cases.STEP)
+  out = tmp_path / 'out'
+  with pytest.raises(ValueError, match='context is not set, but .* Set --context to'):
+    export_lib.export(str(tmp_path / 'run'), str(out))
+  export_lib.export(str(tmp_path / 'run'), str(out), context=3)
+  assert json.loads((out / 'input.json').read_text())['segments']['context'] == 3
+  assert 'window, and up to 3 before and after.' in (out / 'model_card.md').read_text()
+
+
 def test_context_is_that_of_the_records_that_were_split(
   runs, data, split, windows, tmp_path
 ):

@@ -16,6 +16,7 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import split_segments
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import windows
+from yt8m_distill.utils import quantization
 
 _LENGTHS = (1, 4, 5, 6, 299, 300)
 _SELECTIONS = {
@@ -166,6 +167,24 @@ def test_the_signature_predicts_what_records_predict(kind):
   np.testing.assert_array_equal(
     found['probabilities'], np.take_along_axis(found['predictions'].numpy(), best, 1)
   )
+
+
+def test_features_stored_as_floats():
+  module = _module('all', 0, **_AVERAGE)
+  stored = [feature.replace(format='floats') for feature in module.params.features]
+  model = signatures.stored_as(module.params, stored)
+  floats = signatures.ServingModule(module.model, model)
+  frames = np.random.default_rng(0).integers(0, 256, [13, 12], np.uint8)
+  bytes_and_floats = [
+    records_lib.frame_level({'rgb': values[:, :8], 'audio': values[:, 8:]}, (1,))
+    for values in (frames, quantization.dequantize(tf.constant(frames)).numpy())
+  ]
+  expected, found = (
+    _predict(which, records_lib.serialize([video]))['predictions']
+    for which, video in zip((module, floats), bytes_and_floats)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  assert len(found) == 3 and 'segments' not in floats.get_inference_signatures()
 
 
 def test_a_request_is_checked():
