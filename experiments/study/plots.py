@@ -133,17 +133,22 @@ def rises(study: study_file.Study, summary: pd.DataFrame, path: str):
   report.save(figure, path)
 
 
-def curves(study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: str):
+def curves(
+  study: study_file.Study,
+  summary: pd.DataFrame,
+  gaps: dict[tuple[str, str], pd.Series],
+  path: str,
+):
   """Draws GAP over steps: a panel per label, all other labels in gray.
 
   Args:
     study: the study.
-    runs: from results.learners().
-    output_dir: folder of the study.
+    summary: from results.summarize(), without teachers.
+    gaps: from results.curves().
     path: path of the PNG.
   """
-  labels = list(runs['label'].unique())
-  columns = results.columns(runs)
+  labels = list(summary['label'].unique())
+  columns = results.columns(summary)
   palette = dict(
     zip(columns, plt.get_cmap('viridis')(np.linspace(0, 0.9, len(columns))))
   )
@@ -159,8 +164,7 @@ def curves(study: study_file.Study, runs: pd.DataFrame, output_dir: str, path: s
   )
   panels = dict(zip(labels, grid.flat))
   lines = {}
-  for (label, column), rows in runs.groupby(['label', 'column'], sort=False):
-    curve = results.curve(rows, output_dir)
+  for (label, column), curve in gaps.items():
     for name, axes in panels.items():
       if name == label:
         (lines[column],) = axes.plot(curve, 'o-', color=palette[column], markersize=3)
@@ -260,15 +264,31 @@ def per_class(
   return True
 
 
-def draw(study: study_file.Study, runs: pd.DataFrame, output_dir: str) -> list[str]:
-  """Draws all plots; returns their file names in `output_dir`."""
-  runs = results.learners(runs)
+def draw(
+  study: study_file.Study,
+  runs: pd.DataFrame,
+  summary: pd.DataFrame,
+  gaps: dict[tuple[str, str], pd.Series],
+  output_dir: str,
+) -> list[str]:
+  """Draws all plots.
+
+  Args:
+    study: the study.
+    runs: from results.learners().
+    summary: of these runs, from results.summarize().
+    gaps: of these runs, from results.curves().
+    output_dir: folder of the study, which gets the plots.
+
+  Returns:
+    Their file names.
+  """
   names = ['quality.png', 'curves.png']
-  quality(study, results.summarize(runs), os.path.join(output_dir, names[0]))
-  curves(study, runs, output_dir, os.path.join(output_dir, names[1]))
+  quality(study, summary, os.path.join(output_dir, names[0]))
+  curves(study, summary, gaps, os.path.join(output_dir, names[1]))
   if study.rises:
     names.append('rises.png')
-    rises(study, results.summarize(runs), os.path.join(output_dir, names[-1]))
+    rises(study, summary, os.path.join(output_dir, names[-1]))
   if study.per_class and per_class(
     study, runs, output_dir, os.path.join(output_dir, 'per_class.png')
   ):

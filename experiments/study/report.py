@@ -96,16 +96,10 @@ def _costs(summary: pd.DataFrame) -> list[list[str]]:
   ]
 
 
-def _lengths(runs: pd.DataFrame, output_dir: str) -> list[list[str]]:
-  """Returns a row per label and column: the highest GAP while it was trained.
-
-  Args:
-    runs: from results.learners().
-    output_dir: folder of the study.
-  """
+def _lengths(curves: dict[tuple[str, str], pd.Series]) -> list[list[str]]:
+  """Returns a row per curve of results.curves(): when GAP was highest."""
   rows = [['', 'steps', 'GAP at the end', 'highest GAP', 'at step']]
-  for (label, column), group in runs.groupby(['label', 'column'], sort=False):
-    curve = results.curve(group, output_dir)
+  for (label, column), curve in curves.items():
     if len(curve):
       rows.append(
         [
@@ -163,6 +157,7 @@ def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) 
   learners = results.learners(runs)
   summary = results.summarize(learners)
   reference = results.reference(study)
+  curves = results.curves(learners, output_dir)
   checked = claims.check(study, learners, reference)
   seeds = sorted(runs['seed'].unique())
   parts = [
@@ -188,12 +183,12 @@ def write(study: study_file.Study, output_dir: str, failed: Sequence[str] = ()) 
   parts += [
     '## Length of training',
     'GAP on the validation records during training, the mean over the seeds.',
-    report.markdown(_lengths(learners, output_dir)).rstrip(),
+    report.markdown(_lengths(curves)).rstrip(),
     '## Cost',
     report.markdown(_costs(summary)).rstrip(),
     *(
       f'![{os.path.splitext(plot)[0]}]({plot})'
-      for plot in plots.draw(study, runs, output_dir)
+      for plot in plots.draw(study, learners, summary, curves, output_dir)
     ),
   ]
   if failed:

@@ -93,21 +93,26 @@ def columns(runs: pd.DataFrame) -> Sequence[str]:
   return sorted(runs['column'].unique(), key=order)
 
 
-def curve(runs: pd.DataFrame, output_dir: str) -> pd.Series:
-  """Returns GAP on validation data by step, the mean over runs of one network.
+def curves(runs: pd.DataFrame, output_dir: str) -> dict[tuple[str, str], pd.Series]:
+  """Returns GAP on validation data by step, the mean over the seeds.
 
   Args:
-    runs: rows of collect() with the same label and column.
+    runs: from learners().
     output_dir: folder of the study.
+
+  Returns:
+    A curve for each label and column, in the order of the runs.
   """
-  tag = results_lib.key_prefix(runs['network'].iloc[0]) + 'gap'
-  series = []
-  for name in runs['name']:
-    steps, values = evaluation_report.read_curves(
-      os.path.join(runner.folder(output_dir, name), 'validation')
-    ).get(tag, ([], []))
-    series.append(pd.Series(values, steps))
-  return pd.concat(series).groupby(level=0).mean()
+  means = {}
+  for place, rows in runs.groupby(['label', 'column'], sort=False):
+    seeds = []
+    for row in rows.itertuples():
+      steps, values = evaluation_report.read_curves(
+        os.path.join(runner.folder(output_dir, row.name), 'validation')
+      ).get(f'{results_lib.key_prefix(row.network)}gap', ([], []))
+      seeds.append(pd.Series(values, steps))
+    means[place] = pd.concat(seeds).groupby(level=0).mean()
+  return means
 
 
 def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import pytest
 import records
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import split_segments
 from yt8m_distill.simulation import frames as frames_lib
 from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.simulation import write_shards
@@ -111,6 +112,13 @@ def test_ratings_are_true_and_all_that_segments_adds(
       assert score == (np.sum(window == class_id) > len(window) / 2)
   plain = write('plain', None)
   assert plain == [record for _, record in videos]
+  # Each rated window becomes a record.
+  windows = split_segments.split(
+    str(tmp_path / 'rated' / '*.tfrecord'), str(tmp_path / 'windows'), processes=1
+  )
+  assert sum(len(records.read(path)) for path in windows) == sum(
+    len({start for start, _ in ratings}) for ratings, _ in videos
+  )
   # The reader takes both for videos with labels.
   reader = frame_readers.reader({'rgb': 24, 'audio': 8}, num_classes=12)
   (inputs, labels), (expected_inputs, expected_labels) = (

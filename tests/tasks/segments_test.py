@@ -83,7 +83,7 @@ def test_loss_of_rated_pairs_by_a_plain_loop(tmp_path, kind, weak):
   labels, rated, video_labels = tiny.write_windows(tmp_path / 'x.tfrecord', 9)
   values = {
     'label_kind': kind,
-    'weak_negative_weight': weak,
+    'weak_negatives': weak,
     'regularization_penalty': 0.0,
   }
   if kind == 'weighted_cross_entropy':
@@ -174,14 +174,17 @@ def test_student_sees_the_window_alone(windows):
   np.testing.assert_array_equal(changed.numpy().any(1), outside.any(1))
 
 
-def test_weak_negatives_need_segments():
-  params = tiny.experiment({'task': {'losses': {'weak_negative_weight': 0.5}}})
+@pytest.mark.parametrize(
+  ('part', 'field', 'value', 'unset'),
+  [('losses', 'weak_negatives', 0.5, 0), ('evaluation', 'classes', 'ids.csv', '')],
+)
+def test_what_needs_segments(part, field, value, unset):
+  params = tiny.experiment({'task': {part: {field: value}}})
   with pytest.raises(ValueError) as error:
     params.validate()
   assert str(error.value) == (
-    "task.losses.weak_negative_weight is 0.5, but task.labels is 'video', where every "
-    'class that is no label is a negative. Set weak_negative_weight to 0, or labels to '
-    'segments.'
+    f"task.{part}.{field} is {value!r}, but task.labels is 'video': it applies to "
+    f'ratings only. Set it to {unset!r}, or labels to segments.'
   )
 
 
@@ -408,7 +411,7 @@ def test_resumed_run_equals_one_that_never_stopped(windows, distilled, tmp_path)
       windows,
       _SEGMENTS,
       task__init_checkpoint=distilled,
-      task__losses__weak_negative_weight=0.1,
+      task__losses__weak_negatives=0.1,
       task__model__network__frames__type='window',
       task__model__network__frames__window__k=4,
       trainer__train_steps=steps,
@@ -437,7 +440,7 @@ def _train(replicas, windows):
     _STUDENT,
     tiny.AVERAGES,
     {
-      'task': {'losses': {'weak_negative_weight': 0.1}},
+      'task': {'losses': {'weak_negatives': 0.1}},
       'trainer': {'optimizer_config': {'optimizer': {'adam': {'epsilon': 1e-2}}}},
     },
     experiment='yt8m_distill',

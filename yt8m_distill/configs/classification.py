@@ -34,7 +34,7 @@ class LabelLoss(hyperparams.Config):
     label_epsilon: added to the arguments of the logarithms.
     class_weights: CSV file with the columns Index and Weight; classes without
       a row have weight 1.
-    weak_negative_weight: if labels are ratings of segments, the weight in the label
+    weak_negatives: if labels are ratings of segments, the weight in the label
       loss of classes that are neither rated in the window nor labels of its video,
       which then count as negatives. Rated classes have weight 1, all others 0.
     regularization_penalty: factor of the layers' L2 terms.
@@ -45,15 +45,12 @@ class LabelLoss(hyperparams.Config):
   )
   label_epsilon: float = validation.number(1e-5, above=0)
   class_weights: str = ''
-  weak_negative_weight: float = validation.number(0.0, least=0)
+  weak_negatives: float = validation.number(0.0, least=0)
   regularization_penalty: float = validation.number(2.0, least=0)
 
   def weights(self) -> dict[str, float]:
     """Returns the weights of the terms besides L_CE: {NAME: NAME_weight}."""
-    fields = {field.name for field in dataclasses.fields(self)} - {
-      'label_weight',
-      'weak_negative_weight',
-    }
+    fields = {field.name for field in dataclasses.fields(self)} - {'label_weight'}
     return {
       name.removesuffix('_weight'): getattr(self, name)
       for name in sorted(fields)
@@ -142,13 +139,15 @@ class VideoTask(cfg.TaskConfig):
           f'are for. Set it to {is_training}.'
         )
     self.validation_data.check_evaluation(f'{path}.validation_data')
-    weak = self.losses.weak_negative_weight
-    if weak and self.labels != 'segments':
-      raise ValueError(
-        f'{path}.losses.weak_negative_weight is {weak}, but {path}.labels is '
-        f'{self.labels!r}, where every class that is no label is a negative. Set '
-        'weak_negative_weight to 0, or labels to segments.'
-      )
+    for name, value, unset in (
+      ('losses.weak_negatives', self.losses.weak_negatives, 0),
+      ('evaluation.classes', self.evaluation.classes, ''),
+    ):
+      if value and self.labels != 'segments':
+        raise ValueError(
+          f'{path}.{name} is {value!r}, but {path}.labels is {self.labels!r}: it '
+          f'applies to ratings only. Set it to {unset!r}, or labels to segments.'
+        )
 
   def metric_names(self) -> list[str]:
     """Returns the keys of the metrics of an evaluation.

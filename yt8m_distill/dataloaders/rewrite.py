@@ -139,7 +139,7 @@ def rewrite(
 
   Returns:
     The paths of all new shards, in the order of their sources; and the shards that were
-    written now, which `returned` the sums of the numbers that `change` returned.
+    written now, whose `returned` are the sums of the numbers that `change` returned.
 
   Raises:
     ValueError: a record is invalid, nothing is left of a shard, or the folder belongs

@@ -198,7 +198,7 @@ class ClassificationTask(base_task.Task):
     """Returns the arguments of a FrameReader that say which labels to read."""
     if not self._segments:
       return {}
-    weak = self.task_config.losses.weak_negative_weight > 0
+    weak = self.task_config.losses.weak_negatives > 0
     return {'rated': True, 'with_labels': weak}
 
   def pair_weights(self, features) -> dict[str, tf.Tensor]:
@@ -209,13 +209,13 @@ class ClassificationTask(base_task.Task):
 
     Returns:
       {'weights': float32 [B, V]}: 1 for pairs of a window and a class that were rated,
-      `weak_negative_weight` for those that are neither rated nor among the video's
+      `weak_negatives` for those that are neither rated nor among the video's
       labels, otherwise 0. {} if labels are those of videos.
     """
     if not self._segments:
       return {}
     weights = tf.cast(features['rated'], tf.float32)
-    weak = self.task_config.losses.weak_negative_weight
+    weak = self.task_config.losses.weak_negatives
     if weak:
       is_weak = ~(features['rated'] | features['video_labels'])
       weights += weak * tf.cast(is_weak, tf.float32)
