@@ -14,11 +14,38 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import files
 
+_NAMES = ('teacher', 'student')
+
 
 def check_single(source: str, name: str):
   """Raises a ValueError if a network is named of a source that has only one."""
   if name != 'student':  # The flag's default.
     raise ValueError(f'{source} has one network: leave out --network.')
+
+
+def _configuration(source: str) -> tuple[str, str, cfg.ExperimentConfig]:
+  """Returns a run's checkpoint, the path of its params.yaml, and the content."""
+  checkpoint = run_dir.checkpoint(source)
+  path = run_dir.params_path(checkpoint)
+  if not path:
+    raise ValueError(
+      f'There is no params.yaml next to {checkpoint}: '
+      'name a checkpoint in the folder of its run.'
+    )
+  return checkpoint, path, run_dir.read_params(path)
+
+
+def names(source: str) -> tuple[str, ...]:
+  """Returns the names by which `Network` takes the networks of a run.
+
+  Args:
+    source: folder of the run, its best_ckpt, or prefix of a checkpoint.
+
+  Raises:
+    ValueError: there is no checkpoint or no params.yaml.
+  """
+  _, _, params = _configuration(source)
+  return ('student',) if hasattr(params.task.model, 'network') else _NAMES
 
 
 class Network:
@@ -46,17 +73,10 @@ class Network:
       ValueError: there is no checkpoint, no params.yaml or no such network, or
         the variables do not fit params.yaml.
     """
-    self.checkpoint = run_dir.checkpoint(source)
-    path = run_dir.params_path(self.checkpoint)
-    if not path:
-      raise ValueError(
-        f'There is no params.yaml next to {self.checkpoint}: '
-        'name a checkpoint in the folder of its run.'
-      )
-    self.params = run_dir.read_params(path)
+    self.checkpoint, path, self.params = _configuration(source)
     model = self.params.task.model
     single = hasattr(model, 'network')
-    if name not in ('student', 'teacher'):
+    if name not in _NAMES:
       raise ValueError(f'network is {name!r}: choose student or teacher.')
     if single:
       check_single(source, name)

@@ -13,32 +13,18 @@ A window that starts after the last frame of its video is left out; the official
 records have such windows. Their number is printed at the end.
 """
 
-from collections.abc import Sequence
 import functools
-import os
 
 from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import rewrite
+from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import window_records
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
-
-_STARTS, _ENDS = 'segment_start_times', 'segment_end_times'
-# Parallel lists of a record's context, one entry a rating, and how values are stored.
-_LISTS = {
-  _STARTS: 'int64_list',
-  _ENDS: 'int64_list',
-  window_records.LABELS: 'int64_list',
-  window_records.SCORES: 'float_list',
-}
-_WRONG = 'Correct or remove the record.'
-# Scores by class, by start of the window.
-_Ratings = dict[int, dict[int, float]]
 
 
 def split_record(
@@ -61,9 +47,11 @@ def split_record(
   """
   video, num_frames = rewrite.parse(serialized, f'{path}, record {index}')
   features = video.context.feature
-  video_id = _video_id(features) or f'{os.path.basename(path)}:{index}'.encode()
-  ratings = _ratings(features, f'{path}, record {index} (id {repr(video_id)[2:-1]})')
-  for key in _LISTS:
+  video_id = segment_records.video_id(features, path, index)
+  ratings = segment_records.ratings(
+    features, f'{path}, record {index} (id {repr(video_id)[2:-1]})'
+  )
+  for key in segment_records.LISTS:
     del features[key]
   starts = sorted(start for start in ratings if start < num_frames)
   windows = []
@@ -88,61 +76,6 @@ def _set(record, key: str, **values):
   feature.Clear()
   for kind, value in values.items():
     getattr(feature, kind).value.extend(value)
-
-
-def _video_id(features) -> bytes:
-  """Returns the id as the reader finds it; b'' without one."""
-  ids = (features[key].bytes_list.value for key in reader.ID_KEYS if key in features)
-  return next((value[0] for value in ids if value and value[0]), b'')
-
-
-def _ratings(features, name: str) -> _Ratings:
-  """Checks and returns the ratings of a record's context."""
-  if window_records.START in features:
-    raise ValueError(
-      f'{name}: its context has {window_records.START}, so it was split before. Set '
-      'input_path to the official records.'
-    )
-  missing = [key for key in _LISTS if key not in features]
-  if missing:
-    raise ValueError(
-      f'{name}: no {", ".join(missing)}, so it has no rated segments. Set input_path '
-      'to the rated records of YouTube-8M Segments, 3/frame/validate.'
-    )
-  lists: dict[str, Sequence] = {}
-  for key, kind in _LISTS.items():
-    found = features[key].WhichOneof('kind')
-    if found not in (None, kind):  # None where the list is empty.
-      raise ValueError(f'{name}: {key} is a {found}, but must be an {kind}. {_WRONG}')
-    lists[key] = getattr(features[key], kind).value
-  lengths = {key: len(values) for key, values in lists.items()}
-  if len(set(lengths.values())) > 1:
-    raise ValueError(
-      f'{name}: its lists have {lengths} values, but must have one of each per '
-      f'rating. {_WRONG}'
-    )
-  ratings: _Ratings = {}
-  for start, end, label, score in zip(*lists.values()):
-    problem = _problem(start, end, label, score)
-    if not problem and ratings.setdefault(start, {}).setdefault(label, score) != score:
-      problem = 'it is rated both 0 and 1'
-    if problem:
-      raise ValueError(f'{name}: segment {start}, class {label}: {problem}. {_WRONG}')
-  return ratings
-
-
-def _problem(start: int, end: int, label: int, score: float) -> str:
-  """Says what is wrong with a rating; '' if nothing is."""
-  longest = model_config.WINDOW
-  if start < 0:
-    return 'it must start at a whole second of 0 or more, not always a multiple of 5'
-  if not start < end <= start + longest:
-    return f'its end is {end}, but must be from {start + 1} to {start + longest}'
-  if label < 0:
-    return 'a class must be 0 or more'
-  if score not in (0, 1):
-    return f'its score is {score:g}, but must be 0 or 1, without fractions'
-  return ''
 
 
 def split(

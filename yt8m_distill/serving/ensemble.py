@@ -66,6 +66,8 @@ class Ensemble:
   Each network parses the records itself, so they may see different frames.
 
   Attributes:
+    names: of each network, its source, and 'teacher' or 'student' if both are read.
+    segments: how windows are predicted.
     num_classes: V.
     versions: for each network, the file it was read from and when it was written.
     vocabulary: CSV of class names of the first network that has one; '' if none
@@ -75,7 +77,7 @@ class Ensemble:
   def __init__(
     self,
     sources: Sequence[str],
-    network: str,
+    network: str | None,
     top_k: int,
     features: Sequence[data.Feature] = (),
     segments: Segments | None = None,
@@ -84,7 +86,8 @@ class Ensemble:
 
     Args:
       sources: exports, or any source of `checkpoints.trained_network.Network`.
-      network: 'student', or 'teacher' if each source is a run that has both.
+      network: 'student', or 'teacher' if each source is a run that has both; None for
+        all networks of each source.
       top_k: K; all classes if there are fewer.
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
@@ -102,7 +105,16 @@ class Ensemble:
         f'model is {",".join(sources)}, which has an empty item: name runs, '
         'checkpoints or exports between the commas.'
       )
-    self._models = [_read(source, network, features, segments) for source in sources]
+    chosen = [
+      (source, name)
+      for source in sources
+      for name in ((network,) if network else _names(source))
+    ]
+    sources = [source for source, _ in chosen]
+    self.names = [
+      (source, name if sources.count(source) > 1 else '') for source, name in chosen
+    ]
+    self._models = [_read(*names, features, segments) for names in chosen]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
       for m in self._models
@@ -122,9 +134,9 @@ class Ensemble:
     self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')
     self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
     self._predict.get_concrete_function()  # Traced here, not by every thread.
+    self.segments = segments or Segments()
     if segments:
       _check_segments(sources, self._models, segments)
-      self._segments = segments
       self._predict_windows = tf.function(
         self._mean_of_windows, _SIGNATURE, autograph=False
       )
@@ -162,6 +174,18 @@ class Ensemble:
     """
     return self._predict_windows(paths, indices, serialized)
 
+  def windows_of_each(
+    self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
+  ) -> list[dict[str, tf.Tensor]]:
+    """Predicts as windows(), but with each network on its own.
+
+    Returns:
+      For each network what windows() returns, and `frames` int32 [W, S], the frames
+      that it saw, -1 after the last one.
+    """
+    records = paths, indices, serialized
+    return [self._windows([model], *records) for model in self._models]
+
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
     mean = _mean_predictions(outputs)
@@ -176,12 +200,16 @@ class Ensemble:
     return results
 
   def _mean_of_windows(self, *records):
-    outputs = [
-      m.module.record_windows(*records, self._segments.length) for m in self._models
-    ]
+    results = self._windows(self._models, *records)
+    del results['frames']  # Of the first network.
+    return results
+
+  def _windows(self, models, *records):
+    """Returns windows and the mean of the models' predictions."""
+    outputs = [m.module.record_windows(*records, self.segments.length) for m in models]
     mean = _mean_predictions(outputs)
-    if self._segments.video_weight:
-      videos = _mean_predictions([m.module.records(*records) for m in self._models])
+    if self.segments.video_weight:
+      videos = _mean_predictions([m.module.records(*records) for m in models])
       mean *= tf.gather(videos, outputs[0]['video'])
     return {**outputs[0], 'predictions': mean}
 
@@ -225,6 +253,25 @@ def _check_segments(
     )
 
 
+def _names(source: str) -> Sequence[str]:
+  """Returns the names of a source's networks."""
+  if tf.saved_model.contains_saved_model(source):
+    return ('student',)
+  _check_run(source)
+  return trained_network.names(source)
+
+
+def _check_run(source: str):
+  """Raises a ValueError if a source that is no export is no run either."""
+  try:
+    run_dir.checkpoint(source)
+  except ValueError as error:
+    raise ValueError(
+      f'{source} is neither an export (it holds no SavedModel) nor a readable '
+      f'run: {error}'
+    ) from error
+
+
 def _read(
   source: str,
   network: str,
@@ -256,13 +303,7 @@ def _read(
       _existing(os.path.join(source, 'labels.csv')),
       files.read_json(os.path.join(source, 'input.json')) or {} if segments else {},
     )
-  try:
-    run_dir.checkpoint(source)
-  except ValueError as error:
-    raise ValueError(
-      f'{source} is neither an export (it holds no SavedModel) nor a readable '
-      f'run: {error}'
-    ) from error
+  _check_run(source)
   run = trained_network.Network(source, network)
   model = signatures.stored_as(run.model, features)
   frames, context = model.network.frames, 0

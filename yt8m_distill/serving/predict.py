@@ -14,6 +14,9 @@ several are averaged. Parquet files also hold the `embedding` of a single one.
 --segments=5 predicts each 5 seconds of the videos in place of whole videos: in CSV
 format the best windows of each class, as YouTube-8M Segments asks for, in Parquet the
 best classes of each window.
+
+--format=html writes OUT/page.html in place of tables: what each network finds in a few
+videos, over time.
 """
 
 from collections.abc import Callable
@@ -33,6 +36,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import data
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
@@ -40,14 +44,15 @@ from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
+from yt8m_distill.serving import window_page
 from yt8m_distill.serving import window_tables
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
-_FORMATS = ('csv', 'parquet')
-_JOINED = 'predictions.csv'
+_FORMATS = ('csv', 'parquet', 'html')
+_JOINED, _PAGE = 'predictions.csv', 'page.html'
 # Each worker parses on one core; several keep a GPU busy.
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -60,7 +65,7 @@ def predict(
   top_k: int = 20,
   vocabulary: str = '',
   batch_size: int = 64,
-  network: str = 'student',
+  network: str | None = None,
   workers: int = _WORKERS,
   skip_corrupt_records: bool = False,
   features: Sequence[str] = (),
@@ -68,6 +73,7 @@ def predict(
   classes: str = '',
   video_weight: bool = False,
   context: int | None = None,
+  video: Sequence[str] = (),
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -82,6 +88,11 @@ def predict(
   ):
     if number is not None and number < 1:
       raise ValueError(f'{name} is {number}: it must be 1 or more.')
+  is_page = format == 'html'
+  if is_page and segments is None:
+    segments = model_config.WINDOW
+  if not is_page:
+    network = network or 'student'
   for name, is_given in (
     ('classes', classes),
     ('video_weight', video_weight),
@@ -91,10 +102,14 @@ def predict(
       raise ValueError(
         f'--{name} is given without --segments: add --segments=5, or leave it out.'
       )
+  if video and not is_page:
+    raise ValueError('--video is given without --format=html: add it, or leave it out.')
   paths = shards.find(input_path)
-  sizes = shards.sizes(paths)
-  suffix = 'scores.parquet' if segments and format == 'csv' else format
-  outputs = _outputs(paths, output_dir, suffix)
+  page = os.path.join(output_dir, _PAGE)
+  outputs: Sequence[str] = [page]
+  if not is_page:
+    suffix = 'scores.parquet' if segments and format == 'csv' else format
+    outputs = _outputs(paths, output_dir, suffix)
   networks = ensemble.Ensemble(
     model,
     network,
@@ -109,7 +124,6 @@ def predict(
   chosen = None
   if segments:
     chosen = segment_metrics.read_classes(classes, networks.num_classes)
-  table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
   joined = os.path.join(output_dir, _JOINED)
   job = {
     'model': networks.versions,
@@ -129,13 +143,23 @@ def predict(
       video_weight=video_weight,
       context=context,
     )
+  if is_page:
+    job['video'] = list(video)
   files.claim_folder(os.path.join(output_dir, 'predict.json'), job, [*outputs, joined])
+  if is_page and chosen is not None:
+    if not tf.io.gfile.exists(page):
+      window_page.write(
+        page, networks, input_path, video, chosen, names, top_k, skip_corrupt_records
+      )
+    print(f'{page} is written: open it in a browser.')
+    return
+  table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
   counts: list[int] = []  # Threads may append to it.
   written = parallel.write_shards(
     functools.partial(
       _write_shard, networks.windows if segments else networks, table, counts
     ),
-    list(map(parallel.Shard, paths, sizes, outputs)),
+    list(map(parallel.Shard, paths, shards.sizes(paths), outputs)),
     'Predicting',
     'B',
     workers,
@@ -242,7 +266,7 @@ def _define_flags():
     'top_k',
     20,
     'Number of best classes per video, or with --segments per window; the CSV of '
-    'windows holds all classes.',
+    'windows holds all classes, HTML the best ones of each video.',
   )
   flags.DEFINE_string(
     'vocabulary',
@@ -253,9 +277,9 @@ def _define_flags():
   flags.DEFINE_integer('batch_size', 64, 'Videos predicted at once.')
   flags.DEFINE_enum(
     'network',
-    'student',
+    None,
     ('student', 'teacher'),
-    'Which network of runs that have both.',
+    'Which network of runs that have both. Default: the student; in HTML both.',
   )
   flags.DEFINE_integer(
     'workers', _WORKERS, 'Number of shards predicted at the same time.'
@@ -269,7 +293,8 @@ def _define_flags():
   flags.DEFINE_integer(
     'segments',
     None,
-    'Predict windows of this many frames (5 in YouTube-8M Segments), not whole videos.',
+    'Predict windows of this many frames (5 in YouTube-8M Segments, and by default in '
+    'HTML), not whole videos.',
   )
   flags.DEFINE_string(
     'classes',
@@ -288,6 +313,12 @@ def _define_flags():
     'With --segments: frames before and after a window that the networks also see, '
     '--context of split-segments when it wrote the training records. Default: 0, of '
     'networks that were trained on videos or see windows only.',
+  )
+  flags.DEFINE_list(
+    'video',
+    [],
+    f'With --format=html: ids of the videos to show. Default: the first '
+    f'{window_page.MOST}.',
   )
   flags.DEFINE_bool(
     'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'

@@ -3,7 +3,8 @@
 They take all frames of a video and select those that the network sees, so that
 callers need not know which ones these are.
 
-B videos, T frames, D features, V classes, K best classes, R representation, W windows.
+B videos, T frames, D features, V classes, K best classes, R representation, W windows,
+S frames seen of a window at most.
 """
 
 from collections.abc import Sequence
@@ -280,7 +281,7 @@ class ServingModule(export_base.ExportModule):
     frames, num_frames = self._checked(frames, num_frames)
     found = windows.of_videos(num_frames, model_config.WINDOW)
     seeds = tf.zeros_like(found.video) + _SEEDS
-    predictions = self._classify_windows(frames, num_frames, *found, seeds)
+    predictions, _ = self._classify_windows(frames, num_frames, *found, seeds)
     return {**found._asdict(), **self._with_best(predictions)}
 
   def _record_windows(self, paths, indices, serialized, length) -> _Outputs:
@@ -295,29 +296,42 @@ class ServingModule(export_base.ExportModule):
       length: int32 scalar, frames of a window.
 
     Returns:
-      `id` string [B], those of `windows.Windows`, and `predictions` float32 [W, V].
+      `id` string [B], those of `windows.Windows`, `predictions` float32 [W, V], and
+      `frames` int32 [W, S], the frames that the network saw, -1 after the last one.
     """
     with tf.control_dependencies([_check_any(tf.size(serialized))]):
       inputs, _ = self._video_reader(paths, indices, tf.identity(serialized))
     found = windows.of_videos(inputs['num_frames'], length)
     ids = tf.gather(inputs['id'], found.video)
     ids = tf.strings.join([ids, tf.strings.as_string(found.start)], ':')
-    predictions = self._classify_windows(
+    predictions, seen = self._classify_windows(
       inputs['frames'], inputs['num_frames'], *found, reader.seeds_of(ids)
     )
-    return {'id': inputs['id'], **found._asdict(), 'predictions': predictions}
+    return {
+      'id': inputs['id'],
+      **found._asdict(),
+      'predictions': predictions,
+      'frames': seen,
+    }
 
-  def _windows(self, frames, num_frames, video, start, end, seeds) -> tf.Tensor:
-    """Returns the predictions of windows; see `windows.classify`."""
-    return windows.classify(
+  def _windows(
+    self, frames, num_frames, video, start, end, seeds
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the predictions of windows and the frames seen; see _record_windows()."""
+    found = windows.Windows(video, start, end)
+    indices, count = windows.chosen_frames(
+      self.params, self.context, num_frames, found, seeds
+    )
+    predictions = windows.classify(
       lambda inputs: self.model(inputs, training=False)['predictions'],
       self.params,
-      self.context,
       frames,
-      num_frames,
-      windows.Windows(video, start, end),
-      seeds,
+      video,
+      indices,
+      count,
     )
+    is_valid = tf.sequence_mask(count, tf.shape(indices)[1])
+    return predictions, tf.where(is_valid, indices, -1)
 
 
 def stored_as(

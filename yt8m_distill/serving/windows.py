@@ -84,54 +84,71 @@ def context_of(
   return context or 0
 
 
-def classify(
-  network: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+def chosen_frames(
   model: model_config.ClassifierModel,
   context: int,
-  frames: tf.Tensor,
   num_frames: tf.Tensor,
   windows: Windows,
   seeds: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Chooses the frames that a network sees of windows.
+
+  Args:
+    model: configuration of the network.
+    context: see the module.
+    num_frames: int32 [B], number of valid frames of the videos.
+    windows: of the videos.
+    seeds: int32 [W], of frames drawn at random.
+
+  Returns:
+    Indices of a video's frames, int32 [W, K], and how many are valid, int32 [W]. Those
+    after the valid ones are any frames.
+  """
+  first = tf.maximum(windows.start - context, 0)
+  last = tf.minimum(windows.end + context, tf.gather(num_frames, windows.video))
+  indices, count = frame_selection.frame_indices(
+    tf.minimum(last - first, model.max_frames),
+    model.network.frames,
+    model.max_frames,
+    seeds,
+    tf.zeros_like(first),
+  )
+  return first[:, tf.newaxis] + indices, count
+
+
+def classify(
+  network: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+  model: model_config.ClassifierModel,
+  frames: tf.Tensor,
+  video: tf.Tensor,
+  indices: tf.Tensor,
+  count: tf.Tensor,
 ) -> tf.Tensor:
   """Classifies windows, a slice at a time.
 
   Args:
     network: returns predictions [N, V] of {'frames': [N, K, D], 'num_frames': [N]}.
     model: its configuration.
-    context: see the module.
     frames: of the videos, [B, T, D].
-    num_frames: int32 [B], number of valid frames.
-    windows: W or more than 0.
-    seeds: int32 [W], of frames drawn at random.
+    video: int32 [W], rows of the windows' videos; W or more than 0.
+    indices: int32 [W, K], as returned by `chosen_frames`.
+    count: int32 [W], likewise.
 
   Returns:
     float32 [W, V].
   """
-  selection, max_frames = model.network.frames, model.max_frames
-  kept = frame_selection.max_selected(selection, max_frames)
+  kept = frame_selection.max_selected(model.network.frames, model.max_frames)
   size = sum(feature.size for feature in model.features)
   padded = tf.shape(frames)[1]
   flat = tf.reshape(frames, [-1, size])
 
-  def predict(video, start, end, seeds):
-    first = tf.maximum(start - context, 0)
-    last = tf.minimum(end + context, tf.gather(num_frames, video))
-    indices, count = frame_selection.frame_indices(
-      tf.minimum(last - first, max_frames),
-      selection,
-      max_frames,
-      seeds,
-      tf.zeros_like(first),
-    )
-    # Indices after the first `count` are ignored, so any valid one will do.
-    indices = tf.minimum(first[:, tf.newaxis] + indices, padded - 1)
-    chosen = tf.gather(flat, (video * padded)[:, tf.newaxis] + indices)
-    return network(
-      {'frames': tf.ensure_shape(chosen, [None, kept, size]), 'num_frames': count}
-    )
+  def predict(video, indices, count):
+    rows = (video * padded)[:, tf.newaxis] + tf.minimum(indices, padded - 1)
+    chosen = tf.ensure_shape(tf.gather(flat, rows), [None, kept, size])
+    return network({'frames': chosen, 'num_frames': count})
 
   at_once = max(1, min(_FRAMES_AT_ONCE // kept, _WINDOWS_AT_ONCE))
-  return _in_slices(predict, [*windows, seeds], at_once, model.num_classes)
+  return _in_slices(predict, [video, indices, count], at_once, model.num_classes)
 
 
 def _in_slices(

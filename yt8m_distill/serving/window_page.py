@@ -1,0 +1,196 @@
+"""The HTML page of labels in time: a few videos, with all networks side by side.
+
+W windows of a video, C classes, N networks.
+"""
+
+import collections
+from collections.abc import Iterator
+from collections.abc import Sequence
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import segment_records
+from yt8m_distill.dataloaders import shard_batches
+from yt8m_distill.dataloaders import shards
+from yt8m_distill.serving import ensemble
+from yt8m_distill.serving import page
+from yt8m_distill.utils import parallel
+from yt8m_distill.utils import progress_bar
+
+MOST = 10  # videos on a page for which no ids are given
+_BATCH = 16  # records read at once
+_UNNAMED = 'class {}'
+
+
+class _Record(NamedTuple):
+  """A record of a video: its place, and its bytes."""
+
+  path: str
+  row: int
+  serialized: bytes
+
+  def parsed(self) -> tuple[str, tf.train.SequenceExample]:
+    """Returns the id and the record."""
+    video = tf.train.SequenceExample.FromString(self.serialized)
+    name = segment_records.video_id(video.context.feature, self.path, int(self.row))
+    return name.decode(errors='backslashreplace'), video
+
+
+def write(
+  path: str,
+  networks: ensemble.Ensemble,
+  input_path: str,
+  ids: Sequence[str],
+  classes: np.ndarray,
+  names: Sequence[str],
+  best: int,
+  skip_corrupt: bool,
+) -> int:
+  """Writes the page.
+
+  Args:
+    path: of the HTML file, which appears whole.
+    networks: with `segments`.
+    input_path: records, with or without labels and ratings; see `file_patterns`.
+    ids: of the videos to show, in this order; empty for the first `MOST` videos.
+    classes: int64 [C], those to choose from.
+    names: of all classes of the networks; empty if unknown.
+    best: number of best classes that it shows of each video.
+    skip_corrupt: as for `shards.read`.
+
+  Returns:
+    The number of videos.
+
+  Raises:
+    ValueError: there is no such video, or its ratings are invalid.
+    tf.errors.OpError: a record is invalid.
+  """
+  records = _find(input_path, ids, skip_corrupt)
+  names = _distinct(names, networks.num_classes)
+  videos = [_video(record, networks, classes, names) for record in records]
+  page.write(path, videos, 'Labels in time', best)
+  return len(videos)
+
+
+def _distinct(names: Sequence[str], num_classes: int) -> list[str]:
+  """Returns a name for each class, all different."""
+  names = [name.strip() for name in names] or [''] * num_classes
+  counts = collections.Counter(names)
+  return [
+    name
+    if name and counts[name] == 1
+    else (f'{name} (class {index})' if name else _UNNAMED.format(index))
+    for index, name in enumerate(names)
+  ]
+
+
+def _find(input_path: str, ids: Sequence[str], skip_corrupt: bool) -> list[_Record]:
+  """Returns the records of videos, in the order of `ids`, or the first ones."""
+  paths = shards.find(input_path)
+  sizes = shards.sizes(paths)
+  found: dict[str, _Record] = {}
+  with progress_bar.start('Looking for videos', sum(sizes), 'B') as bar:
+    for record in _read(list(map(parallel.Shard, paths, sizes, paths)), skip_corrupt):
+      bar.update(len(record.serialized))
+      if _may_be(record, ids):
+        name, _ = record.parsed()
+        if not ids or name in ids:
+          found.setdefault(name, record)
+      if len(found) == (len(set(ids)) or MOST):
+        break
+  missing = [name for name in ids if name not in found]
+  if missing:
+    raise ValueError(
+      f'video has {", ".join(map(repr, missing))}, but {input_path} holds no such id: '
+      'name ids of its records, or leave out --video for the first ones.'
+    )
+  return [found[name] for name in dict.fromkeys(ids)] or list(found.values())
+
+
+def _read(group: Sequence[parallel.Shard], skip_corrupt: bool) -> Iterator[_Record]:
+  for batches in shard_batches.of_shards(_BATCH, skip_corrupt, group):
+    for paths, indices, serialized in batches:
+      for path, index, record in zip(
+        paths.numpy(), indices.numpy(), serialized.numpy()
+      ):
+        yield _Record(path.decode(), int(index), record)
+
+
+def _may_be(record: _Record, ids: Sequence[str]) -> bool:
+  """Whether a record can have one of these ids; spares parsing the others."""
+  position = f'{os.path.basename(record.path)}:{record.row}'
+  return not ids or any(
+    name.encode() in record.serialized or name == position for name in ids
+  )
+
+
+def _video(
+  record: _Record,
+  networks: ensemble.Ensemble,
+  classes: np.ndarray,
+  names: Sequence[str],
+) -> page.Video:
+  """Predicts a video."""
+  outputs = [
+    {key: value.numpy() for key, value in windows.items()}
+    for windows in networks.windows_of_each(
+      tf.constant([record.path]),
+      tf.constant([record.row], tf.int64),
+      tf.constant([record.serialized]),
+    )
+  ]
+  windows = list(zip(outputs[0]['start'].tolist(), outputs[0]['end'].tolist()))
+  name, video = record.parsed()
+  features = video.context.feature
+  labels = features['labels'].int64_list.value  # Also of a release with more classes.
+  is_rated = any(key in features for key in segment_records.LISTS)
+  return page.Video(
+    id=name,
+    seconds=windows[-1][1],
+    classes=[names[index] for index in classes.tolist()],
+    windows=windows,
+    networks=[
+      page.Network(
+        label,
+        np.unique(output['frames'][output['frames'] >= 0]).tolist(),
+        output['predictions'][:, classes],
+      )
+      for label, output in zip(_labels(networks.names), outputs)
+    ],
+    labels=[
+      names[index] if 0 <= index < len(names) else _UNNAMED.format(index)
+      for index in labels
+    ],
+    ratings=_ratings(record, features, windows, classes)
+    if is_rated and networks.segments.length == model_config.WINDOW
+    else None,
+  )
+
+
+def _labels(names: Sequence[tuple[str, str]]) -> list[str]:
+  """Returns short names of networks, all different; see `ensemble.Ensemble.names`."""
+  sources = list(dict.fromkeys(source for source, _ in names))
+  if len(sources) == 1:
+    return [name or os.path.basename(source.rstrip('/')) for source, name in names]
+  short = [os.path.basename(source.rstrip('/')) for source in sources]
+  labels = dict(zip(sources, short if len(set(short)) == len(short) else sources))
+  return [': '.join(filter(None, (labels[source], name))) for source, name in names]
+
+
+def _ratings(
+  record: _Record, features, windows: Sequence[tuple[int, int]], classes: np.ndarray
+) -> np.ndarray:
+  """Returns ratings of windows, [W, C]; those of other windows are left out."""
+  rows = {start: row for row, (start, _) in enumerate(windows)}
+  columns = {label: column for column, label in enumerate(classes.tolist())}
+  table = np.full([len(rows), len(columns)], np.nan)
+  found = segment_records.ratings(features, f'{record.path}, record {record.row}')
+  for start, scores in found.items():
+    for label, score in scores.items():
+      if start in rows and label in columns:
+        table[rows[start], columns[label]] = score
+  return table
