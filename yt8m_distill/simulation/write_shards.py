@@ -20,7 +20,6 @@ from collections.abc import Iterator
 import functools
 import itertools
 import os
-import re
 from typing import NamedTuple
 
 from absl import flags
@@ -153,7 +152,6 @@ def _write_shard(
 
 
 def _check_arguments(
-  split: str,
   num_videos: int,
   videos_per_shard: int,
   num_classes: int,
@@ -177,10 +175,6 @@ def _check_arguments(
   ):
     if value < least:
       raise ValueError(f'{name} is {value}: it must be {least} or more.')
-  if not re.fullmatch(r'[\w-]+', split):
-    raise ValueError(
-      f'split is {split!r}: only letters, digits, "-" and "_" are allowed.'
-    )
   if segments not in (None, *segments_lib.KINDS):
     raise ValueError(
       f'segments is {segments!r}: it must be one of {", ".join(segments_lib.KINDS)}. '
@@ -237,7 +231,6 @@ def simulate(
       '--video_level.'
     )
   _check_arguments(
-    split,
     num_videos or 1,  # All of video_level.
     videos_per_shard,
     num_classes,
@@ -272,13 +265,7 @@ def simulate(
     num_videos = sum(number for _, number in source_files)
   else:
     world = classes.random_world(_generator(seed), num_classes, rgb_size, audio_size)
-  pattern = os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')
-  files.claim_folder(
-    os.path.join(output_dir, f'simulate_{split}.json'),
-    job,
-    tf.io.gfile.glob([pattern, f'{pattern}.partial']),
-    shared=True,  # With other splits.
-  )
+  files.claim_split(output_dir, 'simulate', split, job)
   simulation = Simulation(
     world,
     source_files,
