@@ -1,0 +1,1 @@
+"""From a video file to the frame features of YouTube-8M."""
