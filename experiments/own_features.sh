@@ -14,8 +14,7 @@ cd "$(dirname "$0")/.."
 data=$run/data
 
 echo "1/4 Writing records and vocabulary"
-[ -e "$data.complete" ] || "$python" -m experiments.scripts.own_features "$data"
-touch "$data.complete"
+[ -e "$data/vocabulary.csv" ] || "$python" -m experiments.scripts.own_features "$data"
 
 echo "2/4 Training teacher and student"
 # The teacher's chunks divide max_frames, the student's its max_frames / every_n.
@@ -37,3 +36,6 @@ echo "3/4 Reporting"
 echo "4/4 Predicting"
 "$python" -m yt8m_distill.serving.predict --model="$run/best_ckpt" --format=parquet \
   --top_k=3 --input_path="$data/validate*.tfrecord" --output_dir="$run/predictions"
+"$python" -c 'import sys, pandas
+print(pandas.read_parquet(sys.argv[1])[["id", "class_names", "probabilities"]])' \
+  "$run/predictions/validate00000.parquet"

@@ -18,8 +18,11 @@ import tensorflow as tf
 from yt8m_distill.dataloaders import record_writer
 from yt8m_distill.utils import cli
 
-_CLASSES = [f'{color} {thing}' for color in ('Red', 'Green', 'Blue', 'White')
-            for thing in ('boat', 'kite', 'train', 'lamp', 'bird')]
+_CLASSES = [
+  f'{color} {thing}'
+  for color in ('Red', 'Green', 'Blue', 'White')
+  for thing in ('boat', 'kite', 'train', 'lamp', 'bird')
+]
 _SIZES = {'clip': 48, 'sound': 16}  # values of a frame
 _SPLITS = {'train': 800, 'validate': 200}  # videos
 _VIDEOS_PER_FILE = 100
@@ -40,7 +43,9 @@ def videos(split: str) -> Iterator[record_writer.Video]:
     shown = np.sort(rng.integers(len(labels), size=num_frames))
     features = {}
     for name, look in looks.items():
-      frames = look[labels[shown]] + _NOISE * rng.normal(size=[num_frames, _SIZES[name]])
+      frames = look[labels[shown]] + _NOISE * rng.normal(
+        size=[num_frames, _SIZES[name]]
+      )
       # Features are compared by their scale, so give all of them the same.
       features[name] = frames / np.linalg.norm(frames, axis=1, keepdims=True)
     yield record_writer.Video(f'{split}-{number}', features, np.unique(labels[shown]))
@@ -50,14 +55,15 @@ def main(argv: Sequence[str]):
   """Runs the command."""
   (folder,) = argv
   tf.io.gfile.makedirs(folder)
-  pd.DataFrame({'Name': _CLASSES}).to_csv(
-    os.path.join(folder, 'vocabulary.csv'), index_label='Index'
-  )
   for split in _SPLITS:
     rest = list(videos(split))
     for start in range(0, len(rest), _VIDEOS_PER_FILE):
       path = os.path.join(folder, f'{split}{start:05}.tfrecord')
       record_writer.write(path, rest[start : start + _VIDEOS_PER_FILE])
+  # Last, because own_features.sh takes the records for complete if it exists.
+  pd.DataFrame({'Name': _CLASSES}).to_csv(
+    os.path.join(folder, 'vocabulary.csv'), index_label='Index'
+  )
 
 
 if __name__ == '__main__':

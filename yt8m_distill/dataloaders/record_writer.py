@@ -26,7 +26,7 @@ class Video(NamedTuple):
   Attributes:
     id: its name, which is not empty; predictions and messages repeat it.
     features: [T, D] by name; T is the same for all. uint8 values are stored in the
-      format 'bytes' of `task.model.features`, floats in the format 'float32_bytes'.
+      format 'bytes' of `task.model.features`, floats in the format 'floats'.
     labels: its classes, from 0; None if they are unknown, for prediction only.
   """
 
@@ -64,14 +64,14 @@ def serialize(video: Video, **context) -> bytes:
   for key, value in values.items():
     example.context.feature[key].CopyFrom(feature(value))
   for key, rows in frames.items():
-    add = example.feature_lists.feature_list[key].feature.add
-    for row in rows:
-      add().bytes_list.value.append(row.tobytes())
+    example.feature_lists.feature_list[key].feature.extend(
+      feature(row.tobytes() if row.dtype == np.uint8 else row) for row in rows
+    )
   # Otherwise the order of the keys would differ between processes.
   return example.SerializeToString(deterministic=True)
 
 
-def write(path: str, videos: Iterable[Video]) -> int:
+def write(path: str, videos: Iterable[Video]):
   """Writes a TFRecord file, which appears whole.
 
   Args:
@@ -79,20 +79,17 @@ def write(path: str, videos: Iterable[Video]) -> int:
       several, of 1,000 videos for example.
     videos: its videos.
 
-  Returns:
-    How many there are.
-
   Raises:
     ValueError: there are none, or a video is invalid, see `serialize`.
   """
   count = 0
   with files.whole_file(path) as partial:
     with tf.io.TFRecordWriter(partial) as writer:
-      for count, video in enumerate(videos, 1):
+      for video in videos:
         writer.write(serialize(video))
+        count += 1
     if not count:
       raise ValueError(f'{path} would have no videos: give at least 1.')
-  return count
 
 
 def feature(value: Any) -> tf.train.Feature:
@@ -107,7 +104,7 @@ def feature(value: Any) -> tf.train.Feature:
 
 
 def _frames(name: str, values) -> np.ndarray:
-  """Returns uint8 or little-endian float32 [T, D]; raises a ValueError."""
+  """Returns uint8 or float32 [T, D]; raises a ValueError."""
   values = np.asarray(values)
   if values.ndim != 2 or not values.size:
     raise ValueError(
@@ -122,7 +119,7 @@ def _frames(name: str, values) -> np.ndarray:
       'the array.'
     )
   with np.errstate(over='ignore'):  # Reported below.
-    values = values.astype('<f4')
+    values = values.astype(np.float32)
   if not np.isfinite(values).all():
     frame = int(np.argwhere(~np.isfinite(values))[0, 0])
     raise ValueError(
@@ -141,7 +138,7 @@ def _labels(name: str, labels) -> np.ndarray:
     or (values < 0).any()
   ):
     raise ValueError(
-      f'{name}: its labels are {labels!r}: they must be a list of classes, each a whole '
-      'number from 0. Use the Index of the vocabulary.'
+      f'{name}: its labels are {labels!r}: they must be a list of classes, each '
+      'a whole number from 0. Use the Index of the vocabulary.'
     )
   return values
