@@ -26,6 +26,7 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import record_writer
 from yt8m_distill.dataloaders import shards as shards_lib
 from yt8m_distill.simulation import classes
 from yt8m_distill.simulation import frames as frames_lib
@@ -102,24 +103,20 @@ def _serialize(
   ratings: segments_lib.Ratings | None,
 ) -> bytes:
   """Returns a `tf.train.SequenceExample` in the format of the 2018 or 2019 release."""
-  example = tf.train.SequenceExample()
-  context = example.context.feature
-  context['id'].bytes_list.value.append(record.video_id)
-  context['labels'].int64_list.value.extend(record.labels.tolist())
-  if ratings:
-    for key, values in (
-      ('segment_start_times', ratings.starts),
-      ('segment_end_times', ratings.starts + segments_lib.WINDOW),
-      ('segment_labels', ratings.classes),
-    ):
-      context[key].int64_list.value.extend(values.tolist())
-    context['segment_scores'].float_list.value.extend(ratings.scores.tolist())
-  for key, part in (('rgb', frames[:, :rgb_size]), ('audio', frames[:, rgb_size:])):
-    add = example.feature_lists.feature_list[key].feature.add
-    for frame in part:
-      add().bytes_list.value.append(frame.tobytes())
-  # Otherwise the order of the keys would differ between processes.
-  return example.SerializeToString(deterministic=True)
+  video = record_writer.Video(
+    record.video_id,
+    {'rgb': frames[:, :rgb_size], 'audio': frames[:, rgb_size:]},
+    record.labels,
+  )
+  if not ratings:
+    return record_writer.serialize(video)
+  return record_writer.serialize(
+    video,
+    segment_start_times=ratings.starts,
+    segment_end_times=ratings.starts + segments_lib.WINDOW,
+    segment_labels=ratings.classes,
+    segment_scores=ratings.scores,
+  )
 
 
 def _write_shard(
