@@ -226,6 +226,8 @@ def _picture_stream(path: str, container: Any) -> Any:
     raise ValueError(
       f'{path}: FFmpeg has no decoder for its video stream. Convert it to H.264.'
     )
+  # Always the same: what decoders report as decoding times depends on it.
+  stream.thread_type = 'AUTO'
   return stream
 
 
@@ -253,8 +255,9 @@ def _frames(path: str, container: Any, stream: Any) -> Iterator[tuple[Fraction, 
     ValueError: a picture after the first one cannot be decoded, or has no time.
   """
   av = _av()
-  # AVI holds no presentation times; there, those that FFmpeg reports may be wrong.
-  timed = container.format.name != 'avi'
+  # AVI holds no presentation times. FFmpeg finds those of H.264 in the wrong order;
+  # decoding times are late by the same number of frames everywhere.
+  untimed = container.format.name == 'avi' and stream.codec.name in ('h264', 'hevc')
   time = None
   try:
     for packet in container.demux(stream):
@@ -265,7 +268,7 @@ def _frames(path: str, container: Any, stream: Any) -> Iterator[tuple[Fraction, 
           raise
         continue  # A recording may start between keyframes.
       for frame in frames:
-        stamp = frame.pts if timed else frame.dts
+        stamp = frame.dts if untimed else frame.pts
         if stamp is not None:
           time = stamp * stream.time_base
         elif time is not None:
@@ -339,7 +342,8 @@ def _ends(path: str, time: Fraction | None) -> tuple[Fraction | None, Fraction]:
       stamp = packet.dts if packet.pts is None else packet.pts
       if stamp is None or packet.is_discard:
         continue
-      end = (stamp + (packet.duration or 0)) * packet.time_base
+      # Unknown durations are 0, but a picture is shown for some time.
+      end = (stamp + max(packet.duration or 0, 1)) * packet.time_base
       file_end = max(file_end, end)
       if packet.stream is stream:
         picture_end = max(picture_end or end, end)
@@ -354,6 +358,9 @@ class _Player:
     self._start = start
     self._files = contextlib.ExitStack()
     self._seekable = True
+    # Time and VideoFrame; the following one is None at the end of the video.
+    self._shown: Any = None
+    self._following: Any = None
     # Seconds from the places that seeks led to, to those wanted.
     self._decoded_after_seeks: list[float] = []
     self._rewind()
@@ -365,7 +372,6 @@ class _Player:
     self._files.close()
     self._container = self._files.enter_context(_opened(self._path))
     self._stream = _picture_stream(self._path, self._container)
-    self._stream.thread_type = 'AUTO'
     _read_only(self._container, self._stream)
     self._play()
 
@@ -480,40 +486,48 @@ class _Listener:
 
   def patch_at(self, second: int) -> np.ndarray | None:
     """Returns float32 [PATCH_SAMPLES], None where no whole patch is left."""
-    rate = position = None
-    for frame in self._decoded(second):
-      if rate is None:
-        rate = frame.sample_rate
-        # A whole number of samples before and after resampling.
-        common = math.gcd(rate, SAMPLE_RATE)
-        margin = Fraction(math.ceil(_RESAMPLER_MARGIN * common), common)
-        first = int((second - margin) * rate)
-        samples = np.zeros(math.ceil((_PATCH_SECONDS + 2 * margin) * rate), np.float32)
-      elif frame.sample_rate != rate:
+    frames = self._decoded(second)
+    frame = next(frames, None)
+    if frame is None:
+      return None
+    rate = frame.sample_rate
+    # A whole number of samples, before and after resampling.
+    common = math.gcd(rate, SAMPLE_RATE)
+    margin = Fraction(math.ceil(_RESAMPLER_MARGIN * common), common)
+    first = int((second - margin) * rate)
+    samples = np.zeros(math.ceil((_PATCH_SECONDS + 2 * margin) * rate), np.float32)
+    end = self._sample(frame, rate)
+    while frame is not None and end < first + len(samples):
+      if frame.sample_rate != rate:
         raise ValueError(
           f'{self._path}: the rate of its sound changes from {rate} to '
           f'{frame.sample_rate} Hz after {second} s. Convert it to one rate: ffmpeg -i '
           f'{self._path} -c:v copy -ar {rate} OUTPUT.mp4'
         )
-      time = self._time(frame)
-      if time is not None:
-        stamped = round(time * rate)
-        if position is None or abs(stamped - position) > _SOUND_GAP * rate:
-          position = stamped
-      begin, position = position or 0, (position or 0) + frame.samples
-      kept = slice(max(begin, first), min(position, first + len(samples)))
+      begin = self._sample(frame, rate, end)
+      end = begin + frame.samples
+      kept = slice(max(begin, first), min(end, first + len(samples)))
       if kept.start < kept.stop:
         samples[kept.start - first : kept.stop - first] = _mono(frame)[
           kept.start - begin : kept.stop - begin
         ]
-      if position >= first + len(samples):
-        break
-    if not rate or position <= 0:
-      return None
-    if second and position < (second + _PATCH_SECONDS) * rate:
+      frame = next(frames, None)
+    # Sound that begins after the patch is not over.
+    is_whole = end >= (second + _PATCH_SECONDS) * rate
+    if not is_whole and (second or end <= 0):
       return None
     skipped = int(margin * SAMPLE_RATE)
     return _resampled(samples, rate)[skipped : skipped + PATCH_SAMPLES]
+
+  def _sample(self, frame: Any, rate: int, expected: int | None = None) -> int:
+    """Returns the position of a frame's first sample: `expected`, unless after a gap."""
+    time = self._time(frame)
+    if time is None:
+      return expected or 0
+    stamped = round(time * rate)
+    if expected is None or abs(stamped - expected) > _SOUND_GAP * rate:
+      return stamped
+    return expected
 
 
 def _new_decoder(stream: Any) -> Any:
