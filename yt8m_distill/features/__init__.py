@@ -1,1 +1,1 @@
-"""From a video file to the frame features of YouTube-8M."""
+"""From video files to the features of YouTube-8M."""
