@@ -90,11 +90,10 @@ def _rows(
   while batch := list(itertools.islice(prepared, _BATCH)):
     # Matrix products round a single row differently, so a batch has at least two.
     values = network(np.stack(batch * 2 if len(batch) == 1 else batch))
-    features = whiten(values[: len(batch)])
-    if not np.isfinite(features).all():
+    if not np.isfinite(values).all():
       raise ValueError(
         'A network computed NaN or infinite values: its weights are not the official '
         'ones. Get them again as yt8m_distill/features/README.md says.'
       )
-    rows.append(quantization.quantize(features).numpy())
+    rows.append(quantization.quantize(whiten(values[: len(batch)])).numpy())
   return np.concatenate(rows)

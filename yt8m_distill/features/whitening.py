@@ -69,13 +69,13 @@ class Whitening:
     """Returns features, clipped to [-LIMIT, LIMIT].
 
     Args:
-      outputs: float32 [N, D] of a network.
+      outputs: float32 [N, D] of a network, N > 0.
 
     Returns:
       float32 [N, K].
     """
-    # einsum, unlike a matrix product, computes a row the same way for every N.
-    features = np.einsum('nd,dk->nk', outputs - self.mean, self.projection)
+    # Row by row: a matrix product may round a row differently for another N.
+    features = [row @ self.projection for row in outputs - self.mean]
     return np.clip(features, -LIMIT, LIMIT)
 
 
@@ -117,7 +117,7 @@ def load_audio(folder: str) -> Whitening:
   def array(name, *allowed):
     with _reading(path, 'npz'):
       member = archive.open(f'{name}.npy')
-    return _read_npy(path, f"array '{name}'", member, allowed)
+    return _read_npy(path, f"an array '{name}'", member, allowed)
 
   # vggish_params.py names the arrays.
   mean = array('pca_means', [AUDIO_SIZE], [1])
@@ -135,7 +135,7 @@ def _reading(path: str, form: str) -> Iterator[None]:
 
 
 def _load_npy(path: str, *allowed: Collection[int]) -> np.ndarray:
-  return _read_npy(path, 'array', io.BytesIO(weights.read(path)), allowed)
+  return _read_npy(path, 'an array', io.BytesIO(weights.read(path)), allowed)
 
 
 def _read_npy(
@@ -159,7 +159,7 @@ def _read_npy(
   ):
     raise _wrong_shape(path, what, shape, allowed)
   if dtype.kind != 'f':
-    raise weights.wrong(path, f'holds an {what} of {dtype} instead of floats')
+    raise weights.wrong(path, f'holds {what} of {dtype} instead of floats')
   with _reading(path, 'npy'):
     file.seek(0)
     values = np.lib.format.read_array(file, allow_pickle=False)
@@ -175,7 +175,7 @@ def _wrong_shape(path, what, shape, allowed) -> ValueError:
   ]
   return weights.wrong(
     path,
-    f'holds an {what} of shape [{", ".join(map(str, shape))}] instead of '
+    f'holds {what} of shape [{", ".join(map(str, shape))}] instead of '
     f'[{", ".join(official)}]',
   )
 
@@ -195,7 +195,7 @@ def _read_matrix_data(path: str, rows: int, columns: int) -> np.ndarray:
   values = np.array(matrix.packed_data, np.float32)
   shape = matrix.rows, matrix.cols
   if shape != (rows, columns):
-    raise _wrong_shape(path, 'MatrixData', shape, ([rows], [columns]))
+    raise _wrong_shape(path, 'a MatrixData', shape, ([rows], [columns]))
   if len(values) != rows * columns or matrix.layout not in (_COLUMN_MAJOR, _ROW_MAJOR):
     raise weights.wrong(
       path,
