@@ -38,4 +38,4 @@ echo "4/4 Predicting"
   --top_k=3 --input_path="$data/validate*.tfrecord" --output_dir="$run/predictions"
 "$python" -c 'import sys, pandas
 print(pandas.read_parquet(sys.argv[1])[["id", "class_names", "probabilities"]])' \
-  "$run/predictions/validate00000.parquet"
+  "$run/predictions/validate0000.parquet"
