@@ -37,5 +37,6 @@ echo "4/4 Predicting"
 "$python" -m yt8m_distill.serving.predict --model="$run/best_ckpt" --format=parquet \
   --top_k=3 --input_path="$data/validate*.tfrecord" --output_dir="$run/predictions"
 "$python" -c 'import sys, pandas
-print(pandas.read_parquet(sys.argv[1])[["id", "class_names", "probabilities"]])' \
-  "$run/predictions/validate00000.parquet"
+rows = pandas.read_parquet(sys.argv[1], columns=["id", "class_names", "probabilities"])
+print(rows.head().to_string(index=False))' \
+  "$run/predictions/validate0000.parquet"

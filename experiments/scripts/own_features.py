@@ -9,6 +9,7 @@ tells all classes apart, `sound` only pairs of them.
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import itertools
 import os
 
 import numpy as np
@@ -26,7 +27,7 @@ _CLASSES = [
 _SIZES = {'clip': 48, 'sound': 16}  # values of a frame
 _SPLITS = {'train': 800, 'validate': 200}  # videos
 _VIDEOS_PER_FILE = 100
-_NOISE = 2.0  # norm of the noise of a frame, in norms of what it shows
+_NOISE = 2.0  # standard deviation, in those of what a frame shows
 
 
 def videos(split: str) -> Iterator[record_writer.Video]:
@@ -40,15 +41,13 @@ def videos(split: str) -> Iterator[record_writer.Video]:
   for number in range(_SPLITS[split]):
     labels = rng.choice(len(_CLASSES), rng.integers(1, 5), replace=False)
     num_frames = rng.integers(20, 61)
-    shown = np.sort(rng.integers(len(labels), size=num_frames))
+    shown = labels[np.sort(rng.integers(len(labels), size=num_frames))]
     features = {}
     for name, look in looks.items():
-      frames = look[labels[shown]] + _NOISE * rng.normal(
-        size=[num_frames, _SIZES[name]]
-      )
-      # Features are compared by their scale, so give all of them the same.
+      frames = rng.normal(look[shown], _NOISE)
+      # Networks normalize a frame as a whole, so no feature may outweigh the others.
       features[name] = frames / np.linalg.norm(frames, axis=1, keepdims=True)
-    yield record_writer.Video(f'{split}-{number}', features, np.unique(labels[shown]))
+    yield record_writer.Video(f'{split}-{number}', features, np.unique(shown))
 
 
 def main(argv: Sequence[str]):
@@ -56,10 +55,11 @@ def main(argv: Sequence[str]):
   (folder,) = argv
   tf.io.gfile.makedirs(folder)
   for split in _SPLITS:
-    rest = list(videos(split))
-    for start in range(0, len(rest), _VIDEOS_PER_FILE):
-      path = os.path.join(folder, f'{split}{start:05}.tfrecord')
-      record_writer.write(path, rest[start : start + _VIDEOS_PER_FILE])
+    rest, number = videos(split), 0
+    while some := list(itertools.islice(rest, _VIDEOS_PER_FILE)):
+      path = os.path.join(folder, f'{split}{number:04}.tfrecord')
+      record_writer.write(path, some)
+      number += 1
   # Last, because own_features.sh takes the records for complete if it exists.
   pd.DataFrame({'Name': _CLASSES}).to_csv(
     os.path.join(folder, 'vocabulary.csv'), index_label='Index'
