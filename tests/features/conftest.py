@@ -1,5 +1,7 @@
 """Feature networks with random weights."""
 
+import shutil
+
 import feature_weights
 import pytest
 
@@ -19,3 +21,11 @@ def weights_folder(tmp_path_factory):
 def narrow_vggish(monkeypatch):
   """Makes VGGish small enough for a unit test."""
   monkeypatch.setattr(vggish, 'VARIABLES', feature_weights.narrow_variables())
+
+
+@pytest.fixture
+def folder(weights_folder, narrow_vggish, tmp_path):
+  """All files, with a narrow VGGish."""
+  folder = shutil.copytree(weights_folder, tmp_path / 'weights')
+  feature_weights.write_vggish(folder)
+  return folder

@@ -21,14 +21,6 @@ _PICTURES = [
 _SOUNDS = _RNG.uniform(-1, 1, [19, vggish.SAMPLES]).astype(np.float32)
 
 
-@pytest.fixture
-def folder(weights_folder, narrow_vggish, tmp_path):
-  """All files, with a narrow VGGish."""
-  shutil.copytree(weights_folder, tmp_path, dirs_exist_ok=True)
-  feature_weights.write_vggish(tmp_path)
-  return tmp_path
-
-
 def test_pictures_become_rows(weights_folder):
   features = networks.FeatureNetworks(str(weights_folder))
   rows = features.rgb(iter(_PICTURES))
