@@ -520,7 +520,7 @@ class _Listener:
     return _resampled(samples, rate)[skipped : skipped + PATCH_SAMPLES]
 
   def _sample(self, frame: Any, rate: int, expected: int | None = None) -> int:
-    """Returns the position of a frame's first sample: `expected`, unless after a gap."""
+    """Returns where a frame's first sample belongs: at `expected`, unless in a gap."""
     time = self._time(frame)
     if time is None:
       return expected or 0
