@@ -13,6 +13,7 @@ _FLOORS = {
   'dataloaders': 3,
   'evaluation': 3,
   'tasks': 4,
+  'features': 5,
   'registration': 5,
   'trainer': 5,
   'serving': 6,

@@ -1,5 +1,6 @@
 """Tests of decoding: which picture, which samples; seeks change nothing; errors."""
 
+import contextlib
 from fractions import Fraction
 import pathlib
 import sys
@@ -509,7 +510,8 @@ def test_sound_alone(tmp_path, name, codec, cover):
   video_files.write(
     tmp_path / name, int(cover), sound=_noise(1), sound_codec=codec, **kwargs
   )
-  _refused(tmp_path / name, 'has no video stream', 'Name a file with pictures')
+  kinds = 'only audio and cover' if cover else 'only audio ('
+  _refused(tmp_path / name, 'has no video stream', kinds, 'Name a file with pictures')
 
 
 @pytest.mark.parametrize(
@@ -556,6 +558,75 @@ def test_damaged_pictures(folder, tmp_path):
   content[middle : middle + 9999] = bytes(9999)
   (tmp_path / 'a.mp4').write_bytes(content)
   _refused(tmp_path / 'a.mp4', 'its picture cannot be decoded from', 'is damaged')
+
+
+def test_damaged_sound(tmp_path):
+  path = tmp_path / 'a.mp4'
+  video_files.write(path, 75, options=_FAST, sound=_noise(3), sound_codec='flac')
+  content = bytearray(path.read_bytes())
+  middle = len(content) // 2
+  content[middle : middle + 9999] = b'\xff' * 9999
+  path.write_bytes(content)
+  sound = decode.VideoFile(str(path)).sound()
+  with pytest.raises(ValueError, match=f'{path}: its sound cannot be decoded from 1.0'):
+    list(sound)
+
+
+def test_sound_that_changes_its_rate(tmp_path):
+  for name, start, rate in (('a.ts', 0, 48_000), ('b.ts', 2, 44_100)):
+    video_files.write(
+      tmp_path / name,
+      50,
+      times=range(25 * start, 25 * start + 50),
+      options=_FAST,
+      sound=_noise(2, rate),
+      sound_rate=rate,
+      sound_codec='mp2',
+      sound_start=start,
+    )
+  content = b''.join((tmp_path / name).read_bytes() for name in ('a.ts', 'b.ts'))
+  (tmp_path / 'c.ts').write_bytes(content)
+  _refused(tmp_path / 'c.ts', 'rate of its sound changes', 'from 48000 to 44100', '-ar')
+
+
+def test_titles_in_any_encoding(tmp_path):
+  path = tmp_path / 'a.mp4'
+  video_files.write(
+    path,
+    25,
+    options=_FAST,
+    change_video=lambda stream: stream.container.metadata.update(title='TITLE'),
+  )
+  content = path.read_bytes()
+  assert b'TITLE' in content
+  path.write_bytes(content.replace(b'TITLE', b'T\xcfT\xff\xfe'))
+  assert _numbers(path) == [0]
+
+
+def test_files_that_cannot_seek(folder, monkeypatch):
+  video = decode.VideoFile(_file(folder, 'h264.mp4'))
+  expected = [*video.pictures([1, 3, 5])]
+  opened = decode._opened
+
+  class Stuck:
+    def __init__(self, container):
+      self._container = container
+
+    def __getattr__(self, name):
+      return getattr(self._container, name)
+
+    def seek(self, *_, **__):
+      raise av.error.PermissionError(1, 'Operation not permitted')
+
+  @contextlib.contextmanager
+  def stuck(path):
+    with opened(path) as container:
+      yield Stuck(container)
+
+  monkeypatch.setattr(decode, '_opened', stuck)
+  video = decode.VideoFile(video.path)
+  assert video.seconds == _LENGTH
+  np.testing.assert_array_equal([*video.pictures([1, 3, 5])], expected)
 
 
 def test_no_picture_can_be_decoded(folder, tmp_path):
