@@ -1,6 +1,8 @@
 """Tests of decoding: which picture, which samples; seeks change nothing; errors."""
 
+import contextlib
 from fractions import Fraction
+import pathlib
 import sys
 
 import http_files
@@ -34,7 +36,9 @@ _FORMATS = {
     options={'deadline': 'realtime', 'cpu-used': '8'},
     sound_codec='libopus',
   ),
-  'mp3.mp4': dict(sound_codec='libmp3lame'),
+  'faststart.mp4': dict(
+    sound_codec='libmp3lame', container_options={'movflags': 'faststart'}
+  ),
 }
 _RATE = 20  # pictures per second of these files
 _LENGTH = 6  # seconds
@@ -147,12 +151,23 @@ def test_without_keyframes_to_seek_to(tmp_path, monkeypatch):
   assert len(decoded) < 500  # One seek in vain.
 
 
-def test_seeks_that_lead_too_far(folder, monkeypatch):
-  video = decode.VideoFile(_file(folder, 'h264.mp4'))
-  expected = [*video.pictures([5])]
-  late = decode.math.floor
-  monkeypatch.setattr(decode.math, 'floor', lambda value: late(value) + 12_800)
-  np.testing.assert_array_equal([*video.pictures([5])], expected)
+def test_seeks_that_lead_too_far_are_repeated(folder, monkeypatch):
+  video = decode.VideoFile(_file(folder, 'intra_refresh.ts'))
+  starts = []
+  play = decode._Player._play
+
+  def recorded(self):
+    found = play(self)
+    starts.append(
+      self._shown and video_files.number(decode._upright_rgb(self._shown[1]))
+    )
+    return found
+
+  monkeypatch.setattr(decode._Player, '_play', recorded)
+  [picture] = video.pictures([4])
+  assert video_files.number(picture) == 4 * _RATE
+  # The start of the file, places after the picture, one before it.
+  assert starts[0] == 0 and starts[-1] <= 4 * _RATE < min(starts[1:-1])
 
 
 def test_late_start_changes_nothing(tmp_path):
@@ -215,7 +230,7 @@ def test_iterators_of_one_file_are_independent(folder):
     ('a.mkv', 'ffv1', 'yuv444p10le'),
     ('a.mkv', 'mjpeg', 'yuvj420p'),
     ('a.mkv', 'ffv1', 'bgra'),
-    ('a.mkv', 'png', 'rgb24'),
+    ('a.mov', 'png', 'rgb24'),
   ],
 )
 def test_channels_are_red_green_blue(tmp_path, name, codec, pixels, color):
@@ -305,7 +320,7 @@ def test_what_encoders_add_in_front_is_left_out(tmp_path, codec):
   video_files.write(path, 50, options=_FAST, sound=sound, sound_codec=codec)
   for second, patch in enumerate(decode.VideoFile(str(path)).sound()):
     times = second + np.arange(15_600) / 16_000
-    np.testing.assert_allclose(patch[200:], _wave(times)[200:], atol=0.03)
+    assert np.abs(patch - _wave(times)).mean() < 0.02
 
 
 def test_loud_sound_is_clipped(tmp_path):
@@ -347,7 +362,7 @@ def _ones(path, seconds, start=0, pictures=75):
 def test_sound_that_starts_or_ends_elsewhere(tmp_path, seconds, start, sums):
   video = _ones(tmp_path / 'a.mkv', seconds, start)
   assert [round(2 * float(patch.sum())) for patch in video.sound()] == sums
-  assert [round(2 * float(patch.sum())) for patch in video.sound([0, 2])] == sums[::2]
+  assert [round(2 * float(patch.sum())) for patch in video.sound([0, 2])] == sums[:3:2]
 
 
 def test_sound_that_starts_before_the_picture(tmp_path):
@@ -382,26 +397,38 @@ def _resident():
     return int(file.read().split()[1]) * 4096
 
 
-def test_memory_does_not_grow_with_the_length(tmp_path):
+@pytest.mark.end_to_end
+def test_memory_does_not_grow_with_pictures(tmp_path):
+  path = tmp_path / 'a.mkv'
+  picture = np.zeros((480, 640, 3), np.uint8)
+  video_files.write(path, [picture] * 400, rate=1, codec='mpeg4')
+  video = decode.VideoFile(str(path))
+  used = [_resident() for _ in video.pictures(range(400))]
+  assert len(used) == 400
+  # All pictures are 369 MB. FFmpeg's threads and buffers take up to 90 MB.
+  assert max(used) - used[0] < 150 << 20
+
+
+def test_memory_does_not_grow_with_sound(tmp_path, monkeypatch):
   path = tmp_path / 'a.mkv'
   video_files.write(
     path,
-    [np.zeros((240, 320, 3), np.uint8)] * 1200,
+    300,
     rate=1,
     codec='mpeg4',
-    sound=_noise(1200, 16_000),
-    sound_rate=16_000,
+    sound=np.zeros((1, 300 * 8000)),
+    sound_rate=8000,
     sound_codec='pcm_s16le',
   )
-  video = decode.VideoFile(str(path))
-  assert video.num_pictures == 1200
-  used = []
-  for _ in video.pictures(range(1200)):
-    used.append(_resident())
-  for _ in video.sound(range(0, 1200, 30)):
-    used.append(_resident())
-  # All pictures are 276 MB, all sound is 38 MB.
-  assert max(used) - used[100] < 16 << 20
+  listeners = []
+  create = decode._Listener
+  monkeypatch.setattr(
+    decode, '_Listener', lambda *args: listeners.append(create(*args)) or listeners[-1]
+  )
+  for seconds in (range(60), range(0, 300, 50)):
+    for _ in decode.VideoFile(str(path)).sound(seconds):
+      # A packet holds an eighth of a second.
+      assert len(listeners[-1]._recent) < 4 * 8
 
 
 def test_other_file_systems(folder):
@@ -474,7 +501,7 @@ def test_other_files(tmp_path, content):
 
 
 @pytest.mark.parametrize('cover', [False, True])
-@pytest.mark.parametrize(('name', 'codec'), [('a.mp3', 'libmp3lame'), ('a.m4a', 'aac')])
+@pytest.mark.parametrize(('name', 'codec'), [('a.mp3', 'libmp3lame'), ('a.mp4', 'aac')])
 def test_sound_alone(tmp_path, name, codec, cover):
   def attach(stream):
     stream.disposition = av.stream.Disposition.attached_pic
@@ -483,38 +510,41 @@ def test_sound_alone(tmp_path, name, codec, cover):
   video_files.write(
     tmp_path / name, int(cover), sound=_noise(1), sound_codec=codec, **kwargs
   )
-  _refused(tmp_path / name, 'has no video stream', 'Name a file with pictures')
+  kinds = 'only audio and cover' if cover else 'only audio ('
+  _refused(tmp_path / name, 'has no video stream', kinds, 'Name a file with pictures')
 
 
 @pytest.mark.parametrize(
   ('name', 'words'),
   [
     ('h264.mp4', ['not a video file', 'its end is missing']),
-    ('faststart.mp4', ['is incomplete', '6.0 s', 'it ends at', 'download it again']),
-    ('h264.mkv', ['is incomplete', '6.0 s', 'it ends at', 'download it again']),
-    ('vp9.webm', ['is incomplete', '6.0 s', 'it ends at', 'download it again']),
-    ('h264.flv', ['is incomplete', '6.0 s', 'it ends at', 'download it again']),
+    (
+      'faststart.mp4',
+      ['is incomplete', 'header claims 6.', 'it ends at', 'download it again'],
+    ),
+    (
+      'h264.mkv',
+      ['is incomplete', 'header claims 6.', 'it ends at', 'download it again'],
+    ),
+    (
+      'vp9.webm',
+      ['is incomplete', 'header claims 6.', 'it ends at', 'download it again'],
+    ),
+    (
+      'h264.flv',
+      ['is incomplete', 'header claims 6.', 'it ends at', 'download it again'],
+    ),
   ],
 )
 def test_incomplete_files(folder, tmp_path, name, words):
-  if name == 'faststart.mp4':
-    video_files.write(
-      folder / name,
-      _LENGTH * _RATE,
-      rate=_RATE,
-      container_options={'movflags': 'faststart'},
-    )
-    whole = folder / name
-  else:
-    whole = _file(folder, name)
-  content = open(whole, 'rb').read()
+  content = pathlib.Path(_file(folder, name)).read_bytes()
   (tmp_path / name).write_bytes(content[: len(content) // 2])
   _refused(tmp_path / name, *words)
 
 
 def test_a_recording_that_was_cut(folder, tmp_path):
   """A transport stream may start and end anywhere."""
-  content = open(_file(folder, 'h264.ts'), 'rb').read()
+  content = pathlib.Path(_file(folder, 'h264.ts')).read_bytes()
   third = len(content) // 3 // 188 * 188
   path = tmp_path / 'a.ts'
   path.write_bytes(content[third : 2 * third])
@@ -523,11 +553,80 @@ def test_a_recording_that_was_cut(folder, tmp_path):
 
 
 def test_damaged_pictures(folder, tmp_path):
-  content = bytearray(open(_file(folder, 'h264.mp4'), 'rb').read())
+  content = bytearray(pathlib.Path(_file(folder, 'h264.mp4')).read_bytes())
   middle = len(content) // 2
   content[middle : middle + 9999] = bytes(9999)
   (tmp_path / 'a.mp4').write_bytes(content)
   _refused(tmp_path / 'a.mp4', 'its picture cannot be decoded from', 'is damaged')
+
+
+def test_damaged_sound(tmp_path):
+  path = tmp_path / 'a.mp4'
+  video_files.write(path, 75, options=_FAST, sound=_noise(3), sound_codec='flac')
+  content = bytearray(path.read_bytes())
+  middle = len(content) // 2
+  content[middle : middle + 9999] = b'\xff' * 9999
+  path.write_bytes(content)
+  sound = decode.VideoFile(str(path)).sound()
+  with pytest.raises(ValueError, match=f'{path}: its sound cannot be decoded from 1.0'):
+    list(sound)
+
+
+def test_sound_that_changes_its_rate(tmp_path):
+  for name, start, rate in (('a.ts', 0, 48_000), ('b.ts', 2, 44_100)):
+    video_files.write(
+      tmp_path / name,
+      50,
+      times=range(25 * start, 25 * start + 50),
+      options=_FAST,
+      sound=_noise(2, rate),
+      sound_rate=rate,
+      sound_codec='mp2',
+      sound_start=start,
+    )
+  content = b''.join((tmp_path / name).read_bytes() for name in ('a.ts', 'b.ts'))
+  (tmp_path / 'c.ts').write_bytes(content)
+  _refused(tmp_path / 'c.ts', 'rate of its sound changes', 'from 48000 to 44100', '-ar')
+
+
+def test_titles_in_any_encoding(tmp_path):
+  path = tmp_path / 'a.mp4'
+  video_files.write(
+    path,
+    25,
+    options=_FAST,
+    change_video=lambda stream: stream.container.metadata.update(title='TITLE'),
+  )
+  content = path.read_bytes()
+  assert b'TITLE' in content
+  path.write_bytes(content.replace(b'TITLE', b'T\xcfT\xff\xfe'))
+  assert _numbers(path) == [0]
+
+
+def test_files_that_cannot_seek(folder, monkeypatch):
+  video = decode.VideoFile(_file(folder, 'h264.mp4'))
+  expected = [*video.pictures([1, 3, 5])]
+  opened = decode._opened
+
+  class Stuck:
+    def __init__(self, container):
+      self._container = container
+
+    def __getattr__(self, name):
+      return getattr(self._container, name)
+
+    def seek(self, *_, **__):
+      raise av.error.PermissionError(1, 'Operation not permitted')
+
+  @contextlib.contextmanager
+  def stuck(path):
+    with opened(path) as container:
+      yield Stuck(container)
+
+  monkeypatch.setattr(decode, '_opened', stuck)
+  video = decode.VideoFile(video.path)
+  assert video.seconds == _LENGTH
+  np.testing.assert_array_equal([*video.pictures([1, 3, 5])], expected)
 
 
 def test_no_picture_can_be_decoded(folder, tmp_path):

@@ -8,13 +8,15 @@ import pytest
 import records as records_lib
 import serving_cases
 import tiny
-import video_files
 
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.features import decode
 from yt8m_distill.features import extract as extract_lib
 from yt8m_distill.features import networks as networks_lib
 from yt8m_distill.serving import export
+
+pytest.importorskip('av')
+import video_files  # noqa: E402
 
 _EVERY_N = 3
 _FEATURES = '[{name: rgb, size: 1024}, {name: audio, size: 128}]'

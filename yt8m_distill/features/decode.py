@@ -33,13 +33,15 @@ PATCH_SAMPLES = 15_600
 MAX_SECONDS = 300  # YouTube-8M holds the first 300 s of a video.
 
 _PATCH_SECONDS = Fraction(PATCH_SAMPLES, SAMPLE_RATE)
-# Decoders need frames before those wanted: Opus 0.08 s, MP3 and HE-AAC up to 0.5 s.
+# Seconds; decoders need frames before those wanted: Opus 0.08 s, MP3 and HE-AAC up to
+# 0.5 s.
 _SOUND_AHEAD = 1
-# What the resampler needs on each side of a patch; its filter is 2 ms long at 16 kHz.
+# Seconds that the resampler needs on each side of a patch; its filter is 32 samples
+# long, at the lower one of both rates.
 _RESAMPLER_MARGIN = 0.02
-# Sound is contiguous, whatever its timestamps say, up to this difference.
+# Sound is contiguous, whatever its timestamps say, up to this difference in seconds.
 _SOUND_GAP = 0.1
-# Containers round the lengths that their headers claim.
+# Headers may round the lengths that they claim, in seconds.
 _CLAIM_TOLERANCE = 1
 
 
@@ -198,7 +200,8 @@ def _opened(path: str) -> Iterator[Any]:
   """
   av = _av()
   try:
-    container = av.open(_File(path))
+    # Nothing here reads titles and the like, in whatever encoding they are.
+    container = av.open(_File(path), metadata_errors='replace')
   except av.FFmpegError as error:
     raise ValueError(
       f'{path} is not a video file that FFmpeg can open, or its end is missing '
@@ -215,7 +218,12 @@ def _picture_stream(path: str, container: Any) -> Any:
     stream for stream in container.streams.video if not stream.disposition & attached
   ]
   if not streams:
-    kinds = sorted({stream.type for stream in container.streams})
+    kinds = sorted(
+      {
+        'cover' if stream.type == 'video' else stream.type
+        for stream in container.streams
+      }
+    )
     raise ValueError(
       f'{path} has no video stream, only {" and ".join(kinds) or "nothing"} '
       f'({container.format.name}). Name a file with pictures.'
@@ -252,7 +260,8 @@ def _frames(path: str, container: Any, stream: Any) -> Iterator[tuple[Fraction, 
     decoded.
 
   Raises:
-    ValueError: a picture after the first one cannot be decoded, or has no time.
+    ValueError: a picture after the first one cannot be decoded, or the first one has
+      no time.
   """
   av = _av()
   # AVI holds no presentation times. FFmpeg finds those of H.264 in the wrong order;
@@ -406,12 +415,14 @@ class _Player:
         self._container.seek(target, stream=self._stream)
       except _av().FFmpegError:
         self._seekable = False
-        break
-      if self._play() and self._shown[0] <= time and not self._shown[1].is_corrupt:
-        self._decoded_after_seeks.append(float(time - self._shown[0]))
+        self._rewind()
         return
+      if self._play() and self._shown[0] <= time and not self._shown[1].is_corrupt:
+        break
       ahead = 2 * ahead + 1
-    self._rewind()
+    else:
+      self._rewind()
+    self._decoded_after_seeks.append(float(time - self._shown[0]))
 
 
 def _upright_rgb(frame: Any) -> np.ndarray:
@@ -520,7 +531,7 @@ class _Listener:
     return _resampled(samples, rate)[skipped : skipped + PATCH_SAMPLES]
 
   def _sample(self, frame: Any, rate: int, expected: int | None = None) -> int:
-    """Returns the position of a frame's first sample: `expected`, unless after a gap."""
+    """Returns where a frame's first sample belongs: at `expected`, unless in a gap."""
     time = self._time(frame)
     if time is None:
       return expected or 0
