@@ -156,6 +156,14 @@ def test_other_files_are_named(tmp_path, content, match):
   _fails(tmp_path, content, match)
 
 
+def test_graph_with_an_unknown_operation_is_named(tmp_path):
+  definition = feature_weights.inception_graph(feature_weights.small_body)
+  for node in definition.node:
+    if node.name == 'pool_3':
+      node.op = 'AveragePool'
+  _fails(tmp_path, definition.SerializeToString(), "not registered 'AveragePool'")
+
+
 def test_graph_of_another_size_is_named(tmp_path):
   definition = feature_weights.inception_graph(feature_weights.small_body)
   for node in definition.node:

@@ -3,6 +3,7 @@
 import shutil
 
 import feature_weights
+import http_files
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -126,6 +127,19 @@ def test_reads_a_remote_folder(weights_folder):
   rows = networks.FeatureNetworks('ram://networks').rgb(_PICTURES[:2])
   expected = networks.FeatureNetworks(str(weights_folder)).rgb(_PICTURES[:2])
   np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.skipif(
+  not tf.__version__.startswith('2.16.'),
+  reason='tensorflow-io has http only for TensorFlow 2.16',
+)
+def test_reads_over_http(folder):
+  with http_files.serving(folder) as server:
+    features = networks.FeatureNetworks(server.url)
+    rows = features.rgb(_PICTURES[:2]), features.audio(_SOUNDS[:2])
+  features = networks.FeatureNetworks(str(folder))
+  np.testing.assert_array_equal(rows[0], features.rgb(_PICTURES[:2]))
+  np.testing.assert_array_equal(rows[1], features.audio(_SOUNDS[:2]))
 
 
 @pytest.mark.end_to_end

@@ -53,7 +53,7 @@ class Inception:
         pooled = _part(definition, _RESIZED, batch, _POOLED)
         resized.set_shape([1, _SIDE, _SIDE, 3])
         pooled.set_shape([None, 1, 1, whitening.INCEPTION_SIZE])
-      except ValueError as error:
+      except (ValueError, tf.errors.OpError) as error:
         raise weights.wrong(path, f'is another graph ({error})') from error
       values = tf.reshape(pooled, [-1, whitening.INCEPTION_SIZE])
     session = tf.compat.v1.Session(graph=graph)
