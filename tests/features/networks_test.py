@@ -44,10 +44,12 @@ def test_pictures_become_rows(weights_folder):
 
 
 def test_sounds_become_rows(folder):
-  rows = networks.FeatureNetworks(str(folder)).audio(_SOUNDS)
+  features = networks.FeatureNetworks(str(folder))
+  rows = features.audio(_SOUNDS)
   assert rows.dtype == np.uint8
   assert rows.shape == (19, 128)
-  values = vggish.VGGish(str(folder))(_SOUNDS)
+  network, _ = features._sound
+  values = network(_SOUNDS)
   expected = whitening.load_audio(str(folder))(values)
   np.testing.assert_array_equal(rows, quantization.quantize(expected))
 
