@@ -143,6 +143,12 @@ def _student(cells: int) -> Callable[[], Any]:
   return lambda: forward().numpy()
 
 
+def _decode(path: str, what: str, seconds: range):
+  """Opens a video and decodes its pictures or its sound."""
+  for _ in getattr(decode.VideoFile(path), what)(seconds):
+    pass
+
+
 def _measure_video(folder: str):
   """Prints seconds of each part of a video's way, for all seconds and every N-th."""
   path = f'{folder}/video.mp4'
@@ -167,8 +173,8 @@ def _measure_video(folder: str):
     seconds = range(0, _SECONDS.value, step)
     pictures, sounds = list(video.pictures(seconds)), list(video.sound(seconds))
     parts: dict[str, Callable[[], Any]] = {
-      'decode pictures': lambda s=seconds: list(decode.VideoFile(path).pictures(s)),
-      'decode sound': lambda s=seconds: list(decode.VideoFile(path).sound(s)),
+      'decode pictures': functools.partial(_decode, path, 'pictures', seconds),
+      'decode sound': functools.partial(_decode, path, 'sound', seconds),
       'Inception': functools.partial(features.rgb, pictures),
       'VGGish': functools.partial(features.audio, sounds),
       **students,
