@@ -15,6 +15,7 @@ _FLOORS = {
   'tasks': 4,
   'registration': 5,
   'trainer': 5,
+  'features': 5,
   'serving': 6,
   'simulation': 6,
   'train': 7,

@@ -27,6 +27,7 @@ _COMMANDS = (
   'import-tf1',
 )
 _YAML = (
+  'own_features.yaml',
   'quickstart.yaml',
   'video_2017.yaml',
   'video_2018.yaml',

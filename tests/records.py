@@ -8,6 +8,8 @@ serialized bytes. A test that needs a malformed record changes a well-formed one
 import numpy as np
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import record_writer
+
 
 def frame_level(features, labels=None, **context):
   """Returns a tf.train.SequenceExample.
@@ -16,7 +18,7 @@ def frame_level(features, labels=None, **context):
     features: {name: frames}. A frame of integers or bytes becomes a byte string,
       a frame of floats a float list.
     labels: classes; None leaves the key out.
-    **context: further values by key, as of _feature().
+    **context: further values by key, as of `record_writer.feature`.
   """
   record = tf.train.SequenceExample()
   _fill(record.context, labels, context)
@@ -30,7 +32,8 @@ def video_level(labels=None, **values):
 
   Args:
     labels: classes; None leaves the key out.
-    **values: by key, as of _feature(): an id, and floats [D] of each feature.
+    **values: by key, as of `record_writer.feature`: an id, and floats [D] of each
+      feature.
   """
   record = tf.train.Example()
   _fill(record.features, labels, values)
@@ -57,25 +60,15 @@ def random_frame_level(frames, sizes, labels=None, seed=0, **context):
 def _fill(features, labels, values):
   """Sets values of a tf.train.Features, and its `labels` unless None."""
   for key, value in values.items():
-    features.feature[key].CopyFrom(_feature(value))
+    features.feature[key].CopyFrom(record_writer.feature(value))
   if labels is not None:
     features.feature['labels'].int64_list.value.extend(labels)
 
 
-def _feature(value):
-  """Returns a tf.train.Feature: bytes as a byte string, numbers as a list."""
-  if isinstance(value, bytes):
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-  values = np.ravel(value)
-  if np.issubdtype(values.dtype, np.integer):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-  return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-
 def _frame(values):
   if np.issubdtype(np.asarray(values).dtype, np.floating):
-    return _feature(values)
-  return _feature(bytes(values))
+    return record_writer.feature(values)
+  return record_writer.feature(bytes(values))
 
 
 def serialize(records):

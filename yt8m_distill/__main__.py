@@ -23,6 +23,7 @@ MODULES = {
   'report': 'evaluation.report',
   'export': 'serving.export',
   'predict': 'serving.predict',
+  'extract': 'features.extract',
   'thin': 'dataloaders.thin',
   'split-segments': 'dataloaders.split_segments',
   'simulate': 'simulation.write_shards',

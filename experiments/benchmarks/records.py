@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import model
+from yt8m_distill.dataloaders import record_writer
 
 FEATURES = model.VideoModel().features
 MAX_FRAMES = model.VideoModel().max_frames
@@ -19,15 +20,11 @@ _DISTINCT = 64  # records; making one takes longer than reading 20
 
 def random_record(rng: np.random.Generator, frames: int) -> bytes:
   """Returns a serialized `SequenceExample` with `frames` frames and 3 labels."""
-  record = tf.train.SequenceExample()
-  record.context.feature['id'].bytes_list.value.append(b'some')
-  labels = record.context.feature['labels'].int64_list.value
-  labels.extend(rng.integers(CLASSES, size=3))
-  for feature in FEATURES:
-    values = record.feature_lists.feature_list[feature.name].feature
-    for _ in range(frames):
-      values.add().bytes_list.value.append(rng.bytes(feature.size))
-  return record.SerializeToString()
+  labels = rng.integers(CLASSES, size=3)
+  features = {
+    f.name: rng.integers(0, 256, [frames, f.size], np.uint8) for f in FEATURES
+  }
+  return record_writer.serialize(record_writer.Video('some', features, labels))
 
 
 def write(folder: str, videos: int, num_shards: int):

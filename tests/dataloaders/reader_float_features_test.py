@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import reader as reader_lib
+from yt8m_distill.dataloaders import record_writer
 
 _FLOATS = {'RGB/feature/floats': 12, 'AUDIO/feature/floats': 4}
 
@@ -134,7 +135,7 @@ def _as_bytes(record):
   for values in copy.feature_lists.feature_list.values():
     for frame in values.feature:
       frame.CopyFrom(
-        records._feature(np.array(frame.float_list.value, '<f4').tobytes())
+        record_writer.feature(np.array(frame.float_list.value, '<f4').tobytes())
       )
   return copy
 
@@ -213,7 +214,7 @@ def test_float_lists_of_another_size_are_named(frames):
   record = _float_record(np.zeros([2, 16], np.float32))
   rgb = record.feature_lists.feature_list['RGB/feature/floats'].feature
   for frame, size in zip(rgb, frames):
-    frame.CopyFrom(records._feature(np.zeros(size, np.float32)))
+    frame.CopyFrom(record_writer.feature(np.zeros(size, np.float32)))
   bad = next(size for size in frames if size != 12)
   good = _float_record(np.zeros([3, 16], np.float32))
   with pytest.raises(

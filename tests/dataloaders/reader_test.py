@@ -10,6 +10,7 @@ import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.configs import model
+from yt8m_distill.dataloaders import record_writer
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.utils import cli
 
@@ -256,7 +257,7 @@ def _with(**context):
   record = frame_readers.record()
   for key, value in context.items():
     value = (
-      value if isinstance(value, tf.train.Feature) else records_lib._feature(value)
+      value if isinstance(value, tf.train.Feature) else record_writer.feature(value)
     )
     record.context.feature[key].CopyFrom(value)
   return record
@@ -329,7 +330,7 @@ def test_messages_are_a_line_with_file_and_record(selection, record, message):
 def test_damaged_labels_are_not_taken_for_none():
   """They are read as empty, but `labels` may only be empty on purpose."""
   record = frame_readers.record(labels=(1,)).SerializeToString()
-  entry = tf.train.Features(feature={'labels': records_lib._feature([1])})
+  entry = tf.train.Features(feature={'labels': record_writer.feature([1])})
   entry = entry.SerializeToString()
   damaged = entry.replace(b'labels', b'Labels')
   assert ': no `labels`' in _message(record.replace(entry, damaged))

@@ -48,6 +48,31 @@ def names(source: str) -> tuple[str, ...]:
   return ('student',) if hasattr(params.task.model, 'network') else _NAMES
 
 
+def student_config(source: str) -> model_config.ClassifierModel:
+  """Returns the configuration of a student, or of the only network.
+
+  Args:
+    source: a run, as for `Network`, or an export.
+
+  Raises:
+    ValueError: there is no checkpoint or no params.yaml.
+  """
+  if tf.saved_model.contains_saved_model(source):
+    path = run_dir.params_path(os.path.join(source, 'saved_model.pb'))
+    if not path:
+      raise ValueError(
+        f'{source} is a SavedModel without params.yaml: name one that this package '
+        'exported.'
+      )
+    params = run_dir.read_params(path)
+  else:
+    _, _, params = _configuration(source)
+  model = params.task.model
+  return model_config.alone(
+    model, 'network' if hasattr(model, 'network') else 'student'
+  )
+
+
 class Network:
   """One trained network of a run.
 

@@ -294,8 +294,8 @@ def _read(
     loaded = tf.saved_model.load(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(
-        f'{source} is a SavedModel without the function `records`: name one that '
-        'this package exported.'
+        f'{source} is a SavedModel without the function `records`: name the folder '
+        'that `yt8m-distill export` wrote.'
       )
     return _Model(
       loaded,

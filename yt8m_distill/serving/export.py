@@ -2,7 +2,7 @@ r"""Exports a trained network as a SavedModel and to TensorFlow Lite.
 
   yt8m-distill export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
-    [--features=NAME:SIZE:FORMAT,...] [--context=10]
+    [--features=NAME:SIZE:FORMAT,...] [--context=10] [--mediapipe]
 
 RUN is the folder of a run, its best_ckpt, an extracted student, or the prefix of a
 checkpoint. OUT becomes a SavedModel that needs only TensorFlow. For TensorFlow
@@ -15,6 +15,7 @@ holds
   evaluation.json  metrics, if this checkpoint was evaluated
   model_card.md    a description of all of this
   tflite/          KIND.tflite for each --tflite
+  mediapipe/       with --mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.evaluation import results
+from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
@@ -50,6 +52,7 @@ def export(
   kinds: Sequence[str] = (),
   features: Sequence[str] = (),
   context: int | None = None,
+  for_mediapipe: bool = False,
 ):
   """Exports a network of `run` to the folder `out`, which appears whole.
 
@@ -67,6 +70,7 @@ def export(
       differently from those the network was trained on.
     context: frames before and after a window that the network was trained to see; None
       if its configuration tells.
+    for_mediapipe: whether to add a SavedModel for MediaPipe.
 
   Raises:
     ValueError: `out` is not empty, or an argument does not fit the network.
@@ -76,7 +80,10 @@ def export(
   tflite.check(kinds)
   with _float32():
     network = trained_network.Network(run, name)
-    network.model = signatures.stored_as(network.model, data.parse_features(features))
+    trained = network.model
+    if for_mediapipe:
+      mediapipe.check(trained)
+    network.model = signatures.stored_as(trained, data.parse_features(features))
     names = _class_names(network, vocabulary)
     network.network = signatures.rebuilt(
       network.network, network.model, use_cudnn=False
@@ -95,7 +102,10 @@ def export(
         module.get_inference_signatures(),
         **module.record_functions(),
       )
-      _describe(partial, network, module, names)
+      if for_mediapipe:
+        folder = os.path.join(partial, mediapipe.FOLDER)
+        mediapipe.save(folder, network.network, trained, names)
+      _describe(partial, network, module, names, for_mediapipe)
       if kinds:
         _write_tflite(partial, network, module, top_k, kinds)
   print(
@@ -132,12 +142,13 @@ def _describe(
   network: trained_network.Network,
   module: signatures.ServingModule,
   names: Sequence[str],
+  for_mediapipe: bool,
 ):
   """Writes the files that describe the SavedModel."""
   train_utils.serialize_config(extract_student.params_of(network), folder)
   texts = {
     'input.json': json.dumps(model_card.input_spec(module), indent=2) + '\n',
-    'model_card.md': model_card.model_card(network, module),
+    'model_card.md': model_card.model_card(network, module, for_mediapipe),
   }
   if names:
     texts['labels.csv'] = pd.DataFrame({'Name': names}).to_csv(index_label='Index')
@@ -196,6 +207,11 @@ def define_flags():
     'split-segments when it wrote the training records. Default: 0, of a network that '
     'was trained on videos or sees windows only.',
   )
+  flags.DEFINE_bool(
+    'mediapipe',
+    False,
+    "Adds OUT/mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs.",
+  )
 
 
 def main(argv: Sequence[str]):
@@ -211,6 +227,7 @@ def main(argv: Sequence[str]):
     values.tflite,
     values.features,
     values.context,
+    values.mediapipe,
   )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import frame_selection
+from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import signatures
 from yt8m_distill.utils import quantization
 
@@ -67,9 +68,17 @@ def _tensor(spec) -> dict[str, Any]:
 
 
 def model_card(
-  network: trained_network.Network, module: signatures.ServingModule
+  network: trained_network.Network,
+  module: signatures.ServingModule,
+  for_mediapipe: bool = False,
 ) -> str:
-  """Returns the content of model_card.md."""
+  """Returns the content of model_card.md.
+
+  Args:
+    network: the network.
+    module: its signatures.
+    for_mediapipe: whether there is a SavedModel for MediaPipe.
+  """
   model = network.model
   frames = frame_selection.max_selected(model.network.frames, model.max_frames)
   return f"""# Video classifier ({model.network.backbone.type})
@@ -98,7 +107,7 @@ Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
   so the sum is not 1.
 - `representation`: an embedding of the video, \
 {network.network.backbone.representation_size} values
-{_windows(module)}
+{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
 ## Quality
 
 {_quality(network)}
@@ -156,6 +165,14 @@ def _windows(module: signatures.ServingModule) -> str:
 be shorter. The model sees the frames of the
 window{around}. `video` is the video's row in the request, `start` the
 window's first frame, and `end` the one after its last.
+"""
+
+
+def _mediapipe(model: model_config.ClassifierModel) -> str:
+  return f"""
+`{mediapipe.FOLDER}/` is a SavedModel for MediaPipe's YouTube-8M graphs: from
+`rgb_and_audio`, the values, float32 [segments, frames, 1152], and `num_frames` int32
+[segments, 1], to `predictions` float32 [segments, {model.num_classes}].
 """
 
 

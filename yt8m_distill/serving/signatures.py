@@ -218,7 +218,21 @@ class ServingModule(export_base.ExportModule):
         T.
       num_frames: int32 [B], number of valid frames, 1 to T.
     """
-    frames, num_frames = self._checked(frames, num_frames)
+    return self.serve(*self.select(*self._checked(frames, num_frames)))
+
+  def select(self, frames, num_frames) -> tuple[tf.Tensor, tf.Tensor]:
+    """Selects the frames that the network sees.
+
+    Args:
+      frames: all frames, [B, T, D].
+      num_frames: int32 [B], number of valid frames, 0 to T.
+
+    Returns:
+      Frames [B, K, D] and how many of the K are valid, int32 [B].
+
+    Raises:
+      InvalidArgumentError: when run, if a selected frame holds NaN or infinity.
+    """
     num_frames = tf.minimum(num_frames, self.params.max_frames)
     chosen, count = frame_selection.frame_indices(
       num_frames,
@@ -232,8 +246,7 @@ class ServingModule(export_base.ExportModule):
     last = tf.shape(frames)[1] - 1
     frames = tf.gather(frames, tf.minimum(chosen, last), batch_dims=1)
     with tf.control_dependencies(_check_finite(frames, count)):
-      frames = tf.ensure_shape(frames, [None, kept, self.frame_size])
-    return self.serve(frames, count)
+      return tf.ensure_shape(frames, [None, kept, self.frame_size]), count
 
   def _checked(self, frames, num_frames) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the tensors of a request once they are known to be valid."""

@@ -20,13 +20,13 @@ from collections.abc import Iterator
 import functools
 import itertools
 import os
-import re
 from typing import NamedTuple
 
 from absl import flags
 import numpy as np
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import record_writer
 from yt8m_distill.dataloaders import shards as shards_lib
 from yt8m_distill.simulation import classes
 from yt8m_distill.simulation import frames as frames_lib
@@ -103,24 +103,20 @@ def _serialize(
   ratings: segments_lib.Ratings | None,
 ) -> bytes:
   """Returns a `tf.train.SequenceExample` in the format of the 2018 or 2019 release."""
-  example = tf.train.SequenceExample()
-  context = example.context.feature
-  context['id'].bytes_list.value.append(record.video_id)
-  context['labels'].int64_list.value.extend(record.labels.tolist())
-  if ratings:
-    for key, values in (
-      ('segment_start_times', ratings.starts),
-      ('segment_end_times', ratings.starts + segments_lib.WINDOW),
-      ('segment_labels', ratings.classes),
-    ):
-      context[key].int64_list.value.extend(values.tolist())
-    context['segment_scores'].float_list.value.extend(ratings.scores.tolist())
-  for key, part in (('rgb', frames[:, :rgb_size]), ('audio', frames[:, rgb_size:])):
-    add = example.feature_lists.feature_list[key].feature.add
-    for frame in part:
-      add().bytes_list.value.append(frame.tobytes())
-  # Otherwise the order of the keys would differ between processes.
-  return example.SerializeToString(deterministic=True)
+  video = record_writer.Video(
+    record.video_id,
+    {'rgb': frames[:, :rgb_size], 'audio': frames[:, rgb_size:]},
+    record.labels,
+  )
+  if not ratings:
+    return record_writer.serialize(video)
+  return record_writer.serialize(
+    video,
+    segment_start_times=ratings.starts,
+    segment_end_times=ratings.starts + segments_lib.WINDOW,
+    segment_labels=ratings.classes,
+    segment_scores=ratings.scores,
+  )
 
 
 def _write_shard(
@@ -153,7 +149,6 @@ def _write_shard(
 
 
 def _check_arguments(
-  split: str,
   num_videos: int,
   videos_per_shard: int,
   num_classes: int,
@@ -177,10 +172,6 @@ def _check_arguments(
   ):
     if value < least:
       raise ValueError(f'{name} is {value}: it must be {least} or more.')
-  if not re.fullmatch(r'[\w-]+', split):
-    raise ValueError(
-      f'split is {split!r}: only letters, digits, "-" and "_" are allowed.'
-    )
   if segments not in (None, *segments_lib.KINDS):
     raise ValueError(
       f'segments is {segments!r}: it must be one of {", ".join(segments_lib.KINDS)}. '
@@ -237,7 +228,6 @@ def simulate(
       '--video_level.'
     )
   _check_arguments(
-    split,
     num_videos or 1,  # All of video_level.
     videos_per_shard,
     num_classes,
@@ -272,13 +262,7 @@ def simulate(
     num_videos = sum(number for _, number in source_files)
   else:
     world = classes.random_world(_generator(seed), num_classes, rgb_size, audio_size)
-  pattern = os.path.join(output_dir, f'{split}{"[0-9]" * 4}.tfrecord')
-  files.claim_folder(
-    os.path.join(output_dir, f'simulate_{split}.json'),
-    job,
-    tf.io.gfile.glob([pattern, f'{pattern}.partial']),
-    shared=True,  # With other splits.
-  )
+  files.claim_split(output_dir, 'simulate', split, job)
   simulation = Simulation(
     world,
     source_files,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import contextlib
 import json
 import os
+import re
 from typing import Any
 
 import tensorflow as tf
@@ -170,6 +171,29 @@ def claim_folder(
   with _writing(folder):
     tf.io.gfile.makedirs(folder)
   write_json(path, job)
+
+
+def claim_split(folder: str, command: str, split: str, job: dict[str, Any]):
+  """Claims the files <split>0000.*, <split>0001.*, ... of a folder for a job.
+
+  Files of other splits, and of other kinds, may lie in the folder.
+
+  Args:
+    folder: made if missing. <command>_<split>.json in it records the job.
+    command: name of the command.
+    split: prefix of the names.
+    job: everything that the files depend on.
+
+  Raises:
+    ValueError: `split` is no such prefix, or as of `claim_folder`.
+  """
+  if not re.fullmatch(r'[\w-]+', split):
+    raise ValueError(
+      f'split is {split!r}: only letters, digits, "-" and "_" are allowed.'
+    )
+  existing = tf.io.gfile.glob(os.path.join(folder, f'{split}{"[0-9]" * 4}.*'))
+  path = os.path.join(folder, f'{command}_{split}.json')
+  claim_folder(path, job, existing, shared=True)
 
 
 def _others(path: str) -> list[str]:

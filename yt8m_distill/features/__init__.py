@@ -1,0 +1,1 @@
+"""From video files to the features of YouTube-8M."""
