@@ -1,5 +1,6 @@
 """Pages of labels in time: their text, and what a browser makes of them."""
 
+import base64
 import html.parser
 import json
 import os
@@ -222,6 +223,19 @@ def test_text_from_data_is_escaped():
   assert text.encode()
 
 
+def _jpeg(height=18, width=32):
+  return tf.io.encode_jpeg(np.full([height, width, 3], 99, np.uint8)).numpy()
+
+
+def test_thumbnails_are_part_of_the_page():
+  pictures = [_jpeg(), _jpeg(36, 64), _jpeg()]
+  images = _elements(page.render([_video(thumbnails=pictures)], 't'), 'img')
+  assert [image.attributes['alt'] for image in images] == ['2 s', '6 s', '10 s']
+  for image, picture in zip(images, pictures):
+    kind, _, encoded = image.attributes['src'].partition(',')
+    assert kind == 'data:image/jpeg;base64' and base64.b64decode(encoded) == picture
+
+
 def test_page_loads_nothing():
   text = page.render([_video('a'), _video('b')], 't')
   for element in _Parser(text).elements:
@@ -264,6 +278,7 @@ def _network(**changes):
       r"network 'teacher': scores has the shape \[3, 3\]: it must be \[3, 2\], windows",
     ),
     ({'ratings': [[1, 0, 1]]}, r'ratings has the shape \[1, 3\]: it must be \[3, 3\]'),
+    ({'thumbnails': [_jpeg(), b'<svg>']}, r'thumbnails\[1\] is no JPEG file: encode'),
     ({'ratings': np.full([3, 3], 0.5)}, 'ratings has other values than 0, 1 and NaN'),
   ],
 )
@@ -388,6 +403,7 @@ document.querySelector('iframe').onload = event => {
   const send = (type, name, details) =>
     strip.dispatchEvent(new view[type](name, {bubbles: true, ...details}));
   const seen = {width: page.documentElement.scrollWidth, before: tip()};
+  seen.pictures = [...page.images].map(image => image.naturalWidth);
   strip.focus();
   seen.focus = tip();
   seen.spoken = strip.getAttribute('aria-valuetext');
@@ -419,7 +435,8 @@ document.querySelector('iframe').onload = event => {
 @pytest.mark.end_to_end
 def test_browser_shows_values_and_filters(browse, tmp_path):
   ratings = [[_NAN] * 3, [1, _NAN, _NAN], [_NAN] * 3]
-  videos = [_video('a', ratings=ratings), _video('b')]
+  pictures = [_jpeg(), _jpeg(36, 64)]
+  videos = [_video('a', ratings=ratings, thumbnails=pictures), _video('b')]
   page.write(str(tmp_path / 'page.html'), videos, 't')
   steps = tmp_path / 'steps.html'
   steps.write_text(_STEPS)
@@ -441,6 +458,7 @@ def test_browser_shows_values_and_filters(browse, tmp_path):
   assert json.loads(title.text) == {
     'width': 400,  # Nothing juts out.
     'before': '',
+    'pictures': [32, 64],
     'focus': middle + '\nrated: present',
     'spoken': '5–10 s: teacher: 0.200; student: 0.900; rated: present',  # noqa: RUF001
     'right': last,

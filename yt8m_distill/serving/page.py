@@ -30,6 +30,7 @@ from yt8m_distill.utils import files
 
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # of the axis, s
 _MAX_STEPS = 6
+_JPEG = b'\xff\xd8\xff'  # its first bytes
 
 
 @dataclasses.dataclass(eq=False)
@@ -64,6 +65,8 @@ class Video:
       if they are unknown.
     ratings: [W, C] 1 where a class is present in a window, 0 where it is absent, NaN
       where nobody rated it; None if there are no ratings.
+    thumbnails: small pictures of the video at equal distances, JPEG files; each stands
+      for its share of the video. Empty if there are none.
 
   Raises:
     ValueError: sizes or values do not fit together.
@@ -76,6 +79,7 @@ class Video:
   networks: Sequence[Network]
   labels: Sequence[str] = ()
   ratings: np.ndarray | None = None
+  thumbnails: Sequence[bytes] = ()
 
   def __post_init__(self):
     if not 0 < self.seconds < np.inf:
@@ -92,6 +96,9 @@ class Video:
       self._check_shape('ratings', self.ratings)
       if not np.isin(self.ratings[~np.isnan(self.ratings)], (0, 1)).all():
         self._refuse('ratings has other values than 0, 1 and NaN')
+    for index, picture in enumerate(self.thumbnails):
+      if not picture.startswith(_JPEG):
+        self._refuse(f'thumbnails[{index}] is no JPEG file: encode it as one')
 
   def _refuse(self, what: str):
     raise ValueError(f'video {self.id!r}: {what}.')
@@ -190,7 +197,7 @@ def render(videos: Iterable[Video], title: str, best: int = 10) -> str:
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-style-src 'unsafe-inline'; script-src 'sha256-{digest}'">
+img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_text(title)}</title>
 <style>{page_assets.STYLE}</style>
@@ -268,7 +275,7 @@ aria-labelledby="id{self._number}">
 {shown}: {order}the most probable</p>
 {self._labels()}
 <div class="chart">
-{self._frames()}{axis}{''.join(map(self._row, self._classes))}{axis}</div>
+{self._film()}{self._frames()}{axis}{''.join(map(self._row, self._classes))}{axis}</div>
 {self._table()}
 </section>
 """
@@ -362,6 +369,18 @@ aria-hidden="true"><path class="grid" d="{grid}"/>{drawn}</svg></div>
         path += f'M{start:g} 50V{0 if rating else 100}H{end:g}V50z'
         text.append(f'{_RATED[rating]} at {self._window(window)}')
     return f'{path}M0 50H{self._video.seconds:g}', f'Rated {", ".join(text)}.'
+
+  def _film(self) -> str:
+    """Returns the line of thumbnails; '' without any."""
+    pictures = self._video.thumbnails
+    shown = ''.join(
+      f'<img alt="{self._video.seconds * (index + 0.5) / len(pictures):.0f} s" '
+      f'src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
+      for index, picture in enumerate(pictures)
+    )
+    return (
+      f'<div class="row"><div class="film">{shown}</div></div>\n' if pictures else ''
+    )
 
   def _frames(self) -> str:
     """Returns the line that shows which frames were looked at."""

@@ -52,6 +52,8 @@ section { margin: 1.5rem 0 3rem; }
 .strip { grid-column: 3; position: relative; }
 .row:not(.axis) .strip { background: var(--track); cursor: crosshair;
   height: calc(var(--lanes) * var(--lane)); touch-action: pan-y; }
+.film { display: flex; grid-column: 3; min-width: 0; }
+.film img { flex: 1 1 0; min-width: 0; object-fit: cover; }
 svg { display: block; height: 100%; width: 100%; }
 svg path { vector-effect: non-scaling-stroke; }
 .grid, .rating { shape-rendering: crispEdges; }
@@ -84,7 +86,7 @@ thead th:not(:first-child) { position: static; }
 @media (max-width: 45rem) {
   .row { grid-template: auto / 3.75rem 1fr 2rem; }
   .row:not(.axis) .name { grid-column: 1 / -1; }
-  .strip { grid-column: 2; }
+  .strip, .film { grid-column: 2; }
 }
 """
 
