@@ -117,8 +117,7 @@ def test_wrong_pictures_are_refused(network, picture):
   )
 
 
-def _fails(folder, content, match):
-  (folder / weights.INCEPTION).write_bytes(content)
+def _fails(folder, match):
   with pytest.raises(ValueError, match=match) as error:
     inception.Inception(str(folder))
   message = str(error.value)
@@ -153,12 +152,31 @@ def test_missing_graph_is_named(tmp_path):
   ],
 )
 def test_other_files_are_named(tmp_path, content, match):
-  _fails(tmp_path, content, match)
+  (tmp_path / weights.INCEPTION).write_bytes(content)
+  _fails(tmp_path, match)
 
 
-def test_graph_of_another_size_is_named(tmp_path):
+def test_graph_that_cannot_be_run_is_named(tmp_path):
+  def failing(pictures):
+    with tf.control_dependencies([tf.debugging.Assert(False, ['broken'])]):
+      return feature_weights.small_body(tf.identity(pictures))
+
+  feature_weights.write_inception(tmp_path, failing)
+  _fails(tmp_path, 'cannot be run')
+
+
+@pytest.mark.parametrize(
+  ('change', 'match'),
+  [
+    ({'op': 'AveragePool'}, "not registered 'AveragePool'"),
+    ({'input': ['Mul']}, 'is another graph'),
+  ],
+)
+def test_other_layers_are_named(tmp_path, change, match):
   definition = feature_weights.inception_graph(feature_weights.small_body)
-  for node in definition.node:
-    if node.name == 'pool_3':
-      node.input[0] = 'Mul'
-  _fails(tmp_path, definition.SerializeToString(), 'is another graph')
+  (pool,) = (node for node in definition.node if node.name == 'pool_3')
+  if 'input' in change:
+    pool.ClearField('input')
+  pool.MergeFrom(tf.compat.v1.NodeDef(**change))
+  (tmp_path / weights.INCEPTION).write_bytes(definition.SerializeToString())
+  _fails(tmp_path, match)

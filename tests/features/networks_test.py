@@ -3,6 +3,7 @@
 import shutil
 
 import feature_weights
+import http_files
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -35,10 +36,12 @@ def test_pictures_become_rows(weights_folder):
 
 
 def test_sounds_become_rows(folder):
-  rows = networks.FeatureNetworks(str(folder)).audio(_SOUNDS)
+  features = networks.FeatureNetworks(str(folder))
+  rows = features.audio(_SOUNDS)
   assert rows.dtype == np.uint8
   assert rows.shape == (19, 128)
-  values = vggish.VGGish(str(folder))(_SOUNDS)
+  network, _ = features._sound
+  values = network(_SOUNDS)
   expected = whitening.load_audio(str(folder))(values)
   np.testing.assert_array_equal(rows, quantization.quantize(expected))
 
@@ -118,6 +121,19 @@ def test_reads_a_remote_folder(weights_folder):
   rows = networks.FeatureNetworks('ram://networks').rgb(_PICTURES[:2])
   expected = networks.FeatureNetworks(str(weights_folder)).rgb(_PICTURES[:2])
   np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.skipif(
+  not tf.__version__.startswith('2.16.'),
+  reason='tensorflow-io has http only for TensorFlow 2.16',
+)
+def test_reads_over_http(folder):
+  with http_files.serving(folder) as server:
+    features = networks.FeatureNetworks(server.url)
+    rows = features.rgb(_PICTURES[:2]), features.audio(_SOUNDS[:2])
+  features = networks.FeatureNetworks(str(folder))
+  np.testing.assert_array_equal(rows[0], features.rgb(_PICTURES[:2]))
+  np.testing.assert_array_equal(rows[1], features.audio(_SOUNDS[:2]))
 
 
 @pytest.mark.end_to_end

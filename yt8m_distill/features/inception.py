@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from yt8m_distill.features import weights
 from yt8m_distill.features import whitening
+from yt8m_distill.utils import startup
 
 _PICTURE = 'DecodeJpeg:0'  # uint8 [H, W, 3]
 _RESIZED = 'ResizeBilinear:0'  # float32 [1, 299, 299, 3], values as in the picture
@@ -53,12 +54,18 @@ class Inception:
         pooled = _part(definition, _RESIZED, batch, _POOLED)
         resized.set_shape([1, _SIDE, _SIDE, 3])
         pooled.set_shape([None, 1, 1, whitening.INCEPTION_SIZE])
-      except ValueError as error:
+      except (ValueError, tf.errors.OpError) as error:
         raise weights.wrong(path, f'is another graph ({error})') from error
       values = tf.reshape(pooled, [-1, whitening.INCEPTION_SIZE])
     session = tf.compat.v1.Session(graph=graph)
     self._resize = session.make_callable(resized, [picture])
     self._values = session.make_callable(values, [batch])
+    black = np.zeros([1, 1, 3], np.uint8)
+    try:
+      with startup.loading():  # TensorFlow 2.20 prints a message on the first run.
+        self(self.prepare(black)[np.newaxis])
+    except tf.errors.OpError as error:
+      raise weights.wrong(path, f'cannot be run ({error.message})') from error
 
   def prepare(self, picture: np.ndarray) -> np.ndarray:
     """Resizes a picture.

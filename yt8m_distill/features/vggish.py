@@ -150,19 +150,19 @@ class VGGish:
 
 def _load(path: str) -> dict[str, tf.Tensor]:
   """Returns the variables of a checkpoint; raises ValueError if it has others."""
-  try:
-    reader = tf.train.load_checkpoint(path)
-    shapes = reader.get_variable_to_shape_map()
-    differences = [
-      f'{name} is {shapes.get(name, "absent")} instead of {list(shape)}'
-      for name, shape in VARIABLES.items()
-      if shapes.get(name) != list(shape)
-    ]
-    values = (
-      {} if differences else {name: reader.get_tensor(name) for name in VARIABLES}
-    )
-  except (RuntimeError, tf.errors.OpError) as error:
-    raise weights.wrong(path, f'is not a whole checkpoint ({error})') from error
+  with weights.local_copy(path) as copy:
+    try:
+      reader = tf.train.load_checkpoint(copy)
+      shapes = reader.get_variable_to_shape_map()
+      differences = [
+        f'{name} is {shapes.get(name, "absent")} instead of {list(shape)}'
+        for name, shape in VARIABLES.items()
+        if shapes.get(name) != list(shape)
+      ]
+      names = () if differences else VARIABLES
+      values = {name: reader.get_tensor(name) for name in names}
+    except (RuntimeError, tf.errors.OpError) as error:
+      raise weights.wrong(path, f'is not a whole checkpoint ({error})') from error
   if differences:
     raise weights.wrong(path, f'has other variables: {restore.some_of(differences)}')
   return {

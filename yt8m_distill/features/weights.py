@@ -9,7 +9,10 @@ tensorflow/models, research/audioset/vggish/README.md; MediaPipe,
 mediapipe/examples/desktop/youtube8m/README.md.
 """
 
+from collections.abc import Iterator
+import contextlib
 import os
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -52,19 +55,19 @@ def find(folder: str, *alternatives: tuple[str, ...]) -> list[str]:
     *alternatives: names of files that are read together.
 
   Raises:
-    ValueError: no alternative is complete; names a missing file of the one that lacks
-      fewest, and where to get it.
+    ValueError: no alternative is complete; names a missing file of the one that has
+      most of its files, and where to get it.
   """
   remote.ensure_file_system(folder)
-  missing = []
+  most, first_missing = -1, ''
   for names in alternatives:
     paths = [os.path.join(folder, name) for name in names]
-    absent = [path for path in paths if not tf.io.gfile.exists(path)]
-    if not absent:
+    missing = [path for path in paths if not tf.io.gfile.exists(path)]
+    if not missing:
       return paths
-    missing.append(absent)
-  path = min(missing, key=len)[0]
-  raise ValueError(f'{path} does not exist. {_remedy(path)}')
+    if len(paths) - len(missing) > most:
+      most, first_missing = len(paths) - len(missing), missing[0]
+  raise ValueError(f'{first_missing} does not exist. {_remedy(first_missing)}')
 
 
 def read(path: str) -> bytes:
@@ -77,14 +80,32 @@ def read(path: str) -> bytes:
   return remote.retry(path, content)
 
 
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+  """Yields a local path to a file, for a reader that cannot read every remote one.
+
+  A remote file is copied to a temporary folder.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  if not remote.is_remote(path):
+    yield path
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    copy = os.path.join(folder, os.path.basename(path))
+    remote.retry(path, lambda: tf.io.gfile.copy(path, copy, overwrite=True))
+    yield copy
+
+
 def wrong(path: str, what: str) -> ValueError:
   """Returns the error about a file that is not the official one.
 
   Args:
     path: as `find` returned it.
-    what: completes the sentence that begins with the path.
+    what: completes the sentence that begins with the path; becomes one line.
   """
-  return ValueError(f'{path} {what}. {_remedy(path)}')
+  return ValueError(f'{path} {" ".join(what.split())}. {_remedy(path)}')
 
 
 def finite(path: str, values: np.ndarray) -> np.ndarray:

@@ -163,9 +163,7 @@ def _read_npy(
   with _reading(path, 'npy'):
     file.seek(0)
     values = np.lib.format.read_array(file, allow_pickle=False)
-  return weights.finite(
-    path, values.reshape(*shape, *[1] * (len(allowed) - len(shape)))
-  )
+  return weights.finite(path, values.reshape(whole))
 
 
 def _wrong_shape(path, what, shape, allowed) -> ValueError:
