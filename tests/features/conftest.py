@@ -1,11 +1,15 @@
-"""Feature networks with random weights."""
+"""Feature networks with random weights, and videos for them."""
 
 import shutil
 
 import feature_weights
+import numpy as np
 import pytest
+import video_files
 
 from yt8m_distill.features import vggish
+
+_RATE = 8_000  # of sound
 
 
 @pytest.fixture(scope='session')
@@ -29,3 +33,25 @@ def folder(weights_folder, narrow_vggish, tmp_path):
   folder = shutil.copytree(weights_folder, tmp_path / 'weights')
   feature_weights.write_vggish(folder)
   return folder
+
+
+@pytest.fixture
+def videos(tmp_path):
+  """A list of three videos: sound that ends early, no sound, sound that goes on."""
+  rng = np.random.default_rng(0)
+  rows = []
+  for number, (pictures, seconds) in enumerate([(40, 7.3), (22, None), (17, 9.0)]):
+    sound = None
+    if seconds:
+      sound = rng.uniform(-0.5, 0.5, [1, int(seconds * _RATE)])
+    video_files.write(
+      tmp_path / f'{number}.mp4',
+      [rng.integers(0, 256, [48, 64, 3], np.uint8) for _ in range(pictures)],
+      rate=4,
+      keyframes=6,
+      sound=sound,
+      sound_rate=_RATE,
+    )
+    rows.append(f'{number}.mp4,{number} {number + 5}')
+  (tmp_path / 'list.csv').write_text('\n'.join(['path,labels', *rows]))
+  return tmp_path / 'list.csv'

@@ -20,29 +20,6 @@ import video_files
 
 _EVERY_N = 3
 _FEATURES = '[{name: rgb, size: 1024}, {name: audio, size: 128}]'
-_RATE = 8_000
-
-
-@pytest.fixture(name='videos')
-def _videos(tmp_path):
-  """A list of three videos: sound that ends early, no sound, sound that goes on."""
-  rng = np.random.default_rng(0)
-  rows = []
-  for number, (pictures, seconds) in enumerate([(40, 7.3), (22, None), (17, 9.0)]):
-    sound = None
-    if seconds:
-      sound = rng.uniform(-0.5, 0.5, [1, int(seconds * _RATE)])
-    video_files.write(
-      tmp_path / f'{number}.mp4',
-      [rng.integers(0, 256, [48, 64, 3], np.uint8) for _ in range(pictures)],
-      rate=4,
-      keyframes=6,
-      sound=sound,
-      sound_rate=_RATE,
-    )
-    rows.append(f'{number}.mp4,{number} {number + 5}')
-  (tmp_path / 'list.csv').write_text('\n'.join(['path,labels', *rows]))
-  return tmp_path / 'list.csv'
 
 
 def _extract(videos, out, folder, **arguments):

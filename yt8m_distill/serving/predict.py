@@ -17,6 +17,9 @@ best classes of each window.
 
 --format=html writes OUT/page.html in place of tables: what each network finds in a few
 videos, over time.
+
+--weights=FOLDER takes video files in place of records, and prints their best classes.
+It needs the extra `video` and the official files of the networks for features.
 """
 
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import inspect
+import mimetypes
 import os
 import re
 from typing import IO
@@ -44,6 +48,7 @@ from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
+from yt8m_distill.serving import video_files
 from yt8m_distill.serving import window_page
 from yt8m_distill.serving import window_tables
 from yt8m_distill.utils import cli
@@ -74,6 +79,7 @@ def predict(
   video_weight: bool = False,
   context: int | None = None,
   video: Sequence[str] = (),
+  weights: str = '',
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -104,12 +110,7 @@ def predict(
       )
   if video and not is_page:
     raise ValueError('--video is given without --format=html: add it, or leave it out.')
-  paths = shards.find(input_path)
-  page = os.path.join(output_dir, _PAGE)
-  outputs: Sequence[str] = [page]
-  if not is_page:
-    suffix = 'scores.parquet' if segments and format == 'csv' else format
-    outputs = _outputs(paths, output_dir, suffix)
+  paths = [] if weights else _find_records(input_path)
   networks = ensemble.Ensemble(
     model,
     network,
@@ -124,6 +125,21 @@ def predict(
   chosen = None
   if segments:
     chosen = segment_metrics.read_classes(classes, networks.num_classes)
+  if weights:
+    paths = video_files.records(
+      input_path,
+      output_dir,
+      weights,
+      model,
+      network,
+      segments,
+      data.parse_features(features),
+    )
+  page = os.path.join(output_dir, _PAGE)
+  outputs: Sequence[str] = [page]
+  if not is_page:
+    suffix = 'scores.parquet' if segments and format == 'csv' else format
+    outputs = _outputs(paths, output_dir, suffix)
   joined = os.path.join(output_dir, _JOINED)
   job = {
     'model': networks.versions,
@@ -149,7 +165,15 @@ def predict(
   if is_page and chosen is not None:
     if not tf.io.gfile.exists(page):
       window_page.write(
-        page, networks, input_path, video, chosen, names, top_k, skip_corrupt_records
+        page,
+        networks,
+        paths,
+        video,
+        chosen,
+        names,
+        top_k,
+        skip_corrupt_records,
+        video_files.thumbnails_of(input_path) if weights else lambda _: (),
       )
     print(f'{page} is written: open it in a browser.')
     return
@@ -170,6 +194,22 @@ def predict(
     join(outputs, joined)
   videos = sum(counts)
   print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
+  if weights:
+    for line in video_files.summaries(networks, paths, chosen, names):
+      print(line)
+
+
+def _find_records(input_path: str) -> list[str]:
+  """Returns the paths of record files; raises a ValueError about a video file."""
+  paths = shards.find(input_path)
+  for path in paths:
+    kind, _ = mimetypes.guess_type(path)
+    if kind and kind.startswith('video/'):
+      raise ValueError(
+        f'{path} is a video file: add --weights, the folder of the networks for '
+        'features, or set input_path to records that yt8m-distill extract wrote.'
+      )
+  return paths
 
 
 def _formats(
@@ -257,7 +297,7 @@ def _define_flags():
     'input_path',
     None,
     'TFRecord files, with or without labels: patterns, ranges and @lists, '
-    'separated by commas.',
+    'separated by commas. With --weights, video files or a CSV, as of extract.',
     required=True,
   )
   flags.DEFINE_string('output_dir', None, 'Folder of the predictions.', required=True)
@@ -319,6 +359,12 @@ def _define_flags():
     [],
     f'With --format=html: ids of the videos to show. Default: the first '
     f'{window_page.MOST}.',
+  )
+  flags.DEFINE_string(
+    'weights',
+    '',
+    'To predict video files: folder of the networks for features, see '
+    'yt8m_distill/features/README.md. Their records are kept in the output folder.',
   )
   flags.DEFINE_bool(
     'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'

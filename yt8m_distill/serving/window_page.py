@@ -1,9 +1,10 @@
 """The HTML page of labels in time: a few videos, with all networks side by side.
 
-W windows of a video, C classes, N networks.
+W windows of a video, C classes that are predicted, V classes.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import os
@@ -26,8 +27,14 @@ _BATCH = 16  # records read at once
 _UNNAMED = 'class {}'
 
 
-class _Record(NamedTuple):
-  """A record of a video: its place, and its bytes."""
+class Record(NamedTuple):
+  """A record of a video.
+
+  Attributes:
+    path: its file.
+    row: its position in the file.
+    serialized: its bytes.
+  """
 
   path: str
   row: int
@@ -39,17 +46,26 @@ class _Record(NamedTuple):
     name = segment_records.video_id(video.context.feature, self.path, int(self.row))
     return name.decode(errors='backslashreplace'), video
 
+  def batch(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what `ensemble.Ensemble` takes, of this record alone."""
+    return (
+      tf.constant([self.path]),
+      tf.constant([self.row], tf.int64),
+      tf.constant([self.serialized]),
+    )
+
 
 def write(
   path: str,
   networks: ensemble.Ensemble,
-  input_path: str,
+  input_path: str | Sequence[str],
   ids: Sequence[str],
   classes: np.ndarray,
   names: Sequence[str],
   best: int,
-  skip_corrupt: bool,
-) -> int:
+  skip_corrupt: bool = False,
+  thumbnails: Callable[[str], Sequence[bytes]] = lambda _: (),
+):
   """Writes the page.
 
   Args:
@@ -61,23 +77,25 @@ def write(
     names: of all classes of the networks; empty if unknown.
     best: number of best classes that it shows of each video.
     skip_corrupt: as for `shards.read`.
-
-  Returns:
-    The number of videos.
+    thumbnails: returns JPEG files for the id of a video.
 
   Raises:
     ValueError: there is no such video, or its ratings are invalid.
     tf.errors.OpError: a record is invalid.
   """
-  records = _find(input_path, ids, skip_corrupt)
-  names = _distinct(names, networks.num_classes)
-  videos = [_video(record, networks, classes, names) for record in records]
+  records = find(input_path, ids, skip_corrupt)
+  names = distinct_names(names, networks.num_classes)
+  videos = [_video(record, networks, classes, names, thumbnails) for record in records]
   page.write(path, videos, 'Labels in time', best)
-  return len(videos)
 
 
-def _distinct(names: Sequence[str], num_classes: int) -> list[str]:
-  """Returns a name for each class, all different."""
+def distinct_names(names: Sequence[str], num_classes: int) -> list[str]:
+  """Returns a name for each class, all different.
+
+  Args:
+    names: of all classes; empty if unknown.
+    num_classes: V.
+  """
   names = [name.strip() for name in names] or [''] * num_classes
   counts = collections.Counter(names)
   return [
@@ -88,12 +106,24 @@ def _distinct(names: Sequence[str], num_classes: int) -> list[str]:
   ]
 
 
-def _find(input_path: str, ids: Sequence[str], skip_corrupt: bool) -> list[_Record]:
-  """Returns the records of videos, in the order of `ids`, or the first ones."""
+def find(
+  input_path: str | Sequence[str], ids: Sequence[str], skip_corrupt: bool = False
+) -> list[Record]:
+  """Returns the records of videos.
+
+  Args:
+    input_path: as of `write`.
+    ids: as of `write`.
+    skip_corrupt: as for `shards.read`.
+
+  Raises:
+    ValueError: there is no such video.
+  """
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
-  found: dict[str, _Record] = {}
-  with progress_bar.start('Looking for videos', sum(sizes), 'B') as bar:
+  found: dict[str, Record] = {}
+  total = sum(sizes) if ids else 1  # The first ones are found at once.
+  with progress_bar.start('Looking for videos', total, 'B') as bar:
     for record in _read(list(map(parallel.Shard, paths, sizes, paths)), skip_corrupt):
       bar.update(len(record.serialized))
       if _may_be(record, ids):
@@ -111,16 +141,16 @@ def _find(input_path: str, ids: Sequence[str], skip_corrupt: bool) -> list[_Reco
   return [found[name] for name in dict.fromkeys(ids)] or list(found.values())
 
 
-def _read(group: Sequence[parallel.Shard], skip_corrupt: bool) -> Iterator[_Record]:
+def _read(group: Sequence[parallel.Shard], skip_corrupt: bool) -> Iterator[Record]:
   for batches in shard_batches.of_shards(_BATCH, skip_corrupt, group):
     for paths, indices, serialized in batches:
       for path, index, record in zip(
         paths.numpy(), indices.numpy(), serialized.numpy()
       ):
-        yield _Record(path.decode(), int(index), record)
+        yield Record(path.decode(), int(index), record)
 
 
-def _may_be(record: _Record, ids: Sequence[str]) -> bool:
+def _may_be(record: Record, ids: Sequence[str]) -> bool:
   """Whether a record can have one of these ids; spares parsing the others."""
   position = f'{os.path.basename(record.path)}:{record.row}'
   return not ids or any(
@@ -129,19 +159,16 @@ def _may_be(record: _Record, ids: Sequence[str]) -> bool:
 
 
 def _video(
-  record: _Record,
+  record: Record,
   networks: ensemble.Ensemble,
   classes: np.ndarray,
   names: Sequence[str],
+  thumbnails: Callable[[str], Sequence[bytes]],
 ) -> page.Video:
   """Predicts a video."""
   outputs = [
     {key: value.numpy() for key, value in windows.items()}
-    for windows in networks.windows_of_each(
-      tf.constant([record.path]),
-      tf.constant([record.row], tf.int64),
-      tf.constant([record.serialized]),
-    )
+    for windows in networks.windows_of_each(*record.batch())
   ]
   windows = list(zip(outputs[0]['start'].tolist(), outputs[0]['end'].tolist()))
   name, video = record.parsed()
@@ -168,6 +195,7 @@ def _video(
     ratings=_ratings(record, features, windows, classes)
     if is_rated and networks.segments.length == model_config.WINDOW
     else None,
+    thumbnails=thumbnails(name),
   )
 
 
@@ -182,7 +210,7 @@ def _labels(names: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _ratings(
-  record: _Record, features, windows: Sequence[tuple[int, int]], classes: np.ndarray
+  record: Record, features, windows: Sequence[tuple[int, int]], classes: np.ndarray
 ) -> np.ndarray:
   """Returns ratings of windows, [W, C]; those of other windows are left out."""
   rows = {start: row for row, (start, _) in enumerate(windows)}

@@ -1,0 +1,172 @@
+"""predict takes video files, extracts what networks need, and shows what they find."""
+
+import base64
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import records as records_lib
+import serving_cases
+import tensorflow as tf
+import tiny
+
+from yt8m_distill.features import extract as extract_lib
+from yt8m_distill.serving import predict as predict_lib
+
+pytestmark = pytest.mark.end_to_end
+
+_EVERY_N = 3
+_FEATURES = [{'name': 'rgb', 'size': 1024}, {'name': 'audio', 'size': 128}]
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run whose student sees every third frame."""
+  model = {
+    'features': _FEATURES,
+    'student': {'frames': {'uniform': {'every_n': _EVERY_N}}},
+  }
+  folder = tmp_path_factory.mktemp('run') / 'run'
+  return serving_cases.write_run(
+    folder, tiny.AVERAGES, {'task': {'model': model}}, scale=0.1
+  )
+
+
+@pytest.fixture(scope='module')
+def vocabulary(tmp_path_factory):
+  path = tmp_path_factory.mktemp('vocabulary') / 'vocabulary.csv'
+  path.write_text(
+    'Index,Name\n' + ''.join(f'{i},name {i}\n' for i in range(tiny.CLASSES))
+  )
+  return str(path)
+
+
+@pytest.fixture
+def predict(run, videos, folder, tmp_path):
+  """Predicts the three videos; returns the output folder."""
+
+  def call(name, **arguments):
+    predict_lib.predict(
+      **{
+        'model': [run],
+        'input_path': str(videos),
+        'output_dir': str(tmp_path / name),
+        'weights': str(folder),
+        'top_k': serving_cases.TOP_K,
+        **arguments,
+      }
+    )
+    return tmp_path / name
+
+  return call
+
+
+@pytest.fixture
+def full(videos, folder, tmp_path):
+  """Folder of the videos' records with all frames."""
+  extract_lib.extract(str(videos), str(tmp_path / 'full'), str(folder))
+  return tmp_path / 'full'
+
+
+def _frames(out):
+  return [
+    len(rgb)
+    for _, _, rgb, _ in records_lib.parse(out / 'features' / 'videos0000.tfrecord')
+  ]
+
+
+def test_predictions_are_those_of_the_records(predict, run, full, tmp_path, capsys):
+  expected = serving_cases.predict([run], full, tmp_path / 'expected')
+  capsys.readouterr()
+  found = predict('found')
+  rows = serving_cases.rows(found / 'predictions.csv')
+  assert rows == serving_cases.rows(expected / 'predictions.csv')
+  assert _frames(found) == [3, 2, 2]  # Only those that the student sees.
+  # What is printed of each video: its id, and its best classes.
+  printed = capsys.readouterr().out.splitlines()
+  for name, classes, probabilities in rows:
+    lines = printed[printed.index(name) + 1 :][: serving_cases.TOP_K]
+    assert [line.split() for line in lines] == [
+      ['class', str(label), f'{probability:.2f}']
+      for label, probability in zip(classes, probabilities)
+    ]
+
+
+def test_windows_need_all_frames_and_say_when_classes_hold(
+  predict, run, full, vocabulary, tmp_path, capsys
+):
+  expected = serving_cases.predict(
+    [run], full, tmp_path / 'expected', segments=2, format='parquet', top_k=tiny.CLASSES
+  )
+  table = pd.read_parquet(expected / 'train0000.parquet')
+  capsys.readouterr()
+  found = predict(
+    'found', segments=2, format='parquet', vocabulary=vocabulary, top_k=tiny.CLASSES
+  )
+  assert _frames(found) == [7, 6, 5]
+  pd.testing.assert_frame_equal(
+    pd.read_parquet(found / 'videos0000.parquet').drop(columns='class_name'), table
+  )
+  printed = capsys.readouterr().out.splitlines()
+  lines = printed[printed.index('0') + 1 : printed.index('1')]
+  assert len(lines) == 5
+  of_video = table[table['id'] == '0']
+  peaks = of_video.groupby('class')['probability'].max()
+  for line in lines:
+    label, peak, when = re.fullmatch(r'  name (\d+) +(\d\.\d\d)  (.*)', line).groups()
+    assert float(peak) == pytest.approx(peaks[int(label)], abs=0.00501)
+    scores = of_video[of_video['class'] == int(label)]
+    holds = scores[scores['probability'] >= 0.5]
+    seconds = set()
+    for start, end in re.findall(r'(\d+)-(\d+) s', when):
+      seconds.update(range(int(start), int(end)))
+    expected_seconds = {
+      second
+      for start, end in zip(holds['start'], holds['end'])
+      for second in range(start, end)
+    }
+    assert seconds == expected_seconds
+    if not seconds:
+      best = scores.loc[scores['probability'].idxmax()]
+      assert when == f'most probable from {best["start"]} to {best["end"]} s'
+
+
+def test_a_page_has_thumbnails(predict, videos):
+  out = predict('page', format='html')
+  text = (out / 'page.html').read_text()
+  images = re.findall(r'<img alt="(.*?)" src="data:image/jpeg;base64,(.*?)">', text)
+  # 10, 6 and 5 seconds of picture, of which the page shows as much as was predicted.
+  assert len(images) == 10 + 6 + 5
+  for _, encoded in images:
+    picture = tf.io.decode_jpeg(base64.b64decode(encoded))
+    assert picture.shape == (90, 120, 3) and np.ptp(picture) > 50
+
+
+def test_the_same_command_again_does_nothing(predict):
+  def written(out):
+    return {
+      path: path.stat().st_mtime_ns
+      for path in out.rglob('*')
+      if path.is_file() and path.name != 'extract_videos.csv'  # Joined anew.
+    }
+
+  before = written(predict('out', format='parquet'))
+  assert written(predict('out', format='parquet')) == before
+
+
+def test_a_video_file_without_weights(run, videos):
+  with pytest.raises(
+    ValueError, match=r'0\.mp4 is a video file: add --weights, the fo'
+  ):
+    predict_lib.predict(
+      [run], str(videos.with_name('*.mp4')), str(videos.parent / 'out')
+    )
+
+
+def test_features_of_other_sizes(predict, tmp_path):
+  other = serving_cases.write_run(tmp_path / 'other', tiny.AVERAGES)
+  with pytest.raises(
+    ValueError, match='other reads rgb of 8 values, but of video files'
+  ):
+    predict('out', model=[other])
