@@ -5,7 +5,6 @@ import shutil
 import feature_weights
 import numpy as np
 import pytest
-import video_files
 
 from yt8m_distill.features import vggish
 
@@ -38,6 +37,9 @@ def folder(weights_folder, narrow_vggish, tmp_path):
 @pytest.fixture
 def videos(tmp_path):
   """A list of three videos: sound that ends early, no sound, sound that goes on."""
+  pytest.importorskip('av')
+  import video_files
+
   rng = np.random.default_rng(0)
   rows = []
   for number, (pictures, seconds) in enumerate([(40, 7.3), (22, None), (17, 9.0)]):

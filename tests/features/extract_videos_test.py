@@ -16,7 +16,6 @@ from yt8m_distill.features import networks as networks_lib
 from yt8m_distill.serving import export
 
 pytest.importorskip('av')
-import video_files
 
 _EVERY_N = 3
 _FEATURES = '[{name: rgb, size: 1024}, {name: audio, size: 128}]'
