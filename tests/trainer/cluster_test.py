@@ -483,7 +483,7 @@ def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
 
 def _work(config, runs):
   """What a worker runs: the driver, in one cluster for all runs."""
-  strategy = []  # A process can make only one.
+  strategy = []  # It must be a process' first use of TensorFlow.
   create = cluster.create_strategy
 
   def create_once(*arguments):
