@@ -215,10 +215,7 @@ def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill', sized=Tru
   Returns:
     What the driver returns.
   """
-  if 'experiment' not in flags.FLAGS:
-    train.define_flags()
   line = [
-    'train',
     f'--experiment={experiment}',
     f'--mode={mode}',
     f'--model_dir={model_dir}',
@@ -226,10 +223,17 @@ def run_driver(mode, model_dir, *arguments, experiment='yt8m_distill', sized=Tru
   if sized:
     path = sizes_file(pathlib.Path(model_dir).parent, experiment)
     line.append(f'--config_file={path}')
+  return run_line(*line, *arguments)
+
+
+def run_line(*line):
+  """Runs `yt8m_distill.train` with these flags; returns what it returns."""
+  if 'experiment' not in flags.FLAGS:
+    train.define_flags()
   with flagsaver.flagsaver(), gin.unlock_config():
     gin.clear_config()
     try:
-      flags.FLAGS([*line, *arguments])
+      flags.FLAGS(['train', *line])
       return train.run(flags.FLAGS)
     finally:
       with gin.unlock_config():

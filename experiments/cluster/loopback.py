@@ -20,6 +20,7 @@ import sys
 import time
 
 _CONFIG = pathlib.Path(__file__).with_name('multi_worker.yaml')
+_PROGRAM = ('-m', 'yt8m_distill.train')
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 5  # seconds that a worker has to end before it is killed
 
@@ -48,7 +49,7 @@ def _start(index, addresses, log, flags):
   }
   with log.open('w') as file:
     return subprocess.Popen(
-      [sys.executable, '-m', 'yt8m_distill.train', f'--config_file={_CONFIG}', *flags],
+      [sys.executable, *_PROGRAM, f'--config_file={_CONFIG}', *flags],
       env=environment,
       stdout=file if index else None,
       stderr=file,

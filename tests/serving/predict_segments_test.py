@@ -14,12 +14,15 @@ import tiny
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.dataloaders import split_segments
+from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import export as export_lib
 from yt8m_distill.utils import cli
 
 pytestmark = pytest.mark.end_to_end
 
+_SEGMENTS = 'yt8m_distill_segments'
+_AVERAGE = {'backbone': {'type': 'yt8m_average'}, 'head': {'type': 'logistic'}}
 _ALL = {'format': 'parquet', 'top_k': tiny.CLASSES}
 
 
@@ -38,43 +41,58 @@ def _frames(every_n):
   return {'task': {'model': {'student': {'frames': frames}}}}
 
 
-@pytest.fixture(scope='module')
-def split(data, tmp_path_factory):
-  """A folder with the records of all windows."""
-  folder = tmp_path_factory.mktemp('split')
+def _split(data, folder, rate):
+  """Splits all windows of the videos in `data`; returns the folder of the records.
 
-  def rate(_, video):
+  Args:
+    data: folder of the videos.
+    folder: to write to: the rated videos to rated/, the windows to windows/.
+    rate: returns the ratings of a window: {class: 0 or 1}.
+  """
+
+  def add_ratings(_, video):
     [frames, *_] = video.feature_lists.feature_list.values()
-    starts = range(0, len(frames.feature), 5)
     lists = video.context.feature
-    lists['segment_start_times'].int64_list.value.extend(starts)
-    lists['segment_end_times'].int64_list.value.extend(start + 5 for start in starts)
-    lists['segment_labels'].int64_list.value.extend(0 for _ in starts)
-    lists['segment_scores'].float_list.value.extend(1 for _ in starts)
+    for start in range(0, len(frames.feature), 5):
+      for label, score in rate(lists['id'].bytes_list.value[0], start).items():
+        lists['segment_start_times'].int64_list.value.append(start)
+        lists['segment_end_times'].int64_list.value.append(start + 5)
+        lists['segment_labels'].int64_list.value.append(label)
+        lists['segment_scores'].float_list.value.append(score)
 
   (folder / 'rated').mkdir()
   for path in data.iterdir():
-    records.edit(path, folder / 'rated' / path.name, rate)
+    records.edit(path, folder / 'rated' / path.name, add_ratings)
   split_segments.split(f'{folder}/rated/*', str(folder / 'windows'), processes=1)
   return folder / 'windows'
 
 
 @pytest.fixture(scope='module')
+def split(data, tmp_path_factory):
+  """A folder with the records of all windows."""
+  return _split(data, tmp_path_factory.mktemp('split'), lambda *_: {0: 1})
+
+
+def _write_run(run, **network):
+  """Writes a run of one network on rated windows, with random weights."""
+  params = tiny.experiment(
+    {'task': {'model': {'network': network}}}, experiment=_SEGMENTS
+  )
+  model = params.task.model
+  network = video_classifier.build(model, model.network, 'network')
+  tiny.scatter_weights(network)
+  trained_network.write(str(run), network, params, serving_cases.STEP)
+
+
+@pytest.fixture(scope='module')
 def student(tmp_path_factory):
   """A run of one network that sees windows only, and an export of it."""
-  network = {
-    'frames': {'type': 'window'},
-    'backbone': {'hierarchical_lstm': {'chunks': 5}},
-  }
-  params = tiny.experiment(
-    {'task': {'model': {'network': network}}}, experiment='yt8m_distill_segments'
-  )
   folder = tmp_path_factory.mktemp('student')
-  network = video_classifier.build(
-    params.task.model, params.task.model.network, 'network'
+  _write_run(
+    folder / 'run',
+    frames={'type': 'window'},
+    backbone={'hierarchical_lstm': {'chunks': 5}},
   )
-  tiny.scatter_weights(network)
-  trained_network.write(str(folder / 'run'), network, params, serving_cases.STEP)
   export_lib.export(str(folder / 'run'), str(folder / 'export'))
   return str(folder / 'run'), str(folder / 'export')
 
@@ -132,6 +150,26 @@ def test_windows_are_predicted_as_their_records(
   assert lengths.lt(5).any()  # The last window of a video.
 
 
+@pytest.mark.parametrize('frames', [1, 4, 5, 6, 299, 300])
+def test_videos_of_any_length(runs, tmp_path, frames):
+  for name in ('data', 'split'):
+    (tmp_path / name).mkdir()
+  video = records.random_frame_level(frames, {'rgb': 8, 'audio': 4}, (1,), id=b'v')
+  records.write(tmp_path / 'data' / 'x.tfrecord', [video])
+  windows = _split(tmp_path / 'data', tmp_path / 'split', lambda *_: {0: 1})
+  expected = serving_cases.predict(runs, windows, tmp_path / 'expected', **_ALL)
+  data = tmp_path / 'data'
+  out = serving_cases.predict(runs, data, tmp_path / 'out', segments=5, **_ALL)
+  _assert_equal(_windows(out), _videos(expected))
+  ends = _read(out).groupby('start')['end'].first()
+  assert ends.index.tolist() == list(range(0, frames, 5))
+  assert ends.tolist() == [*range(5, frames, 5), frames]
+  ranked = serving_cases.predict(runs, data, tmp_path / 'csv', segments=5)
+  for line in (ranked / 'predictions.csv').read_text().splitlines()[1:]:
+    names = line.partition(',')[2].split(' ')
+    assert sorted(names) == sorted(f'v:{start}' for start in range(0, frames, 5))
+
+
 def test_networks_that_see_windows_and_their_exports(student, data, split, tmp_path):
   run, export = student
   expected = serving_cases.predict([run], split, tmp_path / 'expected', **_ALL)
@@ -183,6 +221,50 @@ def test_csv_ranks_the_windows_of_each_class(runs, data, windows, tmp_path):
   assert sorted(serving_cases.contents(out)) == ['predictions.csv'] + [
     f'test{i}.scores.parquet' for i in range(len(serving_cases.COUNTS))
   ]
+
+
+def test_csv_scores_as_the_evaluation_of_the_run(data, tmp_path):
+  rng = np.random.default_rng(0)
+  ratings = {}
+
+  def rate(name, start):
+    classes = rng.choice(tiny.CLASSES, 3, replace=False)
+    rated = {int(label): int(rng.integers(2)) for label in classes}
+    window = f'{name.decode()}:{start}'
+    ratings.update({(window, label): score for label, score in rated.items()})
+    return rated
+
+  run = tmp_path / 'run'
+  _write_run(run, frames={'type': 'window'}, **_AVERAGE)
+  windows = _split(data, tmp_path, rate)
+  (tmp_path / 'classes.csv').write_text('Index\n7\n2\n3\n0\n')
+  out = serving_cases.predict(
+    [str(run)], data, tmp_path / 'out', segments=5, classes=f'{tmp_path}/classes.csv'
+  )
+  scores = set()
+  for k in (6, 1000):  # Of 32 windows.
+    with tiny.eagerly():
+      tiny.run_driver(
+        'eval',
+        run,
+        f'--config_file={run}/params.yaml',
+        tiny.override(
+          task__validation_data__input_path=f"'{windows}/*.tfrecord'",
+          task__validation_data__global_batch_size=7,
+          task__evaluation__classes=tmp_path / 'classes.csv',
+          task__evaluation__max_windows=k,
+        ),
+        experiment=_SEGMENTS,
+        sized=False,
+      )
+    evaluated = json.loads((run / 'evaluation.json').read_text())['metrics']
+    precisions = segment_metrics.submission_average_precisions(
+      str(out / 'predictions.csv'), ratings, (7, 2, 3, 0), k
+    )
+    score = segment_metrics.map_at_k(precisions)
+    assert evaluated['map_at_k'] == score
+    scores.add(score)
+  assert len(scores) == 2 and all(0 < score < 1 for score in scores)
 
 
 def test_parquet_of_chosen_classes_has_their_names(runs, data, tmp_path):
@@ -317,24 +399,7 @@ def test_context_of_an_export_is_its_own(student, data, tmp_path):
 
 
 def test_an_export_keeps_its_context(tmp_path):
-  params = tiny.experiment(
-    {
-      'task': {
-        'model': {
-          'network': {
-            'frames': {'type': 'all'},
-            'backbone': {'type': 'yt8m_average'},
-            'head': {'type': 'logistic'},
-          }
-        }
-      }
-    },
-    experiment='yt8m_distill_segments',
-  )
-  network = video_classifier.build(
-    params.task.model, params.task.model.network, 'network'
-  )
-  trained_network.write(str(tmp_path / 'run'), network, params, serving_cases.STEP)
+  _write_run(tmp_path / 'run', frames={'type': 'all'}, **_AVERAGE)
   out = tmp_path / 'out'
   with pytest.raises(ValueError, match='context is not set, but .* Set --context to'):
     export_lib.export(str(tmp_path / 'run'), str(out))

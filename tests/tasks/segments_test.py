@@ -4,8 +4,10 @@ Logical devices must be set before TensorFlow starts, so another Python runs thi
 as a script for the tests of two replicas.
 """
 
+import itertools
 import json
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -24,6 +26,8 @@ from yt8m_distill.evaluation import report
 from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import classification
 from yt8m_distill.tasks import distillation
+from yt8m_distill.trainer import progress
+from yt8m_distill.utils import cli
 
 pytestmark = pytest.mark.end_to_end
 
@@ -31,6 +35,10 @@ _SEGMENTS = 'yt8m_distill_segments'
 _WINDOW = {'type': 'window', 'window': {'k': 4}}
 # Without recurrence, a step takes a tenth of the time.
 _AVERAGE = {'backbone': {'type': 'yt8m_average'}, 'head': {'type': 'logistic'}}
+_AVERAGE_FLAGS = {
+  'task__model__network__backbone__type': 'yt8m_average',
+  'task__model__network__head__type': 'logistic',
+}
 _STUDENT = {'task': {'model': {'student': {'frames': _WINDOW}}}}
 
 
@@ -330,10 +338,64 @@ def test_only_frames_may_differ_from_the_networks_of_the_start(distilled):
         np.testing.assert_array_equal(value, other)
 
 
-def test_a_run_of_segments_reads_no_ordinary_records(records, tmp_path):
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+def test_a_run_of_segments_reads_no_ordinary_records(
+  records, distilled, tmp_path, mode
+):
+  run = tmp_path / 'run' if mode == 'train' else _saved(tmp_path / 'run')
   with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as error:
-    tiny.drive('eval', _saved(tmp_path / 'run'), records, _SEGMENTS)
-  assert 'segment_labels has 0 values' in str(error.value)
+    tiny.drive(mode, run, records, _SEGMENTS, task__init_checkpoint=distilled)
+  message = cli.message(error.value)
+  assert re.match(
+    rf'{records}, record \d \(id v00\d\): segment_labels has 0 values .* '
+    'Set input_path to records that yt8m-distill split-segments wrote',
+    message,
+  )
+  assert '\n' not in message
+
+
+def _train_on_videos(folder, records):
+  """Trains and evaluates one network on labels of videos; returns its run."""
+  run = folder / 'run'
+  tiny.drive(
+    'train_and_eval', run, f"'{records}'", 'yt8m_distill_single', **_AVERAGE_FLAGS
+  )
+  return run
+
+
+@pytest.fixture(name='trained', scope='module')
+def _trained(tmp_path_factory):
+  """A run on official records, the folder official/ beside it, without recurrence."""
+  folder = tmp_path_factory.mktemp('trained')
+  _official(folder)
+  return _train_on_videos(folder, folder / 'official' / '*.tfrecord')
+
+
+def test_a_run_of_videos_reads_official_records_as_any_others(trained, tmp_path):
+  def strip(_, video):
+    for key in [k for k in video.context.feature if k.startswith('segment_')]:
+      del video.context.feature[key]
+
+  for path in (trained.parent / 'official').iterdir():
+    records_lib.edit(path, tmp_path / path.name, strip)
+  _assert_equal_runs(trained, _train_on_videos(tmp_path, tmp_path / '*.tfrecord'))
+
+
+def _assert_equal_runs(run, expected, step=3):
+  """Compares weights, the optimizer's state and the evaluation; bit for bit."""
+  values, wanted = (
+    tiny.checkpoint_values(folder / f'ckpt-{step}') for folder in (run, expected)
+  )
+  assert values.keys() == wanted.keys()
+  for name, value in wanted.items():
+    np.testing.assert_array_equal(values[name], value, err_msg=name)
+  found, wanted = (
+    json.loads((folder / 'evaluation.json').read_text()) for folder in (run, expected)
+  )
+  assert wanted['step'] == step
+  assert {**found, 'input_path': ''} == {**wanted, 'input_path': ''}
+  table, wanted = ((folder / 'per_class.csv').read_text() for folder in (run, expected))
+  assert table == wanted
 
 
 def _saved(folder):
@@ -403,27 +465,44 @@ def _average_precision(scores, rated, holds, k=3):
   return sum(found) / positives if positives else np.nan
 
 
-def test_resumed_run_equals_one_that_never_stopped(windows, distilled, tmp_path):
-  def train(run, steps):
+class _KilledError(BaseException):
+  """Ends a run as suddenly as a kill: no handler of errors sees it."""
+
+
+def test_killed_run_equals_one_that_never_stopped(
+  windows, trained, tmp_path, monkeypatch
+):
+  def train(run):
     tiny.drive(
-      'train',
+      'train_and_eval',
       run,
       windows,
       _SEGMENTS,
-      task__init_checkpoint=distilled,
+      task__init_checkpoint=trained,
       task__losses__weak_negatives=0.1,
+      task__evaluation__max_windows=5,
       task__model__network__frames__type='window',
       task__model__network__frames__window__k=4,
-      trainer__train_steps=steps,
+      trainer__train_steps=4,
+      trainer__validation_interval=2,
       trainer__checkpoint_interval=2,
+      **_AVERAGE_FLAGS,
     )
-    return tiny.checkpoint_values(run / f'ckpt-{steps}')
 
-  train(tmp_path / 'half', 2)
-  whole, halves = (train(tmp_path / name, 4) for name in ('whole', 'half'))
-  assert whole.keys() == halves.keys()
-  for name, value in whole.items():
-    np.testing.assert_array_equal(halves[name], value, err_msg=name)
+  steps = itertools.count(1)
+
+  def kill(*_):
+    if next(steps) == 3:
+      raise _KilledError
+
+  with monkeypatch.context() as patch, pytest.raises(_KilledError):
+    patch.setattr(progress.Progress, '__call__', kill)
+    train(tmp_path / 'killed')
+  # So step 2, which was evaluated, is trained again.
+  assert tf.train.latest_checkpoint(str(tmp_path / 'killed')).endswith('ckpt-1')
+  for name in ('killed', 'whole'):
+    train(tmp_path / name)
+  _assert_equal_runs(tmp_path / 'killed', tmp_path / 'whole', 4)
 
 
 # Rows of replica 0 and 1.

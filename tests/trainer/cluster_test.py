@@ -1,7 +1,8 @@
 """Several workers: processes of their own, of this machine.
 
 One network of 2 workers is killed and goes on with 3. What it ends with is held
-against one process that never stopped.
+against one process that never stopped. Then the same 3 train on rated windows: as a
+script, this file is what they run.
 """
 
 import json
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -22,12 +24,15 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.evaluation import report
+from yt8m_distill.trainer import cluster
 from yt8m_distill.utils import workers as workers_lib
 
 pytestmark = pytest.mark.end_to_end
 
 _LIMIT = 900  # seconds; a process may take a minute to start
 _STEPS, _INTERVAL = 24, 8
+_WINDOWS_STEPS = 4
+_SINGLE, _SEGMENTS = 'yt8m_distill_single', 'yt8m_distill_segments'
 # Rounding: sums over a batch are added up in another order.
 _TOLERANCE = {'rtol': 2e-5, 'atol': 2e-6}
 _TF_CONFIG = json.dumps(
@@ -66,11 +71,24 @@ def _flags(folder, **values):
   ]
 
 
-def _command(workers, folder, *flags):
+def _windows_flags(folder):
+  """The same for rated windows, of which there are more than K; starts from run/."""
+  return _flags(
+    folder,
+    task__train_data__input_path=folder / 'windows.tfrecord',
+    task__validation_data__input_path=f"'{folder}/rated?.tfrecord'",
+    task__init_checkpoint=folder / 'run',
+    task__losses__weak_negatives=0.1,
+    task__evaluation__max_windows=5,
+    trainer__train_steps=_WINDOWS_STEPS,
+    trainer__validation_interval=_WINDOWS_STEPS,
+  )
+
+
+def _command(workers, folder, *flags, program=('-m', 'experiments.cluster.loopback')):
   return [
     sys.executable,
-    '-m',
-    'experiments.cluster.loopback',
+    *program,
     f'--workers={workers}',
     f'--logs={folder / "logs"}',
     *map(str, flags),
@@ -113,6 +131,9 @@ def _folder(tmp_path_factory):
   tiny.write_records(folder / 'train.tfrecord', 13)
   tiny.write_records(folder / 'validate0.tfrecord', 8, seed=1)
   tiny.write_records(folder / 'validate1.tfrecord', 1, seed=2)
+  tiny.write_windows(folder / 'windows.tfrecord', 13)
+  tiny.write_windows(folder / 'rated0.tfrecord', 19, seed=1)
+  tiny.write_windows(folder / 'rated1.tfrecord', 1, seed=2)
   with (folder / 'validate0.tfrecord').open('r+b') as file:
     file.seek(12)  # The payload of the first.
     byte = file.read(1)[0]
@@ -125,9 +146,9 @@ def _folder(tmp_path_factory):
 def _drive(folder):
   """Runs the driver in this process."""
 
-  def drive(mode, run):
+  def drive(mode, run, flags=_flags, experiment=_SINGLE):
     with tiny.eagerly():
-      tiny.run_driver(mode, run, *_flags(folder), experiment='yt8m_distill_single')
+      tiny.run_driver(mode, run, *flags(folder), experiment=experiment)
     return run
 
   return drive
@@ -144,9 +165,9 @@ def _killed(folder):
   """How 2 workers end of which one is killed, and the folder of their run."""
   run = folder / 'run'
   flags = [
-    '--experiment=yt8m_distill_single',
+    f'--experiment={_SINGLE}',
     '--mode=train_and_eval',
-    f'--config_file={tiny.sizes_file(folder, "yt8m_distill_single")}',
+    f'--config_file={tiny.sizes_file(folder, _SINGLE)}',
     f'--model_dir={run}',
     *_flags(folder),
   ]
@@ -165,16 +186,29 @@ def _killed(folder):
 
 @pytest.fixture(name='many', scope='module')
 def _many(killed, folder):
-  """The folder of the run, which 3 workers have gone on with."""
+  """The folder of the run, which 3 workers have gone on with; windows/ is beside it."""
   run, *_, flags = killed
+  windows = [
+    f'--experiment={_SEGMENTS}',
+    '--mode=train_and_eval',
+    f'--config_file={tiny.sizes_file(folder, _SEGMENTS)}',
+    f'--model_dir={folder}/windows',
+    *_windows_flags(folder),
+  ]
+  program = (
+    'import sys; from experiments.cluster import loopback; '
+    f'loopback._PROGRAM = [{__file__!r}]; sys.exit(loopback.main())'
+  )
   done = subprocess.run(
-    _command(3, folder, *flags),
+    _command(
+      3, folder, f'--runs={json.dumps([flags, windows])}', program=['-c', program]
+    ),
     cwd=paths.ROOT,
     capture_output=True,
     text=True,
     timeout=_LIMIT,
     check=False,
-    env={**os.environ, 'PYTHONPATH': str(paths.ROOT)},
+    env={**os.environ, 'PYTHONPATH': f'{paths.ROOT}:{paths.ROOT / "tests"}'},
   )
   assert done.returncode == 0, done.stderr
   return run
@@ -276,6 +310,28 @@ class TestKilledAndResumed:
     )
 
 
+def test_rated_windows_of_3_workers_are_those_of_one_process(many, drive, folder):
+  one = drive('train_and_eval', folder / 'one_windows', _windows_flags, _SEGMENTS)
+  many = folder / 'windows'
+  losses, wanted = (_scalars(run, 'train')['training_loss'] for run in (many, one))
+  assert list(wanted) == list(range(1, _WINDOWS_STEPS + 1))
+  assert losses.keys() == wanted.keys()
+  np.testing.assert_allclose(list(losses.values()), list(wanted.values()), **_TOLERANCE)
+  result, wanted = (
+    json.loads((run / 'evaluation.json').read_text()) for run in (many, one)
+  )
+  assert wanted['videos'] == 20 and wanted['max_windows'] == 5
+  assert 0 < wanted['metrics']['map_at_k'] < 1
+  assert result['metrics']['map_at_k'] == wanted['metrics']['map_at_k']
+  for name in wanted.keys() - {'metrics'}:
+    assert result[name] == wanted[name]
+  np.testing.assert_allclose(
+    result['metrics']['label_loss'], wanted['metrics']['label_loss'], **_TOLERANCE
+  )
+  table, wanted = (pd.read_csv(run / 'per_class.csv') for run in (many, one))
+  pd.testing.assert_frame_equal(table, wanted, check_exact=True)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_all_workers(tmp_path, number):
   process = _start(2, tmp_path)
@@ -368,7 +424,7 @@ def test_other_strategies_of_one_process_train(folder, tmp_path, name):
       *_flags(
         folder, trainer__train_steps=2, runtime__distribution_strategy=f"'{name}'"
       ),
-      experiment='yt8m_distill_single',
+      experiment=_SINGLE,
     )
   assert (tmp_path / 'run' / 'ckpt-2.index').exists()
 
@@ -398,7 +454,7 @@ def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
       'train',
       tmp_path / 'run',
       *_flags(folder, runtime__distribution_strategy='multi_worker_mirrored'),
-      experiment='yt8m_distill_single',
+      experiment=_SINGLE,
     )
 
 
@@ -418,8 +474,29 @@ def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
       *_flags(
         folder, trainer__train_steps=4, task__train_data__enable_tf_data_service=True
       ),
-      experiment='yt8m_distill_single',
+      experiment=_SINGLE,
     )
   assert len(_scalars(run, 'train')['training_loss']) == 4
   # Not from here: the workers have done the reading.
   assert all(worker._num_tasks() for worker in workers)
+
+
+def _work(config, runs):
+  """What a worker runs: the driver, in one cluster for all runs."""
+  strategy = []  # It must be a process' first use of TensorFlow.
+  create = cluster.create_strategy
+
+  def create_once(*arguments):
+    strategy[:] = strategy or [create(*arguments)]
+    return strategy[0]
+
+  with mock.patch.object(cluster, 'create_strategy', create_once):
+    for line in json.loads(runs.removeprefix('--runs=')):
+      tiny.run_line(config, *line)
+  with strategy[0].scope():
+    order = workers_lib.gather_objects(workers_lib.index())
+  assert order == list(range(len(order)))
+
+
+if __name__ == '__main__':
+  _work(*sys.argv[1:])

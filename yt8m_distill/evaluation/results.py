@@ -1,5 +1,6 @@
 """Collects the outputs of validation steps and scores the whole set exactly."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import os
@@ -194,6 +195,12 @@ class Evaluation:
   def _columns(self, values: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the scored classes of all replicas' windows."""
     return np.concatenate(values)[:, self._scored]
+
+  def prune(self, gather: Callable[[Any], list[Any]], index: int):
+    """Drops windows that other workers do not need; see SegmentMetrics.prune()."""
+    if self._rated:
+      for scores in self._metrics.values():
+        scores.prune(gather, index)
 
   def merge(self, other: 'Evaluation'):
     """Adds the part of the same evaluation that another worker has collected."""

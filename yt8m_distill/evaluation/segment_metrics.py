@@ -14,36 +14,29 @@ out; a class that a submission lacks counts as 0.
 `SegmentMetrics` scores a network's outputs, `submission_average_precisions` a file in
 Kaggle's format; equal rankings have equal scores.
 
-Shapes: B windows of a batch, C classes, N windows (of a block, or ranked), K first
-windows.
+Shapes: B windows of a batch, C classes, N ranked windows, K first windows.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import re
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from yt8m_distill.evaluation import first_keys
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.utils import class_csv
 
 MAX_WINDOWS = 100_000  # K of YouTube-8M Segments.
 HEADER = 'Class,Segments'
 
-# A window of a class is one uint64 key: 32 bits of score (high scores first), 30 of
-# the order in which windows were added, 2 of rating. So keys of a class are distinct,
-# and sorted keys are its ranking.
-_SCORE_SHIFT = np.uint64(32)
-_ORDER_SHIFT = np.uint64(2)
-_RATING = np.uint64(3)
+# Marks of windows; see `first_keys`.
 _UNRATED, _POSITIVE = 0, 2  # 1 is a rated negative.
-
-# Windows wait until there are this many scores: many windows of a class are ranked
-# in about the time of one.
-_BLOCK = 2**21
 _WINDOW = re.compile(r'[^\s,]+:(0|[1-9][0-9]*)')
 
 
@@ -77,18 +70,8 @@ class SegmentMetrics:
     self.classes = (
       np.arange(classes) if isinstance(classes, int) else np.array(classes, np.int64)
     )
-    self._k = k
-    num_classes = len(self.classes)
-    self._num_windows = 0
-    self._positives_C = np.zeros(num_classes, np.int64)
-    # Keys of each class in the first _counts_C[c] elements of its row.
-    self._rows = [np.empty(0, np.uint64)] * num_classes
-    self._counts_C = np.zeros(num_classes, np.int64)
-    # A later window counts only if its score's bits are below those of the K-th.
-    self._cuts_C = np.full(num_classes, 2**32 - 1, np.uint32)
-    # Bits of scores and ratings of windows that are not in rows yet, [B, C] each.
-    self._block: list[tuple[np.ndarray, np.ndarray]] = []
-    self._block_windows = 0
+    self._positives_C = np.zeros(len(self.classes), np.int64)
+    self._keys = first_keys.FirstKeys(len(self.classes), k)
 
   def update(self, scores, rated, positives):
     """Adds a batch of windows.
@@ -115,26 +98,30 @@ class SegmentMetrics:
     metrics.check_finite(scores)
     positives = positives & rated
     self._positives_C += np.count_nonzero(positives, axis=0)
-    self._block.append(
-      (metrics.descending_bits(scores), rated + positives.view(np.uint8))
-    )
-    self._block_windows += len(scores)
-    if self._block_windows * num_classes >= _BLOCK:
-      self._rank_block()
+    self._keys.add(scores, rated + positives.view(np.uint8))
+
+  def prune(self, gather: Callable[[Any], list[Any]], index: int):
+    """Drops windows that cannot change the result of all workers' windows.
+
+    What is left is small enough to exchange: rated windows among the first K of all.
+    All workers must call it. Nothing may be added afterwards, except by `merge`: merged
+    in the workers' order, what they keep has the same result as all their windows.
+
+    Args:
+      gather: returns the values of all workers, in their order; see
+        `utils.workers.gather_objects`.
+      index: position of this worker in that order.
+    """
+    self._keys.cut(gather, index)
+    self._keys.drop_unmarked()
 
   def merge(self, other: 'SegmentMetrics'):
     """Adds all windows of another instance of the same classes and K, after its own."""
-    self._settle()
-    other._settle()
-    shift = np.uint64(self._num_windows) << _ORDER_SHIFT
-    for c, row in enumerate(other._rows):
-      self._add(c, row + shift)
+    self._keys.merge(other._keys)
     self._positives_C += other._positives_C
-    self._num_windows += other._num_windows
 
   def average_precisions(self) -> np.ndarray:
     """Returns the AP of each class, float64 [C]; NaN without a rated positive."""
-    self._settle()
     return np.array(
       [_average_precision(*pair) for pair in zip(self._hits(), self._positives_C)]
     )
@@ -153,64 +140,18 @@ class SegmentMetrics:
       ValueError: no window was added.
     """
     precisions = self.average_precisions()
-    if not self._num_windows:
+    if not self._keys.num_windows:
       raise ValueError(
         'No windows were evaluated: check that task.validation_data.input_path '
         'matches files with rated windows and that trainer.validation_steps is not 0.'
       )
     return {'map_at_k': map_at_k(precisions)}
 
-  def __getstate__(self):
-    """Leaves unused memory out of what workers exchange."""
-    self._settle()
-    return self.__dict__
-
   def _hits(self) -> Iterator[np.ndarray]:
     """Yields for each class which of its rated windows are positives, by rank."""
-    for row in self._rows:
-      rated = np.sort(row[row & _RATING != _UNRATED])
-      yield rated & _RATING == _POSITIVE
-
-  def _rank_block(self):
-    """Moves windows from the block to the rows."""
-    bits_CN, ratings_CN = (
-      np.concatenate(arrays).T.copy() for arrays in zip(*self._block)
-    )
-    end = self._num_windows + self._block_windows
-    orders_N = np.arange(self._num_windows, end, dtype=np.uint64) << _ORDER_SHIFT
-    self._num_windows = end
-    self._block, self._block_windows = [], 0
-    for c, cut in enumerate(self._cuts_C):
-      new = np.flatnonzero(bits_CN[c] < cut)
-      keys = bits_CN[c, new].astype(np.uint64) << _SCORE_SHIFT
-      self._add(c, keys | orders_N[new] | ratings_CN[c, new])
-
-  def _add(self, c: int, keys: np.ndarray):
-    """Adds keys to the row of class c; if they exceed its room, keeps the first K."""
-    count = self._counts_C[c]
-    if count + keys.size > self._rows[c].size:
-      keys = self._first(c, np.concatenate([self._rows[c][:count], keys]))
-      room = min(2 * keys.size, self._k + self._k // 4)
-      self._rows[c] = np.empty(room, np.uint64)
-      count = 0
-    self._rows[c][count : count + keys.size] = keys
-    self._counts_C[c] = count + keys.size
-
-  def _first(self, c: int, keys: np.ndarray) -> np.ndarray:
-    """Returns the first K of the keys of class c, in any order."""
-    if keys.size < self._k:
-      return keys
-    keys = np.partition(keys, self._k - 1)[: self._k]
-    self._cuts_C[c] = keys[-1] >> _SCORE_SHIFT
-    return keys
-
-  def _settle(self):
-    """Reduces the state to the first K windows of each class."""
-    if self._block_windows:
-      self._rank_block()
-    for c, count in enumerate(self._counts_C):
-      self._rows[c] = self._first(c, self._rows[c][:count])
-      self._counts_C[c] = self._rows[c].size
+    for row in self._keys.rows():
+      rated = np.sort(row[first_keys.marks_of(row) != _UNRATED])
+      yield first_keys.marks_of(rated) == _POSITIVE
 
 
 def map_at_k(average_precisions: np.ndarray) -> float:

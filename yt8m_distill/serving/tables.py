@@ -161,12 +161,6 @@ class _Stream(io.RawIOBase):
     return len(data)
 
 
-def num_rows(path: str) -> int:
-  """Returns the number of rows of a Parquet file."""
-  with tf.io.gfile.GFile(path, 'rb') as file:
-    return parquet.read_metadata(_Stream(file)).num_rows
-
-
 def read_rows(path: str, at_once: int) -> Iterator[pa.RecordBatch]:
   """Yields the rows of a Parquet file, at most `at_once` together."""
   with tf.io.gfile.GFile(path, 'rb') as file:

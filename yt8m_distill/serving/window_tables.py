@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import compute
 import tensorflow as tf
 
+from yt8m_distill.evaluation import first_keys
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.serving import tables
 from yt8m_distill.utils import files
@@ -23,9 +24,6 @@ _MOST = segment_metrics.MAX_WINDOWS
 _SCORES = 'probabilities'
 _WINDOW = {'id': pa.string(), 'start': pa.int32(), 'end': pa.int32()}
 _READ = 1024  # windows read at once
-# A key is 32 bits of the probability, negated, and 32 of the number of the window, so
-# that ascending keys are the ranking. Bits of floats of 0 or more are in their order.
-_SHIFT, _NUMBER = np.uint64(32), np.uint64(2**32 - 1)
 
 
 class Scores(tables.ParquetRows):
@@ -133,27 +131,18 @@ def join(paths: Sequence[str], out: str, classes: np.ndarray):
     out: file to write; appears whole.
     classes: int64 [C], the classes of the files.
   """
-  room = min(sum(map(tables.num_rows, paths)), _MOST + max(_MOST // 4, _READ))
-  keys = np.empty([len(classes), room], np.uint64)
+  best = first_keys.FirstKeys(len(classes), _MOST)
   names: list[pa.Array] = []
-  count = number = 0
   for path in paths:
     for rows, scores in _read(path, len(classes)):
       names.append(rows)
-      if count + len(rows) > keys.shape[1]:
-        keys[:, :count].partition(_MOST - 1)
-        count = _MOST
-      numbers = np.arange(number, number + len(rows), dtype=np.uint64)
-      new = (~scores.view(np.uint32)).astype(np.uint64) << _SHIFT | numbers[:, None]
-      keys[:, count : count + len(rows)] = new.T
-      count, number = count + len(rows), number + len(rows)
+      best.add(scores, np.zeros([len(rows), 1], np.uint8))
   windows = pa.concat_arrays([pa.array([], pa.large_string()), *names])
   with files.whole_file(out) as partial, tf.io.gfile.GFile(partial, 'wb') as file:
     file.write(f'{segment_metrics.HEADER}\n'.encode())
-    for label, row in zip(classes, keys[:, :count]):
-      row.sort()
-      best = windows.take(pa.array(row[:_MOST] & _NUMBER))
-      file.write(f'{label},{" ".join(best.to_pylist())}\n'.encode())
+    for label, keys in zip(classes, best.rows()):
+      ranked = windows.take(pa.array(first_keys.windows_of(np.sort(keys))))
+      file.write(f'{label},{" ".join(ranked.to_pylist())}\n'.encode())
 
 
 def _read(path: str, num_classes: int) -> Iterator[tuple[pa.Array, np.ndarray]]:

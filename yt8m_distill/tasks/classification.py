@@ -484,9 +484,10 @@ class ClassificationTask(base_task.Task):
     Returns:
       {name: value}: metrics of the whole set, the same on every worker.
     """
-    # Workers exchange states only once, here. All of them need the metrics, since
-    # all take part in saving the best checkpoint.
+    # Workers exchange states only here. All of them need the metrics, since all take
+    # part in saving the best checkpoint.
     aggregated_logs.skipped = self._skipped.value()
+    aggregated_logs.prune(workers.gather_objects, workers.index())
     whole, *others = workers.gather_objects(aggregated_logs)
     for share in others:
       whole.merge(share)

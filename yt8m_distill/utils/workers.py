@@ -18,6 +18,19 @@ def is_chief() -> bool:
   return tf.distribute.get_strategy().extended.should_checkpoint
 
 
+def index() -> int:
+  """Returns this process' position in the workers' order."""
+  strategy = tf.distribute.get_strategy()
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return 0
+  replicas = strategy.experimental_local_results(
+    strategy.experimental_distribute_values_from_function(
+      lambda context: tf.constant(context.replica_id_in_sync_group)
+    )
+  )
+  return int(replicas[0]) // len(replicas)
+
+
 def gather_objects(value: Any) -> list[Any]:
   """Returns the values of all workers, in the workers' order, on each worker.
 
