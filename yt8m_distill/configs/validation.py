@@ -8,7 +8,9 @@ the chosen alternative is checked.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
+import functools
 import typing
 from typing import Any
 
@@ -58,7 +60,8 @@ def choice(default: str | None, *choices: str) -> Any:
   return dataclasses.field(default=default, metadata={_BOUNDS: bounds})
 
 
-def fields(owner: type) -> dict[str, allowed.Allowed]:
+@functools.cache
+def fields(owner: type) -> Mapping[str, allowed.Allowed]:
   """Returns what the fields of a class of configurations allow, by name."""
   hints = typing.get_type_hints(owner)
   return {
