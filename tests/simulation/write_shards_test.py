@@ -187,14 +187,14 @@ def test_splits_of_one_seed_share_their_classes(tmp_path):
 def test_video_level_records_become_videos(tmp_path, video_level):
   pattern = video_level('a')
   video_level('b')
-  for processes, name in ((1, 'one'), (2, 'two')):
+  for workers, name in ((1, 'one'), (2, 'two')):
     write_shards.simulate(
       str(tmp_path / name),
       'x',
       10,
       4,
       video_level=pattern,
-      processes=processes,
+      processes=workers,
       **_SMALL,
     )
   paths = sorted((tmp_path / 'one').glob('*.tfrecord'))
