@@ -45,7 +45,8 @@ def python(*arguments, check=True):
 def forked(*arguments, check=True):
   """Runs what `python` would, in a fork of a process that has imported the package.
 
-  Importing takes 5 seconds of CPU time. A test of how a command starts needs `python`.
+  Importing would take 5 seconds of CPU time. What happens before and while a command
+  imports the package is not repeated: tests of that need `python`.
 
   Args:
     *arguments: as `python` takes them: `-c`, `-m` or a path first.

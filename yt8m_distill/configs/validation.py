@@ -8,9 +8,7 @@ the chosen alternative is checked.
 """
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 import dataclasses
-import functools
 import typing
 from typing import Any
 
@@ -60,8 +58,7 @@ def choice(default: str | None, *choices: str) -> Any:
   return dataclasses.field(default=default, metadata={_BOUNDS: bounds})
 
 
-@functools.cache
-def fields(owner: type) -> Mapping[str, allowed.Allowed]:
+def fields(owner: type) -> dict[str, allowed.Allowed]:
   """Returns what the fields of a class of configurations allow, by name."""
   hints = typing.get_type_hints(owner)
   return {
