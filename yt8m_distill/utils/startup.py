@@ -39,9 +39,9 @@ def hide_messages():
 def skip_keras_3():
   """Spares this process the import of Keras 3 unless the user chose a Keras.
 
-  Must be called before TensorFlow is imported, which would import Keras 3 for tf.keras:
-  a fifth of the CPU time that a command takes to start. Like the Garden, this package
-  uses tf_keras only. Processes that a command starts inherit the choice.
+  Must be called before TensorFlow is imported, which would take a second longer to
+  import Keras 3 for tf.keras. Like the Garden, this package uses tf_keras only.
+  Processes that a command starts inherit the choice.
   """
   os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
