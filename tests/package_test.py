@@ -54,7 +54,6 @@ _TINY = {
     'evaluation': {'top_k': 5},
   },
   'trainer': {'train_steps': 2, 'validation_interval': 2, 'steps_per_loop': 1},
-  'runtime': {'run_eagerly': True},  # Spares the tracing of graphs.
 }
 
 
