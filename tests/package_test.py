@@ -11,21 +11,23 @@ import sys
 import zipfile
 
 import paths
+import processes
 import pytest
 
 pytestmark = pytest.mark.end_to_end
 
-_COMMANDS = (
-  'train',
-  'report',
-  'export',
-  'predict',
-  'thin',
-  'split-segments',
-  'simulate',
-  'extract-student',
-  'import-tf1',
-)
+# Each with one of its flags.
+_COMMANDS = {
+  'train': '--config_file',
+  'report': '--import',
+  'export': '--tflite',
+  'predict': '--segments',
+  'thin': '--every_n',
+  'split-segments': '--context',
+  'simulate': '--segments',
+  'extract-student': '--import',
+  'import-tf1': '--every_n',
+}
 _YAML = (
   'own_features.yaml',
   'quickstart.yaml',
@@ -177,27 +179,26 @@ def test_an_unknown_command_is_one_line(start):
   ]
 
 
-@pytest.mark.parametrize(
-  'command, flag',
-  [
-    ('train', '--config_file'),
-    ('export', '--tflite'),
-    ('import-tf1', '--every_n'),
-    ('simulate', '--segments'),
-  ],
-)
-def test_help_of_a_command_shows_its_flags(start, command, flag):
-  done = start(command, '--help')
-  assert f'{flag}:' in done.stdout.replace('[no]', ''), done.stderr
+@pytest.mark.parametrize('command, flag', _COMMANDS.items())
+def test_help_of_a_command_shows_its_flags(command, flag):
+  done = processes.forked('-m', 'yt8m_distill', command, '--help')
+  assert f'{flag}:' in done.stdout.replace('[no]', ''), done.stdout
 
 
-def test_an_unknown_yaml_file_is_one_line(start, tmp_path):
-  done = start(
-    'train',
+def test_a_command_starts_without_keras_3(start, tmp_path):
+  (tmp_path / 'keras.py').write_text('raise SystemExit("imported")')
+  done = start('import-tf1', '--help', path=[tmp_path])
+  assert '--every_n:' in done.stdout, done.stderr
+
+
+def test_an_unknown_yaml_file_is_one_line(tmp_path):
+  done = processes.forked(
+    *('-m', 'yt8m_distill', 'train'),
     '--experiment=yt8m_distill_single',
     '--mode=train',
     f'--model_dir={tmp_path}',
     '--config_file=video_2019.yaml',
+    check=False,
   )
   assert done.returncode == 1
   assert done.stderr.splitlines()[-1] == (
@@ -214,6 +215,7 @@ def test_finds_gin_and_yaml_files_from_an_empty_folder(site, tmp_path):
     'from official.core import exp_factory, task_factory\n'
     'params = exp_factory.get_exp_config("yt8m_distill")\n'
     'task_factory.get_task(params.task)\n'
+    f'assert shipped.yaml_files() == {sorted(_YAML)}\n'
     f'files = [shipped.yaml_file(name) for name in {_YAML}]\n'
     'print([yt8m_distill.__file__, *files])\n'
     'print(params.task.losses.prediction_reduction)\n'
@@ -234,17 +236,16 @@ def test_commands_from_an_empty_folder(start, tmp_path):
     done = start(*arguments)
     assert done.returncode == 0, done.stderr[-4000:]
 
-  for split in ('train', 'validate'):
-    run(
-      'simulate',
-      '--output_dir=data',
-      f'--split={split}',
-      '--num_videos=8',
-      '--num_classes=5',
-    )
+  run(
+    'simulate',
+    '--output_dir=data',
+    '--split=train',
+    '--num_videos=8',
+    '--num_classes=5',
+  )
   run(
     'thin',
-    '--input_path=data/validate*.tfrecord',
+    '--input_path=data/train*.tfrecord',
     '--output_dir=thinned',
     '--every_n=10',
   )
@@ -257,7 +258,7 @@ def test_commands_from_an_empty_folder(start, tmp_path):
     '--config_file=quickstart.yaml',
     f'--config_file={tmp_path}/tiny.yaml',
     '--params_override=task.train_data.input_path=data/train*.tfrecord,'
-    'task.validation_data.input_path=data/validate*.tfrecord',
+    'task.validation_data.input_path=data/train*.tfrecord',
   )
   run('report', 'run')
   run('extract-student', 'run', 'student')
@@ -265,7 +266,7 @@ def test_commands_from_an_empty_folder(start, tmp_path):
   run(
     'predict',
     '--model=export',
-    '--input_path=data/validate*.tfrecord',
+    '--input_path=data/train*.tfrecord',
     '--output_dir=out',
   )
   for name in (

@@ -1,11 +1,23 @@
 """Other processes that tests start, and the environment they run in."""
 
+import multiprocessing
 import os
+import pathlib
+import runpy
 import subprocess
 import sys
+import tempfile
 
 import paths
 import tensorflow as tf
+
+_ENVIRONMENT = {
+  'PYTHONPATH': ':'.join(
+    map(str, (paths.ROOT, paths.ROOT / 'tests', paths.ROOT / 'tests/foreign_project'))
+  ),
+  'CUDA_VISIBLE_DEVICES': '-1',
+  'TF_CPP_MIN_LOG_LEVEL': '2',
+}
 
 
 def python(*arguments, check=True):
@@ -18,24 +30,65 @@ def python(*arguments, check=True):
   Returns:
     The subprocess.CompletedProcess, with its output as text.
   """
-  environment = {
-    **os.environ,
-    'PYTHONPATH': ':'.join(
-      map(str, (paths.ROOT, paths.ROOT / 'tests', paths.ROOT / 'tests/foreign_project'))
-    ),
-    'CUDA_VISIBLE_DEVICES': '-1',
-    'TF_CPP_MIN_LOG_LEVEL': '2',
-  }
   done = subprocess.run(
     [sys.executable, *map(str, arguments)],
     cwd=paths.ROOT,
-    env=environment,
+    env={**os.environ, **_ENVIRONMENT},
     capture_output=True,
     text=True,
     check=False,
   )
   assert not check or done.returncode == 0, done.stderr[-4000:]
   return done
+
+
+def forked(*arguments, check=True):
+  """Runs what `python` would, in a fork of a process that has imported the package.
+
+  Importing would take 5 seconds of CPU time. What happens before and while a command
+  imports the package is not repeated: tests of that need `python`.
+
+  Args:
+    *arguments: as `python` takes them: `-c`, `-m` or a path first.
+    check: fails unless the process exits with 0.
+
+  Returns:
+    The subprocess.CompletedProcess, with its output as text.
+  """
+  context = multiprocessing.get_context('forkserver')
+  # The server is that of `utils.parallel`, which preloads the same.
+  context.set_forkserver_preload(['yt8m_distill'])
+  with tempfile.TemporaryDirectory() as folder:
+    outputs = [pathlib.Path(folder, name) for name in ('stdout', 'stderr')]
+    process = context.Process(
+      target=_interpret, args=([*map(str, arguments)], outputs, {**os.environ})
+    )
+    process.start()
+    process.join()
+    done = subprocess.CompletedProcess(
+      arguments, process.exitcode, *(path.read_text() for path in outputs)
+    )
+  assert not check or done.returncode == 0, done.stderr[-4000:]
+  return done
+
+
+def _interpret(arguments, outputs, environment):
+  """Runs in this process what the interpreter would with these arguments."""
+  for number, path in enumerate(outputs, 1):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+  os.environ.clear()
+  os.environ.update({**environment, **_ENVIRONMENT})
+  os.chdir(paths.ROOT)
+  option, *rest = arguments
+  if option == '-c':
+    sys.argv = ['-c', *rest[1:]]
+    exec(rest[0], {'__name__': '__main__'})
+  elif option == '-m':
+    sys.argv = rest
+    runpy.run_module(rest[0], run_name='__main__', alter_sys=True)
+  else:
+    sys.argv = arguments
+    runpy.run_path(option, run_name='__main__')
 
 
 def script_environment():

@@ -12,6 +12,7 @@ from yt8m_distill.utils import startup
 _module = startup.module()
 if _module.startswith(f'{__name__}.'):  # python -m yt8m_distill.train
   startup.hide_messages()
+  startup.skip_keras_3()
 # The list of commands appears at once: it does not wait for TensorFlow.
 if _module != __name__ and pathlib.Path(sys.argv[0]).name != 'yt8m-distill':
   with startup.loading():

@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None):
       + (f' Did you mean {" or ".join(near)}?' if near else '')
     )
   startup.hide_messages()
+  startup.skip_keras_3()
   with startup.loading():
     importlib.import_module('yt8m_distill.registration')
   sys.argv[1:] = arguments

@@ -320,7 +320,7 @@ def test_folder_that_holds_something_is_left_alone(tmp_path):
 def test_command_has_the_original_defaults(tmp_path):
   module = ['-m', 'yt8m_distill.checkpoints.import_tf1']
   source = _CHECKPOINTS / 'student'
-  done = processes.python(*module, source, tmp_path / 'out', '--features=rgb:16')
+  done = processes.forked(*module, source, tmp_path / 'out', '--features=rgb:16')
   assert 'student, ' in done.stdout and 'at step 6' in done.stdout
   model = run_dir.read_params(str(tmp_path / 'out/params.yaml')).task.model
   assert model.max_frames == 300

@@ -236,7 +236,7 @@ runpy.run_module('yt8m_distill.dataloaders.split_segments', run_name='__main__')
 def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(source, tmp_path):
   out, whole = tmp_path / 'out', tmp_path / 'whole'
   flags = [f'--input_path={source}', f'--output_dir={out}', '--context=1']
-  killed = processes.python(
+  killed = processes.forked(
     '-c',
     f'import os\nos.sched_getaffinity = lambda _: {{0}}\n{_KILLED}',
     *flags,
@@ -248,7 +248,7 @@ def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(source, tmp_path
     '1.tfrecord.partial',
     'split_segments.json',
   ]
-  done = processes.python('-m', 'yt8m_distill', 'split-segments', *flags)
+  done = processes.forked('-m', 'yt8m_distill', 'split-segments', *flags)
   assert done.stdout.startswith(f'{out}: 3 shards, 2 of them written now, 8 windows.')
   # The number of processes changes nothing.
   split_segments.split(source, str(whole), context=1, processes=2)

@@ -1,12 +1,11 @@
 """Tests of thinned records: what they hold, and how they are read."""
 
 import os
-import subprocess
-import sys
 
 import frame_readers
 import numpy as np
 import paths
+import processes
 import pytest
 import records as records_lib
 import tensorflow as tf
@@ -183,18 +182,10 @@ def _batches(path):
 @pytest.mark.end_to_end
 def test_the_command_and_the_batches(source, tmp_path):
   out = tmp_path / 'out'
-  done = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'yt8m_distill.dataloaders.thin',
-      f'--input_path={source}',
-      f'--output_dir={out}',
-    ],
-    cwd=paths.ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
+  done = processes.forked(
+    *('-m', 'yt8m_distill.dataloaders.thin'),
+    f'--input_path={source}',
+    f'--output_dir={out}',
   )
   names = [f'train{shard}.tfrecord' for shard in range(3)]
   assert sorted(os.listdir(out)) == ['thin.json', *names]

@@ -129,7 +129,7 @@ def test_killed_run_is_continued_by_the_stock_driver(run, flags, tmp_path):
     f'--model_dir={killed}',
     *flags,
   ]
-  first = processes.python(
+  first = processes.forked(
     '-c', processes.killed_driver(killed / 'ckpt-2'), *arguments, check=False
   )
   assert first.returncode == -9
@@ -241,17 +241,17 @@ def test_commands_import_the_project(tuned, tmp_path):
     f'--input_path={records}',
     f'--output_dir={tmp_path / "predictions"}',
   )
-  refused = processes.python(*arguments, check=False)
+  refused = processes.forked(*arguments, check=False)
   assert refused.returncode == 1
   assert refused.stderr.splitlines()[-1].endswith(
     f'{tuned}/params.yaml is the configuration of the experiment '
     "'bird_clips_finetune', which is not registered. Add --import=MODULE with the "
     'module that registers it.'
   )
-  processes.python(*arguments, '--import=bird_clips')
+  processes.forked(*arguments, '--import=bird_clips')
   rows = (tmp_path / 'predictions/predictions.csv').read_text().splitlines()
   assert len(rows) == 25
-  absent = processes.python(*arguments, '--import=bird_chips', check=False)
+  absent = processes.forked(*arguments, '--import=bird_chips', check=False)
   assert absent.stderr.splitlines()[-1] == (
     "Error: --import=bird_chips: No module named 'bird_chips'. Install the project, or "
     'set PYTHONPATH to the folder that holds it.'

@@ -139,7 +139,7 @@ def _check_replicas():
 @pytest.mark.end_to_end
 def test_replicas_equal_one():
   """In another Python: devices must be set before TensorFlow starts."""
-  processes.python(__file__)
+  processes.forked(__file__)
 
 
 def test_config_round_trip():

@@ -344,7 +344,7 @@ def test_folder_that_was_filled_meanwhile_stays(run, tmp_path, monkeypatch):
 
 
 def test_command_line(run, vocabulary, tmp_path):
-  done = processes.python(
+  done = processes.forked(
     '-m',
     'yt8m_distill.serving.export',
     run,
@@ -355,5 +355,5 @@ def test_command_line(run, vocabulary, tmp_path):
   )
   assert f'{tmp_path}/out: ' in done.stdout and 'step 7' in done.stdout
   assert (tmp_path / 'out' / 'saved_model.pb').exists()
-  done = processes.python('-m', 'yt8m_distill.serving.export', run, check=False)
+  done = processes.forked('-m', 'yt8m_distill.serving.export', run, check=False)
   assert done.returncode and 'RUN OUT' in done.stderr

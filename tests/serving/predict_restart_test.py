@@ -156,7 +156,7 @@ def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
   runs, data, tmp_path, module, table, suffix, arguments
 ):
   out = tmp_path / 'out'
-  killed = processes.python(
+  killed = processes.forked(
     '-c',
     _KILLED.format(module=module, table=table),
     *_flags(runs[0], data, out),
@@ -178,7 +178,7 @@ def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
   shutil.copytree(data, cut)
   path = cut / 'test2.tfrecord'
   path.write_bytes(path.read_bytes()[:-1])
-  done = processes.python(
+  done = processes.forked(
     '-m',
     'yt8m_distill.serving.predict',
     *_flags(runs[0], cut, tmp_path / 'out'),

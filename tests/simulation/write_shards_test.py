@@ -3,12 +3,11 @@
 import functools
 import operator
 import pathlib
-import subprocess
-import sys
 
 import frame_readers
 import numpy as np
 import paths
+import processes
 import pytest
 import records
 import tensorflow as tf
@@ -188,14 +187,14 @@ def test_splits_of_one_seed_share_their_classes(tmp_path):
 def test_video_level_records_become_videos(tmp_path, video_level):
   pattern = video_level('a')
   video_level('b')
-  for processes, name in ((1, 'one'), (2, 'two')):
+  for workers, name in ((1, 'one'), (2, 'two')):
     write_shards.simulate(
       str(tmp_path / name),
       'x',
       10,
       4,
       video_level=pattern,
-      processes=processes,
+      processes=workers,
       **_SMALL,
     )
   paths = sorted((tmp_path / 'one').glob('*.tfrecord'))
@@ -374,21 +373,15 @@ def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):
 
 @pytest.mark.end_to_end
 def test_command_line(tmp_path):
-  subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      write_shards.__name__,
-      f'--output_dir={tmp_path}',
-      '--split=test',
-      '--num_videos=3',
-      '--num_classes=5',
-      '--seed=2',
-      '--videos_per_shard=2',
-      '--segments=dense',
-    ],
-    cwd=paths.ROOT,
-    check=True,
+  processes.forked(
+    *('-m', write_shards.__name__),
+    f'--output_dir={tmp_path}',
+    '--split=test',
+    '--num_videos=3',
+    '--num_classes=5',
+    '--seed=2',
+    '--videos_per_shard=2',
+    '--segments=dense',
   )
   shards = sorted(tmp_path.glob('*.tfrecord'))
   assert [len(records.parse(path)) for path in shards] == [2, 1]

@@ -100,8 +100,8 @@ def _train(replicas, reduction):
   }
 
 
-def _save(folder):
-  model = distillation.DistillationTask(tiny.experiment().task).create_model()
+def _save(folder, params):
+  model = distillation.DistillationTask(params.task).create_model()
   tiny.scatter_weights(model)
   tf.train.CheckpointManager(
     tf.train.Checkpoint(
@@ -115,9 +115,10 @@ def _save(folder):
 def _evaluate(replicas, folder, records):
   """Evaluates through the real trainer; batches of 4 over 9 videos."""
   params = tiny.experiment(
-    {'task': {'validation_data': {'input_path': str(records), 'global_batch_size': 4}}}
+    tiny.AVERAGES,
+    {'task': {'validation_data': {'input_path': str(records), 'global_batch_size': 4}}},
   )
-  _save(folder)
+  _save(folder, params)
   strategy = _strategy(replicas)
   with strategy.scope():
     task = distillation.DistillationTask(params.task, logging_dir=str(folder))
@@ -155,7 +156,7 @@ def _main(folder):
 @pytest.fixture(name='folder', scope='module')
 def _folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('replicas')
-  processes.python(__file__, folder)
+  processes.forked(__file__, folder)
   return folder
 
 

@@ -545,7 +545,7 @@ def _train(replicas, windows):
 
 
 def test_two_replicas_train_as_one_does(tmp_path):
-  processes.python(__file__, tmp_path)
+  processes.forked(__file__, tmp_path)
   one, two = (np.load(tmp_path / f'{n}.npz') for n in (1, 2))
   assert one['losses'][0] != one['losses'][1]
   for name in one.files:

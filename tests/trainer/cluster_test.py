@@ -30,7 +30,7 @@ from yt8m_distill.utils import workers as workers_lib
 pytestmark = pytest.mark.end_to_end
 
 _LIMIT = 900  # seconds; a process may take a minute to start
-_STEPS, _INTERVAL = 24, 8
+_STEPS, _INTERVAL = 12, 4
 _WINDOWS_STEPS = 4
 _SINGLE, _SEGMENTS = 'yt8m_distill_single', 'yt8m_distill_segments'
 # Rounding: sums over a batch are added up in another order.
@@ -251,7 +251,7 @@ class TestKilledAndResumed:
     evaluated, wanted = (_scalars(run, 'validation') for run in (many, one))
     assert evaluated.keys() == wanted.keys()
     # By whole files of 2 workers, and by records of 3; one has none at last.
-    assert sorted(wanted['gap']) == [8, 16, 24]
+    assert sorted(wanted['gap']) == [_INTERVAL, 2 * _INTERVAL, _STEPS]
     for name, values in wanted.items():
       assert sorted(evaluated[name]) == sorted(values), name
       np.testing.assert_allclose(

@@ -129,7 +129,7 @@ def test_finished_run_trains_no_further(halves, resume):
 def test_killed_run_equals_one_that_was_not(records, tmp_path):
   """In graphs, and the first half in a process of its own."""
   run = tmp_path / 'run'
-  killed = processes.python(
+  killed = processes.forked(
     '-c',
     processes.killed_driver(run / 'ckpt-2'),
     '--experiment=yt8m_distill',

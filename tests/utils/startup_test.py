@@ -66,6 +66,14 @@ def test_processes_that_a_command_starts_inherit_it():
 
 
 @pytest.mark.parametrize(
+  'environment, keras', [({}, '1'), ({'TF_USE_LEGACY_KERAS': '0'}, '0')]
+)
+def test_a_command_skips_keras_3_unless_the_user_chose_it(environment, keras):
+  show = "print(os.environ['TF_USE_LEGACY_KERAS'])"
+  assert _run(show, 'startup.skip_keras_3()', **environment).stdout == f'{keras}\n'
+
+
+@pytest.mark.parametrize(
   'action, shown',
   [
     ("raise ImportError('no libfoo')", ['noise Traceback', 'no libfoo']),

@@ -1,6 +1,7 @@
-"""Starts a command without the messages that TensorFlow prints while it loads.
+"""Starts a command without what only a library needs: messages and Keras 3.
 
-Importing the package as a library changes nothing: only commands call `hide_messages`.
+Importing the package as a library changes nothing: only commands call `hide_messages`
+and `skip_keras_3`.
 This module imports nothing that takes time.
 """
 
@@ -33,6 +34,16 @@ def hide_messages():
   """
   if _LEVEL not in os.environ and sys.stderr is not None:
     os.environ.update({_LEVEL: '2', _HIDDEN: '1'})
+
+
+def skip_keras_3():
+  """Spares this process the import of Keras 3 unless the user chose a Keras.
+
+  Must be called before TensorFlow is imported, which would take a second longer to
+  import Keras 3 for tf.keras. Like the Garden, this package uses tf_keras only.
+  Processes that a command starts inherit the choice.
+  """
+  os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 
 @contextlib.contextmanager
