@@ -471,7 +471,7 @@ def test_requests_that_fail(folder, monkeypatch, capfd):
 def test_without_pyav(folder, monkeypatch):
   path = _file(folder, 'h264.mp4')
   monkeypatch.setitem(sys.modules, 'av', None)
-  with pytest.raises(ImportError, match=r"PyAV, .* pip install 'av<19'$"):
+  with pytest.raises(ImportError, match=r"PyAV, .* pip install 'av>=17,<19'$"):
     decode.VideoFile(path)
 
 
@@ -639,8 +639,9 @@ def test_no_picture_can_be_decoded(folder, tmp_path):
 
 
 def test_pictures_without_timestamps(tmp_path):
-  video_files.write(tmp_path / 'a.h264', 25, options=_FAST)
-  _refused(tmp_path / 'a.h264', 'have no timestamps', 'ffmpeg -i', '-c copy')
+  path = tmp_path / 'my cat.h264'
+  video_files.write(path, 25, options=_FAST)
+  _refused(path, 'have no timestamps', f"ffmpeg -i '{path}' -c copy OUTPUT.mp4")
 
 
 def test_seconds_that_are_not_ascending(folder):

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import contextlib
 from fractions import Fraction
 import math
+import shlex
 from types import ModuleType
 from typing import Any
 
@@ -146,7 +147,8 @@ def _av() -> ModuleType:
     import av
   except ImportError as error:
     raise ImportError(
-      "Video files are decoded by PyAV, which is not installed: pip install 'av<19'"
+      'Video files are decoded by PyAV, which is not installed: '
+      "pip install 'av>=17,<19'"
     ) from error
   return av
 
@@ -285,7 +287,7 @@ def _frames(path: str, container: Any, stream: Any) -> Iterator[tuple[Fraction, 
         else:
           raise ValueError(
             f'{path}: its pictures have no timestamps ({container.format.name}). Put '
-            f'them into a container: ffmpeg -i {path} -c copy OUTPUT.mp4'
+            f'them into a container: {_ffmpeg(path, "-c copy OUTPUT.mp4")}'
           )
         yield time, frame
   except av.FFmpegError as error:
@@ -317,9 +319,13 @@ def _picture_end(path: str, start: Fraction) -> Fraction:
     raise ValueError(
       f'{path} is incomplete: its header claims {float(claimed):.1f} s, but it ends at '
       f'{float(file_end):.1f} s. Copy or download it again; to use what it holds, '
-      f'ffmpeg -i {path} -c copy OUTPUT.mkv'
+      f'{_ffmpeg(path, "-c copy OUTPUT.mkv")}'
     )
   return picture_end
+
+
+def _ffmpeg(path: str, arguments: str) -> str:
+  return f'ffmpeg -i {shlex.quote(path)} {arguments}'
 
 
 def _damaged(path: str, what: str, time: Any, error: Any) -> ValueError:
@@ -512,8 +518,8 @@ class _Listener:
       if frame.sample_rate != rate:
         raise ValueError(
           f'{self._path}: the rate of its sound changes from {rate} to '
-          f'{frame.sample_rate} Hz after {second} s. Convert it to one rate: ffmpeg -i '
-          f'{self._path} -c:v copy -ar {rate} OUTPUT.mp4'
+          f'{frame.sample_rate} Hz after {second} s. Convert it to one rate: '
+          f'{_ffmpeg(self._path, f"-c:v copy -ar {rate} OUTPUT.mp4")}'
         )
       begin = self._sample(frame, rate, end)
       end = begin + frame.samples
