@@ -16,7 +16,6 @@ from yt8m_distill.features import extract as extract_lib
 from yt8m_distill.utils import quantization
 
 _RGB, _AUDIO = 1024, 128
-_FEATURES = [{'name': 'rgb', 'size': _RGB}, {'name': 'audio', 'size': _AUDIO}]
 _SILENCE = int(quantization.quantize(tf.constant(0.0)))
 
 
@@ -343,20 +342,8 @@ def test_too_many_shards(tmp_path, monkeypatch):
     _extract(source, tmp_path / 'out', videos_per_shard=1)
 
 
-def _run(path, **student):
-  """A run with random weights for features of these sizes."""
-  model = {'features': _FEATURES}
-  if student:
-    model['student'] = student
-  return serving_cases.write_run(path, {'task': {'model': model}})
-
-
-@pytest.fixture(name='run', scope='module')
-def _distilled(tmp_path_factory):
-  return _run(tmp_path_factory.mktemp('extract') / 'run')
-
-
-def test_a_model_tells_the_frames(tmp_path, run):
+def test_a_model_tells_the_frames(tmp_path):
+  run = serving_cases.write_run(tmp_path / 'run')
   source = _write_videos(tmp_path / 'videos', *_lengths((13, 14), (24, 31)))
   [path] = _extract(source, tmp_path / 'by_model', model=run)
   [expected] = _extract(
