@@ -20,6 +20,7 @@ _COMMANDS = (
   'report',
   'export',
   'predict',
+  'extract',
   'thin',
   'split-segments',
   'simulate',
