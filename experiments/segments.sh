@@ -35,7 +35,8 @@ run() {  # EXPERIMENT MODE GIN_FILE FOLDER [setting=value...]
   "$python" -m yt8m_distill.train --experiment="$experiment" --mode="$mode" \
     --gin_file="$gin_file" --gin_file=quickstart.gin \
     --config_file=experiments/quickstart.yaml --model_dir="$out/$folder" \
-    "${@/#/--gin_params=yt8m_distill.}" "${flags[@]}"
+    --gin_params=yt8m_distill.num_classes=20 "${@/#/--gin_params=yt8m_distill.}" \
+    "${flags[@]}"
 }
 windows() {  # EXPERIMENT MODE GIN_FILE FOLDER [setting=value...]: run() on windows
   run "$@" train_path="'$out/windows/tune*.tfrecord'" \
