@@ -77,8 +77,8 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
 def check_start(model: model_config.VideoModel, checkpoint: str):
   """Raises a ValueError if a model cannot start from all networks of another run.
 
-  Other frames, and chunks of them, are allowed and logged. Without a params.yaml next to
-  the checkpoint nothing is compared.
+  Other frames, and chunks of them, are allowed and logged. Without a params.yaml next
+  to the checkpoint nothing is compared.
 
   Args:
     model: configuration of the model.

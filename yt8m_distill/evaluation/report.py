@@ -38,10 +38,10 @@ _TITLES = {
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
-  Frames and FLOPs are also given as shares of the teacher's, or, of several teachers, of
-  the most expensive one's. Lines above the table name each run, its step, the records it
-  was evaluated on, and the classes of its mAP. The baseline is that of the first run's
-  data. A line below the table says if its records cannot be read.
+  Frames and FLOPs are also given in percent of the teacher's; of several teachers, the
+  one with the most FLOPs counts. Lines above the table name each run, its step, the
+  records it was evaluated on, and the classes of its mAP. The baseline is that of the
+  first run's data. A line below the table says if its records cannot be read.
 
   Args:
     runs: folders of evaluated runs.

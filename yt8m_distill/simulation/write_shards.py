@@ -351,7 +351,7 @@ def _define_flags():
   flags.DEFINE_float(
     'cutaways',
     0.0,
-    'Share of the frames of a label\'s shots that show something else: 0 or more, and '
+    "Share of the frames of a label's shots that show something else: 0 or more, and "
     'below 1. Ratings do not depend on it.',
   )
 
