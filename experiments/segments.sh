@@ -18,15 +18,15 @@ cd "$(dirname "$0")/.."
 . experiments/stage.sh
 "$python" -m experiments.scripts.claim "$out" "flags=${flags[*]}"
 data=$out/data
-context=5  # frames that the teacher sees before and after a window
+context=2  # frames that the teacher sees before and after a window
 
 simulate() {
   local split name videos segments
-  for split in "train 1200" "tune 1600 sparse" "evaluate 150 dense"; do
+  for split in "train 1600" "tune 1600 sparse" "evaluate 100 dense"; do
     read -r name videos segments <<<"$split"
     "$python" -m yt8m_distill.simulation.write_shards --output_dir="$data" \
       --split="$name" --num_videos="$videos" ${segments:+--segments="$segments"} \
-      --videos_per_shard=200 --num_classes=20 --cutaways=0.4 --seed=1
+      --videos_per_shard=100 --num_classes=50 --cutaways=0.25 --seed=1
   done
 }
 run() {  # EXPERIMENT MODE GIN_FILE FOLDER [setting=value...]
@@ -35,14 +35,13 @@ run() {  # EXPERIMENT MODE GIN_FILE FOLDER [setting=value...]
   "$python" -m yt8m_distill.train --experiment="$experiment" --mode="$mode" \
     --gin_file="$gin_file" --gin_file=quickstart.gin \
     --config_file=experiments/quickstart.yaml --model_dir="$out/$folder" \
-    --gin_params=yt8m_distill.num_classes=20 "${@/#/--gin_params=yt8m_distill.}" \
-    "${flags[@]}"
+    "${@/#/--gin_params=yt8m_distill.}" "${flags[@]}"
 }
-windows() {  # EXPERIMENT MODE GIN_FILE FOLDER [setting=value...]: run() on windows
-  run "$@" train_path="'$out/windows/tune*.tfrecord'" \
+windows() {  # EXPERIMENT MODE GIN_FILE FOLDER: run() on windows; 2 frames for the student
+  run "$@" k=2 train_path="'$out/windows/tune*.tfrecord'" \
     validation_path="'$out/windows/evaluate*.tfrecord'" \
     init_checkpoint="'$out/videos'" max_frames=$((5 + 2 * context)) \
-    teacher_chunks=1 student_chunks=1 learning_rate=1e-3
+    teacher_chunks=1 student_chunks=1 train_steps=320 learning_rate=1e-3
 }
 report() {
   "$python" -m yt8m_distill.evaluation.report "$out"/{before,student,distilled} \
