@@ -11,6 +11,9 @@ import processes
 import pytest
 import tiny
 
+from yt8m_distill.dataloaders import split_segments
+from yt8m_distill.simulation import write_shards
+
 pytestmark = [
   pytest.mark.end_to_end,
   pytest.mark.skipif(
@@ -28,6 +31,15 @@ _SIZES = {
 }
 _SETTINGS = dict(
   num_classes=tiny.CLASSES, num_cells=4, num_layers=1, batch_size=5, train_steps=2
+)
+
+_VIDEOS = dict(
+  num_classes=tiny.CLASSES,
+  rgb_size=8,
+  audio_size=4,
+  min_frames=20,
+  max_frames=20,
+  processes=1,
 )
 
 
@@ -62,14 +74,15 @@ def _files(folder):
 def test_stages_on_windows_and_their_table(tmp_path):
   # The stages before, without a process for each.
   out = tmp_path / 'out'
-  for split, folder, write in (
-    ('train', 'data', tiny.write_records),
-    ('evaluate', 'data', tiny.write_records),
-    ('tune', 'windows', tiny.write_windows),
-    ('evaluate', 'windows', tiny.write_windows),
-  ):
-    (out / folder).mkdir(parents=True, exist_ok=True)
-    write(out / folder / f'{split}0000.tfrecord', 10)
+  data = str(out / 'data')
+  for split, segments in (('train', None), ('tune', 'sparse'), ('evaluate', 'dense')):
+    write_shards.simulate(data, split, 4, segments=segments, **_VIDEOS)
+  split_segments.split(
+    f'{data}/tune*.tfrecord,{data}/evaluate*.tfrecord',
+    str(out / 'windows'),
+    context=2,
+    processes=1,
+  )
   tiny.drive('train', out / 'videos', out / 'data' / 'train0000.tfrecord')
   for stage in ('simulate', 'videos', 'split', 'page'):
     (out / f'{stage}.complete').touch()
