@@ -84,7 +84,7 @@ def test_stages_on_windows_and_their_table(tmp_path):
     processes=1,
   )
   tiny.drive('train', out / 'videos', out / 'data' / 'train0000.tfrecord')
-  for stage in ('simulate', 'videos', 'split', 'page'):
+  for stage in ('simulate', 'videos', 'split'):
     (out / f'{stage}.complete').touch()
 
   printed = _run(tmp_path)
@@ -106,6 +106,7 @@ def test_stages_on_windows_and_their_table(tmp_path):
   assert rows[0][4] == 'MAP@K' and all(0 <= float(row[4]) <= 1 for row in rows[1:])
   csv = (out / 'predictions' / 'predictions.csv').read_text().splitlines()
   assert csv[0] == 'Class,Segments' and len(csv) == 1 + tiny.CLASSES
+  assert 'evaluate-0000003' in (out / 'page' / 'page.html').read_text()
 
   before = _files(out)
   printed = _run(tmp_path)
