@@ -330,8 +330,8 @@ def _define_flags():
   flags.DEFINE_string(
     'vocabulary',
     '',
-    'CSV with Index and Name of the classes, for Parquet. Default: the vocabulary '
-    'of the first model that has one.',
+    'CSV with Index and Name of the classes, for Parquet, HTML and what is printed of '
+    'video files. Default: the vocabulary of the first model that has one.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos predicted at once.')
   flags.DEFINE_enum(
