@@ -7,10 +7,12 @@ B videos, V classes, K best classes, R representation, W windows.
 
 from collections.abc import Sequence
 import datetime
+import logging
 import os
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging as absl_logging
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import run_dir
@@ -291,7 +293,7 @@ def _read(
         f'context is {segments.context}, but {source} is an export, which has its own: '
         'export it again with this --context, or name the run.'
       )
-    loaded = tf.saved_model.load(source)
+    loaded = _load_export(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(
         f'{source} is a SavedModel without the function `records`: name the folder '
@@ -315,6 +317,20 @@ def _read(
     _existing(run.params.task.evaluation.vocabulary),
     model_card.read_frames(model),
   )
+
+
+def _load_export(source: str) -> Any:
+  """Loads a SavedModel without TensorFlow's warnings that no gradients were saved."""
+
+  def is_shown(record: logging.LogRecord) -> bool:
+    return 'unsaved custom gradients' not in record.getMessage()
+
+  logger = absl_logging.get_absl_logger()
+  logger.addFilter(is_shown)
+  try:
+    return tf.saved_model.load(source)
+  finally:
+    logger.removeFilter(is_shown)
 
 
 def _existing(path: str) -> str:
