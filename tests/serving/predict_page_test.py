@@ -196,7 +196,7 @@ def test_a_video_without_an_id_is_named_by_its_place(runs, data, tmp_path):
 
 def test_an_id_that_no_record_has(runs, data, tmp_path):
   with pytest.raises(
-    ValueError, match=r"video has 'no', .*test\*?.* holds no such id: name ids of"
+    ValueError, match=r"video has 'no', .*test\*?.* holds no such id: name ids that"
   ):
     serving_cases.predict(
       runs,

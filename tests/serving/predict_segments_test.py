@@ -16,6 +16,7 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.dataloaders import split_segments
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export as export_lib
 from yt8m_distill.utils import cli
 
@@ -358,6 +359,14 @@ def test_video_level_features_have_no_windows(video_level, data, tmp_path, sourc
       [], data, tmp_path / 'out', model=[video_level[source]], segments=5
     )
   assert 'segments' not in tf.saved_model.load(video_level[1]).signatures
+
+
+def test_an_export_loads_without_warnings(student, caplog):
+  tf.saved_model.load(student[1])
+  assert 'custom gradients' in caplog.text  # What TensorFlow would say.
+  caplog.clear()
+  ensemble.Ensemble([student[1]], 'student', 1)
+  assert not caplog.text
 
 
 def test_an_export_of_an_older_version_says_so(student, data, tmp_path):
