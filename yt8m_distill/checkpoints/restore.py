@@ -99,11 +99,12 @@ def _on_frames_of(
   """
   network = {**before[name], 'frames': now[name]['frames']}
   seen = [(model['max_frames'], model[name]['frames']) for model in (before, now)]
-  if seen[0] != seen[1]:
-    backbone = network['backbone']
-    chunks = now[name]['backbone']['hierarchical_lstm']['chunks']
-    lstm = {**backbone['hierarchical_lstm'], 'chunks': chunks}
-    network['backbone'] = {**backbone, 'hierarchical_lstm': lstm}
+  kind = 'hierarchical_lstm'
+  backbones = [model[name]['backbone'] for model in (before, now)]
+  if seen[0] != seen[1] and all(kind in backbone for backbone in backbones):
+    chunks = backbones[1][kind]['chunks']
+    lstm = {**backbones[0][kind], 'chunks': chunks}
+    network['backbone'] = {**backbones[0], kind: lstm}
   return network
 
 
