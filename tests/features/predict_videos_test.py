@@ -1,7 +1,10 @@
 """predict takes video files, extracts what networks need, and shows what they find."""
 
 import base64
+import inspect
 import re
+import types
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -196,6 +199,36 @@ def test_the_same_command_again_does_nothing(predict):
 
   before = written(predict('out', format='parquet'))
   assert written(predict('out', format='parquet')) == before
+
+
+def _main(**values):
+  parameters = inspect.signature(predict_lib.predict).parameters.values()
+  defaults = {p.name: None if p.default is p.empty else p.default for p in parameters}
+  found = {
+    name: types.SimpleNamespace(value=value)
+    for name, value in {**defaults, **values}.items()
+  }
+  with mock.patch.object(predict_lib, 'FLAGS', found):
+    predict_lib.main(None)
+
+
+def test_without_a_folder_the_best_classes_are_only_printed(
+  run, videos, folder, capsys, tmp_path
+):
+  before = sorted(tmp_path.rglob('*'))
+  path = str(videos.with_name('1.mp4'))
+  _main(model=[run], input_path=path, weights=str(folder))
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[-6] == '1' and all(
+    line.startswith('  class ') for line in printed[-5:]
+  )
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize('arguments', [{}, {'weights': 'w', 'format': 'html'}])
+def test_what_needs_a_folder(run, arguments):
+  with pytest.raises(ValueError, match='output_dir is missing: name the folder of'):
+    _main(model=[run], input_path='a.mp4', **arguments)
 
 
 def test_a_video_file_without_weights(run, videos):

@@ -18,7 +18,8 @@ best classes of each window.
 --format=html writes OUT/page.html in place of tables: what each network finds in a few
 videos, over time.
 
---weights=FOLDER takes video files in place of records, and prints their best classes.
+--weights=FOLDER takes video files in place of records, and prints their best classes
+(without --output_dir, that is all).
 It needs the extra `video` and the official files of the networks for features.
 """
 
@@ -31,6 +32,7 @@ import inspect
 import mimetypes
 import os
 import re
+import tempfile
 from typing import IO
 from typing import Any
 import zlib
@@ -319,7 +321,12 @@ def _define_flags():
     'separated by commas. With --weights, video files or a CSV, as of extract.',
     required=True,
   )
-  flags.DEFINE_string('output_dir', None, 'Folder of the predictions.', required=True)
+  flags.DEFINE_string(
+    'output_dir',
+    None,
+    'Folder of the predictions. Without it, the best classes of video files are '
+    'printed and nothing is kept.',
+  )
   flags.DEFINE_enum('format', 'csv', _FORMATS, 'Format of the files.')
   flags.DEFINE_integer(
     'top_k',
@@ -392,7 +399,17 @@ def _define_flags():
 
 def main(_):
   """Runs the command."""
-  predict(**{name: FLAGS[name].value for name in inspect.signature(predict).parameters})
+  values = {name: FLAGS[name].value for name in inspect.signature(predict).parameters}
+  if values['output_dir']:
+    predict(**values)
+    return
+  if not values['weights'] or values['format'] == 'html':
+    raise ValueError(
+      'output_dir is missing: name the folder of predictions. Without one, only the '
+      'best classes of video files (--weights) are printed.'
+    )
+  with tempfile.TemporaryDirectory() as folder:
+    predict(**{**values, 'output_dir': folder})
 
 
 if __name__ == '__main__':
