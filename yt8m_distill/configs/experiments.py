@@ -131,9 +131,7 @@ def yt8m_distill_stored(
   params.init_checkpoint = settings.init_checkpoint
   params.init_network = settings.init_network
   _set_losses(params.losses, settings)
-  return cfg.ExperimentConfig(
-    task=params, trainer=_trainer(settings, '', _FIVE_EPOCHS)
-  )
+  return cfg.ExperimentConfig(task=params, trainer=_trainer(settings, '', _FIVE_EPOCHS))
 
 
 @registry.register('yt8m_distill_finetune')
@@ -207,9 +205,7 @@ def _single_task(
   return params
 
 
-def _set_losses(
-  losses: distillation.DistillationLoss, settings: settings_lib.Settings
-):
+def _set_losses(losses: distillation.DistillationLoss, settings: settings_lib.Settings):
   """Sets the fields of losses that settings hold."""
   losses.representation_weight = settings.representation_weight
   losses.prediction_reduction = settings.prediction_reduction

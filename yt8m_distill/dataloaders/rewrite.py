@@ -35,16 +35,16 @@ class Record(NamedTuple):
 
   Attributes:
     path: its file.
-    index: its position there.
+    position: its index there.
     serialized: its bytes.
   """
 
   path: str
-  index: int
+  position: int
   serialized: bytes
 
   def __str__(self) -> str:
-    return f'{self.path}, record {self.index}'
+    return f'{self.path}, record {self.position}'
 
 
 # From a batch of records to, for each, the serialized records that replace it, and a

@@ -103,7 +103,11 @@ class Answers(NamedTuple):
   @property
   def context(self) -> dict[str, tf.DType]:
     """Returns the types of what is parsed of the context."""
-    return {TEACHER: tf.string, _REST: tf.float32, **dict.fromkeys(self._bytes, tf.string)}
+    return {
+      TEACHER: tf.string,
+      _REST: tf.float32,
+      **dict.fromkeys(self._bytes, tf.string),
+    }
 
   @property
   def _bytes(self) -> dict[str, int]:
@@ -205,7 +209,9 @@ def answers_of(path: str, index: int, serialized: bytes, num_classes: int) -> An
     return len(b''.join(feature[key].bytes_list.value))
 
   if TEACHER not in feature:
-    raise ValueError(f'{name}: its context has no {TEACHER}, so it was not taught. {_REMEDY}.')
+    raise ValueError(
+      f'{name}: its context has no {TEACHER}, so it was not taught. {_REMEDY}.'
+    )
   taught = sum(feature[_NUM_CLASSES].int64_list.value)
   if taught != num_classes:
     raise ValueError(

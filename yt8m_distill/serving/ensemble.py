@@ -111,11 +111,7 @@ class Ensemble:
         f'model is {",".join(sources)}, which has an empty item: name runs, '
         'checkpoints or exports between the commas.'
       )
-    chosen = [
-      (source, name)
-      for source in sources
-      for name in _chosen(source, network)
-    ]
+    chosen = [(source, name) for source in sources for name in _chosen(source, network)]
     sources = [source for source, _ in chosen]
     self.names = [
       (source, name if sources.count(source) > 1 else '') for source, name in chosen

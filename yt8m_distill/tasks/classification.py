@@ -198,7 +198,7 @@ class ClassificationTask(base_task.Task):
       **self.labels_read(),
     )
 
-  def labels_read(self) -> dict[str, bool]:
+  def labels_read(self) -> dict[str, Any]:
     """Returns the arguments of a FrameReader that say which labels to read."""
     if not self._segments:
       return {}

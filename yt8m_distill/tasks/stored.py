@@ -85,38 +85,39 @@ class StoredTask(distillation.StudentTask):
     teacher = self._answers.teacher.decode()
     if before and before['teacher'] != teacher:
       raise ValueError(
-        f'{record[0]} was taught by {teacher}, but the run in {self.logging_dir} learns '
-        f'from {before["teacher"]} ({_RECORD}). Set task.train_data.input_path to '
-        'records of that teacher, or choose another --model_dir.'
+        f'{record[0]} was taught by {teacher}, but the run in {self.logging_dir} '
+        f'learns from {before["teacher"]} ({_RECORD}). Set task.train_data.input_path '
+        'to records of that teacher, or choose another --model_dir.'
       )
 
   def build_inputs(self, params, input_context=None):
     """Builds a dataset, in training with answers; see ClassificationTask."""
     self._reads_answers = params.is_training  # Other records need not hold any.
     dataset = super().build_inputs(params, input_context)
-    if self._reads_answers:
-      self._check_width()
+    if self._reads_answers and self._answers:
+      self._check_width(self._answers.representation_size)
       if self.logging_dir and not self._run_checkpoint() and workers.is_chief():
-        files.write_json(
-          self._record_path(), {'teacher': self._answers.teacher.decode()}
-        )
+        teacher = self._answers.teacher.decode()
+        files.write_json(self._record_path(), {'teacher': teacher})
     return dataset
 
   def _record_path(self) -> str:
     return os.path.join(self.logging_dir, _RECORD)
 
-  def _check_width(self):
-    """Raises a ValueError if L_REP has a weight but cannot be computed."""
-    task, stored = self.task_config, self._answers.representation_size
+  def _check_width(self, stored: int):
+    """Raises a ValueError if L_REP has a weight but cannot be computed.
+
+    Args:
+      stored: width of the teacher's representation; 0 if the records hold none.
+    """
+    task = self.task_config
     if not task.losses.representation_weight:
       return
-    weight = (
-      f'task.losses.representation_weight is {task.losses.representation_weight}, but '
-    )
     if not stored:
       raise ValueError(
-        f'{weight}the records hold no representation, since several teachers have none. '
-        'Set it to 0, or train on records of one teacher.'
+        f'task.losses.representation_weight is {task.losses.representation_weight}, '
+        'but the records hold no representation, since several teachers have none. Set '
+        'it to 0, or train on records of one teacher.'
       )
     [network] = self.networks(self._model).values()
     width = network.backbone.representation_size
