@@ -21,6 +21,8 @@ pytestmark = pytest.mark.end_to_end
 _STORED = 'yt8m_distill_stored'
 _SIZES = {'every_n': tiny.EVERY_N, 'max_frames': tiny.MAX_FRAMES}
 _STEPS = 5
+# A student with another width of representation than the teacher.
+_NARROW = {'task__model__network__backbone__hierarchical_lstm__num_cells': 3}
 # Between the losses of serial and of stored training, and between the weights after
 # _STEPS steps: the teacher saw the videos in other batches.
 _LOSS, _WEIGHTS = 1e-5, 1e-5
@@ -143,7 +145,7 @@ def _drive(run, taught, records, **values):
     _STORED,
     **{
       'task__train_data__input_path': taught,
-      'task__model__network__backbone__hierarchical_lstm__num_cells': 3,
+      **_NARROW,
       'task__model__projected_size': 8,
       'trainer__checkpoint_interval': 2,
       'trainer__train_steps': 4,
@@ -209,9 +211,7 @@ def test_commands_take_the_run(run, records, tmp_path):
     ):
       np.testing.assert_array_equal(one, two)
       np.testing.assert_array_equal(one, three)
-  tiny.drive('eval', tmp_path / 'extracted', records, _STORED, **{
-    'task__model__network__backbone__hierarchical_lstm__num_cells': 3
-  })  # fmt: skip
+  tiny.drive('eval', tmp_path / 'extracted', records, _STORED, **_NARROW)
   before, now = (
     json.loads((folder / 'evaluation.json').read_text())['metrics']['gap']
     for folder in (run, tmp_path / 'extracted')

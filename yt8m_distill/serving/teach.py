@@ -108,7 +108,10 @@ def teach(
 def _change(records, networks, every_n, max_frames, answer):
   """Teaches records; see `rewrite.Change`."""
   parsed = [rewrite.parse(record.serialized, str(record)) for record in records]
-  predicted = networks(*map(tf.constant, zip(*records)))
+  paths, positions, serialized = zip(*records)
+  predicted = networks(
+    tf.constant(paths), tf.constant(positions, tf.int64), tf.constant(serialized)
+  )
   predicted = {key: value.numpy() for key, value in predicted.items()}
   is_single = 'representation' in predicted
   for row, (video, num_frames) in enumerate(parsed):
