@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import serving_cases
 import tensorflow as tf
 import tiny
 
@@ -25,28 +26,35 @@ _STEPS = 5
 _NARROW = {'task__model__network__backbone__hierarchical_lstm__num_cells': 3}
 # Between the losses of serial and of stored training, and between the weights after
 # _STEPS steps: the teacher saw the videos in other batches.
-_LOSS, _WEIGHTS = 1e-5, 1e-5
+_LOSS, _WEIGHTS = 1e-5, 1e-6  # measured: 8e-7, 3e-8
 
 
 def _teach(models, records, out, **arguments):
   """Teaches a file; returns the path of the new one."""
-  models = [str(model) for model in models]
   arguments = {**_SIZES, 'workers': 1, **arguments}
   [path] = teach_lib.teach(models, str(records), str(out), **arguments)
   return path
 
 
+@pytest.fixture(name='teachers', scope='module')
+def _teachers(tmp_path_factory):
+  """Two distillation runs with random weights."""
+  where = tmp_path_factory.mktemp('teachers')
+  scales = {'first': 0.5, 'second': 0.4}
+  return [serving_cases.write_run(where / name, scale=v) for name, v in scales.items()]
+
+
 @pytest.fixture(name='exact', scope='module')
-def _exact(distilled, records, tmp_path_factory):
-  """All that the teacher of a distillation run says."""
+def _exact(teachers, records, tmp_path_factory):
+  """All that the first teacher says."""
   out = tmp_path_factory.mktemp('exact') / 'out'
-  return _teach([distilled], records, out, top_k=tiny.CLASSES, dtype='float32')
+  return _teach(teachers[:1], records, out, top_k=tiny.CLASSES, dtype='float32')
 
 
 @pytest.fixture(name='other', scope='module')
-def _other(converted, records, tmp_path_factory):
-  """What another teacher says: the student."""
-  return _teach([converted], records, tmp_path_factory.mktemp('other') / 'out')
+def _other(teachers, records, tmp_path_factory):
+  """What the second teacher says."""
+  return _teach(teachers[1:], records, tmp_path_factory.mktemp('other') / 'out')
 
 
 def _task(experiment, logging_dir=None, **task):
@@ -92,19 +100,19 @@ def _train(experiment, path, start, **task):
   ],
 )
 def test_student_learns_as_in_serial_training(
-  records, distilled, exact, change, dropout
+  records, teachers, exact, change, dropout
 ):
   student = {'dropout': dropout}
   serial = _train(
     'yt8m_distill',
     records,
-    str(distilled),
+    teachers[0],
     training='serial',
     losses=change,
     model={'student': student},
   )
   stored_ = _train(
-    _STORED, exact, str(distilled), losses=change, model={'network': student}
+    _STORED, exact, teachers[0], losses=change, model={'network': student}
   )
   for one, other in zip(serial[0], stored_[0], strict=True):
     one = {name.removeprefix('student/'): value for name, value in one.items()}
@@ -161,10 +169,8 @@ def test_run_holds_one_network_and_the_projection(run):
   assert not [name for name in names if 'teacher' in name]
   results = json.loads((run / 'evaluation.json').read_text())
   assert set(results['networks']) == {'network'}
-  assert set(results['metrics']) == {
-    *('gap', 'map', 'hit_at_one', 'perr', 'label_loss', 'validation_loss'),
-    'skipped',
-  } - ({'validation_loss', 'skipped'} - set(results['metrics']))
+  losses = {name for name in results['metrics'] if name.endswith('loss')}
+  assert losses == {'label_loss'}
 
 
 def test_projection_learns(run):
@@ -172,7 +178,7 @@ def test_projection_learns(run):
     tiny.checkpoint_values(run / f'ckpt-{step}')[
       'model/projection/kernel/.ATTRIBUTES/VARIABLE_VALUE'
     ]
-    for step in (2, 4)
+    for step in (1, 4)
   )
   assert first.shape == (6, 8) and (first != last).any()
 
@@ -260,10 +266,8 @@ def test_other_classes_are_refused(exact):
     _stored(exact, model={'num_classes': 13}).check_start()
 
 
-def test_several_teachers_have_no_representation(
-  distilled, converted, records, tmp_path
-):
-  path = _teach([distilled, converted], records, tmp_path / 'out')
+def test_several_teachers_have_no_representation(teachers, records, tmp_path):
+  path = _teach(teachers, records, tmp_path / 'out')
   for weight in (1.0, 0.0):
     task = _stored(path, losses={'representation_weight': weight})
     model, data = task.build_model(), task.task_config.train_data
