@@ -111,7 +111,8 @@ class StoredTask(distillation.StudentTask):
       stored: width of the teacher's representation; 0 if the records hold none.
     """
     task = self.task_config
-    if not task.losses.representation_weight:
+    # The trainer builds the model first; without it, the first step raises.
+    if not task.losses.representation_weight or self._model is None:
       return
     if not stored:
       raise ValueError(
