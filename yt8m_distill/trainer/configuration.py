@@ -160,8 +160,8 @@ def check_inputs(task, mode: str, model_dir: str):
         except ValueError as error:
           raise ValueError(f'task.{field} is {source}: {error}') from error
   if 'train' in mode:
-    _check_records(params.train_data, 'train')
     task.check_start()
+    _check_records(params.train_data, 'train')
   if mode != 'train':
     _check_records(params.validation_data, 'validation')
 
