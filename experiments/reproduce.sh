@@ -40,17 +40,7 @@ records() {  # SPLIT: prints the pattern of its records.
 train_path=$(records train)
 validation_path=$(records validate)
 
-stage() {  # NAME MESSAGE COMMAND...: runs the command unless it has completed.
-  local name=$1 message=$2
-  shift 2
-  if [ -e "$out/$name.complete" ]; then
-    echo "$message: complete"
-    return
-  fi
-  echo "$message"
-  "$@"
-  touch "$out/$name.complete"
-}
+. experiments/stage.sh
 run() {  # EXPERIMENT MODE GIN_FILE FOLDER [flags]
   local experiment=$1 mode=$2 gin_file=$3 folder=$4
   shift 4

@@ -225,11 +225,13 @@ def run(flags_obj) -> dict:
   with strategy.scope():
     task = _get_task(params.task, model_dir)
   configuration.check_inputs(task, mode, model_dir)
+  # The evaluation of another run's network, before any training here.
+  starts = mode == 'eval' and not tf.train.latest_checkpoint(model_dir)
   with _folder(model_dir, mode, chief):
     runner = _build(params, mode, model_dir, strategy, task)
     # Only after the model has been built, which fails if it does not fit the run whose
     # params.yaml this replaces.
-    if chief and 'train' in mode:
+    if chief and ('train' in mode or starts):
       train_utils.serialize_config(params, model_dir)
       files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
   logs = {}

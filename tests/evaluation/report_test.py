@@ -1,6 +1,7 @@
 """The report of a run, and the baseline in it."""
 
 import json
+import re
 
 import numpy as np
 from official.modeling import hyperparams
@@ -34,8 +35,8 @@ def _run(tmp_path):
   )
   hyperparams.save_params_dict_to_yaml(params, str(tmp_path / 'params.yaml'))
   networks = {
-    name: {'frames': frames, 'flops': 1500000, 'parameters': 1234}
-    for name, frames in (('teacher', 20), ('student', 4))
+    name: {'frames': frames, 'flops': flops, 'parameters': 1234}
+    for name, frames, flops in (('teacher', 20, 1500000), ('student', 4, 600000))
   }
   scores = {
     f'{name}/{key}': value
@@ -146,8 +147,8 @@ def test_table_names_networks_costs_scores_and_baseline(run):
     '0.7500',
     '0.6250',
   ]
-  assert rows[3][:2] == ['student', '4']
-  assert rows[4][0] == 'class frequency'
+  assert rows[3][:3] == ['student', '4 (20%)', '0.001 (40%)']
+  assert rows[4][:3] == ['class frequency', '0', '0']
   assert 0 < float(rows[4][4]) < 1
 
 
@@ -233,6 +234,7 @@ def test_several_runs_stand_in_one_table(run, tmp_path):
     'class frequency',
   ]
   assert '0.1000 | 0.2000 | 0.3000 | 0.4000' in text
+  assert re.search(r'\| alone +\| 4 \(20%\) ', text)
   assert 'different records' not in text
   text = report.table([str(run[0]), _single(tmp_path / 'other', 'elsewhere')])
   assert f'- {tmp_path / "other"}: step 9, 20 videos of elsewhere\n' in text

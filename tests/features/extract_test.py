@@ -122,8 +122,8 @@ def test_shards_hold_the_videos_in_order(tmp_path, capsys):
     np.testing.assert_array_equal(audio, _frames(number, range(length), _AUDIO))
   written = capsys.readouterr()
   assert written.out == (
-    f'{out}: 3 shards, 5 videos.\n{out}/extract_test.csv: 0 of 5 videos are left out '
-    'because they cannot be decoded, 0 have no sound.\n'
+    f'{out}: 3 shards, 5 videos.\n{out}/extract_test.csv: of 5 videos, 0 left out '
+    'because they cannot be decoded, 0 without sound.\n'
   )
   assert 'Extracting: 100% 5/5' in written.err
   _extract(source, tmp_path / 'again', **arguments, workers=3)
@@ -169,7 +169,7 @@ def test_no_sound_is_the_byte_nearest_to_zero(tmp_path, capsys, sound, every_n):
   np.testing.assert_array_equal(rgb, _frames(0, range(0, 5, every_n), _RGB))
   assert audio.shape == (len(rgb), _AUDIO) and (audio == _SILENCE).all()
   assert abs(records_lib.dequantize(_SILENCE)) <= quantization.SCALE / 2
-  assert ', 1 have no sound.' in capsys.readouterr().out
+  assert ', 1 without sound.' in capsys.readouterr().out
 
 
 _PAIRS = [
@@ -217,8 +217,9 @@ def test_a_broken_video_costs_itself_only(tmp_path, capsys):
     f'4,{tmp_path}/4.mp4,2,False,\n'
   )
   assert (out / 'extract_train.csv').read_text() == report
-  line = f'{out}/extract_train.csv: 3 of 5 videos are left out because they cannot'
-  assert line in capsys.readouterr().out
+  line = f'{out}/extract_train.csv: of 5 videos, 3 left out because they cannot'
+  shown = capsys.readouterr().out
+  assert f'{out}: 3 shards, 2 videos.' in shown and line in shown
   # They are not tried again, but still counted.
   _Video.asked.clear()
   before = _contents(out)
@@ -230,7 +231,7 @@ def test_a_broken_video_costs_itself_only(tmp_path, capsys):
   _write_videos(tmp_path, *[dict(pictures=3)] * 5)
   (out / 'train0001.csv').unlink()
   assert len(_extract(source, out, **arguments)) == 3
-  assert f'{out}/extract_train.csv: 1 of 5 videos' in capsys.readouterr().out
+  assert f'{out}/extract_train.csv: of 5 videos, 1 left' in capsys.readouterr().out
 
 
 def test_broken_videos_only_are_an_error_after_which_the_command_can_be_corrected(

@@ -143,6 +143,49 @@ def test_a_page_has_thumbnails(predict, videos):
     assert picture.shape == (90, 120, 3) and np.ptp(picture) > 50
 
 
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    ({'segments': 2}, "id 'my cat', but the CSV .*use --format=parquet or another id"),
+    (
+      {'format': 'html', 'video': ['my dog']},
+      "video has 'my dog', but .*spaced.csv holds no such id: name ids",
+    ),
+  ],
+)
+def test_ids_are_checked_before_videos_are_decoded(
+  predict, videos, tmp_path, arguments, message
+):
+  source = videos.with_name('spaced.csv')
+  source.write_text('path,id\n0.mp4,my cat\n')
+  with pytest.raises(ValueError, match=message):
+    predict('out', input_path=str(source), **arguments)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_features_are_kept_for_a_corrected_command(predict, tmp_path, monkeypatch):
+  def stop(self, outputs):
+    raise ValueError('stopped')
+
+  with monkeypatch.context() as patch, pytest.raises(ValueError, match='stopped'):
+    patch.setattr(predict_lib.tables.Csv, 'write', stop)
+    predict('out', top_k=3)
+  records = tmp_path / 'out' / 'features' / 'videos0000.tfrecord'
+  before = records.stat().st_mtime_ns
+  predict('out', top_k=2)
+  assert records.stat().st_mtime_ns == before
+  with pytest.raises(ValueError, match=r'predict.json records another job: top_k is 1'):
+    predict('out', top_k=1)
+
+
+def test_predictions_of_other_features_are_refused(predict, videos, folder, tmp_path):
+  out = predict('out')
+  (out / 'features' / 'videos0000.csv').unlink()
+  videos.with_name('0.mp4').write_bytes(videos.with_name('2.mp4').read_bytes())
+  with pytest.raises(ValueError, match=r'another job: records is .*, was '):
+    predict('out')
+
+
 def test_the_same_command_again_does_nothing(predict):
   def written(out):
     return {

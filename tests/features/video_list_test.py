@@ -32,6 +32,11 @@ def test_files_and_patterns(folder):
   ]
 
 
+def test_patterns_skip_folders(folder):
+  (folder / 'a').mkdir()  # Its id would be that of a.mp4.
+  assert _read(f'{folder}/*') == _read(f'{folder}/*.m*')
+
+
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
 def test_paths_are_relative_to_the_csv_file(folder, encoding):
   source = _csv(
@@ -76,6 +81,7 @@ def test_labels_and_ids(folder):
       ['path', 'a.mp4', 'no.mp4'],
       r'list.csv, line 3: .*/no.mp4: no such file.*Correct',
     ),
+    (['path', 'a.mp4', 'sub'], r"line 3: .*/sub is a folder\. Name .*sub/\*\.mp4'"),
     (['path,labels', 'a.mp4,3 x'], r"line 2: its labels are '3 x', but 'x' is not"),
     (['path,labels', 'a.mp4,-1'], "line 2: its labels are '-1', but '-1' is not"),
     (['path,labels', 'a.mp4,1.5'], "'1.5' is not the index of a class, a whole number"),
@@ -110,6 +116,13 @@ def test_a_file_in_another_encoding_is_named(folder):
     ('no*.mp4', r"^input is '{folder}/no\*.mp4': no file matches"),
     ('no.csv', r'{folder}/no.csv: no such file'),
     ('no.mp4', r'^input: {folder}/no.mp4: no such file'),
+    (
+      'sub',
+      r"^input: {folder}/sub is a folder\. Name .*, such as '{folder}/sub/\*.mp4",
+    ),
+    ('s*', '^input: {folder}/sub is a folder'),
+    # A pattern beside it must not make it look read.
+    ('*.mp4,{folder}/sub', '^input: {folder}/sub is a folder'),
     (
       'a.mp4,{folder}/sub/a.mp4',
       "/sub/a.mp4 has the id 'a', as has .*column id of a CSV",

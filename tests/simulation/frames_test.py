@@ -46,6 +46,38 @@ def _videos(world):
   return [_draw(rng, world) for _ in range(30)]
 
 
+def test_cutaways_hide_their_share_of_the_label_shots():
+  rng = np.random.default_rng(4)
+  lengths, shown = np.full(4000, 7), np.tile([3, frames_lib.FILLER], 2000)
+  for share in (0.0, 0.3):
+    cut = frames_lib.cutaways(rng, lengths, shown, share)
+    by_shot = cut.reshape(len(shown), 7)
+    assert not by_shot[1::2].any()
+    assert by_shot[::2].mean() == pytest.approx(share, abs=0.02)
+  # Whole cutaways, not single frames: few changes between neighbors.
+  changes = np.mean(by_shot[::2, 1:] != by_shot[::2, :-1])
+  assert changes == pytest.approx(2 * 0.3 * 0.7 / frames_lib.CUTAWAY, abs=0.02)
+
+
+def test_frames_of_a_cutaway_do_not_show_the_label(world):
+  rng = np.random.default_rng(7)
+  on, off = [], []
+  for _ in range(20):
+    labels, mean = classes.random_record(rng, world, 20)
+    plan = frames_lib.shot_plan(rng, labels, 200)
+    cut = frames_lib.cutaways(rng, *plan, 0.4)
+    frames = frames_lib.simulate_frames(rng, world, mean, *plan, cut)
+    assert frames.dtype == np.uint8 and len(frames) == 200
+    assert np.abs(records.dequantize(frames).mean(0) - mean).max() < 0.02
+    label = np.repeat(plan[1], plan[0])
+    shows = records.dequantize(frames) @ world.prototypes.T / len(mean)
+    here = label != frames_lib.FILLER
+    own = shows[np.arange(200), label] - shows[~here][:, label].mean(0)
+    on += [*own[here & ~cut]]
+    off += [*own[cut]]
+  assert np.mean(on) > 0.15 > 0.05 > abs(np.mean(off))
+
+
 @pytest.mark.parametrize('num_labels', [1, 3, 8, 23])
 def test_every_label_has_shots_of_its_own(num_labels):
   rng = np.random.default_rng(num_labels)

@@ -81,6 +81,29 @@ def _take_ratings(serialized):
   return ratings, record.SerializeToString(deterministic=True)
 
 
+def test_cutaways_change_frames_only(tmp_path):
+  plain, cut = (
+    write_shards.simulate(
+      str(tmp_path / str(share)),
+      'x',
+      1,
+      segments='dense',
+      cutaways=share,
+      processes=1,
+      **_SMALL,
+    )[0]
+    for share in (0.0, 0.5)
+  )
+  (before, before_ratings), (after, after_ratings) = (
+    (records.parse(path)[0], _take_ratings(records.read(path)[0])[0])
+    for path in (plain, cut)
+  )
+  assert before_ratings == after_ratings
+  assert before[0] == after[0] and [*before[1]] == [*after[1]]
+  assert before[2].shape == after[2].shape
+  assert not np.array_equal(before[2], after[2])
+
+
 @pytest.mark.parametrize('segments', ['sparse', 'dense'])
 @pytest.mark.parametrize('from_records', [False, True])
 def test_ratings_are_true_and_all_that_segments_adds(
@@ -261,6 +284,9 @@ def test_2017_records_name_their_video_id(tmp_path):
     (dict(min_frames=9), 'min_frames is 9'),
     (dict(min_frames=50, max_frames=40), 'max_frames is 40: it must be 50 or more'),
     (dict(segments='all'), "^segments is 'all': it must be one of sparse, dense. Set"),
+    (dict(cutaways=1.0), '^cutaways is 1.0: it must be 0 or more, and below 1.'),
+    (dict(cutaways=-0.1), '^cutaways is -0.1'),
+    (dict(cutaways=float('nan')), '^cutaways is nan'),
     (dict(split='a/b'), "split is 'a/b'"),
     (dict(video_level='/nowhere/*'), r"video_level is '/nowhere/\*': no file matches"),
   ],
@@ -352,6 +378,8 @@ def test_repeated_call_writes_only_missing_shards(tmp_path, capsys):
     write(seed=1)
   with pytest.raises(ValueError, match="job: segments is 'dense', was 'sparse'"):
     write(segments='dense')
+  with pytest.raises(ValueError, match='job: cutaways is 0.5, was None'):
+    write(cutaways=0.5)
 
 
 def test_a_failed_shard_has_no_final_name(tmp_path, monkeypatch):

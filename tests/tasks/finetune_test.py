@@ -113,6 +113,9 @@ def test_other_classes_get_a_new_head(run, weights, caplog):
     assert f'new {variable.name}' in log
 
 
+_ALL = {'type': 'all'}
+
+
 def _backbone(**values):
   return {'network': {'backbone': {'hierarchical_lstm': values}}}
 
@@ -166,6 +169,13 @@ def test_other_frames_are_logged(run, weights, caplog, model, line):
     if 'Differs from' in record.getMessage()
   ]
   assert len(warnings) == 1 and line in warnings[0]
+
+
+@pytest.mark.parametrize('seen', [{'max_frames': 40}, {'network': {'frames': _ALL}}])
+def test_other_frames_may_have_other_chunks(run, weights, seen):
+  chunks = _backbone(chunks=4)['network']
+  network = _started(run, **{**seen, 'network': {**seen.get('network', {}), **chunks}})
+  _assert_equal(network.get_weights(), weights)
 
 
 def test_same_configuration_warns_of_nothing(run, caplog):

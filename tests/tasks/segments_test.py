@@ -274,10 +274,31 @@ def test_fine_tunes_a_network_of_a_distillation_run(distilled, tmp_path, network
   assert evaluation['videos'] == 9 and evaluation['step'] == 3
   assert set(evaluation['metrics']) == {'map_at_k', 'label_loss'}
   table = report.table([str(run)])
+  assert '9 windows of ' in table and '| GFLOPs per window | ' in table
   assert '| run ' in table and '| MAP@K ' in table
   assert 'GAP' not in table and 'class frequency' not in table
   best = json.loads((run / 'best_ckpt' / 'info.json').read_text())
   assert best['map_at_k'] == evaluation['metrics']['map_at_k']
+
+
+def test_evaluation_of_the_start_is_a_run_to_report(distilled, windows, tmp_path):
+  run = tmp_path / 'before'
+  for k in (4, 2):  # The second replaces the first.
+    tiny.drive(
+      'eval',
+      run,
+      windows,
+      task__labels='segments',
+      task__init_checkpoint=distilled,
+      task__model__student__frames__type='window',
+      task__model__student__frames__window__k=k,
+      trainer__best_checkpoint_eval_metric='student/map_at_k',
+    )
+    assert json.loads((run / 'evaluation.json').read_text())['step'] == 0
+    table = report.table([str(run)])
+    assert re.search(r'\| teacher +\| 20 +\|', table)
+    assert re.search(rf'\| student +\| {k} \({5 * k}%\) +\|', table)
+    assert not list(run.glob('ckpt*'))
 
 
 def test_distills_in_time_from_a_distillation_run(distilled, tmp_path):
@@ -318,8 +339,11 @@ def test_distills_in_time_from_a_distillation_run(distilled, tmp_path):
 
 
 def test_only_frames_may_differ_from_the_networks_of_the_start(distilled):
+  chunks = {'backbone': {'hierarchical_lstm': {'chunks': 4}}}
   for values, word in (
     ({'frames': _WINDOW}, ''),
+    ({'frames': _WINDOW, **chunks}, ''),
+    (chunks, 'chunks is 2 in its params.yaml, 4 in this'),
     ({'head': {'moe': {'num_mixtures': 3}}}, 'num_mixtures is 2'),
   ):
     params = _experiment(

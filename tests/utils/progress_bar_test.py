@@ -67,6 +67,18 @@ def test_lines_tell_what_is_done_and_how_long_the_rest_takes(monkeypatch, clock)
   ]
 
 
+def test_units_that_take_seconds(monkeypatch, clock):
+  log = _log(monkeypatch)
+  with progress_bar.start('Extracting', 4, ' videos') as bar:
+    clock[0] = 5
+    bar.update(2)
+  assert log.getvalue() == 'Extracting:  50% 2/4 [00:05<00:05,  2.50 s/video]\n'
+  monkeypatch.setattr(sys, 'stderr', _Terminal())
+  with progress_bar.start('Extracting', 4, ' videos') as bar:
+    bar.update(2)
+    assert bar.format_meter(2, 4, 5, unit=' videos').endswith(' 2.50 s/video]')
+
+
 def test_a_job_of_unknown_size_has_a_line_per_half_minute(monkeypatch, clock):
   log = _log(monkeypatch)
   with progress_bar.start('Reading labels', None, ' videos') as bar:

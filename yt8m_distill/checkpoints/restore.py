@@ -77,8 +77,8 @@ def check_config(model: model_config.VideoModel, checkpoint: str):
 def check_start(model: model_config.VideoModel, checkpoint: str):
   """Raises a ValueError if a model cannot start from all networks of another run.
 
-  Other selections of frames are allowed and logged. Without a params.yaml next to the
-  checkpoint nothing is compared.
+  Other frames, and chunks of them, are allowed and logged. Without a params.yaml next
+  to the checkpoint nothing is compared.
 
   Args:
     model: configuration of the model.
@@ -86,10 +86,25 @@ def check_start(model: model_config.VideoModel, checkpoint: str):
   """
   before, now = _model_before(model, checkpoint), model.as_dict()
   if before:
-    frames = {
-      name: {**before[name], 'frames': now[name]['frames']} for name in model.networks()
-    }
-    _check_start(before, now, checkpoint, max_frames=now['max_frames'], **frames)
+    networks = {name: _on_frames_of(now, before, name) for name in model.networks()}
+    _check_start(before, now, checkpoint, max_frames=now['max_frames'], **networks)
+
+
+def _on_frames_of(
+  now: dict[str, Any], before: dict[str, Any], name: str
+) -> dict[str, Any]:
+  """Returns network `name` of the model `before`, on the frames that it sees now.
+
+  Where these differ, so may the number of chunks, which must divide them.
+  """
+  network = {**before[name], 'frames': now[name]['frames']}
+  seen = [(model['max_frames'], model[name]['frames']) for model in (before, now)]
+  if seen[0] != seen[1]:
+    backbone = network['backbone']
+    chunks = now[name]['backbone']['hierarchical_lstm']['chunks']
+    lstm = {**backbone['hierarchical_lstm'], 'chunks': chunks}
+    network['backbone'] = {**backbone, 'hierarchical_lstm': lstm}
+  return network
 
 
 def _model_before(
@@ -117,7 +132,7 @@ def start_network(
   """Initializes a single network from a trained one.
 
   If the number of classes differs from the source's, the head keeps its initial
-  values. A different selection of frames is allowed and logged. So is, for each
+  values. Other frames, and chunks of them, are allowed and logged. So is, for each
   variable, whether it was restored.
 
   Args:
@@ -136,14 +151,16 @@ def start_network(
   if before:
     now = model.as_dict()
     new_head = before['num_classes'] != now['num_classes']
-    may_differ = ('frames', 'head') if new_head else ('frames',)
+    network_before = _on_frames_of(now, before, 'network')
+    if new_head:
+      network_before['head'] = now['network']['head']
     _check_start(
       before,
       now,
       checkpoint,
       max_frames=now['max_frames'],
       num_classes=now['num_classes'],
-      network={**before['network'], **{k: now['network'][k] for k in may_differ}},
+      network=network_before,
     )
   part = network.backbone if new_head else network
   restore_model(part, checkpoint, f'{path}/backbone' if new_head else path)

@@ -26,7 +26,6 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-_HEADER = ('network', 'frames', 'GFLOPs per video', 'parameters')
 _TITLES = {
   'gap': 'GAP',
   'map': 'mAP',
@@ -39,9 +38,10 @@ _TITLES = {
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
 
-  Lines above it name each run, its step, the records it was evaluated on, and the
-  classes of its mAP. The baseline is that of the first run's data. A line below the
-  table says if its records cannot be read.
+  Frames and FLOPs are also given in percent of the teacher's; of several teachers, the
+  one with the most FLOPs counts. Lines above the table name each run, its step, the
+  records it was evaluated on, and the classes of its mAP. The baseline is that of the
+  first run's data. A line below the table says if its records cannot be read.
 
   Args:
     runs: folders of evaluated runs.
@@ -52,31 +52,27 @@ def table(runs: Sequence[str]) -> str:
   """
   paths = [_params_path(run) for run in runs]
   task = run_dir.read_params(paths[0]).task
-  rows: list[tuple[str, ...]] = []
-  evaluated: list[dict[str, float]] = []  # scores of each row
-  sources, inputs = [], []
+  labels: list[str] = []  # of each row
+  evaluated: list[dict[str, float]] = []  # costs and scores of each row
+  teachers: list[dict[str, float]] = []
+  sources, inputs, units = [], [], set()
   for run, path in zip(runs, paths):
     results = _evaluation(run, os.path.dirname(path))
     inputs.append(results['input_path'])
+    units.add(_unit(results))
     source = (
-      f'- {run}: step {results["step"]:,}, {results["videos"]:,} videos of '
+      f'- {run}: step {results["step"]:,}, {results["videos"]:,} {_unit(results)}s of '
       f'{results["input_path"]}'
     )
     sources.append('; '.join(filter(None, (source, results_lib.map_classes(results)))))
     folder = os.path.basename(run.rstrip('/'))
     for name, values in results_lib.networks(results).items():
       if name == 'network':
-        label = folder
+        labels.append(folder)
       else:
-        label = f'{folder}: {name}' if len(runs) > 1 else name
-      rows.append(
-        (
-          label,
-          str(values['frames']),
-          f'{values["flops"] / 1e9:.3f}',
-          f'{values["parameters"]:,}',
-        )
-      )
+        labels.append(f'{folder}: {name}' if len(runs) > 1 else name)
+      if name == 'teacher':
+        teachers.append(values)
       evaluated.append(values)
   notes = ''
   task.validation_data.input_path = inputs[0]
@@ -86,8 +82,8 @@ def table(runs: Sequence[str]) -> str:
     notes += f'\nThe class-frequency baseline is missing: {error}\n'
     scores = None
   if scores:
-    rows.append(('class frequency', '0', '0', '0'))
-    evaluated.append(scores)
+    labels.append('class frequency')
+    evaluated.append({**scores, 'frames': 0, 'flops': 0, 'parameters': 0})
     if scores['train_videos'] == baseline.MAX_TRAIN_VIDEOS:
       notes += (
         '\nClass frequencies are those of the first '
@@ -99,11 +95,37 @@ def table(runs: Sequence[str]) -> str:
       'compared.\n'
     )
   columns = [key for key in _TITLES if any(key in values for values in evaluated)]
-  whole = [(*_HEADER, *(_TITLES[key] for key in columns))]
-  for row, values in zip(rows, evaluated):
-    shown = (f'{values[key]:.4f}' if key in values else '' for key in columns)
-    whole.append((*row, *shown))
+  flops = f'GFLOPs per {" or ".join(sorted(units))}'
+  titles = (_TITLES[key] for key in columns)
+  whole = [('network', 'frames', flops, 'parameters', *titles)]
+  teacher = max(teachers, key=lambda values: values['flops'], default=None)
+  for label, values in zip(labels, evaluated):
+    whole.append(
+      (
+        label,
+        _cost(str(values['frames']), 'frames', values, teacher),
+        _cost(f'{values["flops"] / 1e9:.3f}', 'flops', values, teacher),
+        f'{values["parameters"]:,}',
+        *(f'{values[key]:.4f}' if key in values else '' for key in columns),
+      )
+    )
   return '\n'.join(['Evaluated:', '', *sources, '', markdown(whole)]) + notes
+
+
+def _unit(results: dict[str, Any]) -> str:
+  """Returns what a network saw at a time in an evaluation."""
+  return 'window' if 'max_windows' in results else 'video'
+
+
+def _cost(
+  text: str, key: str, values: dict[str, float], teacher: dict[str, float] | None
+) -> str:
+  """Returns a cost as text, with its share of the teacher's where they differ."""
+  if not values[key]:
+    return '0'
+  if not teacher or values[key] == teacher[key]:
+    return text
+  return f'{text} ({100 * values[key] / teacher[key]:.3g}%)'
 
 
 def _params_path(run: str) -> str:

@@ -18,6 +18,7 @@ After an interruption, the same command writes the shards that are missing;
 OUT/extract_train.json records its settings.
 """
 
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -85,8 +86,11 @@ class _Extraction(NamedTuple):
   max_frames: int
   every_n: int
 
-  def write(self, shard: parallel.Shard, partial: str) -> Iterator[int]:
-    """Writes a shard's records, and its report to `partial`; see `parallel.Writer`."""
+  def write(self, shard: parallel.Shard, partial: str) -> Generator[int, None, int]:
+    """Writes a shard's records, and its report to `partial`; see `parallel.Writer`.
+
+    Returns the number of records.
+    """
     rows = []
     with contextlib.ExitStack() as stack:
       writer = None
@@ -105,6 +109,7 @@ class _Extraction(NamedTuple):
         yield 1
     with tf.io.gfile.GFile(partial, 'w') as file:
       pd.DataFrame(rows).to_csv(file, index=False)
+    return sum(row.frames > 0 for row in rows)
 
   def _extract(self, video: video_list.Video) -> tuple[bytes, _Row]:
     """Returns the record of a video, and its row."""
@@ -281,9 +286,8 @@ def extract(
   remote.ensure_file_system(output_dir)
   shards = _shards(videos, output_dir, split, videos_per_shard)
   networks = networks_lib.FeatureNetworks(weights)
-  networks.rgb(
-    []
-  )  # Loads the network, or says what is missing, before the work starts.
+  # Loads the network, or says what is missing, before the work starts.
+  networks.rgb([])
   job = {
     'input': input,
     # The list may change while the job is stopped.
@@ -315,12 +319,12 @@ def extract(
       f'None of the {len(report)} videos can be decoded; {joined} lists the reasons. '
       f'The first: {failed.error.iloc[0]}'
     )
-  size = sum(shard.size for shard in written)
-  print(parallel.summary(output_dir, len(shards), len(written), size, 'video'))
+  count = sum(shard.returned for shard in written)
+  print(parallel.summary(output_dir, len(shards), len(written), count, 'video'))
   silent = (~report.sound & (report.frames > 0)).sum()
   print(
-    f'{joined}: {len(failed):,} of {len(report):,} videos are left out because they '
-    f'cannot be decoded, {silent:,} have no sound.'
+    f'{joined}: of {len(report):,} videos, {len(failed):,} left out because they '
+    f'cannot be decoded, {silent:,} without sound.'
   )
   return [path for path in map(_records, shards) if tf.io.gfile.exists(path)]
 

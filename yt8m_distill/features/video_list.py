@@ -44,8 +44,8 @@ def read(source: str) -> list[Video]:
     source: a file NAME.csv, with a header and the columns `path` (relative to the
       folder of the CSV file, absolute, or a URL), optionally `labels` (indices of
       classes, separated by spaces or ';') and `id`; or video files and patterns, see
-      `dataloaders.file_patterns`, which are sorted. Without an id, a video is called by
-      its file's name without the extension.
+      `dataloaders.file_patterns`, which are sorted. Patterns skip folders. Without an
+      id, a video is called by its file's name without the extension.
 
   Returns:
     The videos, at least one, in order. All files exist, and all ids differ.
@@ -53,12 +53,11 @@ def read(source: str) -> list[Video]:
   Raises:
     ValueError: see above; names the line of a CSV file.
   """
-  if source.lower().endswith('.csv'):
-    videos = list(_rows(source))
-    if not videos:
-      raise ValueError(f'{source} lists no videos: add a line for each, with its path.')
-  else:
-    videos = list(_files(source))
+  is_csv = source.lower().endswith('.csv')
+  videos = list(_rows(source) if is_csv else _files(source))
+  if not videos:
+    raise ValueError(f'{source} lists no videos: add a line for each, with its path.')
+  videos = _without_folders(videos, may_skip=not is_csv and _has_patterns_only(source))
   known: dict[str, Video] = {}
   for video in videos:
     other = known.setdefault(video.id, video)
@@ -67,9 +66,6 @@ def read(source: str) -> list[Video]:
         f'{video.place}: {video.path} has the id {video.id!r}, as has {other.path} '
         f'({other.place}). Give them different ids in the column {_ID} of a CSV file.'
       )
-  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    for _ in pool.map(_check_exists, videos):
-      pass
   return videos
 
 
@@ -85,6 +81,31 @@ def _files(source: str) -> Iterator[Video]:
     raise ValueError(re.sub(r'\binput_path\b', 'input', str(error))) from error
   for path in paths:
     yield Video(path, _stem(path), None, 'input')
+
+
+def _without_folders(videos: list[Video], may_skip: bool) -> list[Video]:
+  """Returns the videos, at least one, without folders that patterns match.
+
+  Such a folder may hold the output of an earlier job.
+
+  Args:
+    videos: paths that must exist.
+    may_skip: whether folders may be left out. Otherwise they are errors.
+  """
+  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    is_folder = list(pool.map(_is_folder, videos))
+  found = [video for video, skipped in zip(videos, is_folder) if not skipped]
+  if len(found) == len(videos) or (found and may_skip):
+    return found
+  folder = videos[is_folder.index(True)]
+  raise ValueError(
+    f'{folder.place}: {folder.path} is a folder. Name the files in it, such as '
+    f"'{folder.path.rstrip('/')}/*.mp4'."
+  )
+
+
+def _has_patterns_only(source: str) -> bool:
+  return all('*' in item or '?' in item for item in source.split(',') if item.strip())
 
 
 def _stem(path: str) -> str:
@@ -156,8 +177,9 @@ def _video(source: str, place: str, row: dict) -> Video:
   return Video(path, row.get(_ID) or _stem(path), labels, place)
 
 
-def _check_exists(video: Video):
+def _is_folder(video: Video) -> bool:
+  """Whether a path is a folder; raises a ValueError if it does not exist."""
   try:
-    remote.retry(video.path, lambda: tf.io.gfile.stat(video.path))
+    return remote.retry(video.path, lambda: tf.io.gfile.stat(video.path)).is_directory
   except ValueError as error:
     raise ValueError(f'{video.place}: {error}') from error

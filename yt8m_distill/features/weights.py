@@ -67,7 +67,10 @@ def find(folder: str, *alternatives: tuple[str, ...]) -> list[str]:
       return paths
     if len(paths) - len(missing) > most:
       most, first_missing = len(paths) - len(missing), missing[0]
-  raise ValueError(f'{first_missing} does not exist. {_remedy(first_missing)}')
+  raise ValueError(
+    f'{first_missing} does not exist. Name the folder that holds it. '
+    f'{_remedy(first_missing)}'
+  )
 
 
 def read(path: str) -> bytes:

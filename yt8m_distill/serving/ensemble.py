@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import datetime
 import hashlib
 import json
+import logging
 import os
 from typing import Any
 from typing import NamedTuple
 
+from absl import logging as absl_logging
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import run_dir
@@ -309,7 +311,7 @@ def _read(
         f'context is {segments.context}, but {source} is an export, which has its own: '
         'export it again with this --context, or name the run.'
       )
-    loaded = tf.saved_model.load(source)
+    loaded = _load_export(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(
         f'{source} is a SavedModel without the function `records`: name the folder '
@@ -342,6 +344,20 @@ def _reads(export: str) -> dict[str, Any]:
   spec = files.read_json(os.path.join(export, 'input.json')) or {}
   names = 'features', 'max_frames', 'frames_read'
   return {name: spec[name] for name in names if name in spec}
+
+
+def _load_export(source: str) -> Any:
+  """Loads a SavedModel without TensorFlow's warnings that no gradients were saved."""
+
+  def is_shown(record: logging.LogRecord) -> bool:
+    return 'unsaved custom gradients' not in record.getMessage()
+
+  logger = absl_logging.get_absl_logger()
+  logger.addFilter(is_shown)
+  try:
+    return tf.saved_model.load(source)
+  finally:
+    logger.removeFilter(is_shown)
 
 
 def _existing(path: str) -> str:

@@ -46,6 +46,7 @@ from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import segment_metrics
+from yt8m_distill.features import video_list
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import tables
 from yt8m_distill.serving import video_files
@@ -108,7 +109,16 @@ def predict(
       )
   if video and not is_page:
     raise ValueError('--video is given without --format=html: add it, or leave it out.')
-  paths = [] if weights else _find_records(input_path)
+  if weights:
+    paths = []
+    ids = [video.id for video in video_list.read(input_path)]
+    # Before their features are computed, which takes long.
+    if is_page:
+      window_page.check_ids(video, ids, input_path)
+    elif segments and format == 'csv':
+      window_tables.check_ids(ids)
+  else:
+    paths = _find_records(input_path)
   networks = ensemble.Ensemble(
     model,
     network,
@@ -159,7 +169,16 @@ def predict(
     )
   if is_page:
     job['video'] = list(video)
-  files.claim_folder(os.path.join(output_dir, 'predict.json'), job, [*outputs, joined])
+  if weights:
+    # A video that was replaced has other records.
+    sizes = zlib.crc32(repr(shards.sizes(paths)).encode())
+    job.update(weights=weights, records=f'{len(paths)}, CRC {sizes:08x}')
+  files.claim_folder(
+    os.path.join(output_dir, 'predict.json'),
+    job,
+    [*outputs, joined],
+    inputs=(video_files.FOLDER,),
+  )
   if is_page and chosen is not None:
     if not tf.io.gfile.exists(page):
       window_page.write(
@@ -309,8 +328,8 @@ def _define_flags():
   flags.DEFINE_string(
     'vocabulary',
     '',
-    'CSV with Index and Name of the classes, for Parquet. Default: the vocabulary '
-    'of the first model that has one.',
+    'CSV with Index and Name of the classes, for Parquet, HTML and what is printed of '
+    'video files. Default: the vocabulary of the first model that has one.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos predicted at once.')
   flags.DEFINE_enum(

@@ -21,7 +21,8 @@ from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import window_page
 from yt8m_distill.serving import windows
 
-_FOLDER, _SPLIT = 'features', 'videos'
+FOLDER = 'features'  # of the records, in that of the predictions
+_SPLIT = 'videos'
 _SIZES = {'rgb': whitening.RGB_SIZE, 'audio': whitening.AUDIO_SIZE}
 _BEST = 5  # classes printed of a video
 _SURE = 0.5  # least probability of the windows in which a class is said to hold
@@ -74,7 +75,7 @@ def records(
     every_n = (found.pop() if len(found) == 1 else 0) or 1
   return extract.extract(
     input,
-    os.path.join(output_dir, _FOLDER),
+    os.path.join(output_dir, FOLDER),
     weights,
     _SPLIT,
     max_frames=max_frames,

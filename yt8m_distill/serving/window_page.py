@@ -5,6 +5,7 @@ W windows of a video, C classes that are predicted, V classes.
 
 import collections
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 import os
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from yt8m_distill.checkpoints import restore
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
@@ -132,13 +134,18 @@ def find(
           found.setdefault(name, record)
       if len(found) == (len(set(ids)) or MOST):
         break
+  check_ids(ids, found, restore.some_of(paths))
+  return [found[name] for name in dict.fromkeys(ids)] or list(found.values())
+
+
+def check_ids(ids: Sequence[str], found: Collection[str], source: str):
+  """Raises a ValueError if `source` lacks an id to show; it has those `found`."""
   missing = [name for name in ids if name not in found]
   if missing:
     raise ValueError(
-      f'video has {", ".join(map(repr, missing))}, but {input_path} holds no such id: '
-      'name ids of its records, or leave out --video for the first ones.'
+      f'video has {", ".join(map(repr, missing))}, but {source} holds no such id: '
+      'name ids that it holds, or leave out --video for the first ones.'
     )
-  return [found[name] for name in dict.fromkeys(ids)] or list(found.values())
 
 
 def _read(group: Sequence[parallel.Shard], skip_corrupt: bool) -> Iterator[Record]:

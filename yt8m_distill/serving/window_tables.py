@@ -6,6 +6,7 @@ because only all shards together say which windows are the best of a class.
 B videos, W windows of all videos, C classes that are predicted, K best of them.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import re
@@ -24,6 +25,16 @@ _MOST = segment_metrics.MAX_WINDOWS
 _SCORES = 'probabilities'
 _WINDOW = {'id': pa.string(), 'start': pa.int32(), 'end': pa.int32()}
 _READ = 1024  # windows read at once
+
+
+def check_ids(ids: Iterable[str]):
+  """Raises a ValueError if the id of a video would break the lines of the CSV."""
+  for name in ids:
+    if re.search(r'[\s,]', name):
+      raise ValueError(
+        f'A video has the id {name!r}, but the CSV of windows separates ids by spaces '
+        'and commas: use --format=parquet or another id.'
+      )
 
 
 class Scores(tables.ParquetRows):
@@ -47,14 +58,9 @@ class Scores(tables.ParquetRows):
       outputs: of `ensemble.Ensemble.windows`.
 
     Raises:
-      ValueError: an id would break the lines of the CSV.
+      ValueError: as of `check_ids`.
     """
-    for name in tables.ids(outputs):
-      if re.search(r'[\s,]', name):
-        raise ValueError(
-          f'A video has the id {name!r}, but the CSV of windows separates ids by '
-          'spaces and commas: use --format=parquet.'
-        )
+    check_ids(tables.ids(outputs))
     scores = outputs['predictions'][:, self._classes]
     self.append(
       [

@@ -3,7 +3,8 @@
 A video is a sequence of shots. Each label has its own shots, whose frames are shifted
 toward the label's prototype. The other shots are fillers, shifted toward a random
 mixture of prototypes. The shifts are centered, so that the frames average to a given
-mean, whatever the shots show.
+mean, whatever the shots show. A shot of a label may have cutaways: frames that show
+something else, as a filler does.
 """
 
 import numpy as np
@@ -14,6 +15,8 @@ from yt8m_distill.utils import quantization
 # Label of a shot that shows none of the video's labels.
 FILLER = -1
 MIN_SHOT, MAX_SHOT = 5, 30  # frames
+# Length of a cutaway in frames; less at the ends of a shot, more if two meet.
+CUTAWAY = 3
 
 # Probability that two adjacent frames are in the same shot.
 _SAME_SHOT = 1 - 2 / (MIN_SHOT + MAX_SHOT)
@@ -92,6 +95,25 @@ def shot_plan(
   return lengths, rng.permutation(shown)
 
 
+def cutaways(
+  rng: np.random.Generator, lengths: np.ndarray, shown: np.ndarray, share: float
+) -> np.ndarray:
+  """Draws which frames cut away from the label of their shot.
+
+  Args:
+    rng: source of randomness.
+    lengths: [shots], as from `shot_plan`.
+    shown: [shots], as from `shot_plan`.
+    share: expected share of the frames of label shots, 0 to 1.
+
+  Returns:
+    bool [frames].
+  """
+  cut = np.repeat(rng.random(-(-lengths.sum() // CUTAWAY)) < share, CUTAWAY)
+  of_labels = np.repeat(shown != FILLER, lengths)
+  return cut[: len(of_labels)] & of_labels
+
+
 def _shot_shifts(
   rng: np.random.Generator, world: classes.World, lengths: np.ndarray, shown: np.ndarray
 ) -> np.ndarray:
@@ -160,6 +182,7 @@ def simulate_frames(
   mean: np.ndarray,
   lengths: np.ndarray,
   shown: np.ndarray,
+  cut: np.ndarray | None = None,
 ) -> np.ndarray:
   """Draws the quantized frames of one video.
 
@@ -170,11 +193,17 @@ def simulate_frames(
       quantization.
     lengths: [shots], frames of each shot, as from `shot_plan`.
     shown: [shots], label of each shot or FILLER, as from `shot_plan`.
+    cut: bool [frames], as from `cutaways`; None for none.
 
   Returns:
     uint8 [frames, dims]. Their mean differs from `mean` by about 0.01 at most.
   """
-  shifts = _shot_shifts(rng, world, lengths, shown)
+  scenes = np.repeat(np.arange(len(lengths)), lengths)
+  if cut is not None:  # To a scene of its own in each shot.
+    scenes[cut] += len(lengths)
+    shown = np.concatenate([shown, np.full_like(shown, FILLER)])
+  scene_lengths = np.bincount(scenes, minlength=len(shown))
+  shifts = _shot_shifts(rng, world, scene_lengths, shown)
   noise_std, correlation = np.empty((2, len(mean)), np.float32)
   for dims, spread in world.features():
     shot_std, noise_std[dims], correlation[dims] = _budget(mean[dims], spread)
@@ -188,12 +217,12 @@ def simulate_frames(
   shifts *= steps
 
   # Autoregressive noise, unrolled over the current and three earlier frames.
-  frames = rng.standard_normal((lengths.sum() + 3, len(mean)), np.float32)
+  frames = rng.standard_normal((len(scenes) + 3, len(mean)), np.float32)
   frames *= np.sqrt(1 - correlation**2) * noise_std * steps
   frames[1:] += correlation * frames[:-1]
   frames[2:] += correlation**2 * frames[:-2]
   frames = frames[3:]
-  frames += np.repeat(shifts + target, lengths, axis=0)
+  frames += (shifts + target)[scenes]
 
   _clip_to_mean(frames, target)
   return np.rint(frames, out=frames).astype(np.uint8)

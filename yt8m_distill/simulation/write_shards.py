@@ -54,6 +54,7 @@ class Simulation(NamedTuple):
     min_frames: minimum length of a video, in frames.
     max_frames: maximum length of a video, in frames.
     segments: which windows are rated, one of `segments.KINDS`; None for none.
+    cutaways: share of the frames of label shots that show something else.
   """
 
   world: classes.World
@@ -66,6 +67,7 @@ class Simulation(NamedTuple):
   min_frames: int
   max_frames: int
   segments: str | None
+  cutaways: float
 
   def shards(self) -> list[parallel.Shard]:
     """Returns all shards: number, videos and path of each."""
@@ -138,7 +140,12 @@ def _write_shard(
         rng, len(record.labels), simulation.min_frames, simulation.max_frames
       )
       plan = frames_lib.shot_plan(rng, record.labels, length)
-      frames = frames_lib.simulate_frames(rng, simulation.world, record.mean, *plan)
+      cut = None
+      if simulation.cutaways:
+        cut = frames_lib.cutaways(rng, *plan, simulation.cutaways)
+      frames = frames_lib.simulate_frames(
+        rng, simulation.world, record.mean, *plan, cut
+      )
       ratings = None
       if simulation.segments:
         ratings = segments_lib.rate(
@@ -158,6 +165,7 @@ def _check_arguments(
   min_frames: int,
   max_frames: int,
   segments: str | None,
+  cutaways: float,
 ) -> None:
   """Raises a ValueError about the first invalid argument."""
   for name, value, least in (
@@ -177,6 +185,8 @@ def _check_arguments(
       f'segments is {segments!r}: it must be one of {", ".join(segments_lib.KINDS)}. '
       'Set it to None for videos without ratings.'
     )
+  if not 0 <= cutaways < 1:
+    raise ValueError(f'cutaways is {cutaways}: it must be 0 or more, and below 1.')
 
 
 def simulate(
@@ -192,6 +202,7 @@ def simulate(
   min_frames: int = 120,
   max_frames: int = 300,
   segments: str | None = None,
+  cutaways: float = 0.0,
   processes: int | None = None,
 ) -> list[str]:
   """Writes the missing shards of a split; prints the result.
@@ -212,6 +223,8 @@ def simulate(
     max_frames: maximum length of a video, in frames.
     segments: which windows of a video are rated: 'sparse' or 'dense', see
       `segments.rate`; None for none.
+    cutaways: share of the frames of label shots that show something else, 0 or more and
+      below 1. Ratings do not depend on it: a label holds in its whole shots.
     processes: number of worker processes; by default one per core. The shards do not
       depend on it.
 
@@ -237,6 +250,7 @@ def simulate(
     min_frames,
     max_frames,
     segments,
+    cutaways,
   )
   job = dict(
     num_videos=num_videos,
@@ -249,6 +263,7 @@ def simulate(
     min_frames=min_frames,
     max_frames=max_frames,
     segments=segments,
+    cutaways=cutaways or None,  # As in folders that an earlier version wrote.
   )
   source_files: tuple[tuple[str, int], ...] = ()
   if video_level:
@@ -274,6 +289,7 @@ def simulate(
     min_frames,
     max_frames,
     segments,
+    cutaways,
   )
   shards = simulation.shards()
   written = parallel.write_shards(
@@ -316,6 +332,12 @@ def _define_flags():
     'video, for its labels; dense: all windows, for its labels and as many other '
     'classes.',
   )
+  flags.DEFINE_float(
+    'cutaways',
+    0.0,
+    "Share of the frames of a label's shots that show something else: 0 or more, and "
+    'below 1. Ratings do not depend on it.',
+  )
 
 
 def main(_):
@@ -332,6 +354,7 @@ def main(_):
     values.seed,
     values.video_level,
     segments=values.segments,
+    cutaways=values.cutaways,
   )
 
 

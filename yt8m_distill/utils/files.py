@@ -1,5 +1,6 @@
 """Files and folders that appear whole, and output folders that one job owns."""
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -132,7 +133,11 @@ def _check_named(folder: str):
 
 
 def claim_folder(
-  path: str, job: dict[str, Any], outputs: Sequence[str] = (), shared: bool = False
+  path: str,
+  job: dict[str, Any],
+  outputs: Sequence[str] = (),
+  shared: bool = False,
+  inputs: Collection[str] = (),
 ):
   """Claims an output folder for a job; raises if it belongs to a different one.
 
@@ -145,6 +150,7 @@ def claim_folder(
       claimed.
     shared: whether files of other jobs may lie in the folder. `outputs` then includes
       all that a job recorded at `path` has written, whole or partial.
+    inputs: names of what the folder holds for the job to read; it may stay.
 
   Raises:
     ValueError: the folder belongs to a different job, holds outputs of an
@@ -155,7 +161,7 @@ def claim_folder(
   existing = [name for name in outputs if tf.io.gfile.exists(name)]
   difference = job_difference(path, job)
   # A job with other settings may have written other files than `outputs`.
-  if difference and (existing if shared else _others(path)):
+  if difference and (existing if shared else _others(path, inputs)):
     raise ValueError(
       f'{path} records another job: {difference}. Name another output_dir, or '
       'repeat that job.'
@@ -196,10 +202,12 @@ def claim_split(folder: str, command: str, split: str, job: dict[str, Any]):
   claim_folder(path, job, existing, shared=True)
 
 
-def _others(path: str) -> list[str]:
-  """Returns the names of what a file's folder holds besides it."""
+def _others(path: str, known: Collection[str]) -> set[str]:
+  """Returns the names of what a file's folder holds besides it and what is known."""
   folder, name = os.path.split(path)
-  return [other for other in tf.io.gfile.listdir(folder) if other != name]
+  # Remote folders end with a slash.
+  found = {other.rstrip('/') for other in tf.io.gfile.listdir(folder)}
+  return found - {name, *known}
 
 
 def job_difference(path: str, job: dict[str, Any]) -> str:

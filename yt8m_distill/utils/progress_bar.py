@@ -4,6 +4,7 @@ A bar redraws its line, which would make a log unreadable. So a log gets a line 
 then, and one at the end with the total and the mean rate. All of it goes to stderr.
 """
 
+import re
 import sys
 import time
 from typing import Any
@@ -13,6 +14,15 @@ import tqdm
 # A line of a log follows the last one after both of these.
 _SECONDS = 30.0
 _SHARE = 0.05  # of the total, so that a long job's log stays short
+
+
+class _Terminal(tqdm.tqdm):
+  """A bar that also reads well where a unit, such as ' videos', takes seconds."""
+
+  @staticmethod
+  def format_meter(*args, **kwargs) -> str:
+    """Returns the line with '2.50 s/video' for tqdm's '2.50s/ videos'."""
+    return re.sub(r's/ (\w+)s\b', r' s/\1', tqdm.tqdm.format_meter(*args, **kwargs))
 
 
 class Lines:
@@ -55,7 +65,7 @@ class Lines:
 
   def _show(self):
     self._last_time, self._last_n = time.monotonic(), self.n
-    text = tqdm.tqdm.format_meter(
+    text = _Terminal.format_meter(
       self.n, elapsed=self._last_time - self._start, **self._meter
     )
     print(text, file=sys.stderr, flush=True)
@@ -74,5 +84,5 @@ def start(description: str, total: int | None, unit: str) -> Bar:
   """
   if total == 1 or sys.stderr is None:  # None: it was closed.
     return tqdm.tqdm(disable=True)
-  kind = tqdm.tqdm if sys.stderr.isatty() else Lines
+  kind = _Terminal if sys.stderr.isatty() else Lines
   return kind(desc=description, total=total, unit=unit, unit_scale=unit == 'B')
