@@ -92,7 +92,7 @@ class ClassificationTask(base_task.Task):
       loss_terms.check(params.losses)
     self._segments = params.labels == 'segments'
     self._skipped = results_lib.SkippedRecords()
-    self._model = None
+    self._model: tf_keras.Model | None = None
     self.costs: dict[str, dict[str, int]] = {}
     self._trains = False
     self._restored = True
