@@ -125,8 +125,8 @@ def _flags(module):
   defined = {'help', 'verbosity', *_DEFINED.findall(source)}
   if 'cli.run(' in source:
     defined.add('import')
-  if 'rewrite.define_flags()' in source:
-    defined |= _flags('yt8m_distill.dataloaders.rewrite')
+  for name in re.findall(r'\b(rewrite|thin)\.define_flags\(', source):
+    defined |= _flags(f'yt8m_distill.dataloaders.{name}')
   if 'parse_known_args()' in source:  # It passes on what it does not know.
     defined |= _flags('yt8m_distill.train')
   return defined | {f'no{flag}' for flag in defined}
@@ -192,6 +192,7 @@ def _configurations():
     'yt8m_distill_single',
     'yt8m_distill_finetune',
     'yt8m_distill_segments',
+    'yt8m_distill_stored',
   )
   return [exp_factory.get_exp_config(name) for name in names]
 

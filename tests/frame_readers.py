@@ -41,4 +41,4 @@ def read(by, *records):
     tf.range(len(serialized), dtype=tf.int64),
     tf.constant(serialized),
   )
-  return {key: value.numpy() for key, value in inputs.items()}, labels.numpy()
+  return tf.nest.map_structure(lambda value: value.numpy(), (inputs, labels))

@@ -27,6 +27,7 @@ EXPERIMENTS = (
   'yt8m_distill_single',
   'yt8m_distill_finetune',
   'yt8m_distill_segments',
+  'yt8m_distill_stored',
 )
 # By kind: most fields mean none of these; reason_to_take() says which do.
 VALUES = {

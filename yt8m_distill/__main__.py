@@ -23,6 +23,7 @@ MODULES = {
   'report': 'evaluation.report',
   'export': 'serving.export',
   'predict': 'serving.predict',
+  'teach': 'serving.teach',
   'extract': 'features.extract',
   'thin': 'dataloaders.thin',
   'split-segments': 'dataloaders.split_segments',

@@ -58,8 +58,9 @@ def define_flags():
     'experiment',
     None,
     'What to train: yt8m_distill (teacher and student), yt8m_distill_single (one '
-    'network), yt8m_distill_finetune (a distilled student), yt8m_distill_segments (a '
-    'trained network, on rated windows), or any experiment that --import registers.',
+    'network), yt8m_distill_stored (a student, from the stored answers of a teacher), '
+    'yt8m_distill_finetune (a distilled student), yt8m_distill_segments (a trained '
+    'network, on rated windows), or any experiment that --import registers.',
   )
   flags.DEFINE_enum(
     'mode',

@@ -13,7 +13,12 @@ import gin
 from yt8m_distill.configs import settings
 from yt8m_distill.utils import cli
 
-_SINGLE = ('yt8m_distill_single', 'yt8m_distill_finetune', 'yt8m_distill_segments')
+_SINGLE = (
+  'yt8m_distill_single',
+  'yt8m_distill_finetune',
+  'yt8m_distill_segments',
+  'yt8m_distill_stored',
+)
 _ALL = ('yt8m_distill', *_SINGLE)
 _FOLDER = paths.ROOT / 'gin'
 _FILES = sorted(path.name for path in _FOLDER.glob('*.gin'))
@@ -60,6 +65,7 @@ _VALUES = {
   'segments_distill.gin': {**_SEGMENTS, 'labels': 'segments'},
   'serial.gin': dict(train_steps=75955, training='serial', representation_weight=1.0),
   'skyline.gin': dict(train_steps=75955, frames='all'),
+  'stored.gin': dict(train_steps=75955, representation_weight=1.0),
   'train.gin': dict(train_steps=75955),
   'uniform_every_n.gin': {},
 }
@@ -216,6 +222,17 @@ def test_settings_of_one_experiment_reach_it():
     'yt8m_distill_finetune', ['finetune.gin'], init_checkpoint='runs/first'
   )
   assert tuned.task.init_checkpoint == 'runs/first'
+  stored = _configure(
+    'yt8m_distill_stored',
+    ['stored.gin'],
+    init_checkpoint='runs/first',
+    init_network='teacher',
+    prediction_reduction='sum',
+  ).task
+  assert (stored.init_checkpoint, stored.init_network) == ('runs/first', 'teacher')
+  assert not stored.fine_tunes
+  assert stored.losses.representation_weight == 1.0
+  assert stored.losses.prediction_reduction == 'sum'
 
 
 def test_segments_reach_their_experiments():

@@ -47,6 +47,7 @@ def _message(*fields):
     'yt8m_distill_single',
     'yt8m_distill_finetune',
     'yt8m_distill_segments',
+    'yt8m_distill_stored',
   ],
 )
 @pytest.mark.parametrize(

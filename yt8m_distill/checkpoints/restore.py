@@ -146,7 +146,7 @@ def start_network(
     ValueError: there is no checkpoint, or its architecture differs.
   """
   checkpoint = run_dir.checkpoint(source)
-  path = _path(checkpoint, name)
+  path = path_of(checkpoint, name)
   new_head = False
   before = _network_before(checkpoint, name)
   if before:
@@ -203,13 +203,24 @@ def find_teacher(model: model_config.DistillerModel, source: str) -> tuple[str, 
       checkpoint,
       teacher={**teacher, 'frames': now['teacher']['frames']},
     )
-  return checkpoint, _path(checkpoint, 'teacher')
+  return checkpoint, path_of(checkpoint, 'teacher')
 
 
-def _path(checkpoint: str, name: str) -> str:
-  """Returns a network's path in a checkpoint: 'model/NAME', 'model' if single."""
-  path = f'model/{name}'
-  return path if _variables(checkpoint, path) else 'model'
+def path_of(checkpoint: str, name: str) -> str:
+  """Returns a network's path in a checkpoint.
+
+  Args:
+    checkpoint: prefix of the checkpoint.
+    name: 'student' or 'teacher' of a distillation run.
+
+  Returns:
+    'model/NAME'; for a run of one network 'model', or 'model/network' if the network
+    has a projection beside it.
+  """
+  for path in (f'model/{name}', 'model/network'):
+    if _variables(checkpoint, path):
+      return path
+  return 'model'
 
 
 def _network_before(checkpoint: str, name: str) -> dict[str, Any] | None:
@@ -217,10 +228,9 @@ def _network_before(checkpoint: str, name: str) -> dict[str, Any] | None:
   params = run_dir.params_path(checkpoint)
   if not params:
     return None
-  alone = _path(checkpoint, name) == 'model'
-  return model_config.alone(
-    run_dir.read_params(params).task.model, 'network' if alone else name
-  ).as_dict()
+  model = run_dir.read_params(params).task.model
+  alone = hasattr(model, 'network')
+  return model_config.alone(model, 'network' if alone else name).as_dict()
 
 
 def _check_start(

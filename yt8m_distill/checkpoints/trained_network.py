@@ -107,9 +107,8 @@ class Network:
       check_single(source, name)
     self.model = model_config.alone(model, 'network' if single else name)
     self.network = video_classifier.build(self.model, self.model.network, 'network')
-    restore.restore_model(
-      self.network, self.checkpoint, 'model' if single else f'model/{name}'
-    )
+    path_in_model = restore.path_of(self.checkpoint, name)
+    restore.restore_model(self.network, self.checkpoint, path_in_model)
     self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
     # best_ckpt may have an evaluation.json of its own.
     prefix = '' if single else f'{name}/'

@@ -1,4 +1,4 @@
-"""Configuration of the task that trains a student with its teacher."""
+"""Configuration of the tasks that train a student with its teacher."""
 
 import dataclasses
 
@@ -75,6 +75,38 @@ class DistillationLoss(classification.LabelLoss):
         f'{path}.prediction_temperature is {self.prediction_temperature}: it applies '
         f'to prediction_kind kl only, which is {self.prediction_kind!r}. Set it to 1.'
       )
+
+
+@dataclasses.dataclass
+class StoredTask(classification.ClassificationTask):
+  """A student whose teacher's answers are stored in the records.
+
+  `yt8m-distill teach` writes such records. Evaluation reads any.
+
+  Attributes:
+    model: the student and its input.
+    losses: its losses and their weights.
+  """
+
+  model: model_config.StoredModel = dataclasses.field(
+    default_factory=model_config.StoredModel
+  )
+  losses: DistillationLoss = dataclasses.field(default_factory=DistillationLoss)
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    super().check(path)
+    if self.losses.intermediate_weight:
+      raise ValueError(
+        f'{path}.losses.intermediate_weight is {self.losses.intermediate_weight}: '
+        'records hold no states of the teacher. Set it to 0, or train with the teacher '
+        '(experiment yt8m_distill).'
+      )
+
+  def metric_names(self) -> list[str]:
+    """Returns the keys of the metrics of an evaluation; see VideoTask."""
+    compared = {f'{name}_loss' for name in self.losses.weights()}
+    return [name for name in super().metric_names() if name not in compared]
 
 
 @dataclasses.dataclass

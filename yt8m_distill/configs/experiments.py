@@ -2,6 +2,7 @@
 
 `yt8m_distill` trains a student together with its teacher. `yt8m_distill_single`
 trains one network from scratch, as the paper does for its skyline and baselines.
+`yt8m_distill_stored` trains a student whose teacher's answers are in the records.
 `yt8m_distill_finetune` continues the training of a distilled student.
 `yt8m_distill_segments` continues that of any network on ratings of windows.
 
@@ -74,8 +75,7 @@ def yt8m_distill(
   params.model.student = _network(
     network, settings, _selection(settings), settings.student_chunks
   )
-  params.losses.representation_weight = settings.representation_weight
-  params.losses.prediction_reduction = settings.prediction_reduction
+  _set_losses(params.losses, settings)
   return cfg.ExperimentConfig(
     task=params, trainer=_trainer(settings, 'student/', _FIVE_EPOCHS)
   )
@@ -105,6 +105,33 @@ def yt8m_distill_single(
     task=_single_task(settings, task, network),
     trainer=_trainer(settings, '', _FIVE_EPOCHS),
   )
+
+
+@registry.register('yt8m_distill_stored')
+def yt8m_distill_stored(
+  settings: settings_lib.Settings | None = None,
+  task: type[distillation.StoredTask] = distillation.StoredTask,
+  network: type[model_config.Network] = model_config.Network,
+) -> cfg.ExperimentConfig:
+  """Configures a student whose teacher's answers are stored in the records.
+
+  Args:
+    settings: As for `yt8m_distill`.
+    task: As for `yt8m_distill`.
+    network: As for `yt8m_distill`.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    ValueError: As for `yt8m_distill`.
+  """
+  settings = settings or settings_lib.current()
+  params = _single_task(settings, task, network)
+  params.init_checkpoint = settings.init_checkpoint
+  params.init_network = settings.init_network
+  _set_losses(params.losses, settings)
+  return cfg.ExperimentConfig(task=params, trainer=_trainer(settings, '', _FIVE_EPOCHS))
 
 
 @registry.register('yt8m_distill_finetune')
@@ -176,6 +203,12 @@ def _single_task(
   params.model.max_frames = settings.max_frames
   params.model.network = _network(network, settings, _selection(settings), chunks)
   return params
+
+
+def _set_losses(losses: distillation.DistillationLoss, settings: settings_lib.Settings):
+  """Sets the fields of losses that settings hold."""
+  losses.representation_weight = settings.representation_weight
+  losses.prediction_reduction = settings.prediction_reduction
 
 
 def _one_of(name: str, value: str, config: type[hyperparams.OneOfConfig]) -> str:

@@ -396,6 +396,19 @@ class ClassifierModel(VideoModel):
 
 
 @dataclasses.dataclass
+class StoredModel(ClassifierModel):
+  """A student whose teacher's answers are stored in the records.
+
+  Attributes:
+    projected_size: width of the teacher's representation, if the student's is to be
+      compared with it and differs in width: a linear map from one to the other is
+      learned. 0 for none.
+  """
+
+  projected_size: int = validation.number(0, least=0, most=_MAX_WIDTH)
+
+
+@dataclasses.dataclass
 class DistillerModel(VideoModel):
   """Teacher and student side by side.
 

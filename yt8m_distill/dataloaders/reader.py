@@ -10,6 +10,7 @@ Other records that are read, see `configs.data.Feature.format`:
 - video-level `tf.train.Example`s with one float list per feature. They parse as a
   SequenceExample that has only a context;
 - records that keep only every N-th frame, see `thinned_records`;
+- records that hold the answer of a teacher, see `taught_records`;
 - records of rated windows, see `window_records`.
 
 Deviations from the original reader: frames stay uint8 and are selected before they are
@@ -31,6 +32,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
+from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.dataloaders import window_records
 from yt8m_distill.modeling import frame_selection
@@ -71,6 +73,7 @@ class FrameReader:
     with_seeds: bool = False,
     with_window_starts: bool = False,
     rated: bool = False,
+    answers: taught_records.Answers | None = None,
   ):
     """Initializes the reader.
 
@@ -88,6 +91,8 @@ class FrameReader:
       rated: take the examples' labels from the ratings of windows, and add `rated`; a
         record without ratings is then an error. Labels of the videos, if read, become
         `video_labels`.
+      answers: the answers of a teacher to add as `teacher`; a record without them is
+        then an error.
     """
     formats = {f.format for f in features}
     self.dtype = tf.uint8 if formats <= {'bytes', 'quantized_floats'} else tf.float32
@@ -99,11 +104,14 @@ class FrameReader:
     self._with_ids = with_ids
     self._with_labels = with_labels
     self._rated = rated
+    self._answers = answers
     self.with_seeds = with_seeds or selection.type == 'random'
     self._with_window_starts = with_window_starts or selection.type == 'window'
     self._single = dict(_SINGLE)
     if self._with_window_starts:
       self._single[window_records.START] = tf.int64
+    if answers:
+      self._single.update(answers.context)
     self._max_selected = frame_selection.max_selected(selection, max_frames)
     self._fast_parser = None
     # For few frames, TensorFlow's parser is faster.
@@ -134,7 +142,8 @@ class FrameReader:
         `num_frames` int32 [B], the number of selected frames; `id` string [B] and
         `seed` int32 [B] if requested; `window_start` int32 [B], the index of the
         window's first frame, if requested or needed by the selection; `rated` and
-        `video_labels` bool [B, V] if labels are ratings.
+        `video_labels` bool [B, V] if labels are ratings; `teacher`, as of
+        `taught_records.Answers.decode`, if requested.
       labels: bool [B, V].
     """
     read = self._read_fast if self._fast_parser else self._read_any
@@ -163,7 +172,7 @@ class FrameReader:
     is_valid &= tf.reduce_all(counts <= 1)
     is_valid &= tf.reduce_all(thinned_records.steps(context) == 1)
     count = tf.minimum(num_frames, self._max_frames)
-    for is_correct, _ in self._window_checks(context, counts, count):
+    for is_correct, _ in self._context_checks(context, counts, count):
       is_valid &= tf.reduce_all(is_correct)
     if self.dtype == tf.float32:
       frames = [
@@ -222,7 +231,7 @@ class FrameReader:
         has_labels,
         labels,
         self._num_classes,
-        self._window_checks(
+        self._context_checks(
           context, counts, tf.minimum(lengths[:, 0], self._max_frames)
         ),
       ),
@@ -244,8 +253,8 @@ class FrameReader:
       )
       return self._examples(ids, seeds, context, frames, count)
 
-  def _window_checks(self, context, counts, num_frames) -> list[record_errors.Check]:
-    """Returns checks of what examples need of a window.
+  def _context_checks(self, context, counts, num_frames) -> list[record_errors.Check]:
+    """Returns checks of what examples need of a window and of a teacher's answer.
 
     Args:
       context: as of _parse().
@@ -259,6 +268,8 @@ class FrameReader:
       start = window_records.START
       numbers = dict(zip(self._single, tf.unstack(counts)))[start]
       checks.append(window_records.check_start(context[start], numbers, num_frames))
+    if self._answers:
+      checks += self._answers.checks(context)
     return checks
 
   def _parse(self, paths, indices, serialized, features: Sequence[data.Feature] = ()):
@@ -324,6 +335,8 @@ class FrameReader:
       inputs['seed'] = seeds
     if self._with_window_starts:
       inputs['window_start'] = tf.cast(context[window_records.START], tf.int32)
+    if self._answers:
+      inputs['teacher'] = self._answers.decode(context)
     shape, labels = [tf.size(ids), self._num_classes], context[_LABELS]
     multi_hot = window_records.multi_hot(
       tf.stack([labels.indices[:, 0], labels.values], 1), shape

@@ -7,11 +7,13 @@ folder records its settings.
 
 from collections.abc import Callable
 from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
 import os
 from typing import Any
+from typing import NamedTuple
 
 from absl import flags
 from google.protobuf import message as protobuf
@@ -20,15 +22,36 @@ import tensorflow as tf
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
 _BATCH = 16  # records between two updates of the progress bar
 
-# From a serialized record, the path of its file and its position there, to the
-# serialized records that replace it, and a number to add up over each shard.
-Change = Callable[[bytes, str, int], tuple[Sequence[bytes], int]]
+
+class Record(NamedTuple):
+  """A record as it is read.
+
+  Attributes:
+    path: its file.
+    position: its index there.
+    serialized: its bytes.
+  """
+
+  path: str
+  position: int
+  serialized: bytes
+
+  def __str__(self) -> str:
+    return f'{self.path}, record {self.position}'
+
+
+# From a batch of records to, for each, the serialized records that replace it, and a
+# number to add up over each shard.
+Change = Callable[[Sequence[Record]], Iterable[tuple[Sequence[bytes], int]]]
+# Keys of records that were rewritten before, and what was done to them.
+_REWRITTEN = {thinned_records.EVERY_N: 'thinned', taught_records.TEACHER: 'taught'}
 
 
 def parse(serialized: bytes, name: str) -> tuple[tf.train.SequenceExample, int]:
@@ -42,8 +65,8 @@ def parse(serialized: bytes, name: str) -> tuple[tf.train.SequenceExample, int]:
     The record, and the number of its frames.
 
   Raises:
-    ValueError: the record is not frame-level, was thinned, or its features differ in
-      length.
+    ValueError: the record is not frame-level, was thinned or taught, or its features
+      differ in length.
   """
   try:
     video = tf.train.SequenceExample.FromString(serialized)
@@ -53,11 +76,12 @@ def parse(serialized: bytes, name: str) -> tuple[tf.train.SequenceExample, int]:
       'YouTube-8M records.'
     ) from error
   lists = video.feature_lists.feature_list
-  if thinned_records.EVERY_N in video.context.feature:
-    raise ValueError(
-      f'{name}: its context has {thinned_records.EVERY_N}, so it was thinned before. '
-      'Set input_path to the full records.'
-    )
+  for key, done in _REWRITTEN.items():
+    if key in video.context.feature:
+      raise ValueError(
+        f'{name}: its context has {key}, so it was {done} before. Set input_path to '
+        'the full records.'
+      )
   if not lists:
     raise ValueError(
       f'{name}: no frame-level features. Set input_path to frame-level records.'
@@ -88,11 +112,11 @@ def _rewrite_shard(
     for batch in batches:
       paths, indices, block = (values.numpy() for values in batch)
       source = paths[0].decode()
-      for index, serialized in zip(indices, block):
-        records, number = change(serialized, source, int(index))
-        for record in records:
-          writer.write(record)
-        written += len(records)
+      records = [Record(source, int(i), one) for i, one in zip(indices, block)]
+      for replacements, number in change(records):
+        for replacement in replacements:
+          writer.write(replacement)
+        written += len(replacements)
         total += number
       yield sum(map(len, block))
   if source and not written:
@@ -123,19 +147,23 @@ def rewrite(
   settings: dict[str, Any],
   description: str,
   skip_corrupt_records: bool = False,
-  processes: int | None = None,
+  workers: int | None = None,
+  threads: bool = False,
+  batch_size: int = _BATCH,
 ) -> tuple[list[str], list[parallel.Shard]]:
   """Rewrites the shards that are not rewritten yet.
 
   Args:
-    change: see Change; must be picklable.
+    change: see Change; must be picklable unless `threads`.
     input_path: see `file_patterns`.
     output_dir: folder for the new shards; created if missing.
     record: name of the JSON file that records the job.
     settings: what else the new records depend on.
     description: title of the progress bar.
     skip_corrupt_records: log and skip records that fail their checksum.
-    processes: number of worker processes; by default one per core.
+    workers: number of workers; by default one per core.
+    threads: whether workers are threads of this process, not processes.
+    batch_size: records that `change` gets at once; fewer at the end of a shard.
 
   Returns:
     The paths of all new shards, in the order of their sources; and the shards that were
@@ -163,8 +191,9 @@ def rewrite(
     list(map(parallel.Shard, paths, sizes, outputs)),
     description,
     'B',
-    processes,
-    open=functools.partial(shard_batches.of_shards, _BATCH, skip_corrupt_records),
+    workers,
+    threads,
+    open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
   )
   return outputs, written
 

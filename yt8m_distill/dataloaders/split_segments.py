@@ -13,6 +13,7 @@ A window that starts after the last frame of its video is left out; the official
 records have such windows. Their number is printed at the end.
 """
 
+from collections.abc import Sequence
 import functools
 
 from absl import flags
@@ -126,9 +127,10 @@ def split(
   return outputs
 
 
-def _change(serialized: bytes, path: str, index: int, context: int):
-  """Splits a record; see `rewrite.Change`."""
-  return split_record(serialized, context, path, index)
+def _change(records: Sequence[rewrite.Record], context: int):
+  """Splits records; see `rewrite.Change`."""
+  for path, index, serialized in records:
+    yield split_record(serialized, context, path, index)
 
 
 def _define_flags():

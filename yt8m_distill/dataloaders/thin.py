@@ -10,9 +10,11 @@ when complete. After an interruption, the same command writes the files that are
 missing; thin.json in the output folder records its settings.
 """
 
+from collections.abc import Sequence
 import functools
 
 from absl import flags
+import tensorflow as tf
 
 from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shards
@@ -37,6 +39,21 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
     ValueError: the record is not frame-level, or was thinned before.
   """
   video, num_frames = rewrite.parse(serialized, name)
+  thin_video(video, num_frames, every_n, max_frames)
+  return rewrite.serialize(video)
+
+
+def thin_video(
+  video: tf.train.SequenceExample, num_frames: int, every_n: int, max_frames: int
+):
+  """Removes frames of a parsed record, and notes it in its context.
+
+  Args:
+    video: the record, as returned by `rewrite.parse`; changed in place.
+    num_frames: likewise.
+    every_n: N.
+    max_frames: see thin_record().
+  """
   for values in video.feature_lists.feature_list.values():
     kept = values.feature[:max_frames:every_n]
     del values.feature[:]
@@ -46,14 +63,21 @@ def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> 
     (thinned_records.NUM_FRAMES, num_frames),
   ):
     video.context.feature[key].int64_list.value.append(value)
-  return rewrite.serialize(video)
 
 
-def _change(
-  serialized: bytes, path: str, index: int, every_n: int, max_frames: int
-) -> tuple[list[bytes], int]:
-  """Thins a record; see `rewrite.Change`."""
-  return [thin_record(serialized, every_n, max_frames, f'{path}, record {index}')], 0
+def _change(records: Sequence[rewrite.Record], every_n: int, max_frames: int):
+  """Thins records; see `rewrite.Change`."""
+  for record in records:
+    yield [thin_record(record.serialized, every_n, max_frames, str(record))], 0
+
+
+def check(every_n: int, max_frames: int, least: int = 2):
+  """Raises a ValueError unless every_n is from `least` to max_frames."""
+  if not least <= every_n <= max_frames:
+    raise ValueError(
+      f'every_n is {every_n}: it must be between {least} and max_frames, which is '
+      f'{max_frames}.'
+    )
 
 
 def thin(
@@ -81,11 +105,7 @@ def thin(
     ValueError: an argument or a record is invalid, or the folder belongs to another
       job.
   """
-  if not 2 <= every_n <= max_frames:
-    raise ValueError(
-      f'every_n is {every_n}: it must be between 2 and max_frames, which is '
-      f'{max_frames}.'
-    )
+  check(every_n, max_frames)
   outputs, written = rewrite.rewrite(
     functools.partial(_change, every_n=every_n, max_frames=max_frames),
     input_path,
@@ -101,9 +121,10 @@ def thin(
   return outputs
 
 
-def _define_flags():
+def define_flags(every_n: str = 'Keep frames 0, N, 2N, ...'):
+  """Defines the flags of commands that thin; `every_n` is the help of that one."""
   rewrite.define_flags()
-  flags.DEFINE_integer('every_n', 10, 'Keep frames 0, N, 2N, ...')
+  flags.DEFINE_integer('every_n', 10, every_n)
   flags.DEFINE_integer(
     'max_frames',
     300,
@@ -125,5 +146,5 @@ def main(_):
 
 
 if __name__ == '__main__':
-  _define_flags()
+  define_flags()
   cli.run(main)

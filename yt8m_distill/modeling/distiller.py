@@ -1,4 +1,4 @@
-"""Teacher and student side by side.
+"""Teacher and student side by side, and a student alone with its projection.
 
 B videos, T frames, D features, R representation, K frames of the student.
 """
@@ -182,9 +182,7 @@ def build(
           'True to learn a map from one to the other, or the weight of their loss '
           'to 0.'
         )
-      projections[name] = _built(
-        tf_keras.layers.Dense(wanted, use_bias=False, name=f'{name}_projection'), width
-      )
+      projections[name] = _projection(name, width, wanted)
   return Distiller(
     teacher,
     student,
@@ -195,6 +193,35 @@ def build(
     projections,
     name='distiller',
   )
+
+
+class ProjectedNetwork(tf_keras.Model):
+  """A network, and a learned linear map of its representation.
+
+  Takes what a VideoClassifier takes, and returns what it returns and 'projected':
+  {'representation': [B, size]}.
+  """
+
+  def __init__(self, network: video_classifier.VideoClassifier, size: int):
+    """Initializes the pair; `size` is the width of the projected representation."""
+    super().__init__(autocast=False, name='projected')
+    self.network = network
+    self.projection = _projection(
+      'representation', network.backbone.representation_size, size
+    )
+    self.built = True
+
+  def call(self, inputs, training=False):
+    """Returns the outputs; see the class."""
+    outputs = self.network(inputs, training=training)
+    projected = self.projection(outputs['representation'])
+    return {**outputs, 'projected': {'representation': projected}}
+
+
+def _projection(name: str, width: int, wanted: int) -> tf_keras.layers.Layer:
+  """Returns a built linear map of an output from its width to the teacher's."""
+  layer = tf_keras.layers.Dense(wanted, use_bias=False, name=f'{name}_projection')
+  return _built(layer, width)
 
 
 def _built(projection, width):

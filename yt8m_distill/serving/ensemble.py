@@ -7,6 +7,8 @@ B videos, V classes, K best classes, R representation, W windows.
 
 from collections.abc import Sequence
 import datetime
+import hashlib
+import json
 import logging
 import os
 from typing import Any
@@ -24,6 +26,8 @@ from yt8m_distill.serving import signatures
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import files
 
+# Of each source, the network that sees most: its teacher, or its only network.
+TEACHERS = 'teachers'
 _SIGNATURE = (
   tf.TensorSpec([None], tf.string),
   tf.TensorSpec([None], tf.int64),
@@ -52,12 +56,14 @@ class _Model(NamedTuple):
   Attributes:
     module: a ServingModule, or an exported one; it owns the variables.
     weights: one of the files that hold them.
+    variables: those of the network, in the same order in a run and its export.
     vocabulary: CSV of the class names; '' if unknown.
     reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
   """
 
   module: tf.Module
   weights: str
+  variables: Sequence[tf.Variable]
   vocabulary: str
   reads: dict[str, Any]
 
@@ -80,7 +86,7 @@ class Ensemble:
     self,
     sources: Sequence[str],
     network: str | None,
-    top_k: int,
+    top_k: int | None,
     features: Sequence[data.Feature] = (),
     segments: Segments | None = None,
   ):
@@ -88,9 +94,9 @@ class Ensemble:
 
     Args:
       sources: exports, or any source of `checkpoints.trained_network.Network`.
-      network: 'student', or 'teacher' if each source is a run that has both; None for
-        all networks of each source.
-      top_k: K; all classes if there are fewer.
+      network: 'student', or 'teacher' if each source is a run that has both; TEACHERS;
+        None for all networks of each source.
+      top_k: K; all classes if there are fewer, or if None.
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
       segments: how to predict windows; None for whole videos only.
@@ -107,11 +113,7 @@ class Ensemble:
         f'model is {",".join(sources)}, which has an empty item: name runs, '
         'checkpoints or exports between the commas.'
       )
-    chosen = [
-      (source, name)
-      for source in sources
-      for name in ((network,) if network else _names(source))
-    ]
+    chosen = [(source, name) for source in sources for name in _chosen(source, network)]
     sources = [source for source, _ in chosen]
     self.names = [
       (source, name if sources.count(source) > 1 else '') for source, name in chosen
@@ -129,9 +131,9 @@ class Ensemble:
           f'{sources[0]} predicts {self.num_classes} classes and {source} '
           f'{count}: name networks for the same classes.'
         )
-    if top_k < 1:
+    if top_k is not None and top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
-    self._top_k = min(top_k, self.num_classes)
+    self._top_k = min(top_k or self.num_classes, self.num_classes)
     self.versions = [_version(m.weights) for m in self._models]
     self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')
     self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
@@ -188,6 +190,15 @@ class Ensemble:
     records = paths, indices, serialized
     return [self._windows([model], *records) for model in self._models]
 
+  def fingerprint(self) -> str:
+    """Returns a text that differs where weights or the frames that are seen differ."""
+    digest = hashlib.sha256()
+    for model in self._models:
+      digest.update(json.dumps(model.reads, sort_keys=True).encode())
+      for variable in model.variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
     mean = _mean_predictions(outputs)
@@ -225,7 +236,7 @@ def _check_segments(
 ):
   """Raises a ValueError if the networks cannot predict such windows."""
   window = model_config.WINDOW
-  for source, (module, _, _, reads) in zip(sources, models):
+  for source, (module, _, _, _, reads) in zip(sources, models):
     if reads and reads['features'][0]['format'] == 'video':
       raise ValueError(
         f'segments is {segments.length}, but {source} takes video-level features, '
@@ -253,6 +264,13 @@ def _check_segments(
       f'{",".join(sources)} have windows up to frame {longest}: name networks whose '
       f'task.model.max_frames is equal, or at most {windows.LONGEST}.'
     )
+
+
+def _chosen(source: str, network: str | None) -> Sequence[str]:
+  """Returns the names of the networks to read; `network` is as of Ensemble."""
+  if network == TEACHERS:
+    return _names(source)[:1]
+  return (network,) if network else _names(source)
 
 
 def _names(source: str) -> Sequence[str]:
@@ -302,8 +320,9 @@ def _read(
     return _Model(
       loaded,
       os.path.join(source, 'variables', 'variables.index'),
+      loaded.weights,
       _existing(os.path.join(source, 'labels.csv')),
-      files.read_json(os.path.join(source, 'input.json')) or {} if segments else {},
+      _reads(source),
     )
   _check_run(source)
   run = trained_network.Network(source, network)
@@ -314,9 +333,17 @@ def _read(
   return _Model(
     signatures.ServingModule(run.network, model, top_k=1, context=context),
     f'{run.checkpoint}.index',
+    run.network.variables,
     _existing(run.params.task.evaluation.vocabulary),
     model_card.read_frames(model),
   )
+
+
+def _reads(export: str) -> dict[str, Any]:
+  """Returns the part of an export's input.json that model_card.read_frames() makes."""
+  spec = files.read_json(os.path.join(export, 'input.json')) or {}
+  names = 'features', 'max_frames', 'frames_read'
+  return {name: spec[name] for name in names if name in spec}
 
 
 def _load_export(source: str) -> Any:

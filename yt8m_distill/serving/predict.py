@@ -61,8 +61,6 @@ from yt8m_distill.utils import parallel
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet', 'html')
 _JOINED, _PAGE = 'predictions.csv', 'page.html'
-# Each worker parses on one core; several keep a GPU busy.
-_WORKERS = min(8, os.cpu_count() or 1)
 
 
 def predict(
@@ -74,7 +72,7 @@ def predict(
   vocabulary: str = '',
   batch_size: int = 64,
   network: str | None = None,
-  workers: int = _WORKERS,
+  workers: int = parallel.THREADS,
   skip_corrupt_records: bool = False,
   features: Sequence[str] = (),
   segments: int | None = None,
@@ -348,7 +346,7 @@ def _define_flags():
     'Which network of runs that have both. Default: the student; in HTML both.',
   )
   flags.DEFINE_integer(
-    'workers', _WORKERS, 'Number of shards predicted at the same time.'
+    'workers', parallel.THREADS, 'Number of shards predicted at the same time.'
   )
   flags.DEFINE_list(
     'features',

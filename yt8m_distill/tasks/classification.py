@@ -16,6 +16,7 @@ import tf_keras
 
 from yt8m_distill.checkpoints import restore
 from yt8m_distill.configs import classification as config
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.configs import validation
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
@@ -55,7 +56,8 @@ class ClassificationTask(base_task.Task):
   weight in `task.losses`.
 
   A subclass with several networks overrides `prefixes`, `networks`, `start_from`,
-  `student_and_teacher`, `factors` and `total_loss`.
+  `student_and_teacher`, `factors` and `total_loss`. One whose teacher's outputs are
+  in the batch overrides `forward`.
 
   Attributes:
     prefixes: for each network, the prefix of its losses' and metrics' names; '' for
@@ -90,7 +92,7 @@ class ClassificationTask(base_task.Task):
       loss_terms.check(params.losses)
     self._segments = params.labels == 'segments'
     self._skipped = results_lib.SkippedRecords()
-    self._model = None
+    self._model: tf_keras.Model | None = None
     self.costs: dict[str, dict[str, int]] = {}
     self._trains = False
     self._restored = True
@@ -146,7 +148,9 @@ class ClassificationTask(base_task.Task):
   def start_from(self, model: tf_keras.Model, source: str):
     """Initializes a model from a run or a checkpoint; initialize() calls it."""
     task = self.task_config
-    restore.start_network(model, task.model, source, task.init_network)
+    [network] = self.networks(model).values()
+    alone = model_config.alone(task.model, 'network')
+    restore.start_network(network, alone, source, task.init_network)
 
   def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
     """Builds a dataset; the trainer calls it for training and for evaluation.
@@ -194,7 +198,7 @@ class ClassificationTask(base_task.Task):
       **self.labels_read(),
     )
 
-  def labels_read(self) -> dict[str, bool]:
+  def labels_read(self) -> dict[str, Any]:
     """Returns the arguments of a FrameReader that say which labels to read."""
     if not self._segments:
       return {}
@@ -231,7 +235,8 @@ class ClassificationTask(base_task.Task):
 
     Returns:
       {name: float32 [B]}: the label loss of each network, and of the last network
-      the loss_terms that have a weight and a value.
+      the loss_terms that have a weight and a value. Those that compare with a teacher
+      need its outputs.
 
     Raises:
       ValueError: a term has a weight, but no value.
@@ -250,6 +255,8 @@ class ClassificationTask(base_task.Task):
     }
     student, teacher = self.student_and_teacher(outputs)
     for name, weight, term in loss_terms.weighted(params):
+      if term.compares and not teacher:
+        continue
       value = term.compute(labels, student, teacher, params)
       if value is not None:
         terms[f'{self.prefixes[-1]}{name}_loss'] = value
@@ -310,12 +317,21 @@ class ClassificationTask(base_task.Task):
     if label_weight:  # Otherwise no gradient is computed.
       loss += label_weight * mean(terms[f'{prefix}label_loss'])
     for name, weight, term in loss_terms.weighted(params):
-      if weight:
+      if weight and f'{prefix}{name}_loss' in terms:
         factor = distillation_factor if term.compares else 1.0
         added = getattr(params, f'{name}_reduction', 'mean') == 'sum'
         reduce = total if added else mean
         loss += factor * weight * reduce(terms[f'{prefix}{name}_loss'])
     return loss
+
+  def forward(self, features, model) -> dict[str, Any]:
+    """Returns the model's outputs in training.
+
+    Args:
+      features: inputs of a batch.
+      model: the model.
+    """
+    return model(features, training=True)
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """Returns metrics; the trainer calls it once for training, once for evaluation.
@@ -367,7 +383,7 @@ class ClassificationTask(base_task.Task):
     scale = train_step.per_pair(pairs['weights'], mean) if pairs else None
 
     def forward(step):
-      outputs = model(features, training=True)
+      outputs = self.forward(features, model)
       terms = self.loss_terms(labels, outputs, **pairs)
       if pairs:
         for prefix in self.prefixes:

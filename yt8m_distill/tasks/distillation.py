@@ -62,8 +62,24 @@ class WeightSchedule:
     return params.end + (params.start - params.end) * left
 
 
+class StudentTask(classification.ClassificationTask):
+  """A task whose student learns from a teacher; `losses.schedule` scales how much."""
+
+  def __init__(self, params, logging_dir=None, name=None):
+    super().__init__(params, logging_dir=logging_dir, name=name)
+    self._schedule = WeightSchedule(params.losses.schedule)
+
+  def factors(self, step):
+    """Returns the factor of the distillation losses at a step, a float32 scalar."""
+    return {'distillation_factor': self._schedule(step)}
+
+  def _train_metric_names(self):
+    names = super()._train_metric_names()
+    return names if self._schedule.constant else [*names, 'distillation_factor']
+
+
 @task_factory.register_task_cls(config.DistillationTask)
-class DistillationTask(classification.ClassificationTask):
+class DistillationTask(StudentTask):
   """Teacher and student together."""
 
   prefixes = ('teacher/', 'student/')
@@ -71,7 +87,6 @@ class DistillationTask(classification.ClassificationTask):
   def __init__(self, params, logging_dir=None, name=None):
     super().__init__(params, logging_dir=logging_dir, name=name)
     self._serial = params.training == 'serial'
-    self._schedule = WeightSchedule(params.losses.schedule)
 
   def create_model(self):
     """Returns both networks; build_model() calls it."""
@@ -174,10 +189,6 @@ class DistillationTask(classification.ClassificationTask):
       )
     return terms
 
-  def factors(self, step):
-    """Returns the factor of the distillation losses at a step, a float32 scalar."""
-    return {'distillation_factor': self._schedule(step)}
-
   def total_loss(self, terms, regularization, mean, total, distillation_factor=1.0):
     """Returns the loss to minimize; the schedule does not apply in evaluation."""
     loss = super().total_loss(terms, regularization, mean, total, distillation_factor)
@@ -187,10 +198,6 @@ class DistillationTask(classification.ClassificationTask):
         + regularization['teacher/regularization_loss']
       )
     return loss
-
-  def _train_metric_names(self):
-    names = super()._train_metric_names()
-    return names if self._schedule.constant else [*names, 'distillation_factor']
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def validation_step(self, inputs, model, metrics=None):

@@ -94,10 +94,10 @@ def check(params):
 
 @register('representation', compares=['representation'])
 def _representation(labels, network, teacher, params):
-  """L_REP; None if the representations differ in width."""
+  """L_REP; None without the teacher's, or if the representations differ in width."""
   del labels, params
-  wanted, seen = teacher['representation'], network['representation']
-  if wanted.shape[-1] != seen.shape[-1]:
+  wanted, seen = teacher.get('representation'), network['representation']
+  if wanted is None or wanted.shape[-1] != seen.shape[-1]:
     return None
   return losses.representation_loss(wanted, seen)
 
