@@ -253,9 +253,9 @@ def test_file_that_does_not_fit_is_named(configure, tmp_path, text, message):
 @pytest.mark.parametrize(
   'name, near',
   [
-    ('yt8m_distil', 'yt8m_distill or yt8m_distill_single'),
+    ('yt8m_distil', 'yt8m_distill or yt8m_distill_stored or yt8m_distill_single'),
     ('video_clasification', 'video_classification'),
-    ('mine', 'yt8m_distill or yt8m_distill_single or yt8m_distill_finetune'),
+    ('mine', 'yt8m_distill or yt8m_distill_single or yt8m_distill_stored'),
   ],
 )
 def test_unknown_experiment_is_named_with_near_ones(tmp_path, name, near):

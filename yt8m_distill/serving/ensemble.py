@@ -191,9 +191,17 @@ class Ensemble:
     return [self._windows([model], *records) for model in self._models]
 
   def fingerprint(self) -> str:
-    """Returns a text that differs where weights or the frames that are seen differ."""
+    """Returns a text that differs where weights or the frames that are seen differ.
+
+    Raises:
+      ValueError: an export does not name its weights.
+    """
     digest = hashlib.sha256()
-    for model in self._models:
+    for (source, _), model in zip(self.names, self._models):
+      if not model.variables:
+        raise ValueError(
+          f'{source} does not name its weights: export its run again, or name the run.'
+        )
       digest.update(json.dumps(model.reads, sort_keys=True).encode())
       for variable in model.variables:
         digest.update(variable.numpy().tobytes())
@@ -320,7 +328,7 @@ def _read(
     return _Model(
       loaded,
       os.path.join(source, 'variables', 'variables.index'),
-      loaded.weights,
+      getattr(loaded, 'weights', ()),
       _existing(os.path.join(source, 'labels.csv')),
       _reads(source),
     )
