@@ -5,7 +5,24 @@ import ssl
 import subprocess
 import threading
 
+import pytest
+
 from experiments.benchmarks import range_server
+from yt8m_distill.dataloaders import remote
+
+
+def _has_http() -> bool:
+  try:
+    remote.ensure_file_system('http://host/path')
+  except ValueError:
+    return False
+  return True
+
+
+HAS_HTTP = _has_http()
+needs_http = pytest.mark.skipif(
+  not HAS_HTTP, reason='tensorflow-io has no http for this TensorFlow'
+)
 
 
 class Server(range_server.Server):

@@ -9,8 +9,13 @@ import sys
 import tempfile
 
 import paths
+import pytest
 import tensorflow as tf
 
+needs_script_environment = pytest.mark.skipif(
+  not (pathlib.Path(sys.prefix) / '.complete').exists(),
+  reason='not in an environment of experiments/environment.sh',
+)
 _ENVIRONMENT = {
   'PYTHONPATH': ':'.join(
     map(str, (paths.ROOT, paths.ROOT / 'tests', paths.ROOT / 'tests/foreign_project'))

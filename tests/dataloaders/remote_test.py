@@ -17,19 +17,6 @@ _RECORD = 3016  # bytes in the file
 _BUFFER = 4 * _RECORD
 
 
-def _has_http():
-  try:
-    remote.ensure_file_system('http://host/path')
-  except ValueError:
-    return False
-  return True
-
-
-needs_http = pytest.mark.skipif(
-  not _has_http(), reason='tensorflow-io has no http for this TensorFlow'
-)
-
-
 @pytest.fixture(name='server')
 def _server(tmp_path, monkeypatch):
   """Serves a.tfrecord; retries do not wait, and the read buffer is small."""
@@ -61,7 +48,7 @@ def _attempts(messages, path):
   return [m for m in messages if m.startswith(path) and 'attempt' in m]
 
 
-@needs_http
+@http_files.needs_http
 @pytest.mark.parametrize('skip_corrupt', [False, True])
 def test_reads_in_large_pieces(server, monkeypatch, skip_corrupt):
   path = f'{server.url}/a.tfrecord'
@@ -74,7 +61,7 @@ def test_reads_in_large_pieces(server, monkeypatch, skip_corrupt):
   assert server.requests[1:] == [('/a.tfrecord', f'bytes=0-{(8 << 20) - 1}')]
 
 
-@needs_http
+@http_files.needs_http
 @pytest.mark.parametrize('failure', [503, 'cut'])
 @pytest.mark.parametrize('skip_corrupt', [False, True])
 def test_a_request_that_fails_is_retried(server, caplog, failure, skip_corrupt):
@@ -93,7 +80,7 @@ def test_a_request_that_fails_is_retried(server, caplog, failure, skip_corrupt):
   assert 'attempt 2 of 5 failed' in lines[1] and 'node' not in lines[1]
 
 
-@needs_http
+@http_files.needs_http
 @pytest.mark.parametrize('skip_corrupt', [False, True])
 def test_reading_gives_up_with_one_message(server, skip_corrupt):
   path = f'{server.url}/a.tfrecord'
@@ -107,7 +94,7 @@ def test_reading_gives_up_with_one_message(server, skip_corrupt):
     list(records)
 
 
-@needs_http
+@http_files.needs_http
 def test_stat_and_counting_are_retried(server, caplog):
   path = f'{server.url}/a.tfrecord'
   with caplog.at_level('WARNING', 'absl'):
@@ -125,7 +112,7 @@ def test_stat_and_counting_are_retried(server, caplog):
     shards.sizes([path])
 
 
-@needs_http
+@http_files.needs_http
 @pytest.mark.parametrize('status', [404, 403])
 def test_permanent_errors_are_not_retried(server, status):
   server.failures, server.failure = 100, status
@@ -134,13 +121,13 @@ def test_permanent_errors_are_not_retried(server, status):
   assert len(server.requests) == 1
 
 
-@needs_http
+@http_files.needs_http
 def test_one_missing_file_of_a_range_is_named(server):
   with pytest.raises(ValueError, match='/b.tfrecord: no such file.*404'):
     shards.sizes(shards.find(f'{server.url}/{{a..b}}.tfrecord'))
 
 
-@needs_http
+@http_files.needs_http
 def test_a_server_without_range_requests_is_named(server):
   path = f'{server.url}/a.tfrecord'
   server.honours_range = False
@@ -150,7 +137,7 @@ def test_a_server_without_range_requests_is_named(server):
     _read(path)
 
 
-@needs_http
+@http_files.needs_http
 @pytest.mark.parametrize(
   'where, left, lost',
   [
@@ -178,14 +165,14 @@ def test_corrupt_remote_files_are_treated_like_local_ones(server, where, left, l
   ) == lost
 
 
-@needs_http
+@http_files.needs_http
 def test_lists_may_be_remote_and_name_signed_urls(server):
   urls = [f'{server.url}/a.tfrecord?signature=x,y*', f'{server.url}/a.tfrecord']
   (server.folder / 'urls.txt').write_text('\n'.join(urls))
   assert shards.find(f'@{server.url}/urls.txt') == sorted(urls)
 
 
-@needs_http
+@http_files.needs_http
 @pytest.mark.parametrize('pattern', ['*.tfrecord', 'a.tfrecord?signature=x'])
 def test_patterns_cannot_be_listed_over_http(server, pattern):
   with pytest.raises(
@@ -226,7 +213,7 @@ def test_listing_is_retried_or_named(monkeypatch, error):
       shards.find('s3://a/b*.tfrecord')
 
 
-@needs_http
+@http_files.needs_http
 def test_a_tf_data_service_cannot_read_them(server):
   params = data.VideoData(
     input_path=f'{server.url}/a.tfrecord',
@@ -257,7 +244,7 @@ def test_a_missing_file_system_names_the_versions(monkeypatch, path):
     shards.find(path)
 
 
-@pytest.mark.skipif(_has_http(), reason='tensorflow-io has http here')
+@pytest.mark.skipif(http_files.HAS_HTTP, reason='tensorflow-io has http here')
 def test_newer_tensorflow_names_the_versions():
   with pytest.raises(
     ValueError,

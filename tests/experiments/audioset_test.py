@@ -3,7 +3,6 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 import paths
 import processes
@@ -15,10 +14,7 @@ from yt8m_distill.checkpoints import run_dir
 
 pytestmark = [
   pytest.mark.end_to_end,
-  pytest.mark.skipif(
-    not (pathlib.Path(sys.prefix) / '.complete').exists(),
-    reason='not in an environment of experiments/environment.sh',
-  ),
+  processes.needs_script_environment,
 ]
 
 _STUDY = {

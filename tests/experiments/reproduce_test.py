@@ -91,10 +91,7 @@ def _starts(output):
   return [int(step or 0) for step in found]
 
 
-@pytest.mark.skipif(
-  not (pathlib.Path(sys.prefix) / '.complete').exists(),
-  reason='not in an environment of experiments/environment.sh',
-)
+@processes.needs_script_environment
 def test_killed_stage_goes_on_where_it_was(tmp_path):
   tiny.write_records(tmp_path / 'train.tfrecord', 20)
   tiny.write_records(tmp_path / 'validate.tfrecord', 9, seed=1)

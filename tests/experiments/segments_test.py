@@ -1,10 +1,8 @@
 """experiments/segments.sh: its stages on windows, the table, and a second run."""
 
 import json
-import pathlib
 import re
 import subprocess
-import sys
 
 import paths
 import processes
@@ -16,10 +14,7 @@ from yt8m_distill.simulation import write_shards
 
 pytestmark = [
   pytest.mark.end_to_end,
-  pytest.mark.skipif(
-    not (pathlib.Path(sys.prefix) / '.complete').exists(),
-    reason='not in an environment of experiments/environment.sh',
-  ),
+  processes.needs_script_environment,
 ]
 
 _SIZES = {

@@ -441,17 +441,7 @@ def test_other_file_systems(folder):
   np.testing.assert_array_equal([*video.sound()], [*other.sound()])
 
 
-def _has_http():
-  try:
-    remote.ensure_file_system('http://host/path')
-  except ValueError:
-    return False
-  return True
-
-
-@pytest.mark.skipif(
-  not _has_http(), reason='tensorflow-io has no http for this TensorFlow'
-)
+@http_files.needs_http
 def test_requests_that_fail(folder, monkeypatch, capfd):
   monkeypatch.setattr(remote, '_WAIT', 0.0)
   local = _file(folder, 'h264.mp4')

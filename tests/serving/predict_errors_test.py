@@ -9,6 +9,7 @@ import pytest
 import records
 import serving_cases
 import tensorflow as tf
+import tiny
 
 from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.serving import export
@@ -141,3 +142,23 @@ def test_errors_name_what_to_correct(runs, data, tmp_path, arguments, message):
   with pytest.raises(ValueError, match=message.replace('{data}', str(data))):
     serving_cases.predict(runs, data, tmp_path / 'out', **filled)
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.fixture(scope='module')
+def diverged(tmp_path_factory):
+  """A run whose weights are NaN."""
+  folder = tmp_path_factory.mktemp('runs') / 'diverged'
+  return serving_cases.write_run(folder, tiny.AVERAGES, scale=float('nan'))
+
+
+@pytest.mark.parametrize(
+  'arguments', [{}, {'segments': 5}, {'format': 'html'}, {'format': 'parquet'}]
+)
+def test_a_network_whose_training_diverged(diverged, data, tmp_path, arguments):
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match='diverged predicts values that are not finite'
+  ) as error:
+    serving_cases.predict([diverged], data, tmp_path / 'out', **arguments)
+  message = cli.message(error.value)
+  assert message.startswith(diverged) and 'name an earlier checkpoint' in message
+  assert {path.name for path in (tmp_path / 'out').iterdir()} <= {'predict.json'}

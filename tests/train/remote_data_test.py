@@ -7,7 +7,6 @@ import http_files
 import pytest
 import tiny
 
-from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import predict
 
@@ -19,11 +18,8 @@ def _results(run):
   return results.pop('input_path'), results
 
 
+@http_files.needs_http
 def test_a_server_is_as_good_as_a_disk(tmp_path):
-  try:
-    remote.ensure_file_system('http://host/path')
-  except ValueError as error:
-    pytest.skip(str(error))
   folder = tmp_path / 'records'
   folder.mkdir()
   for shard in range(3):

@@ -29,7 +29,6 @@ import numpy as np
 from official.core import config_definitions as cfg
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
@@ -159,7 +158,7 @@ class Checkpoint:
   def _other_code(self, differences) -> ValueError:
     return ValueError(
       f'{self.prefix} is not a checkpoint of {_ORIGINAL}. '
-      f'{restore.some_of(differences)}. Name one that is; a run of this package needs '
+      f'{cli.some_of(differences)}. Name one that is; a run of this package needs '
       'no import.'
     )
 

@@ -13,9 +13,8 @@ import tf_keras
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.utils import cli
 
-# Number of differences that a message lists.
-_MAX_NAMED = 6
 _GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 # Fields that change neither the weights nor what they compute.
 _IGNORED_FIELDS = (
@@ -347,18 +346,10 @@ def _raise_if(differences: list[str], checkpoint: str):
     raise ValueError(_other_architecture(differences, checkpoint))
 
 
-def some_of(differences: list[str]) -> str:
-  """Lists the first differences and the number of the others."""
-  more = len(differences) - _MAX_NAMED
-  return '; '.join(differences[:_MAX_NAMED]) + (
-    f'; and {more} more' if more > 0 else ''
-  )
-
-
 def _other_architecture(differences: list[str], checkpoint: str) -> str:
   return (
     f'Checkpoint {checkpoint} has a different architecture. '
-    f'{some_of(differences)}. Configure the model as it was trained, for example with '
-    f'--config_file={run_dir.params_path(checkpoint) or "RUN/params.yaml"}, or choose '
-    'another folder.'
+    f'{cli.some_of(differences)}. Configure the model as it was trained, for example '
+    f'with --config_file={run_dir.params_path(checkpoint) or "RUN/params.yaml"}, or '
+    'choose another folder.'
   )

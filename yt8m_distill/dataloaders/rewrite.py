@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import functools
 import os
 from typing import Any
-from typing import NamedTuple
 
 from absl import flags
 from google.protobuf import message as protobuf
@@ -29,27 +28,11 @@ from yt8m_distill.utils import parallel
 
 _BATCH = 16  # records between two updates of the progress bar
 
-
-class Record(NamedTuple):
-  """A record as it is read.
-
-  Attributes:
-    path: its file.
-    position: its index there.
-    serialized: its bytes.
-  """
-
-  path: str
-  position: int
-  serialized: bytes
-
-  def __str__(self) -> str:
-    return f'{self.path}, record {self.position}'
-
-
 # From a batch of records to, for each, the serialized records that replace it, and a
 # number to add up over each shard.
-Change = Callable[[Sequence[Record]], Iterable[tuple[Sequence[bytes], int]]]
+Change = Callable[
+  [Sequence[shard_batches.Record]], Iterable[tuple[Sequence[bytes], int]]
+]
 # Keys of records that were rewritten before, and what was done to them.
 _REWRITTEN = {thinned_records.EVERY_N: 'thinned', taught_records.TEACHER: 'taught'}
 
@@ -110,15 +93,14 @@ def _rewrite_shard(
   source, written, total = '', 0, 0
   with tf.io.TFRecordWriter(partial) as writer:
     for batch in batches:
-      paths, indices, block = (values.numpy() for values in batch)
-      source = paths[0].decode()
-      records = [Record(source, int(i), one) for i, one in zip(indices, block)]
+      records = shard_batches.records_of(batch)
+      source = records[0].path
       for replacements, number in change(records):
         for replacement in replacements:
           writer.write(replacement)
         written += len(replacements)
         total += number
-      yield sum(map(len, block))
+      yield sum(len(record.serialized) for record in records)
   if source and not written:
     raise ValueError(
       f'{source}: no record is left of it, and training refuses empty files. Leave '

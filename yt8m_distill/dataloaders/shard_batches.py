@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
 import threading
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +22,42 @@ _lock = threading.Lock()
 
 # path string [B], index int64 [B], serialized string [B]; see `shards.read`.
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+class Record(NamedTuple):
+  """A record of a batch, in Python.
+
+  Attributes:
+    path: its file.
+    position: its index there.
+    serialized: its bytes.
+  """
+
+  path: str
+  position: int
+  serialized: bytes
+
+  def __str__(self) -> str:
+    return f'{self.path}, record {self.position}'
+
+
+def records_of(batch: Batch) -> list[Record]:
+  """Returns the records of a batch."""
+  paths, positions, serialized = (values.numpy() for values in batch)
+  return [
+    Record(path.decode(), int(position), record)
+    for path, position, record in zip(paths, positions, serialized)
+  ]
+
+
+def batch_of(records: Sequence[Record]) -> Batch:
+  """Returns records, at least one, as a batch."""
+  paths, positions, serialized = zip(*records)
+  return (
+    tf.constant(paths),
+    tf.constant(positions, tf.int64),
+    tf.constant(serialized),
+  )
 
 
 def of_shards(

@@ -22,6 +22,7 @@ import tensorflow as tf
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import segment_records
+from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import window_records
 from yt8m_distill.utils import cli
@@ -127,7 +128,7 @@ def split(
   return outputs
 
 
-def _change(records: Sequence[rewrite.Record], context: int):
+def _change(records: Sequence[shard_batches.Record], context: int):
   """Splits records; see `rewrite.Change`."""
   for path, index, serialized in records:
     yield split_record(serialized, context, path, index)

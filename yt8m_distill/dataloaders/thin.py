@@ -17,6 +17,7 @@ from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import rewrite
+from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
@@ -65,7 +66,7 @@ def thin_video(
     video.context.feature[key].int64_list.value.append(value)
 
 
-def _change(records: Sequence[rewrite.Record], every_n: int, max_frames: int):
+def _change(records: Sequence[shard_batches.Record], every_n: int, max_frames: int):
   """Thins records; see `rewrite.Change`."""
   for record in records:
     yield [thin_record(record.serialized, every_n, max_frames, str(record))], 0

@@ -47,8 +47,6 @@ from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
 _MAX_SHARDS = 10_000  # what the four digits of a name allow
-# Each decodes on its own; a few keep the networks busy.
-_WORKERS = min(8, parallel.cores())
 
 
 class _Unreadable(Exception):
@@ -234,7 +232,7 @@ def extract(
   max_frames: int | None = None,
   every_n: int | None = None,
   model: str | None = None,
-  workers: int = _WORKERS,
+  workers: int = parallel.THREADS,
 ) -> list[str]:
   """Extracts the videos of all missing shards; prints the result.
 
@@ -374,7 +372,7 @@ def _define_flags():
     'model', None, 'Run or export: extract only the frames that its student sees.'
   )
   flags.DEFINE_integer(
-    'workers', _WORKERS, 'Number of shards written at the same time.'
+    'workers', parallel.THREADS, 'Number of shards written at the same time.'
   )
 
 

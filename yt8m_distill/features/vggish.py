@@ -12,11 +12,11 @@ one that VGGish publishes, by `tf.signal`, whose mel matrix has the same definit
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import restore
+from yt8m_distill.features import decode
 from yt8m_distill.features import weights
+from yt8m_distill.utils import cli
 
-SAMPLE_RATE = 16000  # Hz, mono
-SAMPLES = 15600  # of a patch: 96 windows of 400 samples, 160 apart
+SAMPLE_RATE, SAMPLES = decode.SAMPLE_RATE, decode.PATCH_SAMPLES
 _WINDOW = 400  # 25 ms, periodic Hann
 _HOP = 160  # 10 ms
 _FFT = 512  # the next power of two
@@ -164,7 +164,7 @@ def _load(path: str) -> dict[str, tf.Tensor]:
     except (RuntimeError, tf.errors.OpError) as error:
       raise weights.wrong(path, f'is not a whole checkpoint ({error})') from error
   if differences:
-    raise weights.wrong(path, f'has other variables: {restore.some_of(differences)}')
+    raise weights.wrong(path, f'has other variables: {cli.some_of(differences)}')
   return {
     name: tf.constant(weights.finite(path, value)) for name, value in values.items()
   }

@@ -222,8 +222,7 @@ def _matrix_data_class():
     start=1,
   ):
     matrix.field.add(name=name, number=number, type=kind, label=label)
-  pool = (
-    descriptor_pool.DescriptorPool()
-  )  # MediaPipe may have put its own in the default.
+  # Not the default one, into which MediaPipe may have put its own.
+  pool = descriptor_pool.DescriptorPool()
   pool.Add(file)
   return message_factory.GetMessageClass(pool.FindMessageTypeByName('MatrixData'))

@@ -14,6 +14,7 @@ import os
 from typing import Any
 from typing import NamedTuple
 
+from absl import flags
 from absl import logging as absl_logging
 import tensorflow as tf
 
@@ -33,6 +34,17 @@ _SIGNATURE = (
   tf.TensorSpec([None], tf.int64),
   tf.TensorSpec([None], tf.string),
 )
+
+
+def define_flag():
+  """Defines the flag that names the networks of a command."""
+  flags.DEFINE_list(
+    'model',
+    None,
+    'Runs, checkpoints or exports, separated by commas; predictions of several '
+    'are averaged.',
+    required=True,
+  )
 
 
 class Segments(NamedTuple):
@@ -145,6 +157,9 @@ class Ensemble:
         self._mean_of_windows, _SIGNATURE, autograph=False
       )
       self._predict_windows.get_concrete_function()
+      self._predict_each = tf.function(
+        self._windows_of_each, _SIGNATURE, autograph=False
+      )
 
   def __call__(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -187,8 +202,7 @@ class Ensemble:
       For each network what windows() returns, and `frames` int32 [W, S], the frames
       that it saw, -1 after the last one.
     """
-    records = paths, indices, serialized
-    return [self._windows([model], *records) for model in self._models]
+    return self._predict_each(paths, indices, serialized)
 
   def fingerprint(self) -> str:
     """Returns a text that differs where weights or the frames that are seen differ.
@@ -209,7 +223,7 @@ class Ensemble:
 
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
-    mean = _mean_predictions(outputs)
+    mean = self._mean_predictions(outputs)
     probabilities, indices = tf.math.top_k(mean, self._top_k)
     results = {
       'id': outputs[0]['id'],
@@ -225,18 +239,26 @@ class Ensemble:
     del results['frames']  # Of the first network.
     return results
 
+  def _windows_of_each(self, *records):
+    return [self._windows([model], *records) for model in self._models]
+
   def _windows(self, models, *records):
     """Returns windows and the mean of the models' predictions."""
     outputs = [m.module.record_windows(*records, self.segments.length) for m in models]
-    mean = _mean_predictions(outputs)
+    mean = self._mean_predictions(outputs)
     if self.segments.video_weight:
-      videos = _mean_predictions([m.module.records(*records) for m in models])
+      videos = self._mean_predictions([m.module.records(*records) for m in models])
       mean *= tf.gather(videos, outputs[0]['video'])
     return {**outputs[0], 'predictions': mean}
 
-
-def _mean_predictions(outputs) -> tf.Tensor:
-  return tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+  def _mean_predictions(self, outputs) -> tf.Tensor:
+    mean = tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+    sources = ','.join(dict.fromkeys(source for source, _ in self.names))
+    return tf.debugging.assert_all_finite(
+      mean,
+      f'{sources} predicts values that are not finite, so its training diverged: name '
+      'an earlier checkpoint or another run',
+    )
 
 
 def _check_segments(

@@ -113,7 +113,8 @@ def predict(
     raise ValueError('--video is given without --format=html: add it, or leave it out.')
   if weights:
     paths = []
-    ids = [video.id for video in video_list.read(input_path)]
+    videos = video_list.read(input_path)
+    ids = [one.id for one in videos]
     # Before their features are computed, which takes long.
     if is_page:
       window_page.check_ids(video, ids, input_path)
@@ -121,11 +122,13 @@ def predict(
       window_tables.check_ids(ids)
   else:
     paths = _find_records(input_path)
+    videos = []
+  stored = data.parse_features(features)
   networks = ensemble.Ensemble(
     model,
     network,
     top_k,
-    data.parse_features(features),
+    stored,
     ensemble.Segments(segments, context, video_weight) if segments else None,
   )
   vocabulary = vocabulary or networks.vocabulary
@@ -143,7 +146,7 @@ def predict(
       model,
       network,
       segments,
-      data.parse_features(features),
+      stored,
     )
   page = os.path.join(output_dir, _PAGE)
   outputs: Sequence[str] = [page]
@@ -192,7 +195,7 @@ def predict(
         names,
         top_k,
         skip_corrupt_records,
-        video_files.thumbnails_of(input_path) if weights else lambda _: (),
+        video_files.thumbnails_of(videos) if weights else lambda _: (),
       )
     print(f'{page} is written: open it in a browser.')
     return
@@ -211,8 +214,8 @@ def predict(
   )
   if format == 'csv':
     join(outputs, joined)
-  videos = sum(counts)
-  print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
+  count = sum(counts)
+  print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
   if weights:
     for line in video_files.summaries(networks, paths, chosen, names):
       print(line)
@@ -305,13 +308,7 @@ def _write_shard(
 
 
 def _define_flags():
-  flags.DEFINE_list(
-    'model',
-    None,
-    'Runs, checkpoints or exports, separated by commas; predictions of several '
-    'are averaged.',
-    required=True,
-  )
+  ensemble.define_flag()
   flags.DEFINE_string(
     'input_path',
     None,

@@ -19,9 +19,9 @@ import functools
 import inspect
 
 from absl import flags
-import tensorflow as tf
 
 from yt8m_distill.dataloaders import rewrite
+from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thin
@@ -108,10 +108,7 @@ def teach(
 def _change(records, networks, every_n, max_frames, answer):
   """Teaches records; see `rewrite.Change`."""
   parsed = [rewrite.parse(record.serialized, str(record)) for record in records]
-  paths, positions, serialized = zip(*records)
-  predicted = networks(
-    tf.constant(paths), tf.constant(positions, tf.int64), tf.constant(serialized)
-  )
+  predicted = networks(*shard_batches.batch_of(records))
   predicted = {key: value.numpy() for key, value in predicted.items()}
   is_single = 'representation' in predicted
   for row, (video, num_frames) in enumerate(parsed):
@@ -131,13 +128,7 @@ def _define_flags():
   thin.define_flags(
     'Keep frames 0, N, 2N, ...; 1 keeps all, for students that see other frames.'
   )
-  flags.DEFINE_list(
-    'model',
-    None,
-    'Runs, checkpoints or exports, separated by commas; predictions of several '
-    'are averaged.',
-    required=True,
-  )
+  ensemble.define_flag()
   flags.DEFINE_integer(
     'top_k', 100, 'Number of best classes to store; at most all of them.'
   )

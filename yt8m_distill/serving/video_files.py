@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
+from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.features import decode
 from yt8m_distill.features import extract
 from yt8m_distill.features import video_list
@@ -100,7 +101,7 @@ def summaries(
   names = window_page.distinct_names(names, networks.num_classes)
   for record in window_page.find(paths, ()):
     if classes is None:
-      outputs = networks(*record.batch())
+      outputs = networks(*shard_batches.batch_of([record]))
       found = [
         (label, f'{probability:.2f}')
         for label, probability in zip(
@@ -108,7 +109,7 @@ def summaries(
         )
       ]
     else:
-      outputs = networks.windows(*record.batch())
+      outputs = networks.windows(*shard_batches.batch_of([record]))
       scores = outputs['predictions'].numpy()[:, classes]
       times = [outputs[key].numpy() for key in ('start', 'end')]
       best = np.argsort(-scores.max(axis=0), kind='stable')
@@ -121,7 +122,7 @@ def summaries(
       ]
     found = found[:_BEST]
     width = max(len(names[label]) for label, _ in found)
-    yield record.parsed()[0]
+    yield window_page.parse(record)[0]
     yield from (f'  {names[label]:<{width}}  {text}' for label, text in found)
 
 
@@ -135,13 +136,11 @@ def _when(scores: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> str:
   return ', '.join(f'{starts[span[0]]}-{ends[span[-1]]} s' for span in spans)
 
 
-def thumbnails_of(input: str) -> Callable[[str], list[bytes]]:
-  """Returns a function that makes thumbnails; see `page.Video`.
-
-  Args:
-    input: as of `records`. The function takes the id of one of its videos.
-  """
-  paths = {video.id: video.path for video in video_list.read(input)}
+def thumbnails_of(
+  videos: Sequence[video_list.Video],
+) -> Callable[[str], list[bytes]]:
+  """Returns a function that makes thumbnails, given an id; see `page.Video`."""
+  paths = {video.id: video.path for video in videos}
   return lambda name: _thumbnails(paths[name])
 
 

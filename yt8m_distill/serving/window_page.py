@@ -9,52 +9,23 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 import os
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import restore
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import page
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import progress_bar
 
 MOST = 10  # videos on a page for which no ids are given
 _BATCH = 16  # records read at once
 _UNNAMED = 'class {}'
-
-
-class Record(NamedTuple):
-  """A record of a video.
-
-  Attributes:
-    path: its file.
-    row: its position in the file.
-    serialized: its bytes.
-  """
-
-  path: str
-  row: int
-  serialized: bytes
-
-  def parsed(self) -> tuple[str, tf.train.SequenceExample]:
-    """Returns the id and the record."""
-    video = tf.train.SequenceExample.FromString(self.serialized)
-    name = segment_records.video_id(video.context.feature, self.path, int(self.row))
-    return name.decode(errors='backslashreplace'), video
-
-  def batch(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `ensemble.Ensemble` takes, of this record alone."""
-    return (
-      tf.constant([self.path]),
-      tf.constant([self.row], tf.int64),
-      tf.constant([self.serialized]),
-    )
 
 
 def write(
@@ -110,7 +81,7 @@ def distinct_names(names: Sequence[str], num_classes: int) -> list[str]:
 
 def find(
   input_path: str | Sequence[str], ids: Sequence[str], skip_corrupt: bool = False
-) -> list[Record]:
+) -> list[shard_batches.Record]:
   """Returns the records of videos.
 
   Args:
@@ -123,19 +94,26 @@ def find(
   """
   paths = shards.find(input_path)
   sizes = shards.sizes(paths)
-  found: dict[str, Record] = {}
+  found: dict[str, shard_batches.Record] = {}
   total = sum(sizes) if ids else 1  # The first ones are found at once.
   with progress_bar.start('Looking for videos', total, 'B') as bar:
     for record in _read(list(map(parallel.Shard, paths, sizes, paths)), skip_corrupt):
       bar.update(len(record.serialized))
       if _may_be(record, ids):
-        name, _ = record.parsed()
+        name, _ = parse(record)
         if not ids or name in ids:
           found.setdefault(name, record)
       if len(found) == (len(set(ids)) or MOST):
         break
-  check_ids(ids, found, restore.some_of(paths))
+  check_ids(ids, found, cli.some_of(paths))
   return [found[name] for name in dict.fromkeys(ids)] or list(found.values())
+
+
+def parse(record: shard_batches.Record) -> tuple[str, tf.train.SequenceExample]:
+  """Returns the id of a video, and its record."""
+  video = tf.train.SequenceExample.FromString(record.serialized)
+  name = segment_records.video_id(video.context.feature, record.path, record.position)
+  return name.decode(errors='backslashreplace'), video
 
 
 def check_ids(ids: Sequence[str], found: Collection[str], source: str):
@@ -148,25 +126,24 @@ def check_ids(ids: Sequence[str], found: Collection[str], source: str):
     )
 
 
-def _read(group: Sequence[parallel.Shard], skip_corrupt: bool) -> Iterator[Record]:
+def _read(
+  group: Sequence[parallel.Shard], skip_corrupt: bool
+) -> Iterator[shard_batches.Record]:
   for batches in shard_batches.of_shards(_BATCH, skip_corrupt, group):
-    for paths, indices, serialized in batches:
-      for path, index, record in zip(
-        paths.numpy(), indices.numpy(), serialized.numpy()
-      ):
-        yield Record(path.decode(), int(index), record)
+    for batch in batches:
+      yield from shard_batches.records_of(batch)
 
 
-def _may_be(record: Record, ids: Sequence[str]) -> bool:
+def _may_be(record: shard_batches.Record, ids: Sequence[str]) -> bool:
   """Whether a record can have one of these ids; spares parsing the others."""
-  position = f'{os.path.basename(record.path)}:{record.row}'
+  position = f'{os.path.basename(record.path)}:{record.position}'
   return not ids or any(
     name.encode() in record.serialized or name == position for name in ids
   )
 
 
 def _video(
-  record: Record,
+  record: shard_batches.Record,
   networks: ensemble.Ensemble,
   classes: np.ndarray,
   names: Sequence[str],
@@ -175,10 +152,10 @@ def _video(
   """Predicts a video."""
   outputs = [
     {key: value.numpy() for key, value in windows.items()}
-    for windows in networks.windows_of_each(*record.batch())
+    for windows in networks.windows_of_each(*shard_batches.batch_of([record]))
   ]
   windows = list(zip(outputs[0]['start'].tolist(), outputs[0]['end'].tolist()))
-  name, video = record.parsed()
+  name, video = parse(record)
   features = video.context.feature
   labels = features['labels'].int64_list.value  # Also of a release with more classes.
   is_rated = any(key in features for key in segment_records.LISTS)
@@ -217,13 +194,16 @@ def _labels(names: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _ratings(
-  record: Record, features, windows: Sequence[tuple[int, int]], classes: np.ndarray
+  record: shard_batches.Record,
+  features,
+  windows: Sequence[tuple[int, int]],
+  classes: np.ndarray,
 ) -> np.ndarray:
   """Returns ratings of windows, [W, C]; those of other windows are left out."""
   rows = {start: row for row, (start, _) in enumerate(windows)}
   columns = {label: column for column, label in enumerate(classes.tolist())}
   table = np.full([len(rows), len(columns)], np.nan)
-  found = segment_records.ratings(features, f'{record.path}, record {record.row}')
+  found = segment_records.ratings(features, str(record))
   for start, scores in found.items():
     for label, score in scores.items():
       if start in rows and label in columns:

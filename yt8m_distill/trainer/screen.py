@@ -13,10 +13,10 @@ from orbit import controller
 import pandas as pd
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import restore
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import registry
 from yt8m_distill.trainer import progress
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
 FLAGS = flags.FLAGS
@@ -141,7 +141,7 @@ def show_changes(params, model_dir: str):
   ]
   if changed:
     logging.info('Changed since the last start: %s', '; '.join(changed))
-    print(f'Changed since the last start: {restore.some_of(changed)}', flush=True)
+    print(f'Changed since the last start: {cli.some_of(changed)}', flush=True)
 
 
 def show_end(params, model_dir: str):

@@ -23,6 +23,7 @@ flags.DEFINE_list(
   'Modules of your own to import first, which register experiments, backbones, heads '
   'or losses.',
 )
+_MAX_NAMED = 6  # items that a message lists
 
 
 def run(main: Callable[[Sequence[str]], None], *positional: str):
@@ -161,6 +162,12 @@ def import_modules(names: Sequence[str]):
         f'--import={name}: {type(error).__name__}: {error} ({place.filename}, line '
         f'{place.lineno})'
       ) from error
+
+
+def some_of(items: Sequence[str]) -> str:
+  """Lists the first items, for a message, and the number of the others."""
+  more = len(items) - _MAX_NAMED
+  return '; '.join(items[:_MAX_NAMED]) + (f'; and {more} more' if more > 0 else '')
 
 
 def message(error: Exception) -> str:

@@ -22,8 +22,6 @@ from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import progress_bar
 
-# Workers that share networks: each parses on one core; several keep a GPU busy.
-THREADS = min(8, os.cpu_count() or 1)
 _REFRESH = 0.2  # seconds between updates of the progress bar
 # Groups of shards for each worker: few, because starting one takes time, but enough
 # that all workers finish at about the same time.
@@ -87,6 +85,10 @@ def cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+# Workers that share networks: each parses on one core; several keep a GPU busy.
+THREADS = min(8, cores())
 
 
 def exit_with_parent():

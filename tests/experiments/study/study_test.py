@@ -1,8 +1,6 @@
 """A tiny study from end to end."""
 
-import pathlib
 import subprocess
-import sys
 
 import fabricated_studies
 import paths
@@ -73,10 +71,7 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
   )
 
 
-@pytest.mark.skipif(
-  not (pathlib.Path(sys.prefix) / '.complete').exists(),
-  reason='not in an environment of experiments/environment.sh',
-)
+@processes.needs_script_environment
 def test_script_refuses_other_data_in_the_same_folder(tmp_path):
   out = tmp_path / 'out'
   out.mkdir()
