@@ -50,6 +50,7 @@ _COMMAND = re.compile(
 )
 _FLAG = re.compile(r'(?<=[\s\[])--(\w+)')
 _DEFINED = re.compile(r"""(?:DEFINE_\w+|add_argument)\(\s*['"](?:--)?(\w+)['"]""")
+_IMPORT = re.compile(r'^from (yt8m_distill\.\w+) import (\w+)$', re.MULTILINE)
 _DOTTED = re.compile(r'(?<![\w./@-])((?:yt8m_distill|experiments)(?:\.[a-z_]\w*)+)')
 _FIELD = re.compile(r'(?<![\w./])((?:task|trainer|runtime)(?:\.(?:[a-z]\w*|\*))+)')
 _GIN_FILE = re.compile(r'(?<![\w/])(\w+\.gin)\b')
@@ -125,8 +126,9 @@ def _flags(module):
   defined = {'help', 'verbosity', *_DEFINED.findall(source)}
   if 'cli.run(' in source:
     defined.add('import')
-  for name in re.findall(r'\b(rewrite|thin)\.define_flags\(', source):
-    defined |= _flags(f'yt8m_distill.dataloaders.{name}')
+  for room, name in _IMPORT.findall(source):
+    if f'{name}.define_flags(' in source:
+      defined |= _flags(f'{room}.{name}')
   if 'parse_known_args()' in source:  # It passes on what it does not know.
     defined |= _flags('yt8m_distill.train')
   return defined | {f'no{flag}' for flag in defined}

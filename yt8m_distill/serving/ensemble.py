@@ -36,7 +36,7 @@ _SIGNATURE = (
 )
 
 
-def define_flag():
+def define_flags():
   """Defines the flag that names the networks of a command."""
   flags.DEFINE_list(
     'model',

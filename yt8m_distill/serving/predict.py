@@ -308,7 +308,7 @@ def _write_shard(
 
 
 def _define_flags():
-  ensemble.define_flag()
+  ensemble.define_flags()
   flags.DEFINE_string(
     'input_path',
     None,

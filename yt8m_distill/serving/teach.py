@@ -128,7 +128,7 @@ def _define_flags():
   thin.define_flags(
     'Keep frames 0, N, 2N, ...; 1 keeps all, for students that see other frames.'
   )
-  ensemble.define_flag()
+  ensemble.define_flags()
   flags.DEFINE_integer(
     'top_k', 100, 'Number of best classes to store; at most all of them.'
   )
