@@ -125,7 +125,12 @@ class Network:
       for key, value in results['metrics'].items()
       if key.startswith(prefix)
     }
-    results['networks'] = {'network': results['networks'][prefix[:-1] or 'network']}
+    own = prefix[:-1] or 'network'
+    results['networks'] = {
+      'network' if name == own else name[len(prefix) :]: cost
+      for name, cost in results['networks'].items()
+      if name == own or name.startswith(prefix)
+    }
     return results
 
 

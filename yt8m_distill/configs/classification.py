@@ -139,6 +139,14 @@ class VideoTask(cfg.TaskConfig):
           f'are for. Set it to {is_training}.'
         )
     self.validation_data.check_evaluation(f'{path}.validation_data')
+    for name, network in self.model.networks().items():
+      if network.frames.type == 'nested' and (
+        self.labels != 'video' or name == 'teacher'
+      ):
+        raise ValueError(
+          f"{path}.model.{name}.frames.type is 'nested': it is for a network that "
+          'learns the labels of videos, and not for a teacher. Choose another type.'
+        )
     for name, value, unset in (
       ('losses.weak_negatives', self.losses.weak_negatives, 0),
       ('evaluation.classes', self.evaluation.classes, ''),
@@ -157,9 +165,22 @@ class VideoTask(cfg.TaskConfig):
     prefixes = [
       '' if name == 'network' else f'{name}/' for name in self.model.networks()
     ]
+    *_, learner = self.model.networks().values()
+    answers = [
+      f'{prefixes[-1]}{model_config.answer_name(count)}/'
+      for count in learner.frames.counts()[:-1]
+    ]
     return [
-      *(f'{prefix}{name}' for prefix in prefixes for name in _METRICS[self.labels]),
-      *(f'{prefixes[-1]}{name}_loss' for name in self.losses.weights()),
+      *(
+        f'{prefix}{name}'
+        for prefix in (*prefixes, *answers)
+        for name in _METRICS[self.labels]
+      ),
+      *(
+        f'{prefix}{name}_loss'
+        for prefix in (prefixes[-1], *answers)
+        for name in self.losses.weights()
+      ),
       'skipped',
       *(['validation_loss'] if self.labels == 'video' else []),
     ]

@@ -105,8 +105,8 @@ class StoredTask(classification.ClassificationTask):
 
   def metric_names(self) -> list[str]:
     """Returns the keys of the metrics of an evaluation; see VideoTask."""
-    compared = {f'{name}_loss' for name in self.losses.weights()}
-    return [name for name in super().metric_names() if name not in compared]
+    compared = tuple(f'{name}_loss' for name in self.losses.weights())
+    return [name for name in super().metric_names() if not name.endswith(compared)]
 
 
 @dataclasses.dataclass
@@ -142,7 +142,12 @@ class DistillationTask(classification.VideoTask):
         f'{path}.losses.intermediate_weight is above 0: L_INT needs a teacher that '
         'sees all frames. Set the type to all, or the weight to 0.'
       )
-
+    if self.losses.intermediate_weight and self.model.student.frames.counts():
+      raise ValueError(
+        f"{path}.model.student.frames.type is 'nested', but "
+        f'{path}.losses.intermediate_weight is above 0: states are compared in temporal '
+        'order. Choose another type, or set the weight to 0.'
+      )
     self._check_student_experiment(path)
 
   def _check_student_experiment(self, path: str):
@@ -170,7 +175,7 @@ class DistillationTask(classification.VideoTask):
     if self.labels == 'video':
       names += ['agreement/top1', 'agreement/overlap']
     if not self.losses.intermediate_weight:
-      names.remove('student/intermediate_loss')
+      names = [name for name in names if not name.endswith('/intermediate_loss')]
     return names
 
   def check_trainer(self, trainer: cfg.TrainerConfig):

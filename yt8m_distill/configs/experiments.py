@@ -222,7 +222,7 @@ def _one_of(name: str, value: str, config: type[hyperparams.OneOfConfig]) -> str
 
 
 def _selection(settings: settings_lib.Settings) -> model_config.FrameSelection:
-  """The frames that the student sees: k, or every N-th where k is 0."""
+  """The frames that the student sees; uniform ones are k, or every N-th if k is 0."""
   frames = _one_of('frames', settings.frames, model_config.FrameSelection)
   selection = model_config.FrameSelection(type=frames)
   if frames == 'uniform':
@@ -231,6 +231,8 @@ def _selection(settings: settings_lib.Settings) -> model_config.FrameSelection:
       k=settings.k,
       length=settings.length,
     )
+  if frames == 'nested':
+    selection.nested.counts = list(settings.counts)
   some = getattr(selection, frames)
   if isinstance(some, model_config.SomeFrames):
     some.k = settings.k

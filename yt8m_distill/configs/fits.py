@@ -3,7 +3,10 @@
 Both the configuration and the layers, which can be built without one, ask here.
 """
 
+from collections.abc import Sequence
 import heapq
+import itertools
+import math
 
 
 def check_chunks(chunks: int, frames: int, name: str = 'chunks'):
@@ -23,6 +26,41 @@ def check_chunks(chunks: int, frames: int, name: str = 'chunks'):
     raise ValueError(
       f'{name} is {chunks}: it must divide the {frames} frames that the network sees. '
       f'Set it to {" or ".join(map(str, sorted(near)))}.'
+    )
+
+
+def check_counts(counts: Sequence[int], name: str = 'counts'):
+  """Raises where numbers of frames do not ascend.
+
+  Args:
+    counts: the numbers.
+    name: of the numbers, for the message.
+
+  Raises:
+    ValueError: there is none, or they do not ascend from 1 or more.
+  """
+  if not counts or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
+    raise ValueError(
+      f'{name} is {list(counts)}: it must list numbers of frames, 1 or more, from the '
+      'smallest to the largest, such as [6, 12, 18, 30].'
+    )
+
+
+def check_chunk_ends(chunks: int, counts: Sequence[int], name: str = 'chunks'):
+  """Raises where a number of frames would end within a chunk.
+
+  Args:
+    chunks: number of chunks, which divides the last of `counts`.
+    counts: ascending numbers of frames, of each of which whole chunks are read.
+    name: of the number of chunks, for the message.
+
+  Raises:
+    ValueError: names the fewest chunks that fit.
+  """
+  if any(count % (counts[-1] // chunks) for count in counts):
+    raise ValueError(
+      f'{name} is {chunks}: chunks of {counts[-1] // chunks} frames do not end at each '
+      f'of {list(counts)} frames. Set it to {counts[-1] // math.gcd(*counts)}.'
     )
 
 

@@ -73,8 +73,27 @@ class WindowFrames(SomeFrames):
 
 
 @dataclasses.dataclass
+class NestedFrames(hyperparams.Config):
+  """Several numbers of frames, each of them spread evenly over the true length.
+
+  The frames of a smaller number are among those of a larger one. One network answers
+  at each number: it is trained at all of them.
+
+  Attributes:
+    counts: the numbers, ascending. The last one is how many frames the network sees at
+      most.
+  """
+
+  counts: list[int] = dataclasses.field(default_factory=lambda: [6, 12, 18, 30])
+
+  def check(self, path: str):
+    """Raises where fields exclude each other; see `validation`."""
+    fits.check_counts(self.counts, f'{path}.counts')
+
+
+@dataclasses.dataclass
 class FrameSelection(hyperparams.OneOfConfig):
-  """Which frames a network sees, always in temporal order.
+  """Which frames a network sees, in temporal order unless they are nested.
 
   Attributes:
     type: which of the following applies.
@@ -89,6 +108,7 @@ class FrameSelection(hyperparams.OneOfConfig):
     first_middle_last: a third of k from each; if 3 does not divide k, the first
       and then the middle part get one more.
     window: of the rated window only, if the record is that of a window.
+    nested: several numbers of frames, to each of which the network has an answer.
   """
 
   type: str = 'all'
@@ -100,6 +120,11 @@ class FrameSelection(hyperparams.OneOfConfig):
   last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
   first_middle_last: SomeFrames = dataclasses.field(default_factory=SomeFrames)
   window: WindowFrames = dataclasses.field(default_factory=WindowFrames)
+  nested: NestedFrames = dataclasses.field(default_factory=NestedFrames)
+
+  def counts(self) -> tuple[int, ...]:
+    """Returns the numbers of frames that are answered; () if not nested."""
+    return tuple(self.nested.counts) if self.type == 'nested' else ()
 
   def max_selected(self, max_frames: int) -> int:
     """Returns how many frames of the longest video are kept.
@@ -109,6 +134,8 @@ class FrameSelection(hyperparams.OneOfConfig):
     """
     if self.type == 'all':
       return max_frames
+    if self.type == 'nested':
+      return self.nested.counts[-1]
     every_n = getattr(self.get(), 'every_n', 0)
     return -(-max_frames // every_n) if every_n else self.get().k or WINDOW
 
@@ -122,6 +149,12 @@ class FrameSelection(hyperparams.OneOfConfig):
     Raises:
       ValueError: `every_n` or `k` is above `max_frames`.
     """
+    counts = self.counts()
+    if counts and counts[-1] > max_frames:
+      raise ValueError(
+        f'{path}.nested.counts is {list(counts)}: the last one must be at most '
+        f'task.model.max_frames, {max_frames}.'
+      )
     for name in ('every_n', 'k'):
       value = getattr(self.get(), name, 0)
       if value > max_frames:
@@ -172,6 +205,15 @@ class HierarchicalLstm(hyperparams.Config):
     """
     del sizes
     fits.check_chunks(self.chunks, frames, f'{path}.chunks')
+
+  def check_counts(self, counts: Sequence[int], path: str):
+    """Raises a ValueError where a number of frames ends within a chunk.
+
+    Args:
+      counts: numbers of frames at which the network answers; `chunks` divides the last.
+      path: of this configuration, for the message.
+    """
+    fits.check_chunk_ends(self.chunks, counts, f'{path}.chunks')
 
 
 @dataclasses.dataclass
@@ -375,13 +417,16 @@ class VideoModel(hyperparams.Config):
 
   def _check_network(self, network: Network, path: str):
     network.frames.check_fits(self.max_frames, f'{path}.frames')
-    backbone = network.backbone.get()
+    backbone, place = network.backbone.get(), f'{path}.backbone.{network.backbone.type}'
     if hasattr(backbone, 'check_input'):
       backbone.check_input(
         network.frames.max_selected(self.max_frames),
         [feature.size for feature in self.features],
-        f'{path}.backbone.{network.backbone.type}',
+        place,
       )
+    counts = network.frames.counts()
+    if counts and hasattr(backbone, 'check_counts'):
+      backbone.check_counts(counts, place)
 
 
 @dataclasses.dataclass
@@ -440,6 +485,11 @@ class DistillerModel(VideoModel):
         f'{heads[0]} of the teacher, {heads[1]} of the student. Make them equal, or '
         'set share_head to False.'
       )
+
+
+def answer_name(count: int) -> str:
+  """Returns what a nested network's answer at fewer frames is called in results."""
+  return f'at_{count}'
 
 
 def alone(model: VideoModel, name: str) -> ClassifierModel:

@@ -22,6 +22,7 @@ _TYPES: dict[Any, str] = {
   int: 'an integer',
   float: 'a number',
   str: 'a string in quotes',
+  tuple: 'a list of integers',
 }
 
 
@@ -39,7 +40,9 @@ class Settings:
     k: Number of frames that the student sees. Allowed: 1 or more; 0 for every
       every_n-th frame, which needs frames 'uniform', or for all 5 of a window.
     frames: Frames that the student sees. Allowed: 'uniform', 'random', 'first',
-      'middle', 'last', 'first_middle_last', 'window', 'all'.
+      'middle', 'last', 'first_middle_last', 'window', 'nested', 'all'.
+    counts: Numbers of frames at which the student answers, where frames is 'nested'.
+      Allowed: a list of ascending integers, 1 or more.
     length: Number of every_n-th frames of a video of n frames. Allowed: 'ceil'
       for ceil(n / every_n); 'original' for the rounding of the authors' code.
     backbone: Backbone of all networks. Allowed: 'hierarchical_lstm', 'netvlad',
@@ -47,7 +50,8 @@ class Settings:
     head: Head of all networks. Allowed: 'moe', 'logistic'; '' for the head that
       was published with the backbone.
     student_chunks: Chunks of the student's hierarchical LSTM. Allowed: divisors
-      of the number of frames that it sees: k, ceil(max_frames / every_n), or 5.
+      of the number of frames that it sees: k, ceil(max_frames / every_n), 5, or the
+      last of counts, if a chunk ends at each of them.
     teacher_chunks: Chunks of the teacher's hierarchical LSTM, and of a single
       network that sees all frames. Allowed: divisors of max_frames.
     num_cells: Cells of every LSTM layer. Allowed: 1 or more.
@@ -92,6 +96,7 @@ class Settings:
   every_n: int = 10
   k: int = 0
   frames: str = 'uniform'
+  counts: tuple = (6, 12, 18, 30)
   length: str = 'ceil'
   backbone: str = 'hierarchical_lstm'
   head: str = ''
@@ -122,12 +127,19 @@ class Settings:
     """Raises ValueError if a setting has the wrong type."""
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      allowed: Any = (int, float) if field.type is float else field.type
-      if not isinstance(value, allowed) or isinstance(value, bool):
+      if not _has_type(value, field.type):
         raise ValueError(
           f'yt8m_distill.{field.name} is {value!r}: it must be '
           f'{_TYPES[field.type]}. Write for example {flag(field.name, field.default)}.'
         )
+
+
+def _has_type(value: Any, wanted: Any) -> bool:
+  if wanted is tuple:
+    is_list = isinstance(value, tuple | list)
+    return is_list and all(_has_type(item, int) for item in value)
+  kinds = (int, float) if wanted is float else wanted
+  return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))

@@ -104,5 +104,5 @@ def _describe(selection) -> str:
       f'the network sees every_n={every_n}. {remedy}, or to records thinned with '
       f'--every_n={every_n}'
     )
-  k = '' if selection.type == 'all' else f' with k={selection.get().k}'
+  k = f' with k={selection.get().k}' if hasattr(selection.get(), 'k') else ''
   return f'a network sees frames of type {selection.type}{k}. {remedy}'

@@ -28,6 +28,8 @@ class Distiller(tf_keras.Model):
   frames.
   If there are projections, the student also has 'projected': its outputs by name,
   [..., R], as wide as the teacher's.
+  Called with `counts`, the student also has 'answers': see VideoClassifier. Each has
+  its projections.
 
   A network that is not `trainable` runs as in evaluation, also in training. A
   network rebuilt from its configuration is trainable.
@@ -66,7 +68,7 @@ class Distiller(tf_keras.Model):
     self._compare_states = compare_states
     self.built = True
 
-  def call(self, inputs, training=False):
+  def call(self, inputs, training=False, counts=()):
     """Returns the outputs of both networks; see the class."""
     seen = {name: self._select(inputs, frames) for name, frames in self._frames.items()}
     if self._compare_states:
@@ -76,18 +78,16 @@ class Distiller(tf_keras.Model):
         **seen['student'],
         'moments': tf.broadcast_to(tf.range(moments.shape[1]), tf.shape(moments)),
       }
-    outputs = {
-      name: network(seen[name], training=training and network.trainable)
-      for name, network in (('teacher', self.teacher), ('student', self.student))
-    }
-    student = outputs['student']
+    teacher, student = (
+      network(seen[name], training=training and network.trainable, **answers)
+      for name, network, answers in (
+        ('teacher', self.teacher, {}),
+        ('student', self.student, {'counts': counts} if counts else {}),
+      )
+    )
     if self._compare_states:
       student['num_moments'] = count
-    if self.projections:
-      student['projected'] = {
-        name: projection(student[name]) for name, projection in self.projections.items()
-      }
-    return outputs
+    return {'teacher': teacher, 'student': _projected(student, self.projections)}
 
   def _select(self, inputs, frames):
     if frames.type == 'all':
@@ -199,7 +199,7 @@ class ProjectedNetwork(tf_keras.Model):
   """A network, and a learned linear map of its representation.
 
   Takes what a VideoClassifier takes, and returns what it returns and 'projected':
-  {'representation': [B, size]}.
+  {'representation': [B, size]}, also in each of its answers.
   """
 
   def __init__(self, network: video_classifier.VideoClassifier, size: int):
@@ -211,11 +211,22 @@ class ProjectedNetwork(tf_keras.Model):
     )
     self.built = True
 
-  def call(self, inputs, training=False):
+  def call(self, inputs, training=False, counts=()):
     """Returns the outputs; see the class."""
-    outputs = self.network(inputs, training=training)
-    projected = self.projection(outputs['representation'])
-    return {**outputs, 'projected': {'representation': projected}}
+    outputs = self.network(inputs, training=training, counts=counts)
+    return _projected(outputs, {'representation': self.projection})
+
+
+def _projected(outputs, projections) -> dict:
+  """Returns a student's outputs, and each of its answers, with the projected ones."""
+  if not projections:
+    return outputs
+
+  values = {name: layer(outputs[name]) for name, layer in projections.items()}
+  outputs = {**outputs, 'projected': values}
+  if 'answers' in outputs:
+    outputs['answers'] = [_projected(a, projections) for a in outputs['answers']]
+  return outputs
 
 
 def _projection(name: str, width: int, wanted: int) -> tf_keras.layers.Layer:

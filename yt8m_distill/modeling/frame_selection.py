@@ -3,6 +3,8 @@
 B videos, T frames of a padded video, K chosen frames at most.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -35,8 +37,9 @@ def frame_indices(
       for frames of a window.
 
   Returns:
-    indices: int32 [..., K], ascending and below T; K is `max_selected(...)`.
-      Those after the first `count` point at padding; of a window, at any frame.
+    indices: int32 [..., K], below T; K is `max_selected(...)`. They ascend, except for
+      nested frames, where those of a smaller number come first. Those after the first
+      `count` point at padding; of a window, at any frame.
     count: int32 [...], how many of the K are real.
 
   Raises:
@@ -54,6 +57,9 @@ def frame_indices(
     indices = order * uniform.every_n + tf.zeros_like(length)
     count = _count_every_nth(num_frames, uniform, max_frames)
   elif kind == 'uniform':
+    indices = _spread(order, length, keep)
+  elif kind == 'nested':
+    order = tf.gather(_nested_orders(selection.nested.counts), count)
     indices = _spread(order, length, keep)
   elif kind == 'window':
     if window_starts is None:
@@ -76,6 +82,31 @@ def frame_indices(
 def _spread(order: tf.Tensor, length: tf.Tensor, keep: int) -> tf.Tensor:
   """Spreads `order`, 0 to keep - 1, over the length: [..., K]."""
   return order * tf.maximum(length, keep) // keep
+
+
+def _nested_orders(counts: Sequence[int]) -> np.ndarray:
+  """Returns the order in which a video's K evenly spread places are seen.
+
+  The first places are spread evenly themselves, and so are, among those that are left,
+  the places that each further number adds. Those added at once are in temporal order.
+
+  Args:
+    counts: ascending numbers of frames; the last is K.
+
+  Returns:
+    int32 [K + 1, K]: row n is for a video of n frames, which come before padding; the
+    last row is for all longer ones.
+  """
+  left, order, before = list(range(counts[-1])), [], 0
+  for count in counts:
+    added = count - before
+    chosen = [left[(2 * i + 1) * len(left) // (2 * added)] for i in range(added)]
+    left = [place for place in left if place not in chosen]
+    order, before = order + chosen, count
+  return np.array(
+    [sorted(order, key=lambda place: place >= n) for n in range(len(order) + 1)],
+    np.int32,
+  )
 
 
 def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:

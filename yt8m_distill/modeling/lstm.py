@@ -37,8 +37,9 @@ def final_states(
   prepare: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
   dtype: tf.DType | None = None,
   moments: tf.Tensor | None = None,
+  initial: tf.Tensor | None = None,
 ):
-  """Runs stacked LSTM layers from zero states.
+  """Runs stacked LSTM layers.
 
   Args:
     x: [N, L, D] inputs.
@@ -58,11 +59,14 @@ def final_states(
       default that of `x`. States and gates are float32.
     moments: int32 [P, 2], pairs of sequence and step (from 0) after which states
       are also returned.
+    initial: float32 [N, R], states to start from, in inference only; None for zeros.
 
   Returns:
     float32 [N, R]; with `moments` a pair of that and float32 [P, R], zero for a
     step after the end of its sequence.
   """
+  if training and initial is not None:
+    raise ValueError('initial is given in training: it has no gradient. Leave it out.')
   layers = len(kernels)
   dtype = tf.as_dtype(dtype or x.dtype)
   cells = kernels[0].shape[1] // 4
@@ -81,7 +85,10 @@ def final_states(
       return [_Kept.create(tiles, cells, tile_count) for _ in kernels]
 
     def body(k, states, picked, kept):
-      steps, kept = _forward_tile(tiles.inputs(k), kernels, biases, dtype, k, kept)
+      start = None if initial is None else tiles.slice(tiles.gather(initial), k)
+      steps, kept = _forward_tile(
+        tiles.inputs(k), kernels, biases, dtype, k, kept, start
+      )
       state = _pick_final(steps, tiles.lengths(k))
       if wanted:
         moment_states = tf.concat([wanted.pick(s, k) for s in steps], 1)
@@ -96,6 +103,8 @@ def final_states(
     graph = _graph()
 
     def grad(d_states, d_moments=None):
+      if initial is not None:
+        raise ValueError('States that start from `initial` have no gradient.')
       # Another graph, such as that of a tape around a tf.function or of a
       # SavedModel, cannot capture arrays.
       again = not training or graph is not _graph()
@@ -192,8 +201,8 @@ class _Kept(NamedTuple):
     )
 
 
-def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
-  """Runs all layers over tile k.
+def _forward_tile(x_LnD, kernels, biases, dtype, k, kept, start=None):
+  """Runs all layers over tile k, from the states `start` [n, R]; None for zeros.
 
   Returns:
     c and h of each layer, [L, n, H], and `kept` with this tile in it, per layer
@@ -211,7 +220,10 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
       ),
       steps,
     )
-    zero = tf.zeros([tf.shape(x_LnD)[1], cells])
+    if start is None:
+      first_c = first_h = tf.zeros([tf.shape(x_LnD)[1], cells])
+    else:
+      first_c, first_h = tf.split(start, 2 * len(kernels), axis=1)[2 * layer :][:2]
 
     def step(t, c, h, arrays, gate_arrays):
       z = tf.cast(inputs[t], tf.float32) + _matmul(h, recurrent, dtype)
@@ -231,8 +243,8 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept):
       step,
       (
         0,
-        zero,
-        zero,
+        first_c,
+        first_h,
         [_array(steps, shape) for _ in range(2)],
         kept[layer].gates if kept else [],
       ),

@@ -37,8 +37,9 @@ def final_states(
   input_gradient: bool = True,
   prepare: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
   dtype: tf.DType | None = None,
+  initial: tf.Tensor | None = None,
 ) -> tf.Tensor:
-  """Runs stacked LSTM layers from zero states.
+  """Runs stacked LSTM layers.
 
   Args:
     x: [N, L, D] inputs.
@@ -56,6 +57,7 @@ def final_states(
       TF32 unless TensorFlow is configured otherwise. The operation also accepts
       bfloat16 and casts it to float32, but in some versions its backward pass
       reads uninitialized memory (DoBackward in cudnn_rnn_ops.cc).
+    initial: float32 [N, R], states to start from, in inference only; None for zeros.
 
   Returns:
     float32 [N, R].
@@ -84,11 +86,17 @@ def final_states(
     for kernel, bias in zip(kernels, biases)
   ]
   sizes = [kernel.shape[1] // 4 for kernel in kernels]
+  width = 2 * sum(sizes)
+  if initial is None:
+    initial = tf.zeros([tf.shape(x)[0], width], core)
+  else:
+    initial = tf.cast(tf.pad(initial, [[0, missing], [0, 0]]), core)
+  starts = tf.split(initial, [size for size in sizes for _ in range(2)], axis=1)
 
   def run(training, x, *weights):
     states = []
-    for blob, cells in zip(weights, sizes):
-      x, *state = _layer(x, steps, blob, cells, training)
+    for layer, blob in enumerate(weights):
+      x, *state = _layer(x, steps, blob, *starts[2 * layer :][:2], training)
       states += state
     return tf.cast(tf.concat(states, 1), tf.float32)
 
@@ -135,13 +143,12 @@ def parameters(kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
   )
 
 
-def _layer(x, lengths, blob, cells, training):
+def _layer(x, lengths, blob, c, h, training):
   """Returns outputs [N, L, H], zero after the end, and the last c and h [N, H]."""
-  zeros = tf.zeros([tf.shape(x)[0], 1, cells], x.dtype)
   outputs, h, c, _, _ = tf.raw_ops.CudnnRNNV3(
     input=x,
-    input_h=zeros,
-    input_c=zeros,
+    input_h=h[:, tf.newaxis],
+    input_c=c[:, tf.newaxis],
     params=blob,
     sequence_lengths=lengths,
     rnn_mode='lstm',

@@ -101,7 +101,7 @@ class LSTMStack(tf_keras.layers.Layer):
       features = self.num_cells
     super().build(input_shape)
 
-  def call(self, x, lengths, training=False, prepare=None, moments=None):
+  def call(self, x, lengths, training=False, prepare=None, moments=None, initial=None):
     """Returns the final states, as lstm.final_states().
 
     Args:
@@ -111,6 +111,7 @@ class LSTMStack(tf_keras.layers.Layer):
       prepare: see lstm.final_states(); it must accept the first two axes in
         either order.
       moments: see lstm.final_states().
+      initial: see lstm.final_states().
 
     Returns:
       float32 [N, R], and with `moments` also float32 [P, R].
@@ -124,6 +125,7 @@ class LSTMStack(tf_keras.layers.Layer):
       input_gradient=self._input_gradient,
       prepare=prepare,
       dtype=self.compute_dtype,
+      initial=initial,
     )
     # cuDNN returns only the last cell state.
     if moments is None and self.runs_on_cudnn():

@@ -22,6 +22,9 @@ class VideoClassifier(tf_keras.Model):
   [B], how many of the T are real; 'seed': int32 [B], for dropout in training}.
   Returns {'predictions': float32 [B, V], 'representation': [B, R]} and further
   outputs of the backbone.
+  Called with `counts`, ascending numbers of frames, it also returns 'answers': for each
+  number, the outputs for a video of which it saw that many of the first frames. The
+  others are then the last answer's; the last number is T.
   """
 
   def __init__(
@@ -57,16 +60,40 @@ class VideoClassifier(tf_keras.Model):
       head.build([None, backbone.representation_size])
     self.built = True
 
-  def call(self, inputs, training=False):
+  def call(self, inputs, training=False, counts=()):
     """Returns predictions and the backbone's outputs; see the class."""
-    frames, num_frames = inputs['frames'], inputs['num_frames']
-    if not (
-      frames.dtype.is_integer and getattr(self.backbone, 'takes_stored_frames', False)
-    ):
-      frames = frame_normalization.normalize_videos(frames, num_frames)
-    outputs = self.backbone(
-      {**inputs, 'frames': frames, 'num_frames': num_frames}, training=training
-    )
+    seen = self._prepared(inputs)
+    if not counts:
+      return self._answer(self.backbone(seen, training=training), inputs, training)
+    answers = [
+      self._answer(outputs, inputs, training)
+      for outputs in self.backbone.at_counts(seen, counts, training=training)
+    ]
+    return {**answers[-1], 'answers': answers}
+
+  def extend(self, inputs, state=None) -> tuple:
+    """Continues with further frames of the same videos, in inference.
+
+    Args:
+      inputs: as of `Backbone.extend`, but with frames as of call().
+      state: as returned for the frames before; None for none.
+
+    Returns:
+      What call() returns for all frames so far, and the state to continue from.
+    """
+    outputs, state = self.backbone.extend(self._prepared(inputs), state)
+    return self._answer(outputs, inputs, training=False), state
+
+  def _prepared(self, inputs):
+    """Returns the inputs of the backbone."""
+    frames = inputs['frames']
+    if frames.dtype.is_integer and getattr(self.backbone, 'takes_stored_frames', False):
+      return inputs
+    frames = frame_normalization.normalize_videos(frames, inputs['num_frames'])
+    return {**inputs, 'frames': frames}
+
+  def _answer(self, outputs, inputs, training):
+    """Returns a backbone's outputs and what the head makes of them."""
     representation = visible = self._checked(outputs)
     if training and self._dropout:
       visible = per_video_random.dropout(
@@ -98,9 +125,15 @@ class VideoClassifier(tf_keras.Model):
       )
     return tf.cast(representation, tf.float32)  # whatever the mixed-precision policy
 
-  def flops(self) -> int:
-    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
-    return self.backbone.flops() + self.head.flops()
+  def flops(self, num_frames: int | None = None) -> int:
+    """Returns the FLOPs of a video: 2 per multiply-add.
+
+    Args:
+      num_frames: frames of the video; None for T.
+    """
+    # A backbone of another project may have no argument.
+    frames = () if num_frames is None else (num_frames,)
+    return self.backbone.flops(*frames) + self.head.flops()
 
   def get_config(self):
     """Returns what from_config() rebuilds the network from."""

@@ -53,7 +53,9 @@ class ClassificationTask(base_task.Task):
   """One network, trained on its label loss.
 
   The loss is L_CE, the layers' L2 terms, and the registered `loss_terms` that have a
-  weight in `task.losses`.
+  weight in `task.losses`. If the last network sees nested frames, L_CE and these terms
+  are their means over its answers at each number of frames, and an evaluation scores
+  each answer.
 
   A subclass with several networks overrides `prefixes`, `networks`, `start_from`,
   `student_and_teacher`, `factors` and `total_loss`. One whose teacher's outputs are
@@ -62,6 +64,7 @@ class ClassificationTask(base_task.Task):
   Attributes:
     prefixes: for each network, the prefix of its losses' and metrics' names; '' for
       a single network. The weights in `task.losses` are those of the last one.
+    earlier: likewise for the last network's answers at fewer frames, if it has any.
     costs: by network, what `tasks.costs` counts once the model is built.
   """
 
@@ -83,8 +86,14 @@ class ClassificationTask(base_task.Task):
         'trainer.train_steps and the steps of the learning rate, or run '
         'yt8m-distill train.'
       )
+    *_, learner = params.model.networks().values()
+    self._counts = learner.frames.counts()
+    self.earlier = tuple(
+      f'{self.prefixes[-1]}{model_config.answer_name(count)}/'
+      for count in self._counts[:-1]
+    )
     # Reads the vocabulary now, so that an error does not wait for the first evaluation.
-    results_lib.Evaluation(self.prefixes, params)
+    self._new_evaluation()
     self._class_weights = class_weights.read(
       params.losses.class_weights, params.model.num_classes
     )
@@ -96,6 +105,9 @@ class ClassificationTask(base_task.Task):
     self.costs: dict[str, dict[str, int]] = {}
     self._trains = False
     self._restored = True
+
+  def _new_evaluation(self) -> results_lib.Evaluation:
+    return results_lib.Evaluation((*self.prefixes, *self.earlier), self.task_config)
 
   def build_model(self) -> tf_keras.Model:
     """Builds the model; the trainer calls it once, before training or evaluation.
@@ -134,6 +146,12 @@ class ClassificationTask(base_task.Task):
   def networks(self, model_or_outputs) -> dict[str, Any]:
     """Splits a model, or its outputs, into networks by prefix."""
     return {'': model_or_outputs}
+
+  def _answers(self, outputs) -> dict[str, Any]:
+    """Splits outputs by prefix into those of networks and of earlier answers."""
+    networks = self.networks(outputs)
+    earlier = networks[self.prefixes[-1]].get('answers', ())
+    return {**networks, **dict(zip(self.earlier, earlier))}
 
   def initialize(self, model: tf_keras.Model):
     """Initializes a new run; the trainer calls it if there is no checkpoint.
@@ -251,20 +269,24 @@ class ClassificationTask(base_task.Task):
         self._class_weights,
         weights,
       )
-      for prefix, network in self.networks(outputs).items()
+      for prefix, network in self._answers(outputs).items()
     }
     student, teacher = self.student_and_teacher(outputs)
+    students = {self.prefixes[-1]: student}
+    for prefix, answer in zip(self.earlier, student.get('answers', ())):
+      students[prefix] = {**answer, **answer.get('projected', {})}
     for name, weight, term in loss_terms.weighted(params):
       if term.compares and not teacher:
         continue
-      value = term.compute(labels, student, teacher, params)
-      if value is not None:
-        terms[f'{self.prefixes[-1]}{name}_loss'] = value
-      elif weight:
-        raise ValueError(
-          f'task.losses.{name}_weight is {weight}, but these networks have no '
-          f'{name} loss. Set it to 0.'
-        )
+      for prefix, answer in students.items():
+        value = term.compute(labels, answer, teacher, params)
+        if value is not None:
+          terms[f'{prefix}{name}_loss'] = value
+        elif weight:
+          raise ValueError(
+            f'task.losses.{name}_weight is {weight}, but these networks have no '
+            f'{name} loss. Set it to 0.'
+          )
     return terms
 
   def student_and_teacher(self, outputs) -> tuple[dict, dict]:
@@ -311,27 +333,32 @@ class ClassificationTask(base_task.Task):
       float32: a scalar in training; [B] in evaluation, where `mean` and `total`
       do not reduce.
     """
-    params, prefix = self.task_config.losses, self.prefixes[-1]
-    label_weight = getattr(params, 'label_weight', 1.0)
-    loss = regularization[f'{prefix}regularization_loss']
-    if label_weight:  # Otherwise no gradient is computed.
-      loss += label_weight * mean(terms[f'{prefix}label_loss'])
-    for name, weight, term in loss_terms.weighted(params):
-      if weight and f'{prefix}{name}_loss' in terms:
-        factor = distillation_factor if term.compares else 1.0
-        added = getattr(params, f'{name}_reduction', 'mean') == 'sum'
-        reduce = total if added else mean
-        loss += factor * weight * reduce(terms[f'{prefix}{name}_loss'])
+    params, answers = self.task_config.losses, (self.prefixes[-1], *self.earlier)
+    label_weight = getattr(params, 'label_weight', 1.0) / len(answers)
+    loss = regularization[f'{self.prefixes[-1]}regularization_loss']
+    for prefix in answers:
+      if label_weight:  # Otherwise no gradient is computed.
+        loss += label_weight * mean(terms[f'{prefix}label_loss'])
+      for name, weight, term in loss_terms.weighted(params):
+        if weight and f'{prefix}{name}_loss' in terms:
+          factor = distillation_factor if term.compares else 1.0
+          added = getattr(params, f'{name}_reduction', 'mean') == 'sum'
+          reduce = total if added else mean
+          share = weight / len(answers)
+          loss += factor * share * reduce(terms[f'{prefix}{name}_loss'])
     return loss
 
-  def forward(self, features, model) -> dict[str, Any]:
-    """Returns the model's outputs in training.
+  def forward(self, features, model, training: bool = True) -> dict[str, Any]:
+    """Returns the model's outputs, with all answers.
 
     Args:
       features: inputs of a batch.
       model: the model.
+      training: whether in training.
     """
-    return model(features, training=True)
+    # The model of another project may not know the argument.
+    answers = {'counts': self._counts} if self.earlier else {}
+    return model(features, training=training, **answers)
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """Returns metrics; the trainer calls it once for training, once for evaluation.
@@ -357,6 +384,8 @@ class ClassificationTask(base_task.Task):
       f'{prefix}{name}'
       for prefix in self.prefixes
       for name in ('label_loss', 'regularization_loss', *metrics)
+    ] + [
+      f'{prefix}label_loss' for prefix in self.earlier
     ] + [
       f'{self.prefixes[-1]}{name}_loss'
       for name, weight, _ in loss_terms.weighted(self.task_config.losses)
@@ -434,7 +463,7 @@ class ClassificationTask(base_task.Task):
       loss.
     """
     features, labels = inputs
-    outputs = self.inference_step(features, model)
+    outputs = self.forward(features, model, training=False)
     pairs = self.pair_weights(features)
     terms = self.loss_terms(labels, outputs, **pairs)
     logs = {
@@ -454,7 +483,7 @@ class ClassificationTask(base_task.Task):
     logs[self.loss] = self.total_loss(
       terms, self.regularization_terms(model), same, same
     )
-    for prefix, network in self.networks(outputs).items():
+    for prefix, network in self._answers(outputs).items():
       video = self._video_metrics(network['predictions'], labels)
       logs.update({f'{prefix}{k}': v for k, v in video.items()})
     return logs
@@ -484,7 +513,7 @@ class ClassificationTask(base_task.Task):
         # In continuous evaluation the checkpoint is newer than the model.
         restore.check(self._model, checkpoint)
         self._restored = True
-      state = results_lib.Evaluation(self.prefixes, self.task_config)
+      state = self._new_evaluation()
     state.update(step_outputs)
     return state
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from absl import logging
 
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.evaluation import results
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 
@@ -19,8 +20,9 @@ def count(
     params: the model's configuration.
 
   Returns:
-    By name of the network: `frames`, the maximum number that it sees; `flops` of a
-    video of full length, 2 per multiply-add; and `parameters`.
+    By name of the network, and of each of its answers at fewer frames: `frames`, the
+    maximum number that it sees; `flops` of a video of full length, 2 per multiply-add;
+    and `parameters`.
 
   Raises:
     ValueError: a backbone or head has no method flops().
@@ -34,18 +36,30 @@ def count(
           'video of full length.'
         )
     frames = getattr(params, network.name).frames
-    costs[network.name] = cost = {
-      'frames': frame_selection.max_selected(frames, params.max_frames),
-      'flops': network.flops(),
-      'parameters': network.count_params(),
+    parameters = network.count_params()
+    found = {
+      network.name: {
+        'frames': frame_selection.max_selected(frames, params.max_frames),
+        'flops': network.flops(),
+        'parameters': parameters,
+      }
     }
-    logging.info(
-      '%s: %d frames, %.4f GFLOPs per video, %s parameters',
-      network.name,
-      cost['frames'],
-      cost['flops'] / 1e9,
-      f'{cost["parameters"]:,}',
-    )
+    prefix = results.key_prefix(network.name)
+    for count in frames.counts()[:-1]:
+      found[f'{prefix}{model_config.answer_name(count)}'] = {
+        'frames': count,
+        'flops': network.flops(count),
+        'parameters': parameters,
+      }
+    for name, cost in found.items():
+      logging.info(
+        '%s: %d frames, %.4f GFLOPs per video, %s parameters',
+        name,
+        cost['frames'],
+        cost['flops'] / 1e9,
+        f'{cost["parameters"]:,}',
+      )
+    costs.update(found)
     for variable in network.variables:
       logging.info('  %s %s', variable.name, variable.shape)
   return costs

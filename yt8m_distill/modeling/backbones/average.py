@@ -38,9 +38,9 @@ class Average(base.Backbone):
     """D."""
     return self.num_features
 
-  def flops(self) -> int:
-    """Returns the FLOPs of a video of full length; an addition counts as 2."""
-    return 2 * self.num_frames * self.num_features
+  def flops(self, num_frames: int | None = None) -> int:
+    """Returns the FLOPs of `num_frames` frames (T); an addition counts as 2."""
+    return 2 * (num_frames or self.num_frames) * self.num_features
 
 
 def mean(frames: tf.Tensor, num_frames: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ B videos, T frames, D features, R representation.
 """
 
 from official.vision.modeling.backbones import factory
+import tensorflow as tf
 import tf_keras
 
 
@@ -28,11 +29,13 @@ class Backbone(tf_keras.Model):
     num_frames: T.
     num_features: D.
     feature_sizes: sizes of the features of a frame, which sum to D.
+    extends: whether extend() computes only what is new.
     takes_stored_frames: whether `call` also takes uint8 frames as stored, and
       normalizes them itself.
     regularizer: of the layers' kernels, None for none.
   """
 
+  extends = False
   takes_stored_frames = False
 
   def __init__(self, input_specs, kernel_regularizer=None, options=None, **kwargs):
@@ -76,8 +79,60 @@ class Backbone(tf_keras.Model):
       'width of the representation, an int.'
     )
 
-  def flops(self) -> int:
-    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
+  def at_counts(self, inputs, counts, training=False) -> list:
+    """Returns the outputs at several numbers of frames, of the first ones each.
+
+    A subclass overrides it where that saves computing frames again.
+
+    Args:
+      inputs: as of call().
+      counts: ascending numbers of frames.
+      training: as of call().
+
+    Returns:
+      For each number, what call() returns.
+    """
+    return [
+      self(
+        {
+          **inputs,
+          'frames': inputs['frames'][:, :count],
+          'num_frames': tf.minimum(inputs['num_frames'], count),
+        },
+        training=training,
+      )
+      for count in counts
+    ]
+
+  def extend(self, inputs, state=None) -> tuple:
+    """Continues with further frames of the same videos, in inference.
+
+    This method reads all frames again. A subclass that need not overrides it, and
+    sets `extends`.
+
+    Args:
+      inputs: {'frames': further frames, [B, K, D]; 'num_frames': int32 [B], how many of
+        them are real}. All frames before are real, and K ends at one of the numbers that
+        the network was trained for.
+      state: as returned for the frames before; None for none.
+
+    Returns:
+      What call() returns for all frames so far, and a nest of tensors [B, ...] to
+      continue from.
+    """
+    frames, before = inputs['frames'], 0
+    if state is not None:
+      before, frames = state.shape[1], tf.concat([state, frames], 1)
+    outputs = self({'frames': frames, 'num_frames': before + inputs['num_frames']})
+    return outputs, frames
+
+  def flops(self, num_frames: int | None = None) -> int:
+    """Returns the FLOPs of a video: 2 per multiply-add.
+
+    Args:
+      num_frames: frames of the video; None for T. Only a network that answers at
+        several numbers of frames is asked for fewer than T.
+    """
     raise NotImplementedError(
       f'{type(self).__name__} has no method flops(): it must return the FLOPs of a '
       'video of full length.'

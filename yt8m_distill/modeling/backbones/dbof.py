@@ -103,9 +103,9 @@ class Dbof(base.Backbone):
     """R."""
     return self.hidden.units
 
-  def flops(self) -> int:
-    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
+  def flops(self, num_frames: int | None = None) -> int:
+    """Returns the FLOPs of a video of `num_frames` frames (T): 2 per multiply-add."""
     return 2 * (
-      self.num_frames * int(self.clusters.kernel.shape.num_elements())
+      (num_frames or self.num_frames) * int(self.clusters.kernel.shape.num_elements())
       + int(self.hidden.kernel.shape.num_elements())
     )

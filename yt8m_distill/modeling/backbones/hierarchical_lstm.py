@@ -35,6 +35,7 @@ class HierarchicalLstm(base.Backbone):
   padding. A state depends only on frames of its own chunk.
   """
 
+  extends = True
   takes_stored_frames = True
 
   def __init__(
@@ -86,12 +87,60 @@ class HierarchicalLstm(base.Backbone):
 
   def call(self, inputs, training=False):
     """Returns representation and states; see the class."""
-    frames, num_frames = inputs['frames'], inputs['num_frames']
-    chunks, length = self._chunks, self._chunk_length
+    states, outputs = self._read(inputs, training, inputs.get('moments'))
+    chunks = self._chunks_of(inputs['num_frames'])
+    representation = self.upper(states, chunks, training=training)
+    return {'representation': representation, 'states': states, **outputs}
+
+  def at_counts(self, inputs, counts, training=False):
+    """Returns the outputs at several numbers of frames; see Backbone.
+
+    Every frame and every chunk is read once: that of a smaller number is the state of
+    the upper stack after its chunks.
+    """
+    states, _ = self._read(inputs, training)
+    num_frames = inputs['num_frames']
+    videos = tf.range(tf.size(num_frames))
+    seen = [self._chunks_of(tf.minimum(num_frames, count)) for count in counts]
+    # Of a video without frames, any step is after its end.
+    moments = [tf.stack([videos, tf.maximum(chunks - 1, 0)], 1) for chunks in seen]
+    _, reached = self.upper(
+      states,
+      self._chunks_of(num_frames),
+      training=training,
+      moments=tf.concat(moments, 0),
+    )
+    return [
+      {'representation': representation, 'states': states}
+      for representation in tf.split(reached, len(counts))
+    ]
+
+  def extend(self, inputs, state=None):
+    """Continues with further frames; see Backbone. Nothing is computed twice."""
+    states, _ = self._read(inputs, training=False)
+    chunks = self._chunks_of(inputs['num_frames'])
+    representation = self.upper(states, chunks, initial=state)
+    return {'representation': representation}, representation
+
+  def _chunks_of(self, num_frames):
+    return -(-num_frames // self._chunk_length)
+
+  def _read(self, inputs, training, moments=None):
+    """Runs the lower stack.
+
+    Args:
+      inputs: as of call(), with as many frames as fill some chunks.
+      training: whether a backward pass follows.
+      moments: int32 [B, K]; None for none.
+
+    Returns:
+      The states of the chunks, float32 [B, C, R], and {} or those of the moments.
+    """
+    frames, length = inputs['frames'], self._chunk_length
+    chunks = frames.shape[1] // length
     # Not by clipping: TFLite would mistake a clip to [0, 6] for Relu6.
-    real = tf.sequence_mask(num_frames, chunks * length, tf.int32)
+    real = tf.sequence_mask(inputs['num_frames'], chunks * length, tf.int32)
     lengths = tf.reduce_sum(tf.reshape(real, [-1, chunks, length]), axis=2)
-    moments = inputs.get('moments')
     states = self.lower(
       tf.reshape(frames, [-1, length, frames.shape[2]]),
       tf.reshape(lengths, [-1]),
@@ -105,9 +154,7 @@ class HierarchicalLstm(base.Backbone):
       outputs['moment_states'] = tf.reshape(
         moment_states, [-1, moments.shape[1], self.lower.state_size]
       )
-    states = tf.reshape(states, [-1, chunks, self.lower.state_size])
-    representation = self.upper(states, -(-num_frames // length), training=training)
-    return {'representation': representation, 'states': states, **outputs}
+    return tf.reshape(states, [-1, chunks, self.lower.state_size]), outputs
 
   def _steps(self, moments):
     """Returns (chunk of the batch, step in it) of frames [B, K], int32 [B * K, 2]."""
@@ -130,8 +177,7 @@ class HierarchicalLstm(base.Backbone):
     """R of 'moment_states'."""
     return self.lower.state_size
 
-  def flops(self) -> int:
-    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
-    return self._chunks * self.lower.flops(self._chunk_length) + self.upper.flops(
-      self._chunks
-    )
+  def flops(self, num_frames: int | None = None) -> int:
+    """Returns the FLOPs of a video of `num_frames` frames (T): 2 per multiply-add."""
+    chunks = self._chunks_of(num_frames or self.num_frames)
+    return chunks * self.lower.flops(self._chunk_length) + self.upper.flops(chunks)

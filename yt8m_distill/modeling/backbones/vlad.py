@@ -116,8 +116,9 @@ class VladBackbone(base.Backbone):
     """R."""
     return self.projection.units
 
-  def flops(self) -> int:
-    """Returns the FLOPs of a video of full length: 2 per multiply-add."""
-    return sum(pool.flops(self.num_frames) for pool in self.pools) + 2 * int(
+  def flops(self, num_frames: int | None = None) -> int:
+    """Returns the FLOPs of a video of `num_frames` frames (T): 2 per multiply-add."""
+    frames = num_frames or self.num_frames
+    return sum(pool.flops(frames) for pool in self.pools) + 2 * int(
       self.projection.kernel.shape.num_elements()
     )
