@@ -56,6 +56,7 @@ _VALUES = {
     learning_rate_decay=0.64,
     adam_epsilon=1e-8,
   ),
+  'nested.gin': dict(frames='nested'),
   'original.gin': _ORIGINAL,
   'original_finetune.gin': {**_ORIGINAL, 'train_steps': 57500},
   'quickstart.gin': dict(

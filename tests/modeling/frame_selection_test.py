@@ -329,3 +329,26 @@ def test_every_selection_compiles_under_xla():
 def test_random_frames_need_seeds():
   with pytest.raises(ValueError, match="inputs\\['seed'\\], int32"):
     frame_selection.frame_indices(tf.range(3), _some('random', 2), 300)
+
+
+@pytest.mark.parametrize('counts', [[1], [6, 12, 18, 30], [1, 2, 5, 10], [3, 7, 16]])
+@pytest.mark.parametrize('num_frames', [300, 31, 30, 11, 7, 1, 0])
+def test_nested_frames_are_spread_at_each_number(counts, num_frames):
+  frames = model.FrameSelection(type='nested')
+  frames.nested.counts = counts
+  indices, count = frame_selection.frame_indices(
+    tf.constant([num_frames]), frames, 300
+  )
+  most = counts[-1]
+  assert count == min(num_frames, most)
+  assert frame_selection.max_selected(frames, 300) == most
+  uniform, _ = frame_selection.frame_indices(tf.constant([num_frames]), _uniform(0, k=most), 300)
+  seen = indices.numpy()[0][: int(count[0])]
+  assert sorted(seen) == uniform.numpy()[0][: int(count[0])].tolist()
+  if num_frames < most:
+    return  # Frames that are missing leave gaps.
+  for one in counts:
+    gaps = np.diff([-1, *sorted(seen[:one]), num_frames])
+    assert gaps.max() <= 2 * num_frames / one + 1
+  for before, after in zip([0, *counts], counts):
+    assert (np.diff(seen[before:after]) > 0).all()

@@ -178,6 +178,8 @@ def _mediapipe(model: model_config.ClassifierModel) -> str:
 
 def _reading(frames: model_config.FrameSelection) -> str:
   n = frames.uniform.every_n
+  if frames.type == 'nested':
+    return f'{frames.nested.counts[-1]} at equal intervals'
   if frames.type == 'uniform' and n:
     return f'frames 0, {n}, {2 * n} and so on'
   if frames.type == 'all':
