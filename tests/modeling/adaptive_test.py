@@ -169,6 +169,4 @@ def test_cost():
 )
 def test_invalid(measure, threshold, message):
   with pytest.raises(ValueError, match=message):
-    adaptive.AdaptiveClassifier(
-      _network('yt8m_average'), _COUNTS, measure, threshold
-    )
+    adaptive.AdaptiveClassifier(_network('yt8m_average'), _COUNTS, measure, threshold)

@@ -10,6 +10,7 @@ B videos, T frames, D features, V classes, R representation.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import math
 
 import tensorflow as tf
@@ -93,15 +94,13 @@ class AdaptiveClassifier(tf_keras.Model):
     """
     super().__init__(autocast=False, name='adaptive')
     if measure not in MEASURES:
-      raise ValueError(
-        f'measure is {measure!r}: choose one of {", ".join(MEASURES)}.'
-      )
+      raise ValueError(f'measure is {measure!r}: choose one of {", ".join(MEASURES)}.')
     if not 0 <= threshold <= 1:
       raise ValueError(f'threshold is {threshold}: it must be from 0 to 1.')
     self.network = network
-    # There is nothing to decide at either end.
-    ends = {0: counts[:1], 1: counts[-1:]}
-    self._counts = tuple(ends.get(threshold, counts))
+    if threshold in (0, 1):  # There is nothing to decide.
+      counts = counts[-1:] if threshold else counts[:1]
+    self._counts = tuple(counts)
     self._measure = MEASURES[measure]
     self._threshold = threshold
     self.built = True
@@ -132,9 +131,9 @@ class AdaptiveClassifier(tf_keras.Model):
       confidence = self._measure(answer['predictions'], last)
       goes_on = (left > count) & (confidence < self._threshold)
       before, last = count, answer['predictions']
+      keep = functools.partial(tf.boolean_mask, mask=goes_on)
       rows, frames, left, state, last = tf.nest.map_structure(
-        lambda values: tf.boolean_mask(values, goes_on),
-        (rows, frames, left, state, last),
+        keep, (rows, frames, left, state, last)
       )
     return results
 
