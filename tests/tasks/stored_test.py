@@ -114,6 +114,11 @@ def test_student_learns_as_in_serial_training(
   stored_ = _train(
     _STORED, exact, teachers[0], losses=change, model={'network': student}
   )
+  _assert_equal(serial, stored_)
+
+
+def _assert_equal(serial, stored_):
+  """Asserts that what _train() returned of serial and of stored training is the same."""
   for one, other in zip(serial[0], stored_[0], strict=True):
     one = {name.removeprefix('student/'): value for name, value in one.items()}
     assert one.keys() == other.keys()
@@ -122,6 +127,29 @@ def test_student_learns_as_in_serial_training(
   for one, other in zip(serial[1].get_weights(), stored_[1].get_weights(), strict=True):
     np.testing.assert_allclose(other, one, rtol=0, atol=_WEIGHTS)
   assert serial[0][0]['student/prediction_loss'] > 1e-3
+
+
+def test_student_of_rated_windows_learns_as_in_serial_training(teachers, tmp_path):
+  tiny.write_windows(tmp_path / 'windows.tfrecord', 9)
+  values = {'top_k': tiny.CLASSES, 'dtype': 'float32', 'every_n': 1}
+  taught = _teach(
+    teachers[:1], tmp_path / 'windows.tfrecord', tmp_path / 'out', **values
+  )
+  rated = {'labels': 'segments', 'losses': {'weak_negatives': 0.5}}
+  student = {
+    'frames': {'type': 'window'},
+    'backbone': {'hierarchical_lstm': {'chunks': 5}},
+  }
+  serial = _train(
+    'yt8m_distill',
+    tmp_path / 'windows.tfrecord',
+    teachers[0],
+    training='serial',
+    model={'student': student},
+    **rated,
+  )
+  stored_ = _train(_STORED, taught, teachers[0], model={'network': student}, **rated)
+  _assert_equal(serial, stored_)
 
 
 def test_classes_that_are_not_stored_share_the_rest():
