@@ -44,6 +44,7 @@ class Teaching(runner.Job):
     arguments: the other arguments of `serving.teach.teach`, except for the folder.
   """
 
+  serves_others = True
   teachers: tuple[str, ...]
   arguments: dict[str, Any]
 

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from typing import Any
+from typing import ClassVar
 
 import tensorflow as tf
 import tqdm
@@ -37,9 +38,12 @@ class Job(abc.ABC):
 
   Attributes:
     name: name of its folder.
+    serves_others: whether it is done only for jobs that need it. Once these are
+      finished, its folder may be removed.
   """
 
   name: str
+  serves_others: ClassVar[bool] = False
 
   @property
   @abc.abstractmethod
@@ -157,13 +161,16 @@ def execute(
   prepare(jobs, output_dir)
   done = {job.name for job in jobs if finished(folder(output_dir, job.name))}
   left = [job for job in jobs if job.name not in done]
-  # Jobs that others wait for come first.
   needed = {name for job in left for name in job.needs}
+  left = [job for job in left if job.name in needed or not job.serves_others]
+  # Jobs that others wait for come first.
   left.sort(key=lambda job: job.name not in needed)
   threads = max(1, parallel.cores() // workers)
   failed: dict[str, str] = {}
   running: dict[int, tuple[Job, multiprocessing.context.ForkServerProcess]] = {}
-  with tqdm.tqdm(total=len(jobs), initial=len(done), unit='job', smoothing=0) as bar:
+  with tqdm.tqdm(
+    total=len(jobs), initial=len(jobs) - len(left), unit='job', smoothing=0
+  ) as bar:
     try:
       while left or running:
         ready = [job for job in left if done.issuperset(job.needs)]

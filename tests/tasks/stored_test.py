@@ -118,7 +118,7 @@ def test_student_learns_as_in_serial_training(
 
 
 def _assert_equal(serial, stored_):
-  """Asserts that what _train() returned of serial and of stored training is the same."""
+  """Asserts that _train() returned the same of serial and of stored training."""
   for one, other in zip(serial[0], stored_[0], strict=True):
     one = {name.removeprefix('student/'): value for name, value in one.items()}
     assert one.keys() == other.keys()
