@@ -65,10 +65,6 @@ def _batches(input_path: str) -> Iterator[shard_batches.Batch]:
     yield from batches
 
 
-def _norm(gradients) -> float:
-  return float(tf.linalg.global_norm(gradients))
-
-
 def measure(
   teachers: list[str], student: str, input_path: str, top_k: list[int], dtype: str
 ) -> pd.DataFrame:
@@ -103,35 +99,36 @@ def measure(
     answers = teacher(*batch)
     best = answers['class_indices'], answers['probabilities']
     full, _ = targets(*best, teacher.num_classes, 'float32')
-    chosen = {k: targets(*best, k, dtype) for k in top_k}
+    chosen = [targets(*best, k, dtype) for k in top_k]
     inputs, _ = read(*batch)
+    weights = network.trainable_variables
     with tf.GradientTape(persistent=True) as tape:
       predictions = network(inputs, training=False)['predictions']
-      values = {
-        k: losses.prediction_loss(target, predictions)
-        for k, target in {None: full, **{k: t for k, (t, _) in chosen.items()}}.items()
-      }
-      means = {k: tf.reduce_mean(value) for k, value in values.items()}
-    weights = network.trainable_variables
-    unused = tf.UnconnectedGradients.ZERO
-    gradients = {
-      k: tape.gradient(mean, weights, unconnected_gradients=unused)
-      for k, mean in means.items()
-    }
-    for k, (target, share) in chosen.items():
-      deviation = [a - b for a, b in zip(gradients[k], gradients[None], strict=True)]
+      values = [
+        losses.prediction_loss(target, predictions)
+        for target in (full, *(target for target, _ in chosen))
+      ]
+      means = [tf.reduce_mean(value) for value in values]
+    gradients = [
+      tape.gradient(mean, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+      for mean in means
+    ]
+    for k, (target, share), value, gradient in zip(
+      top_k, chosen, values[1:], gradients[1:]
+    ):
       table = pd.DataFrame(
         {
           'K': k,
           'share': share.numpy(),
           'kl': losses.prediction_loss(full, target).numpy(),
-          'loss': values[k].numpy(),
-          'loss_difference': (values[k] - values[None]).numpy() / float(means[None]),
+          'loss': value.numpy(),
+          'loss_difference': (value - values[0]).numpy() / float(means[0]),
           'gradient_difference': np.nan,
         }
       )
-      table.loc[table.index[-1], 'gradient_difference'] = _norm(deviation) / _norm(
-        gradients[None]
+      deviation = [a - b for a, b in zip(gradient, gradients[0], strict=True)]
+      table.loc[table.index[-1], 'gradient_difference'] = float(
+        tf.linalg.global_norm(deviation) / tf.linalg.global_norm(gradients[0])
       )
       rows.append(table)
   return pd.concat(rows, ignore_index=True)
