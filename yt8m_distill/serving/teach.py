@@ -30,7 +30,7 @@ from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
-_DTYPES = ('float16', 'float32')
+DTYPES = ('float16', 'float32')
 
 
 def teach(
@@ -133,7 +133,7 @@ def _define_flags():
     'top_k', 100, 'Number of best classes to store; at most all of them.'
   )
   flags.DEFINE_enum(
-    'dtype', 'float16', _DTYPES, 'Type of stored probabilities and representations.'
+    'dtype', 'float16', DTYPES, 'Type of stored probabilities and representations.'
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the teacher sees at once.')
   flags.DEFINE_integer(
