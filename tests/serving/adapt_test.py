@@ -46,18 +46,17 @@ def _data(tmp_path_factory):
 
 def _adapt(run, data, out, evaluate='evaluate', **arguments):
   """Calibrates on one file and evaluates another; returns the output folder."""
-  with tiny.eagerly():
-    adapt_lib.adapt(
-      **{
-        'model': run,
-        'calibration_path': str(data / 'calibrate.tfrecord'),
-        'evaluation_path': str(data / f'{evaluate}.tfrecord') if evaluate else '',
-        'output_dir': str(out),
-        'mean_frames': 3.2,
-        'batch_size': 16,
-        **arguments,
-      }
-    )
+  adapt_lib.adapt(
+    **{
+      'model': run,
+      'calibration_path': str(data / 'calibrate.tfrecord'),
+      'evaluation_path': str(data / f'{evaluate}.tfrecord') if evaluate else '',
+      'output_dir': str(out),
+      'mean_frames': 3.2,
+      'batch_size': 16,
+      **arguments,
+    }
+  )
   return out
 
 
@@ -224,12 +223,11 @@ def test_records_without_the_labels_of_the_network(
 
 
 def test_networks_of_segments_are_refused(run, data, tmp_path):
-  task, model = tiny.single_task(**_NESTED)
+  _, model = tiny.single_task(**_NESTED)
   params = tiny.experiment(
     {'task': {'labels': 'segments', 'model': {'network': _NESTED}}},
     experiment='yt8m_distill_single',
   )
-  del task
   trained_network.write(str(tmp_path / 'run'), model, params, 1)
   with pytest.raises(ValueError, match='was trained on ratings of segments'):
     _adapt(str(tmp_path / 'run'), data, tmp_path / 'out')

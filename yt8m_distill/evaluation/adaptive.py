@@ -226,9 +226,9 @@ def curve(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
   points = []
   for measure in measures:
     found = answers.confidences[measure][:-1][open_]
-    quantiles = np.linspace(0, 1, _THRESHOLDS) if found.size else []
-    # Only values that occur differ in where videos stop.
-    inner = np.quantile(found, quantiles, method='lower') if found.size else []
+    inner = np.zeros(0)
+    if found.size:  # Between two values that occur, all thresholds are the same.
+      inner = np.quantile(found, np.linspace(0, 1, _THRESHOLDS), method='lower')
     points += [(measure, float(t)) for t in np.unique([0.0, *inner, 1.0])]
   rows = []
   with progress_bar.start('Scoring thresholds', len(points), ' thresholds') as bar:

@@ -62,7 +62,7 @@ def savings(lengths: pd.DataFrame, classes: pd.DataFrame) -> str:
   stops = [key for key in lengths if key.startswith('stop_at_')]
   table = [
     (
-      'videos with',
+      'videos',
       'number',
       'frames seen',
       *(f'stop at {key.removeprefix("stop_at_")}' for key in stops),
@@ -72,7 +72,7 @@ def savings(lengths: pd.DataFrame, classes: pd.DataFrame) -> str:
   for row in lengths.to_dict('records'):
     table.append(
       (
-        f'{_span(row["from"], row["to"])} {row["by"]}',
+        f'{row["by"]}: {_span(row["from"], row["to"])}',
         f'{row["videos"]:,}',
         f'{row["seen"]:.2f}',
         *(f'{row[key]:.1%}' for key in stops),

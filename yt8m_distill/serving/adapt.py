@@ -167,7 +167,7 @@ def adapt(
 
 def _check_apart(calibration_path: str, evaluation_path: str):
   """Raises a ValueError if the two sets share a file, or one has none."""
-  found = []
+  found: list[dict[str, str]] = []
   for name, path in (
     ('calibration_path', calibration_path),
     ('evaluation_path', evaluation_path),
@@ -228,7 +228,9 @@ def _answers(
     fixed_flops=[inference.flops_of(run.network, [count])[0] for count in counts],
   )
   dataset = pipeline.build(
-    data.VideoData(input_path=input_path, global_batch_size=batch_size),
+    data.VideoData(
+      input_path=input_path, global_batch_size=batch_size, drop_remainder=False
+    ),
     reader.FrameReader(
       model.features,
       model.max_frames,
