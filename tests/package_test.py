@@ -22,6 +22,7 @@ _COMMANDS = {
   'report': '--import',
   'export': '--tflite',
   'predict': '--segments',
+  'adapt': '--mean_frames',
   'teach': '--top_k',
   'extract': '--weights',
   'thin': '--every_n',

@@ -23,6 +23,7 @@ MODULES = {
   'report': 'evaluation.report',
   'export': 'serving.export',
   'predict': 'serving.predict',
+  'adapt': 'serving.adapt',
   'teach': 'serving.teach',
   'extract': 'features.extract',
   'thin': 'dataloaders.thin',

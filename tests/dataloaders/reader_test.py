@@ -136,12 +136,14 @@ def test_selecting_before_decoding_equals_selecting_after(selection):
     frame_readers.reader(max_frames=20, with_seeds=True), *records
   )[0]
   chosen = frame_readers.read(
-    frame_readers.reader(max_frames=20, selection=selection), *records
+    frame_readers.reader(max_frames=20, selection=selection, with_lengths=True),
+    *records,
   )[0]
   indices, count = frame_selection.frame_indices(
     tf.constant(every['num_frames']), selection, 20, every['seed']
   )
   np.testing.assert_array_equal(chosen['num_frames'], count)
+  np.testing.assert_array_equal(chosen['length'], every['num_frames'])
   expected = tf.gather(every['frames'], indices, batch_dims=1).numpy()
   real = np.arange(expected.shape[1]) < count.numpy()[:, np.newaxis]
   if selection.type != 'all':

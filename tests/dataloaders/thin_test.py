@@ -60,7 +60,9 @@ def test_a_student_gets_the_same_from_thinned_records(selection):
 
 
 def test_a_shorter_student_reads_records_of_a_longer_one():
-  reader = frame_readers.reader(max_frames=60, selection=frame_readers.every(10))
+  reader = frame_readers.reader(
+    max_frames=60, selection=frame_readers.every(10), with_lengths=True
+  )
   full = _videos()
   _assert_equal(
     frame_readers.read(reader, *full)[0],

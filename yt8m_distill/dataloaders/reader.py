@@ -72,6 +72,7 @@ class FrameReader:
     with_labels: bool = True,
     with_seeds: bool = False,
     with_window_starts: bool = False,
+    with_lengths: bool = False,
     rated: bool = False,
     answers: taught_records.Answers | None = None,
   ):
@@ -88,6 +89,7 @@ class FrameReader:
       with_seeds: add `seed` to the examples, for a network's random draws.
       with_window_starts: add `window_start`, for a network that selects the frames of
         the window later; a record without it is then an error.
+      with_lengths: add `length` to the examples.
       rated: take the examples' labels from the ratings of windows, and add `rated`; a
         record without ratings is then an error. Labels of the videos, if read, become
         `video_labels`.
@@ -103,6 +105,7 @@ class FrameReader:
     self._selection = selection
     self._with_ids = with_ids
     self._with_labels = with_labels
+    self._with_lengths = with_lengths
     self._rated = rated
     self._answers = answers
     self.with_seeds = with_seeds or selection.type == 'random'
@@ -141,7 +144,8 @@ class FrameReader:
       inputs: `frames` uint8 or float32 [B, K, D], zero after the selected frames;
         `num_frames` int32 [B], the number of selected frames; `id` string [B] and
         `seed` int32 [B] if requested; `window_start` int32 [B], the index of the
-        window's first frame, if requested or needed by the selection; `rated` and
+        window's first frame, if requested or needed by the selection; `length` int32
+        [B], frames of the video before the selection, if requested; `rated` and
         `video_labels` bool [B, V] if labels are ratings; `teacher`, as of
         `taught_records.Answers.decode`, if requested.
       labels: bool [B, V].
@@ -188,7 +192,8 @@ class FrameReader:
     def examples():
       joined = tf.concat([f[:, : self._max_frames] for f in frames], 2)
       ids = _video_ids(context, paths, indices)
-      return self._examples(ids, self._seeds(ids, epoch_keys), context, joined, count)
+      seeds = self._seeds(ids, epoch_keys)
+      return self._examples(ids, seeds, context, count, joined, count)
 
     return tf.cond(
       is_valid,
@@ -251,7 +256,7 @@ class FrameReader:
       frames, count = self._decode(
         [tf.identity(v) for v in values], num_frames, steps, seeds, context
       )
-      return self._examples(ids, seeds, context, frames, count)
+      return self._examples(ids, seeds, context, num_frames, frames, count)
 
   def _context_checks(self, context, counts, num_frames) -> list[record_errors.Check]:
     """Returns checks of what examples need of a window and of a teacher's answer.
@@ -326,7 +331,7 @@ class FrameReader:
       ids = tf.strings.join([ids, epoch_keys], '\n')
     return seeds_of(ids)
 
-  def _examples(self, ids, seeds, context, frames, count) -> _Examples:
+  def _examples(self, ids, seeds, context, length, frames, count) -> _Examples:
     """Puts the tensors of a batch together; labels become multi-hot."""
     inputs = {'frames': frames, 'num_frames': count}
     if self._with_ids:
@@ -335,6 +340,8 @@ class FrameReader:
       inputs['seed'] = seeds
     if self._with_window_starts:
       inputs['window_start'] = tf.cast(context[window_records.START], tf.int32)
+    if self._with_lengths:
+      inputs['length'] = length
     if self._answers:
       inputs['teacher'] = self._answers.decode(context)
     shape, labels = [tf.size(ids), self._num_classes], context[_LABELS]

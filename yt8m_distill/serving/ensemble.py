@@ -5,6 +5,7 @@ Source: the original's ensembles, which average over models.
 B videos, V classes, K best classes, R representation, W windows.
 """
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 import datetime
 import hashlib
@@ -205,21 +206,17 @@ class Ensemble:
     return self._predict_each(paths, indices, serialized)
 
   def fingerprint(self) -> str:
-    """Returns a text that differs where weights or the frames that are seen differ.
+    """Returns the `fingerprint` of the networks.
 
     Raises:
       ValueError: an export does not name its weights.
     """
-    digest = hashlib.sha256()
     for (source, _), model in zip(self.names, self._models):
       if not model.variables:
         raise ValueError(
           f'{source} does not name its weights: export its run again, or name the run.'
         )
-      digest.update(json.dumps(model.reads, sort_keys=True).encode())
-      for variable in model.variables:
-        digest.update(variable.numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return fingerprint([(model.reads, model.variables) for model in self._models])
 
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
@@ -259,6 +256,23 @@ class Ensemble:
       f'{sources} predicts values that are not finite, so its training diverged: name '
       'an earlier checkpoint or another run',
     )
+
+
+def fingerprint(
+  networks: Iterable[tuple[dict[str, Any], Sequence[tf.Variable]]],
+) -> str:
+  """Returns a text that differs where weights or the frames that are seen differ.
+
+  Args:
+    networks: of each, what it reads, as returned by `model_card.read_frames`, and its
+      variables.
+  """
+  digest = hashlib.sha256()
+  for reads, variables in networks:
+    digest.update(json.dumps(reads, sort_keys=True).encode())
+    for variable in variables:
+      digest.update(variable.numpy().tobytes())
+  return digest.hexdigest()[:16]
 
 
 def _check_segments(

@@ -1,0 +1,400 @@
+"""Scores adaptive inference exactly, and calibrates when it stops.
+
+A nested network answers at several numbers of frames, the counts. Adaptive inference
+goes from one count to the next, and stops at a video where its answer is sure: where a
+measure of confidence reaches a threshold, no frames are left, or the count is the last.
+`Answers` holds the answers of a set of videos at every count, so the set is scored for
+any threshold without running the network again.
+
+Scores are those of `metrics.GlobalMetrics`. The frames of a video are those that were
+seen, min(frames of the video, count). Its FLOPs are those of the count where it stops;
+where its frames end before, of the count where they end.
+
+N videos, A counts, K top k, V classes, P labels of all videos.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yt8m_distill.evaluation import metrics
+from yt8m_distill.utils import progress_bar
+
+_THRESHOLDS = 100  # of a curve, besides 0 and 1
+_VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
+
+
+def stops(
+  confidences: np.ndarray,
+  num_frames: np.ndarray,
+  counts: Sequence[int],
+  threshold: float,
+) -> np.ndarray:
+  """Returns the count at which each video stops, as an index; int64 [N].
+
+  Args:
+    confidences: of each answer, float32 [A, N], from 0 to 1.
+    num_frames: frames of each video, integers [N].
+    counts: ascending [A].
+    threshold: a video stops where its confidence is at least this, from 0, which stops
+      at once, to 1, which never does.
+  """
+  done = num_frames <= np.reshape(counts, [-1, 1])
+  if threshold < 1:
+    done |= confidences >= np.float32(threshold)
+  done[-1] = True
+  return done.argmax(axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+  """The answers of a nested network to a set of videos, at every count.
+
+  Attributes:
+    counts: ascending numbers of frames [A].
+    num_classes: V.
+    empty_classes: as of `metrics.GlobalMetrics`.
+    videos: outputs of `video_metrics.compute` by name: `hit_at_one` and `perr` [A, N];
+      `scores`, `classes` and `hits` [A, N, K].
+    confidences: by measure, float32 [A, N].
+    num_frames: frames of each video, before any selection, int32 [N].
+    labels: row of the video and class of each label, int64 [P, 2].
+    flops: of a video that stops at each count, with the answers at smaller ones [A].
+    fixed_flops: of a video that is only answered at each count [A].
+  """
+
+  counts: Sequence[int]
+  num_classes: int
+  empty_classes: str
+  videos: Mapping[str, np.ndarray]
+  confidences: Mapping[str, np.ndarray]
+  num_frames: np.ndarray
+  labels: np.ndarray
+  flops: Sequence[int]
+  fixed_flops: Sequence[int]
+
+  def stops(self, measure: str, threshold: float) -> np.ndarray:
+    """Returns the count at which each video stops; see `stops`."""
+    return stops(self.confidences[measure], self.num_frames, self.counts, threshold)
+
+  def fixed(self, index: int) -> np.ndarray:
+    """Returns the stops where all videos are seen up to one count."""
+    return np.full(len(self.num_frames), index)
+
+  def seen(self, stopped: np.ndarray) -> np.ndarray:
+    """Returns how many frames of each video are seen; integers [N].
+
+    Args:
+      stopped: count at which each video stops, as an index [N].
+    """
+    return np.minimum(self.num_frames, np.take(self.counts, stopped))
+
+  def metrics(
+    self, stopped: np.ndarray, chosen: np.ndarray | None = None
+  ) -> metrics.GlobalMetrics:
+    """Returns the metrics of the videos, each answered where it stops.
+
+    Args:
+      stopped: as of `seen`.
+      chosen: which videos count, bool [N]; None for all.
+    """
+    rows, labels = np.arange(len(stopped)), self.labels
+    if chosen is not None:
+      rows, labels = rows[chosen], labels[chosen[labels[:, 0]]]
+    evaluation = metrics.GlobalMetrics(self.num_classes, self.empty_classes)
+    evaluation.update(
+      positives=np.bincount(labels[:, 1], minlength=self.num_classes),
+      **{key: values[stopped[rows], rows] for key, values in self.videos.items()},
+    )
+    return evaluation
+
+  def adaptive(self, measure: str, threshold: float) -> dict[str, float]:
+    """Returns mean `frames` and `flops`, and the scores, of adaptive inference."""
+    # Where no video stops early, only the last answer is computed.
+    flops = self.flops if threshold < 1 else self.fixed_flops
+    return self.score(self.stops(measure, threshold), flops)
+
+  def score(self, stopped: np.ndarray, flops: Sequence[int]) -> dict[str, float]:
+    """Returns mean `frames` and `flops`, and the scores, of where videos stop.
+
+    Args:
+      stopped: as of `seen`.
+      flops: of a video that stops at each count [A].
+    """
+    ends = np.searchsorted(self.counts[:-1], self.num_frames)
+    return {
+      'frames': float(self.seen(stopped).mean()),
+      'flops': float(np.take(flops, np.minimum(stopped, ends)).mean()),
+      **self.metrics(stopped).result(),
+    }
+
+
+class Collector:
+  """Collects the batches of a data set."""
+
+  def __init__(self, **constants):
+    """Starts an empty set.
+
+    Args:
+      **constants: those attributes of `Answers` that do not depend on the videos.
+    """
+    self._constants = constants
+    self._batches: list[dict[str, Any]] = []
+    self._labels: list[np.ndarray] = []
+    self._size = 0
+
+  def update(
+    self,
+    answers: Sequence[Mapping[str, np.ndarray]],
+    num_frames: np.ndarray,
+    labels: np.ndarray,
+  ):
+    """Adds a batch.
+
+    Args:
+      answers: at each count, the outputs of `video_metrics.compute` and, by the names
+        of the measures, confidences float32 [B].
+      num_frames: frames of each video, int32 [B].
+      labels: bool [B, V].
+
+    Raises:
+      ValueError: a score is not finite.
+    """
+    batch = {key: np.stack([one[key] for one in answers]) for key in answers[0]}
+    metrics.check_finite(batch['scores'])
+    self._batches.append({**batch, 'num_frames': np.asarray(num_frames)[None]})
+    self._labels.append(np.argwhere(labels) + [self._size, 0])
+    self._size += len(num_frames)
+
+  def result(self) -> Answers:
+    """Returns the answers of all batches.
+
+    Raises:
+      ValueError: there was no video, or none has a label.
+    """
+    if not self._size:
+      raise ValueError('there are no videos: name files that hold records.')
+    labels = np.concatenate(self._labels)
+    if not len(labels):
+      raise ValueError(
+        f'none of its {self._size:,} videos has a label: name records with labels.'
+      )
+    values = {
+      key: np.concatenate([batch[key] for batch in self._batches], axis=1)
+      for key in self._batches[0]
+    }
+    num_frames = values.pop('num_frames')[0]
+    videos = {key: values.pop(key) for key in _VIDEO_KEYS}
+    return Answers(
+      **self._constants,
+      videos=videos,
+      confidences=values,
+      num_frames=num_frames,
+      labels=labels,
+    )
+
+
+def fixed(answers: Answers) -> pd.DataFrame:
+  """Scores each count for all videos.
+
+  Returns:
+    By count, ascending: `frames` and `flops` of a video, their means; and the scores.
+  """
+  return pd.DataFrame(
+    [
+      {'count': count, **answers.score(answers.fixed(index), answers.fixed_flops)}
+      for index, count in enumerate(answers.counts)
+    ]
+  )
+
+
+def curve(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
+  """Scores many thresholds of each measure.
+
+  They are 0, 1, and about 100 quantiles of the confidence where it matters: of answers
+  to videos that have more frames.
+
+  Returns:
+    `measure`, `threshold`, ascending, and as for `fixed`.
+  """
+  open_ = answers.num_frames > np.reshape(answers.counts[:-1], [-1, 1])
+  points = []
+  for measure in measures:
+    found = answers.confidences[measure][:-1][open_]
+    inner = np.zeros(0)
+    if found.size:  # Between two values that occur, all thresholds are the same.
+      inner = np.quantile(found, np.linspace(0, 1, _THRESHOLDS), method='lower')
+    points += [(measure, float(t)) for t in np.unique([0.0, *inner, 1.0])]
+  rows = []
+  with progress_bar.start('Scoring thresholds', len(points), ' thresholds') as bar:
+    for measure, threshold in points:
+      scores = answers.adaptive(measure, threshold)
+      rows.append({'measure': measure, 'threshold': threshold, **scores})
+      bar.update()
+  return pd.DataFrame(rows)
+
+
+def check_target(mean_frames: float | None, gap_loss: float | None):
+  """Raises a ValueError unless exactly one target is given, within its bounds."""
+  if (mean_frames is None) == (gap_loss is None):
+    raise ValueError(
+      f'mean_frames is {mean_frames} and gap_loss is {gap_loss}: give exactly one of '
+      'them.'
+    )
+  if mean_frames is not None and not mean_frames > 0:
+    raise ValueError(f'mean_frames is {mean_frames}: it must be above 0.')
+  if gap_loss is not None and not 0 <= gap_loss < 1:
+    raise ValueError(f'gap_loss is {gap_loss}: it must be at least 0 and below 1.')
+
+
+def calibrate(
+  points: pd.DataFrame,
+  counts: pd.DataFrame,
+  mean_frames: float | None = None,
+  gap_loss: float | None = None,
+) -> dict[str, Any]:
+  """Chooses a measure and a threshold for a target.
+
+  Args:
+    points: from `curve`, the choices.
+    counts: from `fixed`, of the same videos.
+    mean_frames: the highest GAP is chosen of those that see at most as many frames.
+    gap_loss: the fewest frames are chosen of those whose GAP is at most this below
+      that of the largest count. Exactly one of the two is given.
+
+  Returns:
+    A row of `points`; among equal ones the first.
+
+  Raises:
+    ValueError: no threshold reaches the target, or not exactly one is given.
+  """
+  check_target(mean_frames, gap_loss)
+  if mean_frames is not None:
+    reached = points[points['frames'] <= mean_frames]
+    by, ascending = ['gap', 'frames'], [False, True]
+    if reached.empty:
+      raise ValueError(
+        f'mean_frames is {mean_frames:g}: at the smallest count, '
+        f'{counts["count"].iloc[0]}, the calibration already sees '
+        f'{_up(points["frames"].min(), 2)} on average. Allow as many, or train with '
+        'smaller counts.'
+      )
+  else:
+    most = counts['gap'].iloc[-1]
+    reached = points[points['gap'] >= most - gap_loss]
+    by, ascending = ['frames', 'gap'], [True, False]
+    if reached.empty:
+      raise ValueError(
+        f'gap_loss is {gap_loss:g}: GAP is {most:.4f} at {counts["count"].iloc[-1]} '
+        f'frames, and at most {points["gap"].max():.4f} at any threshold. Allow a loss '
+        f'of {_up(most - points["gap"].max(), 4)}.'
+      )
+  return reached.sort_values(by, ascending=ascending, kind='stable').iloc[0].to_dict()
+
+
+def _up(value: float, digits: int) -> float:
+  """Rounds up, so that a target of this value is reached."""
+  return math.ceil(value * 10**digits) / 10**digits
+
+
+def gains(points: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
+  """Compares GAP with that of fixed counts at equal mean cost.
+
+  GAP between two counts is interpolated linearly, as if the smaller one were used for
+  a part of the videos, drawn at random.
+
+  Args:
+    points: rows with `frames`, `flops` and `gap`.
+    counts: from `fixed`, of the same videos.
+
+  Returns:
+    For each row `gain_at_frames` and `gain_at_flops`: how much its GAP is higher.
+  """
+  return pd.DataFrame(
+    {
+      f'gain_at_{cost}': points['gap']
+      - np.interp(points[cost], counts[cost], counts['gap'])
+      for cost in ('frames', 'flops')
+    }
+  )
+
+
+def by_length(answers: Answers, stopped: np.ndarray) -> pd.DataFrame:
+  """Shows for which videos frames are saved, by their length and number of labels.
+
+  Args:
+    answers: of the videos.
+    stopped: count at which each video stops, as an index [N].
+
+  Returns:
+    A row for each quarter of the videos, by their `frames` and by their `labels`:
+    smallest (`from`) and largest value (`to`), number of `videos`, mean frames `seen`,
+    the share of the videos that stop at each count (`stop_at_6`, ...), and GAP at the
+    smallest count, of adaptive inference, and at the largest count (`gap_smallest`,
+    `gap_adaptive`, `gap_largest`). Quarters that equal values would divide are joined.
+  """
+  size, seen = len(stopped), answers.seen(stopped)
+  num_labels = np.bincount(answers.labels[:, 0], minlength=size)
+  rows = []
+  for name, values in (('frames', answers.num_frames), ('labels', num_labels)):
+    ends = np.unique(np.quantile(values, [0.25, 0.5, 0.75, 1], method='lower'))
+    quarters = np.searchsorted(ends, values)
+    for quarter in np.unique(quarters):
+      chosen = quarters == quarter
+      row = {
+        'by': name,
+        'from': values[chosen].min(),
+        'to': values[chosen].max(),
+        'videos': chosen.sum(),
+        'seen': seen[chosen].mean(),
+      }
+      for index, count in enumerate(answers.counts):
+        row[f'stop_at_{count}'] = (stopped[chosen] == index).mean()
+      for kind, where in _compared(answers, stopped).items():
+        row[f'gap_{kind}'] = answers.metrics(where, chosen).result()['gap']
+      rows.append(row)
+  return pd.DataFrame(rows)
+
+
+def by_class(answers: Answers, stopped: np.ndarray) -> pd.DataFrame:
+  """Shows for which classes frames are saved.
+
+  Args:
+    answers: of the videos.
+    stopped: count at which each video stops, as an index [N].
+
+  Returns:
+    A row for each class: its `index`; `positives`, the number of videos that carry it;
+    mean frames `seen` of these, NaN if there are none; and its average precision at the
+    smallest count, of adaptive inference, and at the largest count (`ap_smallest`,
+    `ap_adaptive`, `ap_largest`).
+  """
+  videos, classes = answers.labels.T
+  positives = np.bincount(classes, minlength=answers.num_classes)
+  seen = np.bincount(classes, answers.seen(stopped)[videos], answers.num_classes)
+  return pd.DataFrame(
+    {
+      'index': np.arange(answers.num_classes),
+      'positives': positives,
+      'seen': np.divide(
+        seen, positives, out=np.full(len(seen), np.nan), where=positives > 0
+      ),
+      **{
+        f'ap_{kind}': answers.metrics(where).average_precisions()
+        for kind, where in _compared(answers, stopped).items()
+      },
+    }
+  )
+
+
+def _compared(answers: Answers, stopped: np.ndarray) -> dict[str, np.ndarray]:
+  return {
+    'smallest': answers.fixed(0),
+    'adaptive': stopped,
+    'largest': answers.fixed(len(answers.counts) - 1),
+  }
