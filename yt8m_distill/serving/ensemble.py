@@ -1,6 +1,4 @@
-"""Averages the predictions of trained networks, from runs and exports.
-
-Source: the original's ensembles, which average over models.
+"""Reads trained networks from runs and exports, and predicts with one or several.
 
 B videos, V classes, K best classes, R representation, W windows.
 """
@@ -23,6 +21,7 @@ from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.serving import averaging
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import windows
@@ -38,13 +37,20 @@ _SIGNATURE = (
 
 
 def define_flags():
-  """Defines the flag that names the networks of a command."""
+  """Defines the flags that say what the networks of a command are, and read."""
   flags.DEFINE_list(
     'model',
     None,
     'Runs, checkpoints or exports, separated by commas; predictions of several '
     'are averaged.',
     required=True,
+  )
+  averaging.define_flag()
+  flags.DEFINE_list(
+    'features',
+    [],
+    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
+    'from those the network was trained on.',
   )
 
 
@@ -63,22 +69,35 @@ class Segments(NamedTuple):
   video_weight: bool = False
 
 
+class _Network(NamedTuple):
+  """A network of a model.
+
+  Attributes:
+    variables: the same ones, in the same order, in a run and its export; empty if
+      unknown.
+    reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
+    share: its weight in the model's mean.
+  """
+
+  variables: Sequence[tf.Variable]
+  reads: dict[str, Any]
+  share: float = 1.0
+
+
 class _Model(NamedTuple):
-  """A network ready for prediction.
+  """A network, or an export of several, ready for prediction.
 
   Attributes:
     module: a ServingModule, or an exported one; it owns the variables.
     weights: one of the files that hold them.
-    variables: those of the network, in the same order in a run and its export.
+    networks: those that it averages, usually one.
     vocabulary: CSV of the class names; '' if unknown.
-    reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
   """
 
   module: tf.Module
   weights: str
-  variables: Sequence[tf.Variable]
+  networks: Sequence[_Network]
   vocabulary: str
-  reads: dict[str, Any]
 
 
 class Ensemble:
@@ -89,7 +108,9 @@ class Ensemble:
   Attributes:
     names: of each network, its source, and 'teacher' or 'student' if both are read.
     segments: how windows are predicted.
+    model_weights: weights of the networks in the mean, whose sum is 1; () if equal.
     num_classes: V.
+    has_representation: whether there is a `representation`: that of a single network.
     versions: for each network, the file it was read from and when it was written.
     vocabulary: CSV of class names of the first network that has one; '' if none
       does.
@@ -102,6 +123,7 @@ class Ensemble:
     top_k: int | None,
     features: Sequence[data.Feature] = (),
     segments: Segments | None = None,
+    model_weights: Sequence[str] = (),
   ):
     """Reads the networks.
 
@@ -113,11 +135,12 @@ class Ensemble:
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
       segments: how to predict windows; None for whole videos only.
+      model_weights: as for `averaging.read_weights`.
 
     Raises:
       ValueError: there is no source, a source is empty or has no such network, the
-        networks differ in their number of classes, top_k is below 1, or a network
-        cannot predict such windows.
+        networks differ in their number of classes, top_k is below 1, weights are
+        invalid, or a network cannot predict such windows.
     """
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
@@ -131,19 +154,16 @@ class Ensemble:
     self.names = [
       (source, name if sources.count(source) > 1 else '') for source, name in chosen
     ]
+    self.model_weights = averaging.read_weights(model_weights, len(chosen))
     self._models = [_read(*names, features, segments) for names in chosen]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
       for m in self._models
     ]
     classes = [o['predictions'].shape[-1] for o in outputs]
+    averaging.check_classes(sources, classes)
     self.num_classes = classes[0]
-    for source, count in zip(sources, classes):
-      if count != self.num_classes:
-        raise ValueError(
-          f'{sources[0]} predicts {self.num_classes} classes and {source} '
-          f'{count}: name networks for the same classes.'
-        )
+    self.has_representation = len(outputs) == 1 and 'representation' in outputs[0]
     if top_k is not None and top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     self._top_k = min(top_k or self.num_classes, self.num_classes)
@@ -174,8 +194,8 @@ class Ensemble:
 
     Returns:
       `id` string [B], and `class_indices` int32 [B, K] and `probabilities` float32
-      [B, K] by descending probability. For a single network also `representation`
-      float32 [B, R].
+      [B, K] by descending probability. If there is one, also `representation` float32
+      [B, R].
     """
     return self._predict(paths, indices, serialized)
 
@@ -201,55 +221,64 @@ class Ensemble:
 
     Returns:
       For each network what windows() returns, and `frames` int32 [W, S], the frames
-      that it saw, -1 after the last one.
+      that it saw, and -1.
     """
     return self._predict_each(paths, indices, serialized)
 
   def fingerprint(self) -> str:
     """Returns the `fingerprint` of the networks.
 
+    It is the same for runs and for their exports, alone or as one.
+
     Raises:
-      ValueError: an export does not name its weights.
+      ValueError: an export does not name its weights or what it reads.
     """
-    for (source, _), model in zip(self.names, self._models):
-      if not model.variables:
-        raise ValueError(
-          f'{source} does not name its weights: export its run again, or name the run.'
-        )
-    return fingerprint([(model.reads, model.variables) for model in self._models])
+    weights = averaging.shares(self.model_weights, len(self._models))
+    networks, shares = [], []
+    for (source, _), weight, model in zip(self.names, weights, self._models):
+      for network in model.networks:
+        if not network.variables or not network.reads:
+          raise ValueError(
+            f'{source} does not name its weights, or lacks its input.json: export its '
+            'run again, or name the run.'
+          )
+        networks.append((network.reads, network.variables))
+        shares.append(weight * network.share)
+    return fingerprint(networks, shares)
 
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
-    mean = self._mean_predictions(outputs)
+    mean = self._mean_predictions(outputs, self.model_weights)
     probabilities, indices = tf.math.top_k(mean, self._top_k)
     results = {
       'id': outputs[0]['id'],
       'class_indices': indices,
       'probabilities': probabilities,
     }
-    if len(outputs) == 1:
+    if self.has_representation:
       results['representation'] = outputs[0]['representation']
     return results
 
   def _mean_of_windows(self, *records):
-    results = self._windows(self._models, *records)
+    results = self._windows(self._models, self.model_weights, *records)
     del results['frames']  # Of the first network.
     return results
 
   def _windows_of_each(self, *records):
-    return [self._windows([model], *records) for model in self._models]
+    return [self._windows([model], (), *records) for model in self._models]
 
-  def _windows(self, models, *records):
+  def _windows(self, models, weights, *records):
     """Returns windows and the mean of the models' predictions."""
     outputs = [m.module.record_windows(*records, self.segments.length) for m in models]
-    mean = self._mean_predictions(outputs)
+    mean = self._mean_predictions(outputs, weights)
     if self.segments.video_weight:
-      videos = self._mean_predictions([m.module.records(*records) for m in models])
+      videos = [m.module.records(*records) for m in models]
+      videos = self._mean_predictions(videos, weights)
       mean *= tf.gather(videos, outputs[0]['video'])
     return {**outputs[0], 'predictions': mean}
 
-  def _mean_predictions(self, outputs) -> tf.Tensor:
-    mean = tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+  def _mean_predictions(self, outputs, weights) -> tf.Tensor:
+    mean = averaging.mean([o['predictions'] for o in outputs], weights)
     sources = ','.join(dict.fromkeys(source for source, _ in self.names))
     return tf.debugging.assert_all_finite(
       mean,
@@ -260,18 +289,22 @@ class Ensemble:
 
 def fingerprint(
   networks: Iterable[tuple[dict[str, Any], Sequence[tf.Variable]]],
+  shares: Sequence[float] = (),
 ) -> str:
   """Returns a text that differs where weights or the frames that are seen differ.
 
   Args:
     networks: of each, what it reads, as returned by `model_card.read_frames`, and its
       variables.
+    shares: weights of the networks in their mean; () if equal.
   """
   digest = hashlib.sha256()
   for reads, variables in networks:
     digest.update(json.dumps(reads, sort_keys=True).encode())
     for variable in variables:
       digest.update(variable.numpy().tobytes())
+  if len({*shares}) > 1:
+    digest.update(json.dumps(shares).encode())
   return digest.hexdigest()[:16]
 
 
@@ -280,16 +313,17 @@ def _check_segments(
 ):
   """Raises a ValueError if the networks cannot predict such windows."""
   window = model_config.WINDOW
-  for source, (module, _, _, _, reads) in zip(sources, models):
-    if reads and reads['features'][0]['format'] == 'video':
+  known = [
+    (source, network.reads)
+    for source, model in zip(sources, models)
+    for network in model.networks
+    if network.reads
+  ]
+  for source, reads in known:
+    if reads['features'][0]['format'] == 'video':
       raise ValueError(
         f'segments is {segments.length}, but {source} takes video-level features, '
         'which have no windows: name networks for frames.'
-      )
-    if not hasattr(module, 'record_windows') or not reads:
-      raise ValueError(
-        f'{source} lacks the function `record_windows` or its input.json, so it cannot '
-        'predict windows: export its run again, or name the run.'
       )
     sees_windows = reads['frames_read']['type'] == 'window'
     if sees_windows and segments.length > window:
@@ -302,12 +336,20 @@ def _check_segments(
         f'{source} sees windows only and cannot predict a whole video: leave out '
         '--video_weight.'
       )
-  longest = [max(model.reads['max_frames'], windows.LONGEST) for model in models]
-  if len(set(longest)) > 1:
+  last = [windows.last_frame(reads['max_frames']) for _, reads in known]
+  if len({*last}) > 1:
     raise ValueError(
-      f'{",".join(sources)} have windows up to frame {longest}: name networks whose '
-      f'task.model.max_frames is equal, or at most {windows.LONGEST}.'
+      f'The networks of {",".join(sources)} have windows up to frame {last}: name '
+      'networks whose task.model.max_frames is equal, or at most '
+      f'{windows.LONGEST}.'
     )
+  for source, model in zip(sources, models):
+    has_reads = all(network.reads for network in model.networks)
+    if not hasattr(model.module, 'record_windows') or not has_reads:
+      raise ValueError(
+        f'{source} lacks the function `record_windows` or its input.json, so it cannot '
+        'predict windows: export its run again, or name the run.'
+      )
 
 
 def _chosen(source: str, network: str | None) -> Sequence[str]:
@@ -364,9 +406,8 @@ def _read(
     return _Model(
       loaded,
       os.path.join(source, 'variables', 'variables.index'),
-      getattr(loaded, 'weights', ()),
+      _networks(source, loaded),
       _existing(os.path.join(source, 'labels.csv')),
-      _reads(source),
     )
   _check_run(source)
   run = trained_network.Network(source, network)
@@ -377,15 +418,25 @@ def _read(
   return _Model(
     signatures.ServingModule(run.network, model, top_k=1, context=context),
     f'{run.checkpoint}.index',
-    run.network.variables,
+    [_Network(run.network.variables, model_card.read_frames(model))],
     _existing(run.params.task.evaluation.vocabulary),
-    model_card.read_frames(model),
   )
 
 
-def _reads(export: str) -> dict[str, Any]:
-  """Returns the part of an export's input.json that model_card.read_frames() makes."""
+def _networks(export: str, loaded: Any) -> list[_Network]:
+  """Returns the networks of an export, as its input.json describes them."""
   spec = files.read_json(os.path.join(export, 'input.json')) or {}
+  weights = getattr(loaded, 'weights', ())
+  if 'networks' not in spec:
+    return [_Network(weights, _reads(spec))]
+  return [
+    _Network(variables, _reads(network), network['weight'])
+    for variables, network in zip(weights, spec['networks'])
+  ]
+
+
+def _reads(spec: dict[str, Any]) -> dict[str, Any]:
+  """Returns the part of a description that model_card.read_frames() makes."""
   names = 'features', 'max_frames', 'frames_read'
   return {name: spec[name] for name in names if name in spec}
 

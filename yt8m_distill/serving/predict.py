@@ -9,7 +9,8 @@ they are complete. Repeating the command resumes with the missing shards;
 OUT/predict.json records its settings.
 
 --model takes runs, checkpoints and exports, separated by commas. Predictions of
-several are averaged. Parquet files also hold the `embedding` of a single one.
+several are averaged; --model_weights weights them. Parquet files also hold the
+`embedding` of a single network.
 
 --segments=5 predicts each 5 seconds of the videos in place of whole videos: in CSV
 format the best windows of each class, as YouTube-8M Segments asks for, in Parquet the
@@ -81,6 +82,7 @@ def predict(
   context: int | None = None,
   video: Sequence[str] = (),
   weights: str = '',
+  model_weights: Sequence[str] = (),
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -111,6 +113,11 @@ def predict(
       )
   if video and not is_page:
     raise ValueError('--video is given without --format=html: add it, or leave it out.')
+  if model_weights and is_page:
+    raise ValueError(
+      '--model_weights is given with --format=html, which shows networks side by side '
+      'and not their mean: leave it out, or export the networks as one.'
+    )
   if weights:
     paths = []
     videos = video_list.read(input_path)
@@ -130,6 +137,7 @@ def predict(
     top_k,
     stored,
     ensemble.Segments(segments, context, video_weight) if segments else None,
+    model_weights,
   )
   vocabulary = vocabulary or networks.vocabulary
   names = (
@@ -154,7 +162,7 @@ def predict(
     suffix = 'scores.parquet' if segments and format == 'csv' else format
     outputs = _outputs(paths, output_dir, suffix)
   joined = os.path.join(output_dir, _JOINED)
-  job = {
+  job: dict[str, Any] = {
     'model': networks.versions,
     'network': network,
     'input_path': input_path,
@@ -172,6 +180,8 @@ def predict(
       video_weight=video_weight,
       context=context,
     )
+  if networks.model_weights:
+    job['model_weights'] = networks.model_weights
   if is_page:
     job['video'] = list(video)
   if weights:
@@ -199,7 +209,7 @@ def predict(
       )
     print(f'{page} is written: open it in a browser.')
     return
-  table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
+  table, join = _formats(format, chosen, top_k, names, networks.has_representation)
   counts: list[int] = []  # Threads may append to it.
   written = parallel.write_shards(
     functools.partial(
@@ -344,12 +354,6 @@ def _define_flags():
   )
   flags.DEFINE_integer(
     'workers', parallel.THREADS, 'Number of shards predicted at the same time.'
-  )
-  flags.DEFINE_list(
-    'features',
-    [],
-    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
-    'from those the network was trained on.',
   )
   flags.DEFINE_integer(
     'segments',

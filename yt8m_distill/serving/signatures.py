@@ -120,7 +120,7 @@ class ServingModule(export_base.ExportModule):
     # Selects frames of windows, so it reads all of a video.
     self._video_reader = reader.FrameReader(
       model.features,
-      max(model.max_frames, windows.LONGEST),
+      windows.last_frame(model.max_frames),
       model.num_classes,
       model_config.FrameSelection(),
       with_ids=True,
@@ -173,12 +173,12 @@ class ServingModule(export_base.ExportModule):
     """
     outputs = self.model({'frames': frames, 'num_frames': num_frames}, training=False)
     return {
-      **self._with_best(outputs['predictions']),
+      **self.with_best(outputs['predictions']),
       'representation': outputs['representation'],
     }
 
-  def _with_best(self, predictions) -> _Outputs:
-    """Returns predictions and their best classes."""
+  def with_best(self, predictions: tf.Tensor) -> _Outputs:
+    """Returns predictions, float32 [B, V], and their best classes."""
     probabilities, indices = tf.math.top_k(predictions, self._top_k)
     results = {
       'class_indices': indices,
@@ -295,7 +295,7 @@ class ServingModule(export_base.ExportModule):
     found = windows.of_videos(num_frames, model_config.WINDOW)
     seeds = tf.zeros_like(found.video) + _SEEDS
     predictions, _ = self._classify_windows(frames, num_frames, *found, seeds)
-    return {**found._asdict(), **self._with_best(predictions)}
+    return {**found._asdict(), **self.with_best(predictions)}
 
   def _record_windows(self, paths, indices, serialized, length) -> _Outputs:
     """Classifies the windows of records.
@@ -407,21 +407,20 @@ def rebuilt(
   return again
 
 
-def save(
-  folder: str, network: video_classifier.VideoClassifier, signatures, **functions
-):
+def save(folder: str, weights: Sequence, signatures, **functions):
   """Writes a SavedModel that loads with TensorFlow only, without Keras.
 
   It holds neither the Keras model nor gradients: each would be traced once more.
 
   Args:
     folder: folder to write.
-    network: network whose weights the functions use.
+    weights: variables that the functions use: those of a network, or a list for each
+      of several.
     signatures: tf.functions by signature name.
     **functions: tf.functions that become attributes.
   """
   saved = tf.Module()
-  saved.weights = network.variables
+  saved.weights = weights
   for name, function in functions.items():
     setattr(saved, name, function)
   tf.saved_model.save(
