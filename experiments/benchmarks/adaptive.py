@@ -76,7 +76,8 @@ def main(_):
     rows[f'{count}'] = run, seen, count, network.flops(count), []
   for go_on in _GO_ON.value:
     threshold = _threshold(network, videos, counts, go_on)
-    model = adaptive.AdaptiveClassifier(network, counts, _MEASURE, threshold)
+    rule = adaptive.Rule(counts, _MEASURE, threshold)
+    model = adaptive.AdaptiveClassifier(network, rule)
     run = tf.function(model).get_concrete_function(videos)
     stops = np.searchsorted(counts, run(videos)['frames_seen'])
     rows[f'adaptive, {go_on:.0%} go on'] = (

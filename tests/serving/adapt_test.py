@@ -88,9 +88,8 @@ def test_scores_are_those_of_adaptive_inference(run, data, adapted):
   rows = curve[curve['measure'] == stopping['measure']]
   thresholds = [0, *rows['threshold'].iloc[10:90:20], 1]
   for row in rows[rows['threshold'].isin(thresholds)].to_dict('records'):
-    outputs = inference.AdaptiveClassifier(
-      network, _COUNTS, stopping['measure'], row['threshold']
-    )(inputs)
+    rule = inference.Rule(_COUNTS, stopping['measure'], row['threshold'])
+    outputs = inference.AdaptiveClassifier(network, rule)(inputs)
     assert row['frames'] == pytest.approx(np.mean(outputs['frames_seen']))
     scores = metric_cases.evaluate(outputs['predictions'].numpy(), labels, _TOP_K)
     for key, value in scores.result().items():
@@ -122,9 +121,8 @@ def test_stopping_is_what_was_calibrated(run, data, adapted):
   assert calibration['input_path'] == str(data / 'calibrate.tfrecord')
   assert calibration['videos'] == 40
   network, inputs, labels = _read(run, data / 'calibrate.tfrecord')
-  outputs = inference.AdaptiveClassifier(
-    network, _COUNTS, stopping['measure'], stopping['threshold']
-  )(inputs)
+  rule = inference.Rule(_COUNTS, stopping['measure'], stopping['threshold'])
+  outputs = inference.AdaptiveClassifier(network, rule)(inputs)
   scores = metric_cases.evaluate(outputs['predictions'].numpy(), labels, _TOP_K)
   expected = calibration['expected']
   assert expected['frames'] == pytest.approx(np.mean(outputs['frames_seen']))

@@ -34,8 +34,7 @@ from yt8m_distill.evaluation import report
 from yt8m_distill.evaluation import results
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import adaptive as inference
-from yt8m_distill.serving import ensemble
-from yt8m_distill.serving import model_card
+from yt8m_distill.serving import stopping
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import progress_bar
@@ -75,16 +74,13 @@ def adapt(
   _check_apart(calibration_path, evaluation_path)
   run = trained_network.Network(model, network)
   _check_network(model, run)
-  fingerprint = ensemble.fingerprint(
-    [(model_card.read_frames(run.model), run.network.variables)]
-  )
   target = {'mean_frames': mean_frames, 'gap_loss': gap_loss, 'measure': measure}
   paths = {name: os.path.join(output_dir, name) for name in _OUTPUTS}
   files.claim_folder(
     os.path.join(output_dir, 'adapt.json'),
     {
       'model': run.checkpoint,
-      'network': fingerprint,
+      'network': stopping.fingerprint_of(run),
       'calibration_path': calibration_path,
       'evaluation_path': evaluation_path,
       **target,
@@ -99,19 +95,15 @@ def adapt(
   counts, points = adaptive.fixed(answers), adaptive.curve(answers, measures)
   calibrated = adaptive.calibrate(points, counts, mean_frames, gap_loss)
   rule = {key: calibrated[key] for key in ('measure', 'threshold')}
-  files.write_json(
+  stopping.write(
     paths['stopping.json'],
-    {
-      'counts': list(answers.counts),
-      **rule,
-      'network': fingerprint,
-      'checkpoint': run.checkpoint,
-      'target': target,
-      'calibration': {
-        'input_path': calibration_path,
-        'videos': len(answers.num_frames),
-        'expected': {key: calibrated[key] for key in calibrated if key not in rule},
-      },
+    inference.Rule(answers.counts, **rule),
+    run,
+    target=target,
+    calibration={
+      'input_path': calibration_path,
+      'videos': len(answers.num_frames),
+      'expected': {key: calibrated[key] for key in calibrated if key not in rule},
     },
   )
   lines = [

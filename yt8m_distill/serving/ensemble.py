@@ -3,11 +3,8 @@
 B videos, V classes, K best classes, R representation, W windows.
 """
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 import datetime
-import hashlib
-import json
 import logging
 import os
 from typing import Any
@@ -22,13 +19,16 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.serving import averaging
+from yt8m_distill.serving import fingerprint
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
+from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import files
 
 # Of each source, the network that sees most: its teacher, or its only network.
 TEACHERS = 'teachers'
+_EXTRAS = ('representation', 'frames_seen')
 _SIGNATURE = (
   tf.TensorSpec([None], tf.string),
   tf.TensorSpec([None], tf.int64),
@@ -110,7 +110,8 @@ class Ensemble:
     segments: how windows are predicted.
     model_weights: weights of the networks in the mean, whose sum is 1; () if equal.
     num_classes: V.
-    has_representation: whether there is a `representation`: that of a single network.
+    extras: further outputs that a single network has: its `representation`, and
+      `frames_seen` if it stops looking when it is sure.
     versions: for each network, the file it was read from and when it was written.
     vocabulary: CSV of class names of the first network that has one; '' if none
       does.
@@ -124,6 +125,7 @@ class Ensemble:
     features: Sequence[data.Feature] = (),
     segments: Segments | None = None,
     model_weights: Sequence[str] = (),
+    stopping: str = '',
   ):
     """Reads the networks.
 
@@ -136,11 +138,13 @@ class Ensemble:
         Exports do not support other features.
       segments: how to predict windows; None for whole videos only.
       model_weights: as for `averaging.read_weights`.
+      stopping: path of the rule by which a single network stops looking at a video, as
+        of `stopping.read`; '' for none. An export has its own.
 
     Raises:
       ValueError: there is no source, a source is empty or has no such network, the
-        networks differ in their number of classes, top_k is below 1, weights are
-        invalid, or a network cannot predict such windows.
+        networks differ in their number of classes, top_k is below 1, weights or the
+        rule are invalid, or a network cannot predict such windows.
     """
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
@@ -155,7 +159,12 @@ class Ensemble:
       (source, name if sources.count(source) > 1 else '') for source, name in chosen
     ]
     self.model_weights = averaging.read_weights(model_weights, len(chosen))
-    self._models = [_read(*names, features, segments) for names in chosen]
+    if stopping and len(chosen) > 1:
+      raise ValueError(
+        f'stopping is {stopping}, but {",".join(sources)} are {len(chosen)} networks: '
+        'name one.'
+      )
+    self._models = [_read(*names, features, segments, stopping) for names in chosen]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
       for m in self._models
@@ -163,7 +172,9 @@ class Ensemble:
     classes = [o['predictions'].shape[-1] for o in outputs]
     averaging.check_classes(sources, classes)
     self.num_classes = classes[0]
-    self.has_representation = len(outputs) == 1 and 'representation' in outputs[0]
+    self.extras: tuple[str, ...] = ()
+    if len(outputs) == 1:
+      self.extras = tuple(name for name in _EXTRAS if name in outputs[0])
     if top_k is not None and top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     self._top_k = min(top_k or self.num_classes, self.num_classes)
@@ -194,8 +205,8 @@ class Ensemble:
 
     Returns:
       `id` string [B], and `class_indices` int32 [B, K] and `probabilities` float32
-      [B, K] by descending probability. If there is one, also `representation` float32
-      [B, R].
+      [B, K] by descending probability. If they are among the `extras`, also
+      `representation` float32 [B, R] and `frames_seen` int32 [B].
     """
     return self._predict(paths, indices, serialized)
 
@@ -244,7 +255,7 @@ class Ensemble:
           )
         networks.append((network.reads, network.variables))
         shares.append(weight * network.share)
-    return fingerprint(networks, shares)
+    return fingerprint.of(networks, shares)
 
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
@@ -255,9 +266,7 @@ class Ensemble:
       'class_indices': indices,
       'probabilities': probabilities,
     }
-    if self.has_representation:
-      results['representation'] = outputs[0]['representation']
-    return results
+    return {**results, **{name: outputs[0][name] for name in self.extras}}
 
   def _mean_of_windows(self, *records):
     results = self._windows(self._models, self.model_weights, *records)
@@ -285,27 +294,6 @@ class Ensemble:
       f'{sources} predicts values that are not finite, so its training diverged: name '
       'an earlier checkpoint or another run',
     )
-
-
-def fingerprint(
-  networks: Iterable[tuple[dict[str, Any], Sequence[tf.Variable]]],
-  shares: Sequence[float] = (),
-) -> str:
-  """Returns a text that differs where weights or the frames that are seen differ.
-
-  Args:
-    networks: of each, what it reads, as returned by `model_card.read_frames`, and its
-      variables.
-    shares: weights of the networks in their mean; () if equal.
-  """
-  digest = hashlib.sha256()
-  for reads, variables in networks:
-    digest.update(json.dumps(reads, sort_keys=True).encode())
-    for variable in variables:
-      digest.update(variable.numpy().tobytes())
-  if len({*shares}) > 1:
-    digest.update(json.dumps(shares).encode())
-  return digest.hexdigest()[:16]
 
 
 def _check_segments(
@@ -383,6 +371,7 @@ def _read(
   network: str,
   features: Sequence[data.Feature],
   segments: Segments | None,
+  stopping: str,
 ) -> _Model:
   if tf.saved_model.contains_saved_model(source):
     trained_network.check_single(source, network)
@@ -396,6 +385,11 @@ def _read(
       raise ValueError(
         f'context is {segments.context}, but {source} is an export, which has its own: '
         'export it again with this --context, or name the run.'
+      )
+    if stopping:
+      raise ValueError(
+        f'stopping is {stopping}, but {source} is an export, which has its own rule or '
+        'none: export it again with this --stopping, or name the run.'
       )
     loaded = _load_export(source)
     if not hasattr(loaded, 'records'):
@@ -415,8 +409,11 @@ def _read(
   frames, context = model.network.frames, 0
   if segments:
     context = windows.context_of(run.params.task, frames, segments.context)
+  rule = stopping_lib.read(stopping, run) if stopping else None
   return _Model(
-    signatures.ServingModule(run.network, model, top_k=1, context=context),
+    signatures.ServingModule(
+      run.network, model, top_k=1, context=context, stopping=rule
+    ),
     f'{run.checkpoint}.index',
     [_Network(run.network.variables, model_card.read_frames(model))],
     _existing(run.params.task.evaluation.vocabulary),
@@ -437,7 +434,7 @@ def _networks(export: str, loaded: Any) -> list[_Network]:
 
 def _reads(spec: dict[str, Any]) -> dict[str, Any]:
   """Returns the part of a description that model_card.read_frames() makes."""
-  names = 'features', 'max_frames', 'frames_read'
+  names = 'features', 'max_frames', 'frames_read', 'stopping'
   return {name: spec[name] for name in names if name in spec}
 
 

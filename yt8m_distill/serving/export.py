@@ -19,8 +19,9 @@ holds
   tflite/          KIND.tflite for each --tflite
   mediapipe/       with --mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs
 
-Several RUNs become one SavedModel, which returns the mean of their predictions. OUT then
-holds networks/0/params.yaml and so on, in place of params.yaml and evaluation.json.
+Several RUNs become one SavedModel, which returns the mean of their predictions. OUT
+then holds networks/0/params.yaml and so on, in place of params.yaml and
+evaluation.json. With --stopping, the network stops looking at a video when it is sure.
 """
 
 from collections.abc import Sequence
@@ -39,10 +40,12 @@ from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.evaluation import results
+from yt8m_distill.modeling import adaptive
 from yt8m_distill.serving import averaging
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
+from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import tflite
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
@@ -60,6 +63,7 @@ def export(
   context: int | None = None,
   for_mediapipe: bool = False,
   model_weights: Sequence[str] = (),
+  stopping: str = '',
 ):
   """Exports a network of `run` to the folder `out`, which appears whole.
 
@@ -83,6 +87,8 @@ def export(
       if its configuration tells.
     for_mediapipe: whether to add a SavedModel for MediaPipe; not for several runs.
     model_weights: as for `averaging.read_weights`.
+    stopping: path of the rule by which a single network stops looking at a video, as
+      of `stopping.read`; '' for none. Not with `kinds` or `for_mediapipe`.
 
   Raises:
     ValueError: `out` is not empty, an argument does not fit the networks, or they
@@ -93,7 +99,13 @@ def export(
   tflite.check(kinds)
   runs = [run] if isinstance(run, str) else run
   weights = averaging.read_weights(model_weights, len(runs))
-  _check_single(runs, tflite=kinds, mediapipe=for_mediapipe)
+  _check_single(runs, tflite=kinds, mediapipe=for_mediapipe, stopping=stopping)
+  for flag, value in (('tflite', kinds), ('mediapipe', for_mediapipe)):
+    if stopping and value:
+      raise ValueError(
+        f'--stopping is given with --{flag}, whose models see all frames: leave out '
+        'either.'
+      )
   stored = data.parse_features(features)
   with _float32():
     networks = [trained_network.Network(run, name) for run in runs]
@@ -101,7 +113,10 @@ def export(
     if for_mediapipe:
       mediapipe.check(trained)
     names = _class_names(networks, vocabulary)
-    modules = [_module(network, stored, top_k, names, context) for network in networks]
+    rule = stopping_lib.read(stopping, networks[0]) if stopping else None
+    modules = [
+      _module(network, stored, top_k, names, context, rule) for network in networks
+    ]
     variables = [network.network.variables for network in networks]
     module: signatures.ServingModule | averaging.EnsembleModule = modules[0]
     if len(runs) > 1:
@@ -152,6 +167,7 @@ def _module(
   top_k: int,
   names: Sequence[str],
   context: int | None,
+  stopping: adaptive.Rule | None,
 ) -> signatures.ServingModule:
   """Returns the signatures of a network, which is changed to be exported."""
   network.model = signatures.stored_as(network.model, features)
@@ -159,7 +175,9 @@ def _module(
   context = windows.context_of(
     network.params.task, network.model.network.frames, context
   )
-  return signatures.ServingModule(network.network, network.model, top_k, names, context)
+  return signatures.ServingModule(
+    network.network, network.model, top_k, names, context, stopping
+  )
 
 
 def _class_names(
@@ -262,6 +280,7 @@ def define_flags():
     'split-segments when it wrote the training records. Default: 0, of a network that '
     'was trained on videos or sees windows only.',
   )
+  stopping_lib.define_flag()
   flags.DEFINE_bool(
     'mediapipe',
     False,
@@ -285,6 +304,7 @@ def main(argv: Sequence[str]):
     values.context,
     values.mediapipe,
     values.model_weights,
+    values.stopping,
   )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import adaptive
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.serving import averaging
 from yt8m_distill.serving import mediapipe
@@ -29,7 +30,10 @@ _Module = signatures.ServingModule | averaging.EnsembleModule
 
 def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
   """Returns the content of input.json: how to prepare requests."""
-  return _spec(module, module.params, read_frames(module.params))
+  reads = read_frames(module.params)
+  if module.stopping:
+    reads['stopping'] = module.stopping._asdict()
+  return _spec(module, module.params, reads)
 
 
 def ensemble_spec(ensemble: averaging.EnsembleModule) -> dict[str, Any]:
@@ -136,7 +140,7 @@ Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 {_OUTPUTS}
 - `representation`: an embedding of the video, \
 {network.network.backbone.representation_size} values
-{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
+{_stops(network, module)}{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
 ## Quality
 
 {_quality(network)}
@@ -196,6 +200,25 @@ The ensemble was not evaluated.
 ## Data
 
 {''.join(dict.fromkeys(map(_data, networks)))}"""
+
+
+def _stops(network: trained_network.Network, module: signatures.ServingModule) -> str:
+  """Says when the network stops looking at a video, if it does."""
+  if not module.stopping:
+    return ''
+  counts, measure, threshold = module.stopping
+  flops = adaptive.flops_of(network.network, counts)
+  rows = '\n'.join(f'| {n} | {cost / 1e9:.3f} |' for n, cost in zip(counts, flops))
+  return f"""- `frames_seen`: how many frames of the video the model looked at
+
+The model starts with {counts[0]} frames and goes on as long as the confidence \
+`{measure}` is below
+{threshold:.6g}. What a video costs:
+
+| frames seen | GFLOPs |
+|---|---|
+{rows}
+"""
 
 
 def _vectors(model: model_config.ClassifierModel) -> str:

@@ -83,6 +83,7 @@ def predict(
   video: Sequence[str] = (),
   weights: str = '',
   model_weights: Sequence[str] = (),
+  stopping: str = '',
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -113,6 +114,11 @@ def predict(
       )
   if video and not is_page:
     raise ValueError('--video is given without --format=html: add it, or leave it out.')
+  if stopping and segments:
+    raise ValueError(
+      '--stopping is given with windows, of which a network sees all frames: leave it '
+      'out.'
+    )
   if model_weights and is_page:
     raise ValueError(
       '--model_weights is given with --format=html, which shows networks side by side '
@@ -138,6 +144,7 @@ def predict(
     stored,
     ensemble.Segments(segments, context, video_weight) if segments else None,
     model_weights,
+    stopping,
   )
   vocabulary = vocabulary or networks.vocabulary
   names = (
@@ -182,6 +189,8 @@ def predict(
     )
   if networks.model_weights:
     job['model_weights'] = networks.model_weights
+  if stopping:
+    job['stopping'] = files.read_json(stopping)
   if is_page:
     job['video'] = list(video)
   if weights:
@@ -209,8 +218,8 @@ def predict(
       )
     print(f'{page} is written: open it in a browser.')
     return
-  table, join = _formats(format, chosen, top_k, names, networks.has_representation)
-  counts: list[int] = []  # Threads may append to it.
+  table, join = _formats(format, chosen, top_k, names, networks.extras)
+  counts: list[tuple[int, int]] = []  # Threads may append to it.
   written = parallel.write_shards(
     functools.partial(
       _write_shard, networks.windows if segments else networks, table, counts
@@ -224,8 +233,10 @@ def predict(
   )
   if format == 'csv':
     join(outputs, joined)
-  count = sum(counts)
+  count, seen = (sum(column) for column in zip(*counts)) if counts else (0, 0)
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
+  if seen:
+    print(f'Frames seen per video: {seen / count:.2f}')
   if weights:
     for line in video_files.summaries(networks, paths, chosen, names):
       print(line)
@@ -249,7 +260,7 @@ def _formats(
   classes: np.ndarray | None,
   top_k: int,
   names: Sequence[str],
-  embedding: bool,
+  extras: Sequence[str],
 ) -> tuple[Callable[[IO[bytes]], Any], Callable[[Sequence[str], str], None]]:
   """Chooses the files to write.
 
@@ -258,7 +269,7 @@ def _formats(
     classes: classes to predict in windows; None for files of videos.
     top_k: number of best classes of a window.
     names: of all classes; empty if unknown.
-    embedding: whether to write representations of videos.
+    extras: further outputs of videos, as of `ensemble.Ensemble`.
 
   Returns:
     What makes a writer of a shard's file from the open file, and, in CSV format, what
@@ -266,7 +277,7 @@ def _formats(
   """
   is_csv = format == 'csv'
   if classes is None:
-    parquet = functools.partial(tables.Parquet, names=names, embedding=embedding)
+    parquet = functools.partial(tables.Parquet, names=names, extras=extras)
     return tables.Csv if is_csv else parquet, tables.join_csv
   scores = functools.partial(window_tables.Scores, classes=classes)
   labels = functools.partial(
@@ -293,7 +304,7 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
 def _write_shard(
   networks: Callable[..., dict[str, tf.Tensor]],
   table: Callable[[IO[bytes]], Any],
-  counts: list[int],
+  counts: list[tuple[int, int]],
   batches: Iterator[shard_batches.Batch],
   partial: str,
 ) -> Iterator[int]:
@@ -302,7 +313,8 @@ def _write_shard(
   Args:
     networks: predicts a batch, as of `ensemble.Ensemble`.
     table: makes a writer of `tables` or `window_tables` from an open file.
-    counts: gets the number of videos of each batch.
+    counts: gets the number of videos of each batch, and of the frames that a network
+      saw which stops when it is sure, otherwise 0.
     batches: the shard's records.
     partial: path to write to.
   """
@@ -312,8 +324,9 @@ def _write_shard(
   ):
     for records in batches:
       predictions = networks(*records)
-      rows.write({key: value.numpy() for key, value in predictions.items()})
-      counts.append(len(records[-1]))
+      arrays = {key: value.numpy() for key, value in predictions.items()}
+      rows.write(arrays)
+      counts.append((len(records[-1]), int(np.sum(arrays.get('frames_seen', 0)))))
       yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
 
