@@ -1,5 +1,6 @@
 """A tiny trained run, videos for it, and jobs that predict with it."""
 
+import pathlib
 import re
 from unittest import mock
 
@@ -127,3 +128,18 @@ def rows(path):
       (name, [int(v) for v in values[::2]], [float(v) for v in values[1::2]])
     )
   return parsed
+
+
+def nested(counts):
+  """Overrides of a network."""
+  return {'frames': {'type': 'nested', 'nested': {'counts': counts}}}
+
+
+def write_nested_run(folder, counts):
+  """Writes a run of one network with nested frames; returns its path."""
+  task, model = tiny.single_task(**nested(counts))
+  params = tiny.experiment(experiment='yt8m_distill_single')
+  params.task = task.task_config
+  path = str(pathlib.Path(folder) / 'run')
+  trained_network.write(path, model, params, STEP)
+  return path

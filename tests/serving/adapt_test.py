@@ -22,18 +22,13 @@ pytestmark = pytest.mark.end_to_end
 
 _COUNTS = [2, 4]
 _TOP_K = 5
-_NESTED = {'frames': {'type': 'nested', 'nested': {'counts': _COUNTS}}}
+_NESTED = serving_cases.nested(_COUNTS)
 
 
 @pytest.fixture(name='run', scope='module')
 def _run(tmp_path_factory):
   """A nested network with random weights."""
-  task, model = tiny.single_task(**_NESTED)
-  params = tiny.experiment(experiment='yt8m_distill_single')
-  params.task = task.task_config
-  folder = str(tmp_path_factory.mktemp('nested') / 'run')
-  trained_network.write(folder, model, params, serving_cases.STEP)
-  return folder
+  return serving_cases.write_nested_run(tmp_path_factory.mktemp('nested'), _COUNTS)
 
 
 @pytest.fixture(name='data', scope='module')

@@ -227,8 +227,12 @@ def curve(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
   for measure in measures:
     found = answers.confidences[measure][:-1][open_]
     inner = np.zeros(0)
-    if found.size:  # Between two values that occur, all thresholds are the same.
-      inner = np.quantile(found, np.linspace(0, 1, _THRESHOLDS), method='lower')
+    if found.size:
+      values = np.unique(found).astype(np.float64)
+      upper = np.quantile(found, np.linspace(0, 1, _THRESHOLDS), method='lower')
+      places = np.searchsorted(values, upper)
+      # Midway between two values that occur, where rounding decides nothing.
+      inner = (values[np.maximum(places - 1, 0)] + values[places]) / 2
     points += [(measure, float(t)) for t in np.unique([0.0, *inner, 1.0])]
   rows = []
   with progress_bar.start('Scoring thresholds', len(points), ' thresholds') as bar:
