@@ -210,6 +210,19 @@ def test_a_curve_leads_from_the_first_answer_to_the_last():
       assert {key: row[key] for key in expected} == pytest.approx(expected)
 
 
+def test_rounding_does_not_decide_at_thresholds():
+  answers = _case(size=40).answers
+  rows = adaptive.curve(answers, ['good'])
+  inner = rows['threshold'].iloc[2:-1]  # Above the smallest confidence.
+  assert len(inner) > 30
+  confidences = {'good': answers.confidences['good'] + np.float32(1e-6)}
+  moved = dataclasses.replace(answers, confidences=confidences)
+  for threshold in inner:
+    np.testing.assert_array_equal(
+      answers.stops('good', threshold), moved.stops('good', threshold)
+    )
+
+
 def _curves(**arguments):
   answers = _case(size=200, **arguments).answers
   return adaptive.curve(answers, ['poor', 'good']), adaptive.fixed(answers)

@@ -225,14 +225,7 @@ def curve(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
   open_ = answers.num_frames > np.reshape(answers.counts[:-1], [-1, 1])
   points = []
   for measure in measures:
-    found = answers.confidences[measure][:-1][open_]
-    inner = np.zeros(0)
-    if found.size:
-      values = np.unique(found).astype(np.float64)
-      upper = np.quantile(found, np.linspace(0, 1, _THRESHOLDS), method='lower')
-      places = np.searchsorted(values, upper)
-      # Midway between two values that occur, where rounding decides nothing.
-      inner = (values[np.maximum(places - 1, 0)] + values[places]) / 2
+    inner = _thresholds(answers.confidences[measure][:-1][open_])
     points += [(measure, float(t)) for t in np.unique([0.0, *inner, 1.0])]
   rows = []
   with progress_bar.start('Scoring thresholds', len(points), ' thresholds') as bar:
@@ -241,6 +234,20 @@ def curve(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
       rows.append({'measure': measure, 'threshold': threshold, **scores})
       bar.update()
   return pd.DataFrame(rows)
+
+
+def _thresholds(confidences: np.ndarray) -> np.ndarray:
+  """Returns thresholds at about 100 quantiles of confidences, which may be none.
+
+  Each is midway between two neighbors, so that rounding does not decide whether a
+  video stops: inference computes in other batches, and on other devices.
+  """
+  if not confidences.size:
+    return confidences
+  chosen = np.quantile(confidences, np.linspace(0, 1, _THRESHOLDS), method='lower')
+  values = np.unique(confidences)
+  below = values[np.maximum(np.searchsorted(values, chosen) - 1, 0)]
+  return below + (chosen - below) / 2
 
 
 def check_target(mean_frames: float | None, gap_loss: float | None):
