@@ -19,8 +19,8 @@ holds
   tflite/          KIND.tflite for each --tflite
   mediapipe/       with --mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs
 
-Several RUNs become one SavedModel, which returns the mean of their predictions. OUT then
-holds networks/0/params.yaml and so on, in place of params.yaml and evaluation.json.
+Several RUNs become one SavedModel, which returns the mean of their predictions. OUT
+then holds networks/0/params.yaml and so on, but no params.yaml or evaluation.json.
 """
 
 from collections.abc import Sequence
@@ -92,6 +92,8 @@ def export(
   files.check_empty(out)
   tflite.check(kinds)
   runs = [run] if isinstance(run, str) else run
+  if not runs:
+    raise ValueError('run is empty: name the folder of a run, or several.')
   weights = averaging.read_weights(model_weights, len(runs))
   _check_single(runs, tflite=kinds, mediapipe=for_mediapipe)
   stored = data.parse_features(features)

@@ -8,10 +8,10 @@ to the frames that the student sees, with the teacher's best classes and represe
 `dataloaders.taught_records` describes what is added. The experiment
 `yt8m_distill_stored` trains on them.
 
---model takes runs, checkpoints and exports, separated by commas; --model_weights weights
-several. Of a run that has two networks, the teacher is used. Output files keep their
-names and appear only when complete. After an interruption, the same command writes the
-files that are missing; teach.json in the output folder records its settings.
+--model takes runs, checkpoints and exports, separated by commas; --model_weights
+weights several. Of a run that has two networks, the teacher is used. Output files keep
+their names and appear only when complete. After an interruption, the same command
+writes the files that are missing; teach.json in the output folder records its settings.
 """
 
 from collections.abc import Sequence
