@@ -89,9 +89,12 @@ def _model(**fields):
   ],
 )
 def test_networks_that_do_not_belong_together(fields, message):
-  modules = [_module(), _module(**fields)]
+  models = [
+    tiny.experiment(_model(**each), experiment='yt8m_distill_single').task.model
+    for each in ({}, fields)
+  ]
   with pytest.raises(ValueError, match=message):
-    averaging.EnsembleModule(modules, (), ['a', 'b'])
+    averaging.check_alike(['a', 'b'], models)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_networks_that_do_not_belong_together(fields, message):
 )
 def test_functions_are_those_that_all_networks_have(fields, lacking):
   modules = [_module(**each) for each in fields]
-  module = averaging.EnsembleModule(modules, (), ['a', 'b'])
+  module = averaging.EnsembleModule(modules, ())
   functions = {'records', 'record_windows'}
   names = {'serving_default', 'frames', 'features', 'segments'}
   if 'frames' in lacking:
@@ -387,7 +390,7 @@ def test_an_export_teaches_what_its_runs_do(three, out, data, tmp_path, monkeypa
   [
     (
       {'kinds': ['float32']},
-      r"tflite is \['float32'\], but .* are several runs: leave",
+      'tflite is float32, but .* are several runs: leave',
     ),
     ({'for_mediapipe': True}, 'mediapipe is True, but .* leave out --mediapipe'),
     ({'model_weights': ['1']}, 'model_weights is 1, 1 of them for 2 networks'),
@@ -417,3 +420,11 @@ def test_what_its_description_says_is_checked(out, tmp_path):
   (copy / 'input.json').unlink()
   with pytest.raises(ValueError, match='lacks its input.json: export its run again'):
     _read([str(copy)]).fingerprint()
+
+
+@pytest.mark.end_to_end
+def test_runs_of_different_classes_are_named(three, vocabulary, tmp_path):
+  wider = _write_run(tmp_path / 'wider', 0, _model(network=_AVERAGE, num_classes=20))
+  message = f'^{three[1]} predicts 12 classes and {wider} 20: name networks'
+  with pytest.raises(ValueError, match=message):
+    export_lib.export([three[1], wider], str(tmp_path / 'out'), vocabulary=vocabulary)

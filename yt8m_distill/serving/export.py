@@ -95,19 +95,22 @@ def export(
   if not runs:
     raise ValueError('run is empty: name the folder of a run, or several.')
   weights = averaging.read_weights(model_weights, len(runs))
-  _check_single(runs, tflite=kinds, mediapipe=for_mediapipe)
+  _check_single(runs, tflite=','.join(kinds), mediapipe=for_mediapipe)
   stored = data.parse_features(features)
   with _float32():
     networks = [trained_network.Network(run, name) for run in runs]
     trained = networks[0].model
     if for_mediapipe:
       mediapipe.check(trained)
+    for network in networks:
+      network.model = signatures.stored_as(network.model, stored)
+    averaging.check_alike(runs, [network.model for network in networks])
     names = _class_names(networks, vocabulary)
-    modules = [_module(network, stored, top_k, names, context) for network in networks]
+    modules = [_module(network, top_k, names, context) for network in networks]
     variables = [network.network.variables for network in networks]
     module: signatures.ServingModule | averaging.EnsembleModule = modules[0]
     if len(runs) > 1:
-      module = averaging.EnsembleModule(modules, weights, runs)
+      module = averaging.EnsembleModule(modules, weights)
     with files.whole_folder(out) as partial:
       signatures.save(
         partial,
@@ -138,9 +141,9 @@ def _float32():
     tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _check_single(runs: Sequence[str], **flags):
-  """Raises a ValueError if there are several runs, but a flag is for one only."""
-  for name, value in flags.items():
+def _check_single(runs: Sequence[str], **arguments: str | bool):
+  """Raises a ValueError if there are several runs, and an argument that is for one."""
+  for name, value in arguments.items():
     if value and len(runs) > 1:
       raise ValueError(
         f'{name} is {value}, but {",".join(runs)} are several runs: leave out '
@@ -150,13 +153,11 @@ def _check_single(runs: Sequence[str], **flags):
 
 def _module(
   network: trained_network.Network,
-  features: Sequence[data.Feature],
   top_k: int,
   names: Sequence[str],
   context: int | None,
 ) -> signatures.ServingModule:
-  """Returns the signatures of a network, which is changed to be exported."""
-  network.model = signatures.stored_as(network.model, features)
+  """Returns the signatures of a network, which is rebuilt for all devices."""
   network.network = signatures.rebuilt(network.network, network.model, use_cudnn=False)
   context = windows.context_of(
     network.params.task, network.model.network.frames, context
