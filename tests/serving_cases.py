@@ -85,7 +85,7 @@ def videos(features, lengths=LENGTHS, seed=0):
 
 def predict(runs, data, out, **arguments):
   """Predicts `data` with the first run into `out`, which is returned."""
-  with mock.patch.object(ensemble, 'Ensemble', _read):
+  with mock.patch.object(ensemble, 'Ensemble', read):
     predict_lib.predict(
       **{
         'model': runs[:1],
@@ -98,7 +98,7 @@ def predict(runs, data, out, **arguments):
   return out
 
 
-def _read(sources, *arguments):
+def read(sources, *arguments):
   """Reads networks, the same ones once for all tests of a process."""
   key = (*sources, str(arguments))
   if key not in _kept:

@@ -75,7 +75,7 @@ def student_configs(source: str) -> list[model_config.ClassifierModel]:
     folder = os.path.join(source, NETWORKS)
     several = sorted(tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else ()
     folders = [os.path.join(folder, name) for name in several] or [source]
-    paths = [run_dir.params_path(os.path.join(each, 'x')) for each in folders]
+    paths = [run_dir.params_path(os.path.join(each, '')) for each in folders]
     if not all(paths):
       raise ValueError(
         f'{source} is a SavedModel without params.yaml: name one that this package '

@@ -87,6 +87,26 @@ def check_classes(sources: Sequence[str], counts: Sequence[int]):
       )
 
 
+def check_alike(sources: Sequence[str], models: Sequence[model_config.ClassifierModel]):
+  """Raises a ValueError unless networks can be exported as one.
+
+  Args:
+    sources: names of the networks in the message.
+    models: their configurations, which must have the same classes and features.
+  """
+  check_classes(sources, [model.num_classes for model in models])
+  read = [
+    ','.join(f'{f.name}:{f.size}:{f.format}' for f in model.features)
+    for model in models
+  ]
+  for source, features in zip(sources, read):
+    if features != read[0]:
+      raise ValueError(
+        f'{sources[0]} reads {read[0]} and {source} {features}: name networks for the '
+        'same features.'
+      )
+
+
 class EnsembleModule:
   """Signatures that return the mean of several networks' predictions.
 
@@ -106,26 +126,19 @@ class EnsembleModule:
     self,
     modules: Sequence[signatures.ServingModule],
     weights: Sequence[float],
-    sources: Sequence[str],
   ):
     """Initializes the module.
 
     Args:
-      modules: of the networks, for the same number of best classes and names.
+      modules: of the networks, which pass `check_alike`, for the same number of best
+        classes and with the same names.
       weights: as returned by `read_weights`.
-      sources: names of the networks in messages.
-
-    Raises:
-      ValueError: the networks differ in classes or features.
     """
-    models = [module.params for module in modules]
-    check_classes(sources, [model.num_classes for model in models])
-    _check_features(sources, models)
     self.modules, self.weights = modules, weights
     self.context = max(module.context for module in modules)
     self._signatures = self._averages([m.get_inference_signatures() for m in modules])
     self._record_functions = self._averages([m.record_functions() for m in modules])
-    if len({windows.last_frame(model.max_frames) for model in models}) > 1:
+    if len({windows.last_frame(module.params.max_frames) for module in modules}) > 1:
       self._record_functions.pop('record_windows', None)
 
   def get_inference_signatures(self) -> dict[str, Any]:
@@ -160,18 +173,3 @@ class EnsembleModule:
       return results
 
     return serve
-
-
-def _check_features(
-  sources: Sequence[str], models: Sequence[model_config.ClassifierModel]
-):
-  read = [
-    ','.join(f'{f.name}:{f.size}:{f.format}' for f in model.features)
-    for model in models
-  ]
-  for source, features in zip(sources, read):
-    if features != read[0]:
-      raise ValueError(
-        f'{sources[0]} reads {read[0]} and {source} {features}: name networks for the '
-        'same features.'
-      )

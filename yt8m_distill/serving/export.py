@@ -20,8 +20,7 @@ holds
   mediapipe/       with --mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs
 
 Several RUNs become one SavedModel, which returns the mean of their predictions. OUT
-then holds networks/0/params.yaml and so on, in place of params.yaml and
-evaluation.json. With --stopping, the network stops looking at a video when it is sure.
+    modules = [_module(network, top_k, names, context, rule) for network in networks]
 """
 
 from collections.abc import Sequence
@@ -98,8 +97,11 @@ def export(
   files.check_empty(out)
   tflite.check(kinds)
   runs = [run] if isinstance(run, str) else run
+  if not runs:
+    raise ValueError('run is empty: name the folder of a run, or several.')
   weights = averaging.read_weights(model_weights, len(runs))
-  _check_single(runs, tflite=kinds, mediapipe=for_mediapipe, stopping=stopping)
+  kind_names = ','.join(kinds)
+  _check_single(runs, tflite=kind_names, mediapipe=for_mediapipe, stopping=stopping)
   for flag, value in (('tflite', kinds), ('mediapipe', for_mediapipe)):
     if stopping and value:
       raise ValueError(
@@ -112,15 +114,23 @@ def export(
     trained = networks[0].model
     if for_mediapipe:
       mediapipe.check(trained)
+    rule = stopping_lib.read(stopping, networks[0]) if stopping else None
+    for network in networks:
+      network.model = signatures.stored_as(network.model, stored)
+    averaging.check_alike(runs, [network.model for network in networks])
     names = _class_names(networks, vocabulary)
+<<<<<<< HEAD
     rule = stopping_lib.read(stopping, networks[0]) if stopping else None
     modules = [
       _module(network, stored, top_k, names, context, rule) for network in networks
     ]
+=======
+    modules = [_module(network, top_k, names, context) for network in networks]
+>>>>>>> w-ens
     variables = [network.network.variables for network in networks]
     module: signatures.ServingModule | averaging.EnsembleModule = modules[0]
     if len(runs) > 1:
-      module = averaging.EnsembleModule(modules, weights, runs)
+      module = averaging.EnsembleModule(modules, weights)
     with files.whole_folder(out) as partial:
       signatures.save(
         partial,
@@ -151,9 +161,9 @@ def _float32():
     tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _check_single(runs: Sequence[str], **flags):
-  """Raises a ValueError if there are several runs, but a flag is for one only."""
-  for name, value in flags.items():
+def _check_single(runs: Sequence[str], **arguments: str | bool):
+  """Raises a ValueError if there are several runs, and an argument that is for one."""
+  for name, value in arguments.items():
     if value and len(runs) > 1:
       raise ValueError(
         f'{name} is {value}, but {",".join(runs)} are several runs: leave out '
@@ -163,14 +173,12 @@ def _check_single(runs: Sequence[str], **flags):
 
 def _module(
   network: trained_network.Network,
-  features: Sequence[data.Feature],
   top_k: int,
   names: Sequence[str],
   context: int | None,
   stopping: adaptive.Rule | None,
 ) -> signatures.ServingModule:
-  """Returns the signatures of a network, which is changed to be exported."""
-  network.model = signatures.stored_as(network.model, features)
+  """Returns the signatures of a network, which is rebuilt for all devices."""
   network.network = signatures.rebuilt(network.network, network.model, use_cudnn=False)
   context = windows.context_of(
     network.params.task, network.model.network.frames, context
