@@ -252,7 +252,7 @@ def test_teachers_study_shares_what_it_can():
   )
   plan = jobs.plan(study.runs)
   taught = [job for job in plan if isinstance(job, jobs.Teaching)]
-  assert len(study.runs) == 30 and len(taught) == 3 * 4 + 1
+  assert len(study.runs) == 24 and len(taught) == 3 * 4 + 1
 
 
 def test_examples_of_the_readme():
