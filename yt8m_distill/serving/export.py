@@ -119,14 +119,7 @@ def export(
       network.model = signatures.stored_as(network.model, stored)
     averaging.check_alike(runs, [network.model for network in networks])
     names = _class_names(networks, vocabulary)
-<<<<<<< HEAD
-    rule = stopping_lib.read(stopping, networks[0]) if stopping else None
-    modules = [
-      _module(network, stored, top_k, names, context, rule) for network in networks
-    ]
-=======
-    modules = [_module(network, top_k, names, context) for network in networks]
->>>>>>> w-ens
+    modules = [_module(network, top_k, names, context, rule) for network in networks]
     variables = [network.network.variables for network in networks]
     module: signatures.ServingModule | averaging.EnsembleModule = modules[0]
     if len(runs) > 1:
