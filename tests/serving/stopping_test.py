@@ -113,7 +113,7 @@ def test_export_follows_the_rule(run, videos, some, tmp_path):
 
 def test_interrupted_job_keeps_its_rule(run, videos, some, tmp_path):
   _predict(run, videos, tmp_path, stopping=some)
-  with pytest.raises(ValueError, match='threshold'):
+  with pytest.raises(ValueError, match='stopping'):
     predict_lib.predict(
       [run],
       videos,
@@ -122,6 +122,18 @@ def test_interrupted_job_keeps_its_rule(run, videos, some, tmp_path):
       top_k=tiny.CLASSES,
       stopping=_rule(run, tmp_path, 0.25),
     )
+
+
+def test_a_number_of_frames(run, videos, tmp_path):
+  found = _predict(run, videos, tmp_path, stopping='2')
+  _equal(found, _predict(run, videos, tmp_path, stopping=_rule(run, tmp_path, 0.0)))
+  assert set(found['frames_seen']) <= {1, 2}
+  export_lib.export(run, str(tmp_path / 'export'), stopping='2')
+  _equal(found, _predict(str(tmp_path / 'export'), videos, tmp_path))
+  card = (tmp_path / 'export/model_card.md').read_text()
+  assert 'looks at 2 frames of every video' in card
+  with pytest.raises(ValueError, match='has answers at 2, 4 frames: choose one'):
+    stopping.read('3', trained_network.Network(run))
 
 
 def _broken(tmp_path, text):

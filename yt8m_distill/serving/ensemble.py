@@ -112,6 +112,7 @@ class Ensemble:
     num_classes: V.
     extras: further outputs that a single network has: its `representation`, and
       `frames_seen` if it stops looking when it is sure.
+    stopping: the rule, as of `modeling.adaptive`, if one was given.
     versions: for each network, the file it was read from and when it was written.
     vocabulary: CSV of class names of the first network that has one; '' if none
       does.
@@ -138,8 +139,8 @@ class Ensemble:
         Exports do not support other features.
       segments: how to predict windows; None for whole videos only.
       model_weights: as for `averaging.read_weights`.
-      stopping: path of the rule by which a single network stops looking at a video, as
-        of `stopping.read`; '' for none. An export has its own.
+      stopping: when a single network stops looking at a video, as of `stopping.read`;
+        '' for when it has seen all frames. An export has its own rule.
 
     Raises:
       ValueError: there is no source, a source is empty or has no such network, the
@@ -172,6 +173,7 @@ class Ensemble:
     classes = [o['predictions'].shape[-1] for o in outputs]
     averaging.check_classes(sources, classes)
     self.num_classes = classes[0]
+    self.stopping = self._models[0].module.stopping if stopping else None
     self.extras: tuple[str, ...] = ()
     if len(outputs) == 1:
       self.extras = tuple(name for name in _EXTRAS if name in outputs[0])

@@ -86,8 +86,8 @@ def export(
       if its configuration tells.
     for_mediapipe: whether to add a SavedModel for MediaPipe; not for several runs.
     model_weights: as for `averaging.read_weights`.
-    stopping: path of the rule by which a single network stops looking at a video, as
-      of `stopping.read`; '' for none. Not with `kinds` or `for_mediapipe`.
+    stopping: when a single network stops looking at a video, as of `stopping.read`; ''
+      for when it has seen all frames. Not with `kinds` or `for_mediapipe`.
 
   Raises:
     ValueError: `out` is not empty, an argument does not fit the networks, or they

@@ -207,10 +207,12 @@ def _stops(network: trained_network.Network, module: signatures.ServingModule) -
   if not module.stopping:
     return ''
   counts, measure, threshold = module.stopping
+  seen = '- `frames_seen`: how many frames of the video the model looked at\n'
+  if len(counts) == 1:
+    return f'{seen}\nThe model looks at {counts[0]} frames of every video.\n'
   flops = adaptive.flops_of(network.network, counts)
   rows = '\n'.join(f'| {n} | {cost / 1e9:.3f} |' for n, cost in zip(counts, flops))
-  return f"""- `frames_seen`: how many frames of the video the model looked at
-
+  return f"""{seen}
 The model starts with {counts[0]} frames and goes on as long as the confidence \
 `{measure}` is below
 {threshold:.6g}. What a video costs:

@@ -190,7 +190,7 @@ def predict(
   if networks.model_weights:
     job['model_weights'] = networks.model_weights
   if stopping:
-    job['stopping'] = files.read_json(stopping)
+    job['stopping'] = networks.stopping._asdict()
   if is_page:
     job['video'] = list(video)
   if weights:

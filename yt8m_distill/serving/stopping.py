@@ -31,16 +31,27 @@ def write(
   )
 
 
-def read(path: str, network: trained_network.Network) -> adaptive.Rule:
-  """Reads a rule for a network.
+def read(stopping: str, network: trained_network.Network) -> adaptive.Rule:
+  """Returns a rule for a network.
 
   Args:
-    path: as written by `yt8m-distill adapt`.
+    stopping: path of the file that `yt8m-distill adapt` wrote; or a number of frames to
+      see of every video, one of those that the network was trained for.
     network: the network that is to follow it.
 
   Raises:
-    ValueError: there is no such file, or it is that of another network.
+    ValueError: there is no such file or number, or it is that of another network.
   """
+  if stopping.isdecimal():
+    counts = network.model.network.frames.counts()
+    if int(stopping) not in counts:
+      raise ValueError(
+        f'stopping is {stopping}, but {network.checkpoint} has answers at '
+        f'{", ".join(map(str, counts)) or "one number of"} frames: '
+        f'{"choose one of these" if counts else "leave it out"}.'
+      )
+    return adaptive.Rule((int(stopping),), 'top', 1.0)
+  path = stopping
   remedy = 'name the stopping.json that yt8m-distill adapt wrote for this network.'
   try:
     with tf.io.gfile.GFile(path) as file:
@@ -70,7 +81,8 @@ def define_flag():
     'stopping',
     '',
     'stopping.json of yt8m-distill adapt: stop looking at a video as soon as the '
-    'network is sure. For one run with nested frames.',
+    'network is sure. Or a number of frames: see as many of every video. For one run '
+    'with nested frames.',
   )
 
 
