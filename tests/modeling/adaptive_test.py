@@ -1,13 +1,16 @@
 """Networks that answer at several numbers of frames, and stop when they are sure."""
 
 import numpy as np
+from official.vision.modeling.backbones import factory
 import pytest
 import tensorflow as tf
+import tf_keras
 import tiny
 
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import adaptive
 from yt8m_distill.modeling import video_classifier
+from yt8m_distill.modeling.backbones import base
 
 _COUNTS = [2, 4, 8]
 _ROWS = 12
@@ -176,3 +179,34 @@ def test_cost():
 def test_invalid(measure, threshold, message):
   with pytest.raises(ValueError, match=message):
     _model(_network('yt8m_average'), measure, threshold)
+
+
+class _Foreign(base.Backbone):
+  """A backbone whose flops() has no argument."""
+
+  representation_size = 3
+
+  def flops(self):
+    return 0
+
+
+class _Plain(tf_keras.Model):
+  """A model of the Garden."""
+
+  representation_size = 3
+
+
+@pytest.mark.parametrize(
+  'backbone, message',
+  [
+    (
+      _Foreign(base.input_specs(8, [12])),
+      r"network.frames.type is 'nested', but _Foreign.flops\(\) has no argument num_fr",
+    ),
+    (_Plain(), "network.frames.type is 'nested', but _Plain is no subclass of"),
+  ],
+)
+def test_backbones_without_several_answers(monkeypatch, backbone, message):
+  monkeypatch.setattr(factory, 'build_backbone', lambda **_: backbone)
+  with pytest.raises(ValueError, match=message):
+    _network('yt8m_average')

@@ -3,6 +3,8 @@
 B videos, T frames, D features, R representation, V classes.
 """
 
+import inspect
+
 from official.vision.modeling.backbones import factory as backbone_factory
 import tensorflow as tf
 import tf_keras
@@ -131,7 +133,7 @@ class VideoClassifier(tf_keras.Model):
     Args:
       num_frames: frames of the video; None for T.
     """
-    # A backbone of another project may have no argument.
+    # A backbone of another project may lack the argument: see build().
     frames = () if num_frames is None else (num_frames,)
     return self.backbone.flops(*frames) + self.head.flops()
 
@@ -181,6 +183,8 @@ def build(model_config, network, name: str) -> VideoClassifier:
         backbone_config=network.backbone,
         norm_activation_config=None,
       )
+      if network.frames.counts():
+        _check_nested(backbone, f"task.model.{name}.frames.type is 'nested'")
       return VideoClassifier(backbone, head, network.dropout, name=name)
   except LookupError as error:
     raise ValueError(
@@ -195,3 +199,19 @@ def build(model_config, network, name: str) -> VideoClassifier:
         place = f'task.model.{name}.{part}.{config.type}'
         raise ValueError(f'{place}.{error}') from error
     raise
+
+
+def _check_nested(backbone, found: str):
+  """Raises a ValueError if a backbone cannot answer at several numbers of frames."""
+  name = type(backbone).__name__
+  if not isinstance(backbone, base.Backbone):
+    raise ValueError(
+      f'{found}, but {name} is no subclass of '
+      'yt8m_distill.modeling.backbones.base.Backbone. Make it one, or choose other '
+      'frames.'
+    )
+  if 'num_frames' not in inspect.signature(backbone.flops).parameters:
+    raise ValueError(
+      f'{found}, but {name}.flops() has no argument num_frames. Add it as in '
+      'yt8m_distill.modeling.backbones.base.Backbone, or choose other frames.'
+    )

@@ -189,7 +189,7 @@ def predict(
     )
   if networks.model_weights:
     job['model_weights'] = networks.model_weights
-  if stopping:
+  if networks.stopping:
     job['stopping'] = networks.stopping._asdict()
   if is_page:
     job['video'] = list(video)
