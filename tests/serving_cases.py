@@ -1,5 +1,6 @@
 """A tiny trained run, videos for it, and jobs that predict with it."""
 
+import pathlib
 import re
 from unittest import mock
 
@@ -84,7 +85,7 @@ def videos(features, lengths=LENGTHS, seed=0):
 
 def predict(runs, data, out, **arguments):
   """Predicts `data` with the first run into `out`, which is returned."""
-  with mock.patch.object(ensemble, 'Ensemble', _read):
+  with mock.patch.object(ensemble, 'Ensemble', read):
     predict_lib.predict(
       **{
         'model': runs[:1],
@@ -97,7 +98,7 @@ def predict(runs, data, out, **arguments):
   return out
 
 
-def _read(sources, *arguments):
+def read(sources, *arguments):
   """Reads networks, the same ones once for all tests of a process."""
   key = (*sources, str(arguments))
   if key not in _kept:
@@ -127,3 +128,18 @@ def rows(path):
       (name, [int(v) for v in values[::2]], [float(v) for v in values[1::2]])
     )
   return parsed
+
+
+def nested(counts):
+  """Overrides of a network."""
+  return {'frames': {'type': 'nested', 'nested': {'counts': counts}}}
+
+
+def write_nested_run(folder, counts):
+  """Writes a run of one network with nested frames; returns its path."""
+  task, model = tiny.single_task(**nested(counts))
+  params = tiny.experiment(experiment='yt8m_distill_single')
+  params.task = task.task_config
+  path = str(pathlib.Path(folder) / 'run')
+  trained_network.write(path, model, params, STEP)
+  return path

@@ -16,6 +16,7 @@ import sys
 from absl import flags
 from absl import logging
 
+from experiments.study import jobs
 from experiments.study import report
 from experiments.study import results
 from experiments.study import runner
@@ -46,10 +47,8 @@ def main(_):
   study = study_file.read(values.config, values.gin_params)
   # Errors in the study end the command before any run starts.
   results.reference(study)
-  runner.check(study.runs)
-  failed = runner.execute(
-    study.runs, output_dir, values.workers, values['import'].value
-  )
+  plan = jobs.plan(study.runs)
+  failed = runner.execute(plan, output_dir, values.workers, values['import'].value)
   logging.set_verbosity(logging.WARNING)  # TensorBoard's reader logs a lot.
   lines = [f'{name}: {reason}' for name, reason in failed.items()]
   try:

@@ -16,14 +16,16 @@ from yt8m_distill.utils import files
 
 # The column of a run without the study's column axis.
 NO_COLUMN = ''
+_TEACHER = 'teacher'
 
 
 def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
-  """Returns one row per finished run and network.
+  """Returns one row per finished run and network, and answer of a nested network.
 
-  Columns: name, group, label, column (the value of the study's column axis), one
-  column per axis, seed, network, the scores, flops (per video), parameters,
-  num_frames, seconds (of the run's last process) and steps.
+  Columns: name, group, label, column (the value of the study's column axis; of answers
+  of a nested network, their numbers of frames), one column per axis, seed, network, the
+  scores, flops (per video), parameters, num_frames, seconds (of the run's last process)
+  and steps.
   """
   axes = list(dict.fromkeys(axis for run in study.runs for axis in run.axes))
   rows = []
@@ -33,13 +35,18 @@ def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
     if not end:
       continue
     results = run_dir.require_evaluation(place)
-    for network, values in results_lib.networks(results).items():
+    networks = results_lib.networks(results)
+    is_nested = len(networks.keys() - {_TEACHER}) > 1
+    for network, values in networks.items():
+      column = run.axes.get(study.columns, NO_COLUMN)
+      if is_nested and network != _TEACHER:
+        column = str(values['frames'])
       rows.append(
         {
           'name': run.name,
           'group': run.group,
           'label': run.label,
-          'column': run.axes.get(study.columns, NO_COLUMN),
+          'column': column,
           **{axis: run.axes.get(axis, '') for axis in axes},
           'seed': run.seed,
           'network': network,
@@ -54,7 +61,7 @@ def collect(study: study_file.Study, output_dir: str) -> pd.DataFrame:
 
 def learners(runs: pd.DataFrame) -> pd.DataFrame:
   """Returns the rows of collect() that are compared: all but teachers."""
-  return runs[runs['network'] != 'teacher']
+  return runs[runs['network'] != _TEACHER]
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:

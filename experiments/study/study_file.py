@@ -1,9 +1,10 @@
 """Reads a study from YAML and expands it into runs.
 
 experiments/study/README.md describes the file. A setting in it is a setting of
-gin (gin/README.md) or, if its name begins with task., trainer. or runtime., a
-field of the configuration. Later settings win: the study's `set`, the group's
-`set`, the axes in the order of the grid, the seed.
+gin (gin/README.md); if its name begins with task., trainer. or runtime., a field of
+the configuration; or, if it begins with teach., a flag of `yt8m-distill teach`. Later
+settings win: the study's `set`, the group's `set`, the axes in the order of the grid,
+the seed.
 """
 
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ COLUMNS = (
   'steps',
 )
 _FIELD = re.compile(r'(task|trainer|runtime)\.')
+# Flags of teach that a study sets; the others follow from the student.
+_TEACH = ('teach.top_k', 'teach.dtype')
+_TEACHERS = ('same_seed', 'all')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +58,10 @@ class Run:
     gin_file: values of --gin_file.
     gin_params: values of --gin_params.
     overrides: value of --params_override, nested.
-    needs: name of the run that its teacher's weights come from; None for none.
-      Serial training keeps them; parallel training starts from them.
+    needs: the group that its teachers come from; '' for none.
+    teachers: names of the runs that it learns from: of `needs`, that of the same seed
+      or all.
+    teach: arguments of `serving.teach.teach` that it sets.
   """
 
   name: str
@@ -67,7 +73,9 @@ class Run:
   gin_file: list[str]
   gin_params: list[str]
   overrides: dict[str, Any]
-  needs: str | None
+  needs: str = ''
+  teachers: tuple[str, ...] = ()
+  teach: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +109,16 @@ class Study:
 # error says it must be.
 _TYPES = {
   **dict.fromkeys(
-    ('name', 'experiment', 'needs', 'label', 'columns', 'per_class', 'reference'),
+    (
+      'name',
+      'experiment',
+      'needs',
+      'teachers',
+      'label',
+      'columns',
+      'per_class',
+      'reference',
+    ),
     ((str,), None, 'a string'),
   ),
   **dict.fromkeys(('order', 'rises'), ((list,), (str,), 'a list of strings')),
@@ -150,14 +167,14 @@ def _settings(values: Any, where: str) -> dict[str, Any]:
   for name in values:
     if not _is_setting(name):
       raise ValueError(
-        f'{where} sets {name!r}: give a setting of gin, such as every_n, or a field '
-        'below task., trainer. or runtime.'
+        f'{where} sets {name!r}: give a setting of gin, such as every_n, a field '
+        f'below task., trainer. or runtime., or {" or ".join(_TEACH)}.'
       )
   return values
 
 
 def _is_setting(name: Any) -> bool:
-  return name in settings_lib.NAMES or bool(
+  return name in (*settings_lib.NAMES, *_TEACH) or bool(
     isinstance(name, str) and _FIELD.match(name)
   )
 
@@ -239,7 +256,7 @@ def _expand(
     gin_params: bindings for all runs, after their own.
 
   Returns:
-    The runs. Their `needs` is still the name of a group.
+    The runs, without `teachers`.
 
   Raises:
     ValueError: an axis, a setting or the label is invalid.
@@ -279,40 +296,59 @@ def _expand(
           gin_params=[
             f'yt8m_distill.{name}={value!r}'
             for name, value in settings.items()
-            if name not in fields
+            if name not in (*fields, *_TEACH)
           ]
           + list(gin_params),
           overrides=_nested(fields),
-          needs=group.get('needs'),
+          needs=group.get('needs', ''),
+          teach={
+            name.removeprefix('teach.'): settings[name]
+            for name in _TEACH
+            if name in settings
+          },
         )
       )
   return runs
 
 
-def _resolve_needs(groups: dict[str, list[Run]]) -> list[Run]:
-  """Returns all runs; `needs` names the run of the same seed, not the group."""
-  for name, runs in groups.items():
-    for index, run in enumerate(runs):
-      if not run.needs:
-        continue
-      if run.needs not in groups or run.needs == name:
-        raise ValueError(
-          f'groups: {name} needs {run.needs!r}, which names no other group: choose '
-          f'one of {", ".join(groups)}.'
-        )
-      found = [other.name for other in groups[run.needs] if other.seed == run.seed]
-      if len(found) > 1:
-        raise ValueError(
-          f'groups: {name} needs {run.needs}, which has {len(found)} runs of '
-          'a seed: choose a group without a grid.'
-        )
-      if groups[run.needs][0].needs:
-        raise ValueError(
-          f'groups: {name} needs {run.needs}, which needs a '
-          'teacher itself: choose a group that does not.'
-        )
-      runs[index] = dataclasses.replace(run, needs=found[0])
-  return list(itertools.chain.from_iterable(groups.values()))
+def _teachers(groups: dict[str, list[Run]], group: dict[str, Any]) -> list[Run]:
+  """Returns the runs of a group with their `teachers`."""
+  runs, needs = groups[group['name']], group.get('needs', '')
+  where = f'groups: {group["name"]}'
+  chosen = group.get('teachers', _TEACHERS[0])
+  if chosen not in _TEACHERS:
+    raise ValueError(
+      f'{where}: teachers is {chosen!r}: choose {" or ".join(_TEACHERS)}.'
+    )
+  if not needs:
+    if 'teachers' in group:
+      raise ValueError(
+        f'{where}: teachers is {chosen!r}, but the group needs no other. Add needs, or '
+        'remove teachers.'
+      )
+    return runs
+  if needs not in groups or needs == group['name']:
+    raise ValueError(
+      f'{where} needs {needs!r}, which names no other group: choose one of '
+      f'{", ".join(groups)}.'
+    )
+  if groups[needs][0].needs:
+    raise ValueError(
+      f'{where} needs {needs}, which needs a teacher itself: choose a group that does '
+      'not.'
+    )
+  taught = []
+  for run in runs:
+    found = tuple(
+      other.name for other in groups[needs] if chosen == 'all' or other.seed == run.seed
+    )
+    if chosen != 'all' and len(found) > 1:
+      raise ValueError(
+        f'{where} needs {needs}, which has {len(found)} runs of a seed: choose a group '
+        'without a grid.'
+      )
+    taught.append(dataclasses.replace(run, teachers=found))
+  return taught
 
 
 def _check_claims(study: Study):
@@ -360,13 +396,13 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
     _check_keys(
       group,
       'name experiment',
-      'gin_file set grid needs label',
+      'gin_file set grid needs teachers label',
       f'A group ({group!r:.60})',
     )
     if group['name'] in groups:
       raise ValueError(f'groups: two are named {group["name"]!r}: rename one.')
     groups[group['name']] = _expand(group, values, gin_params)
-  runs = _resolve_needs(groups)
+  runs = [run for group in values['groups'] for run in _teachers(groups, group)]
   columns = values.get('columns', '')
   if columns and not any(columns in run.axes for run in runs):
     raise ValueError(

@@ -36,6 +36,12 @@ def _network(backbone, counts=None):
   return network
 
 
+def _model(network, measure, threshold):
+  return adaptive.AdaptiveClassifier(
+    network, adaptive.Rule(_COUNTS, measure, threshold)
+  )
+
+
 @pytest.fixture(name='network', params=_BACKBONES)
 def _each_network(request):
   return _network(request.param)
@@ -102,7 +108,7 @@ def test_stops_when_sure(measure, videos):
   ]
   confidences = _confidences(measure, answers)
   threshold = float(np.median(confidences[:, 1 if measure == 'agreement' else 0]))
-  outputs = adaptive.AdaptiveClassifier(network, _COUNTS, measure, threshold)(videos)
+  outputs = _model(network, measure, threshold)(videos)
   stops = []
   for row, length in enumerate(videos['num_frames'].numpy()):
     stop = next(
@@ -120,7 +126,7 @@ def test_stops_when_sure(measure, videos):
 
 @pytest.mark.parametrize('threshold,count', [(0.0, 2), (1.0, 8)])
 def test_ends_of_the_threshold_are_fixed_numbers(network, videos, threshold, count):
-  model = adaptive.AdaptiveClassifier(network, _COUNTS, 'top', threshold)
+  model = _model(network, 'top', threshold)
   # As a student that only ever sees this many frames gets them.
   seen = {**_seen(videos, count), 'frames': videos['frames'][:, :count]}
   outputs, wanted = model(videos), network(seen)
@@ -130,7 +136,7 @@ def test_ends_of_the_threshold_are_fixed_numbers(network, videos, threshold, cou
 
 
 def test_neighbors_change_nothing(network, videos):
-  model = tf.function(adaptive.AdaptiveClassifier(network, _COUNTS, 'top', 0.7))
+  model = tf.function(_model(network, 'top', 0.7))
   together = model(videos)
   for row in range(_ROWS):
     alone = model({name: values[row : row + 1] for name, values in videos.items()})
@@ -139,7 +145,7 @@ def test_neighbors_change_nothing(network, videos):
 
 
 def test_batch_without_videos(network, videos):
-  model = adaptive.AdaptiveClassifier(network, _COUNTS, 'top', 0.7)
+  model = _model(network, 'top', 0.7)
   outputs = model({name: values[:0] for name, values in videos.items()})
   assert outputs['predictions'].shape == (0, 9)
 
@@ -169,6 +175,4 @@ def test_cost():
 )
 def test_invalid(measure, threshold, message):
   with pytest.raises(ValueError, match=message):
-    adaptive.AdaptiveClassifier(
-      _network('yt8m_average'), _COUNTS, measure, threshold
-    )
+    _model(_network('yt8m_average'), measure, threshold)

@@ -336,13 +336,13 @@ def test_random_frames_need_seeds():
 def test_nested_frames_are_spread_at_each_number(counts, num_frames):
   frames = model.FrameSelection(type='nested')
   frames.nested.counts = counts
-  indices, count = frame_selection.frame_indices(
-    tf.constant([num_frames]), frames, 300
-  )
+  indices, count = frame_selection.frame_indices(tf.constant([num_frames]), frames, 300)
   most = counts[-1]
   assert count == min(num_frames, most)
   assert frame_selection.max_selected(frames, 300) == most
-  uniform, _ = frame_selection.frame_indices(tf.constant([num_frames]), _uniform(0, k=most), 300)
+  uniform, _ = frame_selection.frame_indices(
+    tf.constant([num_frames]), _uniform(0, k=most), 300
+  )
   seen = indices.numpy()[0][: int(count[0])]
   assert sorted(seen) == uniform.numpy()[0][: int(count[0])].tolist()
   if num_frames < most:

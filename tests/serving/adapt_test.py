@@ -22,18 +22,13 @@ pytestmark = pytest.mark.end_to_end
 
 _COUNTS = [2, 4]
 _TOP_K = 5
-_NESTED = {'frames': {'type': 'nested', 'nested': {'counts': _COUNTS}}}
+_NESTED = serving_cases.nested(_COUNTS)
 
 
 @pytest.fixture(name='run', scope='module')
 def _run(tmp_path_factory):
   """A nested network with random weights."""
-  task, model = tiny.single_task(**_NESTED)
-  params = tiny.experiment(experiment='yt8m_distill_single')
-  params.task = task.task_config
-  folder = str(tmp_path_factory.mktemp('nested') / 'run')
-  trained_network.write(folder, model, params, serving_cases.STEP)
-  return folder
+  return serving_cases.write_nested_run(tmp_path_factory.mktemp('nested'), _COUNTS)
 
 
 @pytest.fixture(name='data', scope='module')
@@ -95,9 +90,8 @@ def test_scores_are_those_of_adaptive_inference(run, data, adapted):
   rows = curve[curve['measure'] == stopping['measure']]
   thresholds = [0, *rows['threshold'].iloc[10:90:20], 1]
   for row in rows[rows['threshold'].isin(thresholds)].to_dict('records'):
-    outputs = inference.AdaptiveClassifier(
-      network, _COUNTS, stopping['measure'], row['threshold']
-    )(inputs)
+    rule = inference.Rule(_COUNTS, stopping['measure'], row['threshold'])
+    outputs = inference.AdaptiveClassifier(network, rule)(inputs)
     assert row['frames'] == pytest.approx(np.mean(outputs['frames_seen']))
     scores = metric_cases.evaluate(outputs['predictions'].numpy(), labels, _TOP_K)
     for key, value in scores.result().items():
@@ -129,9 +123,8 @@ def test_stopping_is_what_was_calibrated(run, data, adapted):
   assert calibration['input_path'] == str(data / 'calibrate.tfrecord')
   assert calibration['videos'] == 40
   network, inputs, labels = _read(run, data / 'calibrate.tfrecord')
-  outputs = inference.AdaptiveClassifier(
-    network, _COUNTS, stopping['measure'], stopping['threshold']
-  )(inputs)
+  rule = inference.Rule(_COUNTS, stopping['measure'], stopping['threshold'])
+  outputs = inference.AdaptiveClassifier(network, rule)(inputs)
   scores = metric_cases.evaluate(outputs['predictions'].numpy(), labels, _TOP_K)
   expected = calibration['expected']
   assert expected['frames'] == pytest.approx(np.mean(outputs['frames_seen']))

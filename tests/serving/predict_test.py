@@ -124,7 +124,7 @@ def test_parquet_keeps_rows_beyond_one_group(tmp_path, monkeypatch):
   monkeypatch.setattr(tables, '_ROW_GROUP', 4)
   path = tmp_path / 'x.parquet'
   with open(path, 'wb') as file:
-    table = tables.Parquet(file, (), embedding=False)
+    table = tables.Parquet(file, (), extras=())
     for start in range(0, 9, 3):
       rows = np.arange(start, start + 3)
       table.write(

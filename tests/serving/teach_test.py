@@ -1,8 +1,11 @@
 """What `teach` writes, and that it writes the same after an interruption."""
 
+import json
 import os
+import signal
 
 import numpy as np
+import processes
 import pytest
 import records as records_lib
 import serving_cases
@@ -136,6 +139,86 @@ def test_goes_on_where_it_stopped_and_with_its_own_job_alone(
     _teach([other], data, tmp_path / 'out', top_k=3)
 
 
+# Ends itself, as hard as can be, in the middle of the third shard.
+_KILLED = f"""
+import os, runpy, signal
+from yt8m_distill.dataloaders import taught_records
+
+add, calls = taught_records.add, []
+
+def kill(*args, **kwargs):
+  add(*args, **kwargs)
+  calls.append(None)
+  if len(calls) == {sum(serving_cases.COUNTS) - 1}:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+taught_records.add = kill
+runpy.run_module('yt8m_distill.serving.teach', run_name='__main__')
+"""
+
+
+def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
+  runs, data, taught, tmp_path
+):
+  out = tmp_path / 'out'
+  killed = processes.forked(
+    '-c',
+    _KILLED,
+    f'--model={runs[0]}',
+    f'--input_path={data}/*.tfrecord',
+    f'--output_dir={out}',
+    '--top_k=3',
+    '--batch_size=2',  # Part of the shard is written.
+    '--workers=1',
+    *(f'--{name}={value}' for name, value in _SIZES.items()),
+    check=False,
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
+  finished = {'test0.tfrecord', 'test1.tfrecord'}
+  assert {*os.listdir(out)} == {*finished, 'test2.tfrecord.partial', 'teach.json'}
+  before = {name: (out / name).stat().st_mtime_ns for name in finished}
+  _teach(runs[:1], data, out, top_k=3)
+  assert {name: (out / name).stat().st_mtime_ns for name in finished} == before
+  assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+    p.name: p.read_bytes() for p in taught.iterdir()
+  }
+
+
+def test_records_that_store_features_differently(runs, data, taught, tmp_path):
+  names = {'rgb': 'RGB/feature/floats', 'audio': 'AUDIO/feature/floats'}
+
+  def as_floats(_, video):
+    lists = video.feature_lists.feature_list
+    for name, other in names.items():
+      for frame in lists.pop(name).feature:
+        stored = np.frombuffer(frame.bytes_list.value[0], np.uint8)
+        values = records_lib.dequantize(stored)
+        lists[other].feature.add().float_list.value.extend(values)
+
+  (tmp_path / 'floats').mkdir()
+  for path in data.iterdir():
+    records_lib.edit(path, tmp_path / 'floats' / path.name, as_floats)
+  features = [
+    f'{names[name]}:{size}:quantized_floats'
+    for name, size in (('rgb', 8), ('audio', 4))
+  ]
+  out = tmp_path / 'out'
+  [path, *_] = _teach(runs[:1], tmp_path / 'floats', out, top_k=3, features=features)
+  for answer, expected in zip(
+    _answers(path), _answers(taught / 'test0.tfrecord'), strict=True
+  ):
+    assert answer.pop('teacher') != expected.pop('teacher')
+    assert answer.keys() == expected.keys()
+    for key in answer:
+      np.testing.assert_array_equal(answer[key], expected[key])
+  record = tf.train.SequenceExample.FromString(records_lib.read(path)[0])
+  assert {*record.feature_lists.feature_list} == {*names.values()}
+  assert json.loads((out / 'teach.json').read_text())['features'] == features
+  assert 'features' not in json.loads((taught / 'teach.json').read_text())
+  with pytest.raises(ValueError, match='another job: .*features is'):
+    _teach(runs[:1], tmp_path / 'floats', out, top_k=3, features=features[::-1])
+
+
 def test_several_teach_their_mean(runs, other, data, tmp_path):
   runs = [runs[0], other]
   [path, *_] = _teach(runs, data, tmp_path / 'out', top_k=99)
@@ -170,6 +253,8 @@ def test_an_export_is_the_same_teacher(runs, other, tmp_path):
     ({'top_k': 0}, 'top_k is 0: it must be 1 or more'),
     ({'batch_size': 0}, 'batch_size is 0'),
     ({'model': []}, 'model is empty'),
+    ({'features': ['rgb:7']}, r'--features have the sizes \[7\]'),
+    ({'model_weights': ['1', '2']}, '2 of them for 1 networks: give one weight'),
     ({'input_path': '/absent*'}, 'no file matches'),
   ],
 )

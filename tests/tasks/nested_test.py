@@ -156,9 +156,7 @@ def test_run_scores_every_answer(tmp_path):
 )
 def test_metric_names_are_those_of_an_evaluation(experiment):
   name = 'student' if experiment == 'yt8m_distill' else 'network'
-  params = tiny.experiment(
-    {'task': {'model': {name: _STUDENT}}}, experiment=experiment
-  )
+  params = tiny.experiment({'task': {'model': {name: _STUDENT}}}, experiment=experiment)
   found = [key for key in params.task.metric_names() if 'at_4/' in key]
   prefix = 'student/' if name == 'student' else ''
   wanted = ['gap', 'map', 'hit_at_one', 'perr', 'label_loss']

@@ -24,6 +24,11 @@ _SIZES = {'every_n': tiny.EVERY_N, 'max_frames': tiny.MAX_FRAMES}
 _STEPS = 5
 # A student with another width of representation than the teacher.
 _NARROW = {'task__model__network__backbone__hierarchical_lstm__num_cells': 3}
+# A student of rated windows.
+_WINDOW = {
+  'frames': {'type': 'window'},
+  'backbone': {'hierarchical_lstm': {'chunks': 5}},
+}
 # Between the losses of serial and of stored training, and between the weights after
 # _STEPS steps: the teacher saw the videos in other batches.
 _LOSS, _WEIGHTS = 1e-5, 1e-6  # measured: 8e-7, 3e-8
@@ -114,6 +119,11 @@ def test_student_learns_as_in_serial_training(
   stored_ = _train(
     _STORED, exact, teachers[0], losses=change, model={'network': student}
   )
+  _assert_equal(serial, stored_)
+
+
+def _assert_equal(serial, stored_):
+  """Asserts that _train() returned the same of serial and of stored training."""
   for one, other in zip(serial[0], stored_[0], strict=True):
     one = {name.removeprefix('student/'): value for name, value in one.items()}
     assert one.keys() == other.keys()
@@ -122,6 +132,48 @@ def test_student_learns_as_in_serial_training(
   for one, other in zip(serial[1].get_weights(), stored_[1].get_weights(), strict=True):
     np.testing.assert_allclose(other, one, rtol=0, atol=_WEIGHTS)
   assert serial[0][0]['student/prediction_loss'] > 1e-3
+
+
+def test_student_of_rated_windows_learns_as_in_serial_training(teachers, tmp_path):
+  windows = tmp_path / 'windows.tfrecord'
+  tiny.write_windows(windows, 9)
+  values = {'top_k': tiny.CLASSES, 'dtype': 'float32', 'every_n': 1}
+  taught = _teach(teachers[:1], windows, tmp_path / 'out', **values)
+  rated = {'labels': 'segments', 'losses': {'weak_negatives': 0.5}}
+  serial = _train(
+    'yt8m_distill',
+    windows,
+    teachers[0],
+    training='serial',
+    model={'student': _WINDOW},
+    **rated,
+  )
+  stored_ = _train(_STORED, taught, teachers[0], model={'network': _WINDOW}, **rated)
+  _assert_equal(serial, stored_)
+  run = tmp_path / 'run'
+  _drive(
+    run,
+    taught,
+    windows,
+    task__labels='segments',
+    task__model__network__frames__type='window',
+    task__model__network__backbone__hierarchical_lstm__chunks=5,
+    trainer__best_checkpoint_eval_metric='map_at_k',
+  )
+  metrics = json.loads((run / 'evaluation.json').read_text())['metrics']
+  assert 'map_at_k' in metrics and 'gap' not in metrics
+
+
+def test_thinned_windows_are_refused(teachers, tmp_path):
+  tiny.write_windows(tmp_path / 'windows.tfrecord', 9)
+  taught = _teach(teachers[:1], tmp_path / 'windows.tfrecord', tmp_path / 'out')
+  task = _stored(taught, labels='segments', model={'network': _WINDOW})
+  with pytest.raises(
+    tf.errors.InvalidArgumentError,
+    match='thinned with every_n=5, but a network sees frames of type window.* Set '
+    'input_path to the full records',
+  ):
+    next(iter(task.build_inputs(task.task_config.train_data)))
 
 
 def test_classes_that_are_not_stored_share_the_rest():

@@ -81,6 +81,8 @@ def test_programming_errors_keep_their_traceback(monkeypatch):
     (('RUN', 'OUT'), ['x', 'y', 'z'], "'z' is unexpected: give RUN OUT."),
     (('RUN...',), ['x', 'y', 'z'], None),
     (('RUN...',), [], 'RUN is missing: give RUN [RUN ...].'),
+    (('RUN...', 'OUT'), ['x', 'y', 'z'], None),
+    (('RUN...', 'OUT'), ['x'], 'OUT is missing: give RUN [RUN ...] OUT.'),
   ],
 )
 def test_number_of_arguments(monkeypatch, positional, arguments, message):

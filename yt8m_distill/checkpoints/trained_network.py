@@ -14,6 +14,8 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.utils import files
 
+# Folder in an export of several networks, with one folder for each.
+NETWORKS = 'networks'
 _NAMES = ('teacher', 'student')
 
 
@@ -55,22 +57,39 @@ def student_config(source: str) -> model_config.ClassifierModel:
     source: a run, as for `Network`, or an export.
 
   Raises:
-    ValueError: there is no checkpoint or no params.yaml.
+    ValueError: there is no checkpoint or no params.yaml, or several networks were
+      exported as one.
   """
+  configs = student_configs(source)
+  if len(configs) > 1:
+    raise ValueError(
+      f'{source} holds {len(configs)} networks, which may see different frames: leave '
+      'out --model, or name the run of one.'
+    )
+  return configs[0]
+
+
+def student_configs(source: str) -> list[model_config.ClassifierModel]:
+  """Returns that of `student_config`, or those of all networks exported as one."""
   if tf.saved_model.contains_saved_model(source):
-    path = run_dir.params_path(os.path.join(source, 'saved_model.pb'))
-    if not path:
+    folder = os.path.join(source, NETWORKS)
+    several = sorted(tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else ()
+    folders = [os.path.join(folder, name) for name in several] or [source]
+    paths = [run_dir.params_path(os.path.join(each, '')) for each in folders]
+    if not all(paths):
       raise ValueError(
         f'{source} is a SavedModel without params.yaml: name one that this package '
         'exported.'
       )
-    params = run_dir.read_params(path)
+    found = [run_dir.read_params(path) for path in paths]
   else:
     _, _, params = _configuration(source)
-  model = params.task.model
-  return model_config.alone(
-    model, 'network' if hasattr(model, 'network') else 'student'
-  )
+    found = [params]
+  models = [params.task.model for params in found]
+  return [
+    model_config.alone(model, 'network' if hasattr(model, 'network') else 'student')
+    for model in models
+  ]
 
 
 class Network:

@@ -145,8 +145,8 @@ class DistillationTask(classification.VideoTask):
     if self.losses.intermediate_weight and self.model.student.frames.counts():
       raise ValueError(
         f"{path}.model.student.frames.type is 'nested', but "
-        f'{path}.losses.intermediate_weight is above 0: states are compared in temporal '
-        'order. Choose another type, or set the weight to 0.'
+        f'{path}.losses.intermediate_weight is above 0: states are compared in '
+        'temporal order. Choose another type, or set the weight to 0.'
       )
     self._check_student_experiment(path)
 

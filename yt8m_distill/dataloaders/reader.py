@@ -236,8 +236,13 @@ class FrameReader:
         has_labels,
         labels,
         self._num_classes,
+        # Of the full videos, so that thinned windows get the message below.
         self._context_checks(
-          context, counts, tf.minimum(lengths[:, 0], self._max_frames)
+          context,
+          counts,
+          tf.minimum(
+            thinned_records.num_frames(context, lengths[:, 0]), self._max_frames
+          ),
         ),
       ),
       thinned_records.assert_sufficient(
@@ -264,7 +269,7 @@ class FrameReader:
     Args:
       context: as of _parse().
       counts: as of _parse().
-      num_frames: integers [B], stored frames, at most max_frames.
+      num_frames: integers [B], frames of the videos, at most max_frames.
     """
     checks = []
     if self._rated:

@@ -3,8 +3,8 @@
 `yt8m-distill teach` writes them. They are ordinary records, thinned or full, whose
 context also has
 
-- `teacher` (bytes): the teacher's fingerprint, which its weights and the frames that it
-  sees determine;
+- `teacher` (bytes): the teacher's fingerprint, which its weights, and the features and
+  frames that it reads, determine;
 - `teacher/num_classes` (int64): V;
 - `teacher/classes` (bytes): the K most probable classes, best first, little-endian
   int32;

@@ -75,7 +75,7 @@ def check_start(starts, counts, num_frames) -> record_errors.Check:
   Args:
     starts: int64 [B], parsed START.
     counts: int32 [B], how many values it has in each record.
-    num_frames: integers [B], number of stored frames, at most max_frames.
+    num_frames: integers [B], number of frames, at most max_frames.
   """
   num_frames = tf.cast(num_frames, tf.int64)
   is_missing = counts == 0

@@ -10,7 +10,9 @@ B videos, T frames, D features, V classes, R representation.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import math
+from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -59,6 +61,29 @@ MEASURES: dict[str, Callable] = {
 }
 
 
+class Rule(NamedTuple):
+  """When to stop looking at a video.
+
+  Attributes:
+    counts: ascending numbers of frames.
+    measure: one of MEASURES.
+    threshold: confidence that suffices, from 0 to 1.
+  """
+
+  counts: Sequence[int]
+  measure: str
+  threshold: float
+
+  def check(self):
+    """Raises a ValueError if the measure is unknown or the threshold out of range."""
+    if self.measure not in MEASURES:
+      raise ValueError(
+        f'measure is {self.measure!r}: choose one of {", ".join(MEASURES)}.'
+      )
+    if not 0 <= self.threshold <= 1:
+      raise ValueError(f'threshold is {self.threshold}: it must be from 0 to 1.')
+
+
 class AdaptiveClassifier(tf_keras.Model):
   """Runs a nested network until it is sure of a video.
 
@@ -66,44 +91,31 @@ class AdaptiveClassifier(tf_keras.Model):
   Returns {'predictions': float32 [B, V], 'representation': float32 [B, R],
   'frames_seen': int32 [B]}.
 
-  A video stops at the first of `counts` whose confidence is at least the threshold, or
-  at which it has no further frames, or at the last. The threshold 0 stops all videos at
-  the first; 1 lets all go to the last, without the answers before. Both equal the
-  network on that many frames, bit for bit. A video's outputs do not depend on the
-  others of its batch, except for rounding.
+  A video stops at the first of the rule's `counts` whose confidence is at least the
+  threshold, or at which it has no further frames, or at the last. The threshold 0 stops
+  all videos at the first; 1 lets all go to the last, without the answers before. Both
+  equal the network on that many frames, bit for bit. A video's outputs do not depend on
+  the others of its batch, except for rounding.
   """
 
-  def __init__(
-    self,
-    network: video_classifier.VideoClassifier,
-    counts: Sequence[int],
-    measure: str,
-    threshold: float,
-  ):
+  def __init__(self, network: video_classifier.VideoClassifier, rule: Rule):
     """Initializes the model.
 
     Args:
-      network: a network that was trained at `counts`.
-      counts: ascending numbers of frames.
-      measure: one of MEASURES.
-      threshold: confidence that suffices, from 0 to 1.
+      network: a network that was trained at the rule's `counts`.
+      rule: when to stop.
 
     Raises:
       ValueError: the measure is unknown, or the threshold is not from 0 to 1.
     """
     super().__init__(autocast=False, name='adaptive')
-    if measure not in MEASURES:
-      raise ValueError(
-        f'measure is {measure!r}: choose one of {", ".join(MEASURES)}.'
-      )
-    if not 0 <= threshold <= 1:
-      raise ValueError(f'threshold is {threshold}: it must be from 0 to 1.')
+    rule.check()
     self.network = network
-    # There is nothing to decide at either end.
-    ends = {0: counts[:1], 1: counts[-1:]}
-    self._counts = tuple(ends.get(threshold, counts))
+    counts, measure, self._threshold = rule
     self._measure = MEASURES[measure]
-    self._threshold = threshold
+    if self._threshold in (0, 1):  # There is nothing to decide.
+      counts = counts[-1:] if self._threshold else counts[:1]
+    self._counts = tuple(counts)
     self.built = True
 
   def call(self, inputs, training=False):
@@ -132,9 +144,9 @@ class AdaptiveClassifier(tf_keras.Model):
       confidence = self._measure(answer['predictions'], last)
       goes_on = (left > count) & (confidence < self._threshold)
       before, last = count, answer['predictions']
+      keep = functools.partial(tf.boolean_mask, mask=goes_on)
       rows, frames, left, state, last = tf.nest.map_structure(
-        lambda values: tf.boolean_mask(values, goes_on),
-        (rows, frames, left, state, last),
+        keep, (rows, frames, left, state, last)
       )
     return results
 

@@ -97,7 +97,8 @@ def _nested_orders(counts: Sequence[int]) -> np.ndarray:
     int32 [K + 1, K]: row n is for a video of n frames, which come before padding; the
     last row is for all longer ones.
   """
-  left, order, before = list(range(counts[-1])), [], 0
+  left, before = list(range(counts[-1])), 0
+  order: list[int] = []
   for count in counts:
     added = count - before
     chosen = [left[(2 * i + 1) * len(left) // (2 * added)] for i in range(added)]

@@ -223,7 +223,8 @@ def _forward_tile(x_LnD, kernels, biases, dtype, k, kept, start=None):
     if start is None:
       first_c = first_h = tf.zeros([tf.shape(x_LnD)[1], cells])
     else:
-      first_c, first_h = tf.split(start, 2 * len(kernels), axis=1)[2 * layer :][:2]
+      parts = tf.split(start, 2 * len(kernels), axis=1)
+      first_c, first_h = parts[2 * layer : 2 * layer + 2]
 
     def step(t, c, h, arrays, gate_arrays):
       z = tf.cast(inputs[t], tf.float32) + _matmul(h, recurrent, dtype)

@@ -96,7 +96,8 @@ def final_states(
   def run(training, x, *weights):
     states = []
     for layer, blob in enumerate(weights):
-      x, *state = _layer(x, steps, blob, *starts[2 * layer :][:2], training)
+      c, h = starts[2 * layer : 2 * layer + 2]
+      x, *state = _layer(x, steps, blob, c, h, training)
       states += state
     return tf.cast(tf.concat(states, 1), tf.float32)
 

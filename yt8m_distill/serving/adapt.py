@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import contextlib
 import inspect
 import os
+from typing import Any
 
 from absl import flags
 import pandas as pd
@@ -34,8 +35,7 @@ from yt8m_distill.evaluation import report
 from yt8m_distill.evaluation import results
 from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import adaptive as inference
-from yt8m_distill.serving import ensemble
-from yt8m_distill.serving import model_card
+from yt8m_distill.serving import stopping
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import progress_bar
@@ -61,8 +61,12 @@ def adapt(
   measure: str | None = None,
   batch_size: int = 64,
   network: str = 'student',
-):
+) -> dict[str, Any]:
   """Calibrates and evaluates; writes the files and prints a table. Takes the flags.
+
+  Returns:
+    The measure and threshold that are chosen, and what they give on the records that
+    are evaluated: mean frames and FLOPs of a video, and the scores.
 
   Raises:
     ValueError: an argument or a record is invalid, the network is not nested, the two
@@ -75,16 +79,13 @@ def adapt(
   _check_apart(calibration_path, evaluation_path)
   run = trained_network.Network(model, network)
   _check_network(model, run)
-  fingerprint = ensemble.fingerprint(
-    [(model_card.read_frames(run.model), run.network.variables)]
-  )
   target = {'mean_frames': mean_frames, 'gap_loss': gap_loss, 'measure': measure}
   paths = {name: os.path.join(output_dir, name) for name in _OUTPUTS}
   files.claim_folder(
     os.path.join(output_dir, 'adapt.json'),
     {
       'model': run.checkpoint,
-      'network': fingerprint,
+      'network': stopping.fingerprint_of(run),
       'calibration_path': calibration_path,
       'evaluation_path': evaluation_path,
       **target,
@@ -99,19 +100,15 @@ def adapt(
   counts, points = adaptive.fixed(answers), adaptive.curve(answers, measures)
   calibrated = adaptive.calibrate(points, counts, mean_frames, gap_loss)
   rule = {key: calibrated[key] for key in ('measure', 'threshold')}
-  files.write_json(
+  stopping.write(
     paths['stopping.json'],
-    {
-      'counts': list(answers.counts),
-      **rule,
-      'network': fingerprint,
-      'checkpoint': run.checkpoint,
-      'target': target,
-      'calibration': {
-        'input_path': calibration_path,
-        'videos': len(answers.num_frames),
-        'expected': {key: calibrated[key] for key in calibrated if key not in rule},
-      },
+    inference.Rule(answers.counts, **rule),
+    run,
+    target=target,
+    calibration={
+      'input_path': calibration_path,
+      'videos': len(answers.num_frames),
+      'expected': {key: calibrated[key] for key in calibrated if key not in rule},
     },
   )
   lines = [
@@ -163,6 +160,7 @@ def adapt(
     f'{adaptive_report.savings(lengths, classes)}',
   )
   print(text)
+  return chosen
 
 
 def _check_apart(calibration_path: str, evaluation_path: str):

@@ -1,15 +1,10 @@
-"""Averages the predictions of trained networks, from runs and exports.
-
-Source: the original's ensembles, which average over models.
+"""Reads trained networks from runs and exports, and predicts with one or several.
 
 B videos, V classes, K best classes, R representation, W windows.
 """
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 import datetime
-import hashlib
-import json
 import logging
 import os
 from typing import Any
@@ -23,13 +18,17 @@ from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.serving import averaging
+from yt8m_distill.serving import fingerprint
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
+from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import files
 
 # Of each source, the network that sees most: its teacher, or its only network.
 TEACHERS = 'teachers'
+_EXTRAS = ('representation', 'frames_seen')
 _SIGNATURE = (
   tf.TensorSpec([None], tf.string),
   tf.TensorSpec([None], tf.int64),
@@ -38,13 +37,20 @@ _SIGNATURE = (
 
 
 def define_flags():
-  """Defines the flag that names the networks of a command."""
+  """Defines the flags that say what the networks of a command are, and read."""
   flags.DEFINE_list(
     'model',
     None,
     'Runs, checkpoints or exports, separated by commas; predictions of several '
     'are averaged.',
     required=True,
+  )
+  averaging.define_flag()
+  flags.DEFINE_list(
+    'features',
+    [],
+    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
+    'from those the network was trained on.',
   )
 
 
@@ -63,22 +69,35 @@ class Segments(NamedTuple):
   video_weight: bool = False
 
 
+class _Network(NamedTuple):
+  """A network of a model.
+
+  Attributes:
+    variables: the same ones, in the same order, in a run and its export; empty if
+      unknown.
+    reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
+    share: its weight in the model's mean.
+  """
+
+  variables: Sequence[tf.Variable]
+  reads: dict[str, Any]
+  share: float = 1.0
+
+
 class _Model(NamedTuple):
-  """A network ready for prediction.
+  """A network, or an export of several, ready for prediction.
 
   Attributes:
     module: a ServingModule, or an exported one; it owns the variables.
     weights: one of the files that hold them.
-    variables: those of the network, in the same order in a run and its export.
+    networks: those that it averages, usually one.
     vocabulary: CSV of the class names; '' if unknown.
-    reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
   """
 
   module: tf.Module
   weights: str
-  variables: Sequence[tf.Variable]
+  networks: Sequence[_Network]
   vocabulary: str
-  reads: dict[str, Any]
 
 
 class Ensemble:
@@ -89,7 +108,10 @@ class Ensemble:
   Attributes:
     names: of each network, its source, and 'teacher' or 'student' if both are read.
     segments: how windows are predicted.
+    model_weights: weights of the networks in the mean, whose sum is 1; () if equal.
     num_classes: V.
+    extras: further outputs that a single network has: its `representation`, and
+      `frames_seen` if it stops looking when it is sure.
     versions: for each network, the file it was read from and when it was written.
     vocabulary: CSV of class names of the first network that has one; '' if none
       does.
@@ -102,6 +124,8 @@ class Ensemble:
     top_k: int | None,
     features: Sequence[data.Feature] = (),
     segments: Segments | None = None,
+    model_weights: Sequence[str] = (),
+    stopping: str = '',
   ):
     """Reads the networks.
 
@@ -113,11 +137,14 @@ class Ensemble:
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
       segments: how to predict windows; None for whole videos only.
+      model_weights: as for `averaging.read_weights`.
+      stopping: path of the rule by which a single network stops looking at a video, as
+        of `stopping.read`; '' for none. An export has its own.
 
     Raises:
       ValueError: there is no source, a source is empty or has no such network, the
-        networks differ in their number of classes, top_k is below 1, or a network
-        cannot predict such windows.
+        networks differ in their number of classes, top_k is below 1, weights or the
+        rule are invalid, or a network cannot predict such windows.
     """
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
@@ -131,19 +158,23 @@ class Ensemble:
     self.names = [
       (source, name if sources.count(source) > 1 else '') for source, name in chosen
     ]
-    self._models = [_read(*names, features, segments) for names in chosen]
+    self.model_weights = averaging.read_weights(model_weights, len(chosen))
+    if stopping and len(chosen) > 1:
+      raise ValueError(
+        f'stopping is {stopping}, but {",".join(sources)} are {len(chosen)} networks: '
+        'name one.'
+      )
+    self._models = [_read(*names, features, segments, stopping) for names in chosen]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
       for m in self._models
     ]
     classes = [o['predictions'].shape[-1] for o in outputs]
+    averaging.check_classes(sources, classes)
     self.num_classes = classes[0]
-    for source, count in zip(sources, classes):
-      if count != self.num_classes:
-        raise ValueError(
-          f'{sources[0]} predicts {self.num_classes} classes and {source} '
-          f'{count}: name networks for the same classes.'
-        )
+    self.extras: tuple[str, ...] = ()
+    if len(outputs) == 1:
+      self.extras = tuple(name for name in _EXTRAS if name in outputs[0])
     if top_k is not None and top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
     self._top_k = min(top_k or self.num_classes, self.num_classes)
@@ -174,8 +205,8 @@ class Ensemble:
 
     Returns:
       `id` string [B], and `class_indices` int32 [B, K] and `probabilities` float32
-      [B, K] by descending probability. For a single network also `representation`
-      float32 [B, R].
+      [B, K] by descending probability. If they are among the `extras`, also
+      `representation` float32 [B, R] and `frames_seen` int32 [B].
     """
     return self._predict(paths, indices, serialized)
 
@@ -201,55 +232,62 @@ class Ensemble:
 
     Returns:
       For each network what windows() returns, and `frames` int32 [W, S], the frames
-      that it saw, -1 after the last one.
+      that it saw, and -1.
     """
     return self._predict_each(paths, indices, serialized)
 
   def fingerprint(self) -> str:
     """Returns the `fingerprint` of the networks.
 
+    It is the same for runs and for their exports, alone or as one.
+
     Raises:
-      ValueError: an export does not name its weights.
+      ValueError: an export does not name its weights or what it reads.
     """
-    for (source, _), model in zip(self.names, self._models):
-      if not model.variables:
-        raise ValueError(
-          f'{source} does not name its weights: export its run again, or name the run.'
-        )
-    return fingerprint([(model.reads, model.variables) for model in self._models])
+    weights = averaging.shares(self.model_weights, len(self._models))
+    networks, shares = [], []
+    for (source, _), weight, model in zip(self.names, weights, self._models):
+      for network in model.networks:
+        if not network.variables or not network.reads:
+          raise ValueError(
+            f'{source} does not name its weights, or lacks its input.json: export its '
+            'run again, or name the run.'
+          )
+        networks.append((network.reads, network.variables))
+        shares.append(weight * network.share)
+    return fingerprint.of(networks, shares)
 
   def _mean(self, *records):
     outputs = [m.module.records(*records) for m in self._models]
-    mean = self._mean_predictions(outputs)
+    mean = self._mean_predictions(outputs, self.model_weights)
     probabilities, indices = tf.math.top_k(mean, self._top_k)
     results = {
       'id': outputs[0]['id'],
       'class_indices': indices,
       'probabilities': probabilities,
     }
-    if len(outputs) == 1:
-      results['representation'] = outputs[0]['representation']
-    return results
+    return {**results, **{name: outputs[0][name] for name in self.extras}}
 
   def _mean_of_windows(self, *records):
-    results = self._windows(self._models, *records)
+    results = self._windows(self._models, self.model_weights, *records)
     del results['frames']  # Of the first network.
     return results
 
   def _windows_of_each(self, *records):
-    return [self._windows([model], *records) for model in self._models]
+    return [self._windows([model], (), *records) for model in self._models]
 
-  def _windows(self, models, *records):
+  def _windows(self, models, weights, *records):
     """Returns windows and the mean of the models' predictions."""
     outputs = [m.module.record_windows(*records, self.segments.length) for m in models]
-    mean = self._mean_predictions(outputs)
+    mean = self._mean_predictions(outputs, weights)
     if self.segments.video_weight:
-      videos = self._mean_predictions([m.module.records(*records) for m in models])
+      videos = [m.module.records(*records) for m in models]
+      videos = self._mean_predictions(videos, weights)
       mean *= tf.gather(videos, outputs[0]['video'])
     return {**outputs[0], 'predictions': mean}
 
-  def _mean_predictions(self, outputs) -> tf.Tensor:
-    mean = tf.add_n([o['predictions'] for o in outputs]) / len(outputs)
+  def _mean_predictions(self, outputs, weights) -> tf.Tensor:
+    mean = averaging.mean([o['predictions'] for o in outputs], weights)
     sources = ','.join(dict.fromkeys(source for source, _ in self.names))
     return tf.debugging.assert_all_finite(
       mean,
@@ -258,38 +296,22 @@ class Ensemble:
     )
 
 
-def fingerprint(
-  networks: Iterable[tuple[dict[str, Any], Sequence[tf.Variable]]],
-) -> str:
-  """Returns a text that differs where weights or the frames that are seen differ.
-
-  Args:
-    networks: of each, what it reads, as returned by `model_card.read_frames`, and its
-      variables.
-  """
-  digest = hashlib.sha256()
-  for reads, variables in networks:
-    digest.update(json.dumps(reads, sort_keys=True).encode())
-    for variable in variables:
-      digest.update(variable.numpy().tobytes())
-  return digest.hexdigest()[:16]
-
-
 def _check_segments(
   sources: Sequence[str], models: Sequence[_Model], segments: Segments
 ):
   """Raises a ValueError if the networks cannot predict such windows."""
   window = model_config.WINDOW
-  for source, (module, _, _, _, reads) in zip(sources, models):
-    if reads and reads['features'][0]['format'] == 'video':
+  known = [
+    (source, network.reads)
+    for source, model in zip(sources, models)
+    for network in model.networks
+    if network.reads
+  ]
+  for source, reads in known:
+    if reads['features'][0]['format'] == 'video':
       raise ValueError(
         f'segments is {segments.length}, but {source} takes video-level features, '
         'which have no windows: name networks for frames.'
-      )
-    if not hasattr(module, 'record_windows') or not reads:
-      raise ValueError(
-        f'{source} lacks the function `record_windows` or its input.json, so it cannot '
-        'predict windows: export its run again, or name the run.'
       )
     sees_windows = reads['frames_read']['type'] == 'window'
     if sees_windows and segments.length > window:
@@ -302,12 +324,20 @@ def _check_segments(
         f'{source} sees windows only and cannot predict a whole video: leave out '
         '--video_weight.'
       )
-  longest = [max(model.reads['max_frames'], windows.LONGEST) for model in models]
-  if len(set(longest)) > 1:
+  last = [windows.last_frame(reads['max_frames']) for _, reads in known]
+  if len({*last}) > 1:
     raise ValueError(
-      f'{",".join(sources)} have windows up to frame {longest}: name networks whose '
-      f'task.model.max_frames is equal, or at most {windows.LONGEST}.'
+      f'The networks of {",".join(sources)} have windows up to frame {last}: name '
+      'networks whose task.model.max_frames is equal, or at most '
+      f'{windows.LONGEST}.'
     )
+  for source, model in zip(sources, models):
+    has_reads = all(network.reads for network in model.networks)
+    if not hasattr(model.module, 'record_windows') or not has_reads:
+      raise ValueError(
+        f'{source} lacks the function `record_windows` or its input.json, so it cannot '
+        'predict windows: export its run again, or name the run.'
+      )
 
 
 def _chosen(source: str, network: str | None) -> Sequence[str]:
@@ -341,6 +371,7 @@ def _read(
   network: str,
   features: Sequence[data.Feature],
   segments: Segments | None,
+  stopping: str,
 ) -> _Model:
   if tf.saved_model.contains_saved_model(source):
     trained_network.check_single(source, network)
@@ -355,6 +386,11 @@ def _read(
         f'context is {segments.context}, but {source} is an export, which has its own: '
         'export it again with this --context, or name the run.'
       )
+    if stopping:
+      raise ValueError(
+        f'stopping is {stopping}, but {source} is an export, which has its own rule or '
+        'none: export it again with this --stopping, or name the run.'
+      )
     loaded = _load_export(source)
     if not hasattr(loaded, 'records'):
       raise ValueError(
@@ -364,9 +400,8 @@ def _read(
     return _Model(
       loaded,
       os.path.join(source, 'variables', 'variables.index'),
-      getattr(loaded, 'weights', ()),
+      _networks(source, loaded),
       _existing(os.path.join(source, 'labels.csv')),
-      _reads(source),
     )
   _check_run(source)
   run = trained_network.Network(source, network)
@@ -374,19 +409,32 @@ def _read(
   frames, context = model.network.frames, 0
   if segments:
     context = windows.context_of(run.params.task, frames, segments.context)
+  rule = stopping_lib.read(stopping, run) if stopping else None
   return _Model(
-    signatures.ServingModule(run.network, model, top_k=1, context=context),
+    signatures.ServingModule(
+      run.network, model, top_k=1, context=context, stopping=rule
+    ),
     f'{run.checkpoint}.index',
-    run.network.variables,
+    [_Network(run.network.variables, model_card.read_frames(model))],
     _existing(run.params.task.evaluation.vocabulary),
-    model_card.read_frames(model),
   )
 
 
-def _reads(export: str) -> dict[str, Any]:
-  """Returns the part of an export's input.json that model_card.read_frames() makes."""
+def _networks(export: str, loaded: Any) -> list[_Network]:
+  """Returns the networks of an export, as its input.json describes them."""
   spec = files.read_json(os.path.join(export, 'input.json')) or {}
-  names = 'features', 'max_frames', 'frames_read'
+  weights = getattr(loaded, 'weights', ())
+  if 'networks' not in spec:
+    return [_Network(weights, _reads(spec))]
+  return [
+    _Network(variables, _reads(network), network['weight'])
+    for variables, network in zip(weights, spec['networks'])
+  ]
+
+
+def _reads(spec: dict[str, Any]) -> dict[str, Any]:
+  """Returns the part of a description that model_card.read_frames() makes."""
+  names = 'features', 'max_frames', 'frames_read', 'stopping'
   return {name: spec[name] for name in names if name in spec}
 
 

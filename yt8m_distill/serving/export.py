@@ -1,8 +1,10 @@
-r"""Exports a trained network as a SavedModel and to TensorFlow Lite.
+r"""Exports trained networks as a SavedModel, and one of them to TensorFlow Lite.
 
   yt8m-distill export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
     [--features=NAME:SIZE:FORMAT,...] [--context=10] [--mediapipe]
+
+  yt8m-distill export RUN RUN RUN OUT [--model_weights=2,1,1]
 
 RUN is the folder of a run, its best_ckpt, an extracted student, or the prefix of a
 checkpoint. OUT becomes a SavedModel that needs only TensorFlow. For TensorFlow
@@ -16,6 +18,9 @@ holds
   model_card.md    a description of all of this
   tflite/          KIND.tflite for each --tflite
   mediapipe/       with --mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs
+
+Several RUNs become one SavedModel, which returns the mean of their predictions. OUT
+    modules = [_module(network, top_k, names, context, rule) for network in networks]
 """
 
 from collections.abc import Sequence
@@ -34,9 +39,12 @@ from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.evaluation import results
+from yt8m_distill.modeling import adaptive
+from yt8m_distill.serving import averaging
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
+from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import tflite
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
@@ -44,7 +52,7 @@ from yt8m_distill.utils import files
 
 
 def export(
-  run: str,
+  run: str | Sequence[str],
   out: str,
   name: str = 'student',
   top_k: int = 20,
@@ -53,65 +61,87 @@ def export(
   features: Sequence[str] = (),
   context: int | None = None,
   for_mediapipe: bool = False,
+  model_weights: Sequence[str] = (),
+  stopping: str = '',
 ):
   """Exports a network of `run` to the folder `out`, which appears whole.
+
+  Of several runs, one network each is exported; the export returns the mean of their
+  predictions.
 
   The export computes in float32, whatever the mixed-precision policy, and runs on
   CPUs and GPUs, whatever the device it is exported on.
 
   Args:
-    run: folder of a run, its best_ckpt, or prefix of a checkpoint.
+    run: folder of a run, its best_ckpt, or prefix of a checkpoint; or several of them.
     out: folder to write; must not exist, or be empty.
     name: 'student' or 'teacher'.
     top_k: number of best classes to return.
-    vocabulary: CSV of class names; None for the run's, '' for none.
-    kinds: TensorFlow Lite models to add, from `tflite.KINDS`.
+    vocabulary: CSV of class names; None for that of the first run which has one, ''
+      for none.
+    kinds: TensorFlow Lite models to add, from `tflite.KINDS`; none for several runs.
     features: NAME:SIZE:FORMAT of each feature, if records will store them
       differently from those the network was trained on.
     context: frames before and after a window that the network was trained to see; None
       if its configuration tells.
-    for_mediapipe: whether to add a SavedModel for MediaPipe.
+    for_mediapipe: whether to add a SavedModel for MediaPipe; not for several runs.
+    model_weights: as for `averaging.read_weights`.
+    stopping: path of the rule by which a single network stops looking at a video, as
+      of `stopping.read`; '' for none. Not with `kinds` or `for_mediapipe`.
 
   Raises:
-    ValueError: `out` is not empty, or an argument does not fit the network.
+    ValueError: `out` is not empty, an argument does not fit the networks, or they
+      differ in classes or features.
     ImportError: `kinds` need a package that is not installed.
   """
   files.check_empty(out)
   tflite.check(kinds)
+  runs = [run] if isinstance(run, str) else run
+  if not runs:
+    raise ValueError('run is empty: name the folder of a run, or several.')
+  weights = averaging.read_weights(model_weights, len(runs))
+  kind_names = ','.join(kinds)
+  _check_single(runs, tflite=kind_names, mediapipe=for_mediapipe, stopping=stopping)
+  for flag, value in (('tflite', kinds), ('mediapipe', for_mediapipe)):
+    if stopping and value:
+      raise ValueError(
+        f'--stopping is given with --{flag}, whose models see all frames: leave out '
+        'either.'
+      )
+  stored = data.parse_features(features)
   with _float32():
-    network = trained_network.Network(run, name)
-    trained = network.model
+    networks = [trained_network.Network(run, name) for run in runs]
+    trained = networks[0].model
     if for_mediapipe:
       mediapipe.check(trained)
-    network.model = signatures.stored_as(trained, data.parse_features(features))
-    names = _class_names(network, vocabulary)
-    network.network = signatures.rebuilt(
-      network.network, network.model, use_cudnn=False
-    )
-    module = signatures.ServingModule(
-      network.network,
-      network.model,
-      top_k,
-      names,
-      windows.context_of(network.params.task, network.model.network.frames, context),
-    )
+    rule = stopping_lib.read(stopping, networks[0]) if stopping else None
+    for network in networks:
+      network.model = signatures.stored_as(network.model, stored)
+    averaging.check_alike(runs, [network.model for network in networks])
+    names = _class_names(networks, vocabulary)
+    modules = [_module(network, top_k, names, context, rule) for network in networks]
+    variables = [network.network.variables for network in networks]
+    module: signatures.ServingModule | averaging.EnsembleModule = modules[0]
+    if len(runs) > 1:
+      module = averaging.EnsembleModule(modules, weights)
     with files.whole_folder(out) as partial:
       signatures.save(
         partial,
-        network.network,
+        variables if len(runs) > 1 else variables[0],
         module.get_inference_signatures(),
         **module.record_functions(),
       )
       if for_mediapipe:
         folder = os.path.join(partial, mediapipe.FOLDER)
-        mediapipe.save(folder, network.network, trained, names)
-      _describe(partial, network, module, names, for_mediapipe)
+        mediapipe.save(folder, networks[0].network, trained, names)
+      _describe(partial, networks, module, names, for_mediapipe)
       if kinds:
-        _write_tflite(partial, network, module, top_k, kinds)
-  print(
-    f'{network.checkpoint} -> {out}: '
-    f'{network.network.count_params():,} parameters at step {network.step}'
-  )
+        _write_tflite(partial, networks[0], modules[0], top_k, kinds)
+  for network in networks:
+    print(
+      f'{network.checkpoint} -> {out}: '
+      f'{network.network.count_params():,} parameters at step {network.step}'
+    )
 
 
 @contextlib.contextmanager
@@ -124,9 +154,39 @@ def _float32():
     tf_keras.mixed_precision.set_global_policy(policy)
 
 
-def _class_names(network: trained_network.Network, vocabulary: str | None) -> list[str]:
+def _check_single(runs: Sequence[str], **arguments: str | bool):
+  """Raises a ValueError if there are several runs, and an argument that is for one."""
+  for name, value in arguments.items():
+    if value and len(runs) > 1:
+      raise ValueError(
+        f'{name} is {value}, but {",".join(runs)} are several runs: leave out '
+        f'--{name}, or export each run by itself.'
+      )
+
+
+def _module(
+  network: trained_network.Network,
+  top_k: int,
+  names: Sequence[str],
+  context: int | None,
+  stopping: adaptive.Rule | None,
+) -> signatures.ServingModule:
+  """Returns the signatures of a network, which is rebuilt for all devices."""
+  network.network = signatures.rebuilt(network.network, network.model, use_cudnn=False)
+  context = windows.context_of(
+    network.params.task, network.model.network.frames, context
+  )
+  return signatures.ServingModule(
+    network.network, network.model, top_k, names, context, stopping
+  )
+
+
+def _class_names(
+  networks: Sequence[trained_network.Network], vocabulary: str | None
+) -> list[str]:
   if vocabulary is None:
-    vocabulary = network.params.task.evaluation.vocabulary
+    known = [network.params.task.evaluation.vocabulary for network in networks]
+    vocabulary = next(filter(None, known), '')
   if not vocabulary:
     return []
   if not tf.io.gfile.exists(vocabulary):
@@ -134,26 +194,34 @@ def _class_names(network: trained_network.Network, vocabulary: str | None) -> li
       f'vocabulary is {vocabulary}, which does not exist: name one with '
       '--vocabulary=CSV, or none with --vocabulary=.'
     )
-  return results.read_vocabulary(vocabulary, network.model.num_classes)
+  return results.read_vocabulary(vocabulary, networks[0].model.num_classes)
 
 
 def _describe(
   folder: str,
-  network: trained_network.Network,
-  module: signatures.ServingModule,
+  networks: Sequence[trained_network.Network],
+  module: signatures.ServingModule | averaging.EnsembleModule,
   names: Sequence[str],
   for_mediapipe: bool,
 ):
   """Writes the files that describe the SavedModel."""
-  train_utils.serialize_config(extract_student.params_of(network), folder)
-  texts = {
-    'input.json': json.dumps(model_card.input_spec(module), indent=2) + '\n',
-    'model_card.md': model_card.model_card(network, module, for_mediapipe),
-  }
+  texts = {}
+  if isinstance(module, averaging.EnsembleModule):
+    for number, network in enumerate(networks):
+      where = os.path.join(folder, trained_network.NETWORKS, str(number))
+      train_utils.serialize_config(extract_student.params_of(network), where)
+    spec = model_card.ensemble_spec(module)
+    texts['model_card.md'] = model_card.ensemble_card(networks, module)
+  else:
+    [network] = networks
+    train_utils.serialize_config(extract_student.params_of(network), folder)
+    spec = model_card.input_spec(module)
+    texts['model_card.md'] = model_card.model_card(network, module, for_mediapipe)
+    if network.evaluation:
+      texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
+  texts['input.json'] = json.dumps(spec, indent=2) + '\n'
   if names:
     texts['labels.csv'] = pd.DataFrame({'Name': names}).to_csv(index_label='Index')
-  if network.evaluation:
-    texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
   for name, text in texts.items():
     files.write_text(os.path.join(folder, name), text)
 
@@ -182,17 +250,23 @@ def _write_tflite(
 def define_flags():
   """Defines the command's flags."""
   flags.DEFINE_enum(
-    'network', 'student', ['student', 'teacher'], 'Which network of a distillation run.'
+    'network',
+    'student',
+    ['student', 'teacher'],
+    'Which network of each distillation run.',
   )
+  averaging.define_flag()
   flags.DEFINE_integer('top_k', 20, 'Number of best classes to return.')
   flags.DEFINE_string(
     'vocabulary',
     None,
-    'CSV with the columns Index and Name. Default: the vocabulary of the run. '
-    'Empty: none.',
+    'CSV with the columns Index and Name. Default: the vocabulary of the first run '
+    'that has one. Empty: none.',
   )
   flags.DEFINE_list(
-    'tflite', [], f'TensorFlow Lite models to add: {", ".join(tflite.KINDS)}.'
+    'tflite',
+    [],
+    f'TensorFlow Lite models of a single run to add: {", ".join(tflite.KINDS)}.',
   )
   flags.DEFINE_list(
     'features',
@@ -207,19 +281,21 @@ def define_flags():
     'split-segments when it wrote the training records. Default: 0, of a network that '
     'was trained on videos or sees windows only.',
   )
+  stopping_lib.define_flag()
   flags.DEFINE_bool(
     'mediapipe',
     False,
-    "Adds OUT/mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs.",
+    "Adds OUT/mediapipe, a SavedModel of a single run for MediaPipe's YouTube-8M "
+    'graphs.',
   )
 
 
 def main(argv: Sequence[str]):
   """Runs the command."""
-  run, out = argv
+  *runs, out = argv
   values = flags.FLAGS
   export(
-    run,
+    runs,
     out,
     values.network,
     values.top_k,
@@ -228,9 +304,11 @@ def main(argv: Sequence[str]):
     values.features,
     values.context,
     values.mediapipe,
+    values.model_weights,
+    values.stopping,
   )
 
 
 if __name__ == '__main__':
   define_flags()
-  cli.run(main, 'RUN', 'OUT')
+  cli.run(main, 'RUN...', 'OUT')

@@ -74,7 +74,7 @@ def save(
       tf.TensorSpec([None, 1], tf.int32, 'num_frames'),
     ],
   )
-  signatures.save(folder, network, {'serving_default': function})
+  signatures.save(folder, network.variables, {'serving_default': function})
   if names:
     # A line per class, also for one without a name.
     lines = [' '.join(name.split()) or str(index) for index, name in enumerate(names)]

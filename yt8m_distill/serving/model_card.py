@@ -1,10 +1,13 @@
-"""Describes an exported network: input.json and model_card.md."""
+"""Describes an export: input.json and model_card.md."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.modeling import adaptive
 from yt8m_distill.modeling import frame_selection
+from yt8m_distill.serving import averaging
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import signatures
 from yt8m_distill.utils import quantization
@@ -18,17 +21,50 @@ _STORED = {
   'video': 'float list',
 }
 _METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
+_OUTPUTS = """- `class_indices` and `probabilities` of the best classes, best first
+- `class_names` of these classes, if there is a `labels.csv`
+- `predictions`: the probability of each class. Classes do not exclude each other,
+  so the sum is not 1."""
+_Module = signatures.ServingModule | averaging.EnsembleModule
 
 
 def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
   """Returns the content of input.json: how to prepare requests."""
-  model = module.params
+  reads = read_frames(module.params)
+  if module.stopping:
+    reads['stopping'] = module.stopping._asdict()
+  return _spec(module, module.params, reads)
+
+
+def ensemble_spec(ensemble: averaging.EnsembleModule) -> dict[str, Any]:
+  """Returns the content of the input.json of several networks."""
+  modules = ensemble.modules
+  return _spec(
+    ensemble,
+    modules[0].params,
+    {
+      'networks': [
+        {'weight': share, **read_frames(module.params), 'context': module.context}
+        for share, module in zip(_shares(ensemble), modules)
+      ]
+    },
+  )
+
+
+def _shares(ensemble: averaging.EnsembleModule) -> Sequence[float]:
+  return averaging.shares(ensemble.weights, len(ensemble.modules))
+
+
+def _spec(
+  module: _Module, model: model_config.ClassifierModel, reads: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns input.json; of several networks, `model` is any of them."""
   return {
     'signatures': {
       name: _signature(function)
       for name, function in module.get_inference_signatures().items()
     },
-    **read_frames(model),
+    **reads,
     'dequantization': {
       'formula': 'feature = byte * scale + bias',
       'scale': quantization.SCALE,
@@ -95,19 +131,16 @@ Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 
 {_vectors(model)}
 
-{_inputs(module)}
+{_inputs(module, module)}
 
 `input.json` lists all names, types and shapes.
 
 ## Output
 
-- `class_indices` and `probabilities` of the best classes, best first
-- `class_names` of these classes, if there is a `labels.csv`
-- `predictions`: the probability of each class. Classes do not exclude each other,
-  so the sum is not 1.
+{_OUTPUTS}
 - `representation`: an embedding of the video, \
 {network.network.backbone.representation_size} values
-{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
+{_stops(network, module)}{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
 ## Quality
 
 {_quality(network)}
@@ -116,24 +149,108 @@ Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 {_data(network)}"""
 
 
+def ensemble_card(
+  networks: Sequence[trained_network.Network], ensemble: averaging.EnsembleModule
+) -> str:
+  """Returns the content of the model_card.md of several networks."""
+  rows, sources, flops, sizes = [], [], 0, 0
+  for number, (network, share) in enumerate(zip(networks, _shares(ensemble))):
+    model = network.model
+    frames = frame_selection.max_selected(model.network.frames, model.max_frames)
+    flops += network.network.flops()
+    sizes += network.network.count_params()
+    rows.append(
+      f'| {number} | {share:.6g} | {frames} of up to {model.max_frames} | '
+      f'{network.network.flops() / 1e9:.3f} | {network.network.count_params():,} |\n'
+    )
+    sources.append(
+      f'- Network {number} ({model.network.backbone.type}) is from step {network.step} '
+      f'of `{network.checkpoint}`.{_selects(model, "it")}\n'
+    )
+  model = networks[0].model
+  return f"""# Ensemble of {len(networks)} video classifiers
+
+Classifies videos into {model.num_classes} classes from features of their frames. The
+predictions are the weighted mean of those of {len(networks)} networks. Exported by
+`yt8m_distill`.
+
+| network | weight | frames read per video | GFLOPs per video | parameters |
+|---|---|---|---|---|
+{''.join(rows)}| all | 1 | | {flops / 1e9:.3f} | {sizes:,} |
+
+{''.join(sources)}
+`{trained_network.NETWORKS}/0/params.yaml` and so on are their configurations.
+
+## Input
+
+{_vector(model)}
+
+{_inputs(ensemble, ensemble.modules[0])}
+
+`input.json` lists all names, types and shapes.
+
+## Output
+
+{_OUTPUTS}
+{_windows(ensemble)}
+## Quality
+
+The ensemble was not evaluated.
+
+## Data
+
+{''.join(dict.fromkeys(map(_data, networks)))}"""
+
+
+def _stops(network: trained_network.Network, module: signatures.ServingModule) -> str:
+  """Says when the network stops looking at a video, if it does."""
+  if not module.stopping:
+    return ''
+  counts, measure, threshold = module.stopping
+  flops = adaptive.flops_of(network.network, counts)
+  rows = '\n'.join(f'| {n} | {cost / 1e9:.3f} |' for n, cost in zip(counts, flops))
+  return f"""- `frames_seen`: how many frames of the video the model looked at
+
+The model starts with {counts[0]} frames and goes on as long as the confidence \
+`{measure}` is below
+{threshold:.6g}. What a video costs:
+
+| frames seen | GFLOPs |
+|---|---|
+{rows}
+"""
+
+
 def _vectors(model: model_config.ClassifierModel) -> str:
+  return _vector(model) + _selects(model, 'the model')
+
+
+def _vector(model: model_config.ClassifierModel) -> str:
   features = ' and then '.join(
     f'{feature.size} of `{feature.name}`' for feature in model.features
   )
   if model.features[0].format == 'video':
     return f'One vector per video, passed as its only frame: {features}.'
+  return f'One vector per frame: {features}. Send all frames.'
+
+
+def _selects(model: model_config.ClassifierModel, name: str) -> str:
+  """Returns a sentence about the frames that a network of this name selects."""
+  if model.features[0].format == 'video':
+    return ''
   return (
-    f'One vector per frame: {features}. Send all frames. Of the first\n'
-    f'{model.max_frames} frames, the model reads {_reading(model.network.frames)}.'
+    f' Of the first\n{model.max_frames} frames, {name} reads '
+    f'{_reading(model.network.frames)}.'
   )
 
 
-def _inputs(module: signatures.ServingModule) -> str:
+def _inputs(module: _Module, network: signatures.ServingModule) -> str:
+  """Returns the table of a module's signatures, which take what the network does."""
   shape = (
-    f'[videos, frames, {module.frame_size}], padded at the end, and '
+    f'[videos, frames, {network.frame_size}], padded at the end, and '
     '`num_frames` int32 [videos]'
   )
-  features = module.params.features
+  features = network.params.features
   stored = ', '.join(
     f'a {_STORED[feature.format]} of `{feature.name}`' for feature in features
   )
@@ -155,7 +272,7 @@ def _inputs(module: signatures.ServingModule) -> str:
   )
 
 
-def _windows(module: signatures.ServingModule) -> str:
+def _windows(module: _Module) -> str:
   if 'segments' not in module.get_inference_signatures():
     return ''
   around = f', and up to {module.context} before and after' if module.context else ''

@@ -9,7 +9,8 @@ they are complete. Repeating the command resumes with the missing shards;
 OUT/predict.json records its settings.
 
 --model takes runs, checkpoints and exports, separated by commas. Predictions of
-several are averaged. Parquet files also hold the `embedding` of a single one.
+several are averaged; --model_weights weights them. Parquet files also hold the
+`embedding` of a single network.
 
 --segments=5 predicts each 5 seconds of the videos in place of whole videos: in CSV
 format the best windows of each class, as YouTube-8M Segments asks for, in Parquet the
@@ -81,6 +82,8 @@ def predict(
   context: int | None = None,
   video: Sequence[str] = (),
   weights: str = '',
+  model_weights: Sequence[str] = (),
+  stopping: str = '',
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -111,6 +114,16 @@ def predict(
       )
   if video and not is_page:
     raise ValueError('--video is given without --format=html: add it, or leave it out.')
+  if stopping and segments:
+    raise ValueError(
+      '--stopping is given with windows, of which a network sees all frames: leave it '
+      'out.'
+    )
+  if model_weights and is_page:
+    raise ValueError(
+      '--model_weights is given with --format=html, which shows networks side by side '
+      'and not their mean: leave it out, or export the networks as one.'
+    )
   if weights:
     paths = []
     videos = video_list.read(input_path)
@@ -130,6 +143,8 @@ def predict(
     top_k,
     stored,
     ensemble.Segments(segments, context, video_weight) if segments else None,
+    model_weights,
+    stopping,
   )
   vocabulary = vocabulary or networks.vocabulary
   names = (
@@ -154,7 +169,7 @@ def predict(
     suffix = 'scores.parquet' if segments and format == 'csv' else format
     outputs = _outputs(paths, output_dir, suffix)
   joined = os.path.join(output_dir, _JOINED)
-  job = {
+  job: dict[str, Any] = {
     'model': networks.versions,
     'network': network,
     'input_path': input_path,
@@ -172,6 +187,10 @@ def predict(
       video_weight=video_weight,
       context=context,
     )
+  if networks.model_weights:
+    job['model_weights'] = networks.model_weights
+  if stopping:
+    job['stopping'] = files.read_json(stopping)
   if is_page:
     job['video'] = list(video)
   if weights:
@@ -199,8 +218,8 @@ def predict(
       )
     print(f'{page} is written: open it in a browser.')
     return
-  table, join = _formats(format, chosen, top_k, names, embedding=len(model) == 1)
-  counts: list[int] = []  # Threads may append to it.
+  table, join = _formats(format, chosen, top_k, names, networks.extras)
+  counts: list[tuple[int, int]] = []  # Threads may append to it.
   written = parallel.write_shards(
     functools.partial(
       _write_shard, networks.windows if segments else networks, table, counts
@@ -214,8 +233,10 @@ def predict(
   )
   if format == 'csv':
     join(outputs, joined)
-  count = sum(counts)
+  count, seen = (sum(column) for column in zip(*counts)) if counts else (0, 0)
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
+  if seen:
+    print(f'Frames seen per video: {seen / count:.2f}')
   if weights:
     for line in video_files.summaries(networks, paths, chosen, names):
       print(line)
@@ -239,7 +260,7 @@ def _formats(
   classes: np.ndarray | None,
   top_k: int,
   names: Sequence[str],
-  embedding: bool,
+  extras: Sequence[str],
 ) -> tuple[Callable[[IO[bytes]], Any], Callable[[Sequence[str], str], None]]:
   """Chooses the files to write.
 
@@ -248,7 +269,7 @@ def _formats(
     classes: classes to predict in windows; None for files of videos.
     top_k: number of best classes of a window.
     names: of all classes; empty if unknown.
-    embedding: whether to write representations of videos.
+    extras: further outputs of videos, as of `ensemble.Ensemble`.
 
   Returns:
     What makes a writer of a shard's file from the open file, and, in CSV format, what
@@ -256,7 +277,7 @@ def _formats(
   """
   is_csv = format == 'csv'
   if classes is None:
-    parquet = functools.partial(tables.Parquet, names=names, embedding=embedding)
+    parquet = functools.partial(tables.Parquet, names=names, extras=extras)
     return tables.Csv if is_csv else parquet, tables.join_csv
   scores = functools.partial(window_tables.Scores, classes=classes)
   labels = functools.partial(
@@ -283,7 +304,7 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
 def _write_shard(
   networks: Callable[..., dict[str, tf.Tensor]],
   table: Callable[[IO[bytes]], Any],
-  counts: list[int],
+  counts: list[tuple[int, int]],
   batches: Iterator[shard_batches.Batch],
   partial: str,
 ) -> Iterator[int]:
@@ -292,7 +313,8 @@ def _write_shard(
   Args:
     networks: predicts a batch, as of `ensemble.Ensemble`.
     table: makes a writer of `tables` or `window_tables` from an open file.
-    counts: gets the number of videos of each batch.
+    counts: gets the number of videos of each batch, and of the frames that a network
+      saw which stops when it is sure, otherwise 0.
     batches: the shard's records.
     partial: path to write to.
   """
@@ -302,8 +324,9 @@ def _write_shard(
   ):
     for records in batches:
       predictions = networks(*records)
-      rows.write({key: value.numpy() for key, value in predictions.items()})
-      counts.append(len(records[-1]))
+      arrays = {key: value.numpy() for key, value in predictions.items()}
+      rows.write(arrays)
+      counts.append((len(records[-1]), int(np.sum(arrays.get('frames_seen', 0)))))
       yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
 
@@ -344,12 +367,6 @@ def _define_flags():
   )
   flags.DEFINE_integer(
     'workers', parallel.THREADS, 'Number of shards predicted at the same time.'
-  )
-  flags.DEFINE_list(
-    'features',
-    [],
-    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
-    'from those the network was trained on.',
   )
   flags.DEFINE_integer(
     'segments',

@@ -15,6 +15,7 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader
+from yt8m_distill.modeling import adaptive
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import windows
@@ -31,7 +32,9 @@ class ServingModule(export_base.ExportModule):
   All return `class_indices` int32 [B, K] and `probabilities` float32 [B, K] by
   descending probability, `class_names` string [B, K] if names are known,
   `predictions` float32 [B, V], and `representation` float32 [B, R], an embedding of
-  the video. `segments` returns these, but no representation, for each window of 5
+  the video. A network that stops looking at a video when it is sure also returns
+  `frames_seen` int32 [B]; it sees all of its frames of windows. `segments` returns
+  `class_indices`, `probabilities`, `class_names` and `predictions` for each window of 5
   frames of the videos, [W, ...], and `video`, `start` and `end` (see
   `windows.Windows`). A request without videos or with invalid tensors raises an
   InvalidArgumentError that says what is expected.
@@ -48,6 +51,7 @@ class ServingModule(export_base.ExportModule):
     frame_size: D.
     frame_dtype: dtype of a record's frames, uint8 or float32.
     context: frames before and after a window that the network also sees.
+    stopping: when the network stops looking at a video; None for never.
   """
 
   def __init__(
@@ -57,6 +61,7 @@ class ServingModule(export_base.ExportModule):
     top_k: int = 20,
     names: Sequence[str] = (),
     context: int = 0,
+    stopping: adaptive.Rule | None = None,
   ):
     """Initializes the module.
 
@@ -66,10 +71,15 @@ class ServingModule(export_base.ExportModule):
       top_k: K; all classes if there are fewer.
       names: names of the V classes; empty if unknown.
       context: as returned by `windows.context_of`.
+      stopping: when to stop looking at a video; None to see all of its frames.
 
     Raises:
       ValueError: top_k is below 1, or there are not V names.
     """
+    self._network = network
+    self.stopping = stopping
+    if stopping:
+      network = adaptive.AdaptiveClassifier(network, stopping)
     super().__init__(params=model, model=network)
     if top_k < 1:
       raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
@@ -120,7 +130,7 @@ class ServingModule(export_base.ExportModule):
     # Selects frames of windows, so it reads all of a video.
     self._video_reader = reader.FrameReader(
       model.features,
-      max(model.max_frames, windows.LONGEST),
+      windows.last_frame(model.max_frames),
       model.num_classes,
       model_config.FrameSelection(),
       with_ids=True,
@@ -172,13 +182,13 @@ class ServingModule(export_base.ExportModule):
       num_frames: int32 [B], number of valid frames.
     """
     outputs = self.model({'frames': frames, 'num_frames': num_frames}, training=False)
-    return {
-      **self._with_best(outputs['predictions']),
-      'representation': outputs['representation'],
-    }
+    extras = {'representation': outputs['representation']}
+    if self.stopping:
+      extras['frames_seen'] = outputs['frames_seen']
+    return {**self.with_best(outputs['predictions']), **extras}
 
-  def _with_best(self, predictions) -> _Outputs:
-    """Returns predictions and their best classes."""
+  def with_best(self, predictions: tf.Tensor) -> _Outputs:
+    """Returns predictions, float32 [B, V], and their best classes."""
     probabilities, indices = tf.math.top_k(predictions, self._top_k)
     results = {
       'class_indices': indices,
@@ -295,7 +305,7 @@ class ServingModule(export_base.ExportModule):
     found = windows.of_videos(num_frames, model_config.WINDOW)
     seeds = tf.zeros_like(found.video) + _SEEDS
     predictions, _ = self._classify_windows(frames, num_frames, *found, seeds)
-    return {**found._asdict(), **self._with_best(predictions)}
+    return {**found._asdict(), **self.with_best(predictions)}
 
   def _record_windows(self, paths, indices, serialized, length) -> _Outputs:
     """Classifies the windows of records.
@@ -336,7 +346,7 @@ class ServingModule(export_base.ExportModule):
       self.params, self.context, num_frames, found, seeds
     )
     predictions = windows.classify(
-      lambda inputs: self.model(inputs, training=False)['predictions'],
+      lambda inputs: self._network(inputs, training=False)['predictions'],
       self.params,
       frames,
       video,
@@ -407,21 +417,20 @@ def rebuilt(
   return again
 
 
-def save(
-  folder: str, network: video_classifier.VideoClassifier, signatures, **functions
-):
+def save(folder: str, weights: Sequence, signatures, **functions):
   """Writes a SavedModel that loads with TensorFlow only, without Keras.
 
   It holds neither the Keras model nor gradients: each would be traced once more.
 
   Args:
     folder: folder to write.
-    network: network whose weights the functions use.
+    weights: variables that the functions use: those of a network, or a list for each
+      of several.
     signatures: tf.functions by signature name.
     **functions: tf.functions that become attributes.
   """
   saved = tf.Module()
-  saved.weights = network.variables
+  saved.weights = weights
   for name, function in functions.items():
     setattr(saved, name, function)
   tf.saved_model.save(

@@ -92,13 +92,14 @@ class ParquetRows:
 class Parquet(ParquetRows):
   """Writes columns `id`, `class_indices`, `probabilities`, and optional ones."""
 
-  def __init__(self, file, names: Sequence[str], embedding: bool):
+  def __init__(self, file, names: Sequence[str], extras: Sequence[str]):
     """Starts the file.
 
     Args:
       file: open binary file.
       names: names of the classes for a column `class_names`; empty for none.
-      embedding: whether to add a column `embedding`, the video's representation.
+      extras: further outputs, each a column: `representation` is the column
+        `embedding`, and `frames_seen` keeps its name.
     """
     self._names = np.array(names, object)
     columns = {
@@ -108,8 +109,10 @@ class Parquet(ParquetRows):
     }
     if names:
       columns['class_names'] = pa.list_(pa.string())
-    if embedding:
+    if 'representation' in extras:
       columns['embedding'] = pa.list_(pa.float32())
+    if 'frames_seen' in extras:
+      columns['frames_seen'] = pa.int32()
     super().__init__(file, columns)
 
   def write(self, outputs: dict[str, np.ndarray]):

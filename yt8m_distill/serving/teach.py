@@ -8,10 +8,10 @@ to the frames that the student sees, with the teacher's best classes and represe
 `dataloaders.taught_records` describes what is added. The experiment
 `yt8m_distill_stored` trains on them.
 
---model takes runs, checkpoints and exports, separated by commas. Of a run that has two
-networks, the teacher is used. Output files keep their names and appear only when
-complete. After an interruption, the same command writes the files that are missing;
-teach.json in the output folder records its settings.
+--model takes runs, checkpoints and exports, separated by commas; --model_weights
+weights several. Of a run that has two networks, the teacher is used. Output files keep
+their names and appear only when complete. After an interruption, the same command
+writes the files that are missing; teach.json in the output folder records its settings.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ import inspect
 
 from absl import flags
 
+from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
@@ -30,7 +31,7 @@ from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
-_DTYPES = ('float16', 'float32')
+DTYPES = ('float16', 'float32')
 
 
 def teach(
@@ -44,6 +45,8 @@ def teach(
   batch_size: int = 64,
   workers: int = parallel.THREADS,
   skip_corrupt_records: bool = False,
+  features: Sequence[str] = (),
+  model_weights: Sequence[str] = (),
 ) -> list[str]:
   """Teaches the shards that are not taught yet; prints the result. Takes the flags.
 
@@ -64,8 +67,27 @@ def teach(
       raise ValueError(f'{name} is {number}: it must be 1 or more.')
   shards.find(input_path)  # Reading the networks takes longer.
   # All classes, to know how much the stored ones leave.
-  networks = ensemble.Ensemble(model, ensemble.TEACHERS, top_k=None)
+  networks = ensemble.Ensemble(
+    model,
+    ensemble.TEACHERS,
+    top_k=None,
+    features=data.parse_features(features),
+    model_weights=model_weights,
+  )
   teacher = networks.fingerprint()
+  job = {
+    'model': list(model),
+    'teacher': teacher,
+    'every_n': every_n,
+    'max_frames': max_frames,
+    'top_k': top_k,
+    'dtype': dtype,
+  }
+  # Only where given, so that jobs of earlier versions resume.
+  if features:
+    job['features'] = list(features)
+  if networks.model_weights:
+    job['model_weights'] = networks.model_weights
   outputs, written = rewrite.rewrite(
     functools.partial(
       _change,
@@ -79,14 +101,7 @@ def teach(
     input_path,
     output_dir,
     'teach.json',
-    {
-      'model': list(model),
-      'teacher': teacher,
-      'every_n': every_n,
-      'max_frames': max_frames,
-      'top_k': top_k,
-      'dtype': dtype,
-    },
+    job,
     'Teaching',
     skip_corrupt_records,
     workers,
@@ -133,7 +148,7 @@ def _define_flags():
     'top_k', 100, 'Number of best classes to store; at most all of them.'
   )
   flags.DEFINE_enum(
-    'dtype', 'float16', _DTYPES, 'Type of stored probabilities and representations.'
+    'dtype', 'float16', DTYPES, 'Type of stored probabilities and representations.'
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the teacher sees at once.')
   flags.DEFINE_integer(

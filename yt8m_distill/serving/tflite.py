@@ -65,7 +65,7 @@ def convert(
     ],
   )
   with tempfile.TemporaryDirectory() as path:
-    signatures.save(path, fixed, {'serving_default': function})
+    signatures.save(path, fixed.variables, {'serving_default': function})
     for kind in kinds:
       converter = tf.lite.TFLiteConverter.from_saved_model(
         path, signature_keys=['serving_default']

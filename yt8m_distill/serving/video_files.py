@@ -57,8 +57,12 @@ def records(
     ValueError: a network reads other features, or as `features.extract.extract`.
     ImportError: PyAV is not installed.
   """
-  configs = [trained_network.student_config(source) for source in model]
-  for source, config in zip(model, configs):
+  read = [
+    (source, config)
+    for source in model
+    for config in trained_network.student_configs(source)
+  ]
+  for source, config in read:
     for feature in features or config.features:
       if _SIZES.get(feature.name) != feature.size:
         raise ValueError(
@@ -66,6 +70,7 @@ def records(
           'only rgb of 1024 and audio of 128 are computed: name a network for '
           'YouTube-8M features, or set input_path to records of yours.'
         )
+  configs = [config for _, config in read]
   max_frames = max(config.max_frames for config in configs)
   every_n = 1
   if segments:

@@ -53,6 +53,15 @@ def of_videos(num_frames: tf.Tensor, length: int | tf.Tensor) -> Windows:
   return Windows(video, start, tf.minimum(start + length, tf.gather(num_frames, video)))
 
 
+def last_frame(max_frames: int) -> int:
+  """Returns how many frames of a video have windows that a network predicts.
+
+  Args:
+    max_frames: frames of a video that the network sees at most.
+  """
+  return max(max_frames, LONGEST)
+
+
 def context_of(
   task: classification.VideoTask,
   frames: model_config.FrameSelection,

@@ -147,7 +147,7 @@ class ClassificationTask(base_task.Task):
     """Splits a model, or its outputs, into networks by prefix."""
     return {'': model_or_outputs}
 
-  def _answers(self, outputs) -> dict[str, Any]:
+  def _by_prefix(self, outputs) -> dict[str, Any]:
     """Splits outputs by prefix into those of networks and of earlier answers."""
     networks = self.networks(outputs)
     earlier = networks[self.prefixes[-1]].get('answers', ())
@@ -269,7 +269,7 @@ class ClassificationTask(base_task.Task):
         self._class_weights,
         weights,
       )
-      for prefix, network in self._answers(outputs).items()
+      for prefix, network in self._by_prefix(outputs).items()
     }
     student, teacher = self.student_and_teacher(outputs)
     students = {self.prefixes[-1]: student}
@@ -380,17 +380,19 @@ class ClassificationTask(base_task.Task):
   def _train_metric_names(self) -> list[str]:
     """Returns the names of metrics; losses without weight are left out."""
     metrics = () if self._segments else _BATCH_METRICS
-    return [
-      f'{prefix}{name}'
-      for prefix in self.prefixes
-      for name in ('label_loss', 'regularization_loss', *metrics)
-    ] + [
-      f'{prefix}label_loss' for prefix in self.earlier
-    ] + [
-      f'{self.prefixes[-1]}{name}_loss'
-      for name, weight, _ in loss_terms.weighted(self.task_config.losses)
-      if weight
-    ]
+    return (
+      [
+        f'{prefix}{name}'
+        for prefix in self.prefixes
+        for name in ('label_loss', 'regularization_loss', *metrics)
+      ]
+      + [f'{prefix}label_loss' for prefix in self.earlier]
+      + [
+        f'{self.prefixes[-1]}{name}_loss'
+        for name, weight, _ in loss_terms.weighted(self.task_config.losses)
+        if weight
+      ]
+    )
 
   @tf.autograph.experimental.do_not_convert  # 3 times faster to trace
   def train_step(self, inputs, model, optimizer, metrics=None):
@@ -483,7 +485,7 @@ class ClassificationTask(base_task.Task):
     logs[self.loss] = self.total_loss(
       terms, self.regularization_terms(model), same, same
     )
-    for prefix, network in self._answers(outputs).items():
+    for prefix, network in self._by_prefix(outputs).items():
       video = self._video_metrics(network['predictions'], labels)
       logs.update({f'{prefix}{k}': v for k, v in video.items()})
     return logs

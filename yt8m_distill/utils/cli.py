@@ -34,7 +34,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
 
   Args:
     main: takes the positional arguments.
-    *positional: their names; the last one may be repeated if it ends in '...'.
+    *positional: their names; one that ends in '...' may be repeated.
   """
 
   def checked(argv):
@@ -124,7 +124,7 @@ def _check_arguments(given: Sequence[str], positional: Sequence[str]):
   """Raises ValueError if there are too few or too many positional arguments."""
   missing = [name.removesuffix('...') for name in positional[len(given) :]]
   extra = given[len(positional) :]
-  repeats = positional and positional[-1].endswith('...')
+  repeats = any(name.endswith('...') for name in positional)
   usage = ' '.join(re.sub(r'(.+)\.\.\.', r'\1 [\1 ...]', name) for name in positional)
   if missing:
     raise ValueError(

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 from multiprocessing import connection
 import os
+import shutil
 import signal
 import time
 import types
@@ -14,16 +15,17 @@ import fabricated_studies
 import pytest
 import tensorflow as tf
 
+from experiments.study import jobs
 from experiments.study import runner
 from experiments.study import study_file
 
 
 @pytest.fixture(name='runs')
 def _runs(monkeypatch):
-  """Of the skyline and of a serial student, for two seeds."""
+  """Jobs of the skyline and of a serial student, for two seeds."""
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
-  monkeypatch.setattr(runner, '_train', _drive)
+  monkeypatch.setattr(jobs, '_train', _drive)
   monkeypatch.setattr(runner.parallel, 'cores', lambda: 6)
   for name in ('inter', 'intra'):
     monkeypatch.setattr(
@@ -34,7 +36,11 @@ def _runs(monkeypatch):
   values = fabricated_studies.study(seeds=[0, 1])
   del values['groups'][2], values['columns']
   values['groups'][1]['grid'] = {}
-  return study_file.parse(values).runs
+  return _jobs(values)
+
+
+def _jobs(values):
+  return [jobs.Training(run.name, run) for run in study_file.parse(values).runs]
 
 
 def _wait(condition):
@@ -85,8 +91,8 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(runs, tmp_pa
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
   times = {run.name: _times(tmp_path, run) for run in runs}
   for run in runs:
-    if run.needs:
-      assert times[run.needs][1] < times[run.name][0]
+    for name in run.needs:
+      assert times[name][1] < times[run.name][0]
   starts = [
     sum(begin <= start < end for begin, end in times.values())
     for start, _ in times.values()
@@ -99,7 +105,7 @@ def test_runs_wait_for_those_they_need_and_no_more_run_than_workers(runs, tmp_pa
 
 
 def test_finished_runs_are_kept(runs, tmp_path):
-  fabricated_studies.finish(runs[0], tmp_path, 0.5, curve=False)
+  fabricated_studies.finish(runs[0].run, tmp_path, 0.5, curve=False)
   runner.execute(runs, str(tmp_path), workers=4)
   again = [_times(tmp_path, run) for run in runs[1:]]
   runner.execute(runs, str(tmp_path), workers=4)
@@ -125,6 +131,69 @@ def test_failures_are_listed_and_stop_no_other_run(runs, tmp_path):
   assert runner.execute(runs, str(tmp_path), workers=2) == {}
   assert len(fabricated_studies.finished(tmp_path)) == 4
   assert kept == _times(tmp_path, runs[1])
+
+
+@pytest.fixture(name='stored')
+def _stored(runs, monkeypatch):
+  """Jobs of the skylines, of teaching, and of a student of both."""
+
+  def teach(model, output_dir, **_):
+    _drive([f'model_dir={os.path.dirname(output_dir)}'])
+    return [f'{path}.tfrecord' for path in model]
+
+  monkeypatch.setattr(jobs.teach, 'teach', teach)
+  names = tuple(job.name for job in runs[:2])
+  taught = jobs.Teaching('taught', names, {'top_k': 5})
+  student = dataclasses.replace(runs[2].run, name='student')
+  return [*runs[:2], jobs.Training('student', student, taught), taught]
+
+
+def test_student_waits_for_teaching_and_that_for_all_teachers(stored, tmp_path):
+  assert runner.execute(stored, str(tmp_path), workers=2) == {}
+  one, other, student, taught = (_times(tmp_path, job) for job in stored)
+  assert max(one[1], other[1]) < taught[0] < taught[1] < student[0]
+  assert (tmp_path / 'taught' / 'records.txt').read_text().splitlines() == [
+    f'{tmp_path}/{job.name}.tfrecord' for job in stored[:2]
+  ]
+  claim = json.loads((tmp_path / 'taught' / 'study.json').read_text())
+  assert claim == {'teachers': ['skyline-seed=0', 'skyline-seed=1'], 'top_k': 5}
+
+
+@pytest.mark.parametrize(
+  'which, failed',
+  [
+    (
+      1,
+      {
+        'skyline-seed=1': 'ValueError: bad value',
+        'taught': 'needs skyline-seed=1, which failed',
+        'student': 'needs taught, which failed',
+      },
+    ),
+    (
+      3,
+      {
+        'taught': 'ValueError: bad value',
+        'student': 'needs taught, which failed',
+      },
+    ),
+  ],
+)
+def test_failure_reaches_all_that_wait(stored, tmp_path, which, failed):
+  _plant(tmp_path, stored[which], 'raise')
+  assert runner.execute(stored, str(tmp_path), workers=2) == failed
+  (tmp_path / stored[which].name / 'raise').unlink()
+  assert runner.execute(stored, str(tmp_path), workers=2) == {}
+
+
+def test_records_that_no_run_needs_any_more_may_be_removed(stored, tmp_path):
+  runner.execute(stored, str(tmp_path), workers=2)
+  shutil.rmtree(tmp_path / 'taught')
+  assert runner.execute(stored, str(tmp_path), workers=2) == {}
+  assert not (tmp_path / 'taught' / 'records.txt').exists()
+  shutil.rmtree(tmp_path / 'student')
+  assert runner.execute(stored, str(tmp_path), workers=2) == {}
+  assert (tmp_path / 'taught' / 'records.txt').exists()
 
 
 def test_interrupt_ends_the_runs_and_the_next_call_goes_on(runs, tmp_path, monkeypatch):
@@ -167,9 +236,9 @@ def test_changed_runs_are_refused_by_name_and_nothing_is_written(runs, tmp_path)
 
 
 def test_settings_are_compared_as_json_has_them(runs, tmp_path):
-  run = dataclasses.replace(runs[0], overrides={'task': {3: 4}})
+  run = dataclasses.replace(runs[0].run, overrides={'task': {3: 4}})
   for _ in range(2):
-    runner.prepare([run], str(tmp_path))
+    runner.prepare([jobs.Training(run.name, run)], str(tmp_path))
 
 
 def test_nothing_is_waited_for_where_nothing_runs(runs, tmp_path, monkeypatch):
@@ -191,7 +260,7 @@ def test_other_name_of_the_same_run_is_no_change(runs, tmp_path):
   values = fabricated_studies.study(seeds=[0, 1])
   values['groups'] = [{**values['groups'][0], 'label': 'teacher'}]
   del values['columns']
-  runner.prepare(study_file.parse(values).runs, str(tmp_path))
+  runner.prepare(_jobs(values), str(tmp_path))
 
 
 def test_workers_are_at_least_one(runs, tmp_path):
@@ -200,7 +269,7 @@ def test_workers_are_at_least_one(runs, tmp_path):
 
 
 def test_arguments_are_the_drivers_flags(runs):
-  assert runner.arguments(runs[2], '/out') == [
+  assert runs[2].flags('/out') == [
     '--experiment=yt8m_distill',
     '--mode=train_and_eval',
     '--model_dir=/out/serial-seed=0',

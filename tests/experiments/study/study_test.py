@@ -1,5 +1,6 @@
 """A tiny study from end to end."""
 
+import json
 import subprocess
 
 import fabricated_studies
@@ -8,6 +9,7 @@ import processes
 import pytest
 import tiny
 
+from experiments.study import jobs
 from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
@@ -38,17 +40,18 @@ _STUDY = {
       'needs': 'skyline',
     },
     {
-      'name': 'wrong',
-      'experiment': 'yt8m_distill_single',
-      'gin_file': 'train.gin',
-      'set': {'student_chunks': 3},
+      'name': 'stored',
+      'experiment': 'yt8m_distill_stored',
+      'gin_file': 'stored.gin',
+      'needs': 'skyline',
+      'set': {'teach.top_k': 3},
     },
   ],
 }
 
 
 @pytest.mark.end_to_end
-def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
+def test_students_of_a_skyline_and_teaching_that_fails_once(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
   study = study_file.parse(
     _STUDY,
@@ -57,18 +60,32 @@ def test_serial_student_of_a_skyline_and_a_run_that_fails(tmp_path):
       for name in ('train', 'validation')
     ],
   )
-  failed = runner.execute(study.runs, str(tmp_path / 'out'), workers=2)
-  assert list(failed) == ['wrong-seed=3']
-  assert failed['wrong-seed=3'].startswith('ValueError: ')
+  plan, out = jobs.plan(study.runs), tmp_path / 'out'
+  [taught] = [job.name for job in plan if isinstance(job, jobs.Teaching)]
+  (out / taught / 'records').mkdir(parents=True)
+  unknown = out / taught / 'records' / 'records'
+  unknown.touch()
+  failed = runner.execute(plan, str(out), workers=2)
+  assert failed.keys() == {taught, 'stored-seed=3'}
+  assert failed[taught].startswith(f'ValueError: {unknown} exists, but no')
+  assert failed['stored-seed=3'] == f'needs {taught}, which failed'
+  assert fabricated_studies.finished(out) == ['serial-seed=3', 'skyline-seed=3']
+  unknown.unlink()
+  assert runner.execute(plan, str(out), workers=2) == {}
   evaluations = {
-    name: run_dir.read_evaluation(str(tmp_path / 'out' / name))
-    for name in fabricated_studies.finished(tmp_path / 'out')
+    name: run_dir.read_evaluation(str(out / f'{name}-seed=3'))['metrics']
+    for name in ('skyline', 'serial', 'stored')
   }
-  assert list(evaluations) == ['serial-seed=3', 'skyline-seed=3']
-  # The frozen teacher is the skyline.
-  assert evaluations['serial-seed=3']['metrics']['teacher/gap'] == (
-    pytest.approx(evaluations['skyline-seed=3']['metrics']['gap'])
+  # The frozen teacher is the skyline, and the other student learns from it too.
+  assert evaluations['serial']['teacher/gap'] == (
+    pytest.approx(evaluations['skyline']['gap'])
   )
+  assert 'gap' in evaluations['stored']
+  settings = json.loads((out / taught / 'records' / 'teach.json').read_text())
+  teacher = json.loads((out / 'stored-seed=3' / 'teacher.json').read_text())
+  assert settings['model'] == [str(out / 'skyline-seed=3')]
+  assert settings['every_n'] == tiny.EVERY_N and settings['top_k'] == 3
+  assert teacher['teacher'] == settings['teacher']
 
 
 @processes.needs_script_environment

@@ -33,8 +33,12 @@ class Conv(base.Backbone):
   def representation_size(self):
     return self.filters.filters
 
-  def flops(self):
-    return 2 * self.num_frames * int(self.filters.kernel.shape.num_elements())
+  def flops(self, num_frames=None):
+    return (
+      2
+      * (num_frames or self.num_frames)
+      * int(self.filters.kernel.shape.num_elements())
+    )
 
 
 @factory.register('cosine')

@@ -111,9 +111,9 @@ class Backbone(tf_keras.Model):
     sets `extends`.
 
     Args:
-      inputs: {'frames': further frames, [B, K, D]; 'num_frames': int32 [B], how many of
-        them are real}. All frames before are real, and K ends at one of the numbers that
-        the network was trained for.
+      inputs: {'frames': further frames, [B, K, D]; 'num_frames': int32 [B], how many
+        of them are real}. All frames before are real, and the last is the last of one
+        of the numbers that the network was trained for.
       state: as returned for the frames before; None for none.
 
     Returns:

@@ -1,0 +1,80 @@
+"""The rule by which a nested network stops looking at a video.
+
+`yt8m-distill adapt` chooses and writes it. `modeling.adaptive` applies it.
+"""
+
+import json
+from typing import Any
+
+from absl import flags
+import tensorflow as tf
+
+from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.modeling import adaptive
+from yt8m_distill.serving import fingerprint
+from yt8m_distill.serving import model_card
+from yt8m_distill.utils import files
+
+
+def write(
+  path: str, rule: adaptive.Rule, network: trained_network.Network, **details: Any
+):
+  """Writes a rule that was calibrated for a network, with further details."""
+  files.write_json(
+    path,
+    {
+      **rule._asdict(),
+      'network': fingerprint_of(network),
+      'checkpoint': network.checkpoint,
+      **details,
+    },
+  )
+
+
+def read(path: str, network: trained_network.Network) -> adaptive.Rule:
+  """Reads a rule for a network.
+
+  Args:
+    path: as written by `yt8m-distill adapt`.
+    network: the network that is to follow it.
+
+  Raises:
+    ValueError: there is no such file, or it is that of another network.
+  """
+  remedy = 'name the stopping.json that yt8m-distill adapt wrote for this network.'
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      values = json.load(file)
+    rule = adaptive.Rule(*(values[name] for name in adaptive.Rule._fields))
+    calibrated = values['network']
+    rule.check()
+  except tf.errors.OpError as error:
+    raise ValueError(
+      f'stopping is {path}, which cannot be read ({error.message}): {remedy}'
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'stopping is {path}, which holds no rule ({error}): {remedy}'
+    ) from error
+  if calibrated != fingerprint_of(network):
+    raise ValueError(
+      f'stopping is {path}, which was calibrated for other weights than those of '
+      f'{network.checkpoint}: {remedy}'
+    )
+  return rule
+
+
+def define_flag():
+  """Defines the flag that names a rule."""
+  flags.DEFINE_string(
+    'stopping',
+    '',
+    'stopping.json of yt8m-distill adapt: stop looking at a video as soon as the '
+    'network is sure. For one run with nested frames.',
+  )
+
+
+def fingerprint_of(network: trained_network.Network) -> str:
+  """Returns a text that differs where the network's weights or frames differ."""
+  reads = model_card.read_frames(network.model)
+  return fingerprint.of([(reads, network.network.variables)])
