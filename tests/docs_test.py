@@ -50,7 +50,9 @@ _COMMAND = re.compile(
 )
 _FLAG = re.compile(r'(?<=[\s\[])--(\w+)')
 _DEFINED = re.compile(r"""(?:DEFINE_\w+|add_argument)\(\s*['"](?:--)?(\w+)['"]""")
-_IMPORT = re.compile(r'^from (yt8m_distill\.\w+) import (\w+)$', re.MULTILINE)
+_IMPORT = re.compile(
+  r'^from (yt8m_distill\.\w+) import (\w+)(?: as (\w+))?$', re.MULTILINE
+)
 _DOTTED = re.compile(r'(?<![\w./@-])((?:yt8m_distill|experiments)(?:\.[a-z_]\w*)+)')
 _FIELD = re.compile(r'(?<![\w./])((?:task|trainer|runtime)(?:\.(?:[a-z]\w*|\*))+)')
 _GIN_FILE = re.compile(r'(?<![\w/])(\w+\.gin)\b')
@@ -126,8 +128,8 @@ def _flags(module):
   defined = {'help', 'verbosity', *_DEFINED.findall(source)}
   if 'cli.run(' in source:
     defined.add('import')
-  for room, name in _IMPORT.findall(source):
-    if f'{name}.define_flags(' in source:
+  for room, name, alias in _IMPORT.findall(source):
+    if re.search(rf'\b{alias or name}\.define_flags?\(', source):
       defined |= _flags(f'{room}.{name}')
   if 'parse_known_args()' in source:  # It passes on what it does not know.
     defined |= _flags('yt8m_distill.train')

@@ -51,6 +51,7 @@ from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.features import video_list
 from yt8m_distill.serving import ensemble
+from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import tables
 from yt8m_distill.serving import video_files
 from yt8m_distill.serving import window_page
@@ -332,6 +333,7 @@ def _write_shard(
 
 def _define_flags():
   ensemble.define_flags()
+  stopping_lib.define_flag()
   flags.DEFINE_string(
     'input_path',
     None,
