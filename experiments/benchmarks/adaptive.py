@@ -39,9 +39,9 @@ _MEASURE = 'top'
 _HEADER = ('frames', 'mean frames', 'GFLOPs', 'of all', 'ms per video', 'of all')
 
 
-def _threshold(network, videos, counts, go_on: float) -> float:
+def _threshold(network, videos, go_on: float) -> float:
   """Returns a threshold that a share of the videos misses at the smallest number."""
-  first = network(videos, counts=counts)['answers'][0]['predictions']
+  first = network(videos, answers=True)['answers'][0]['predictions']
   confidence = adaptive.MEASURES[_MEASURE](first, None)
   return float(np.quantile(confidence, go_on))
 
@@ -75,7 +75,7 @@ def main(_):
     run = tf.function(network).get_concrete_function(seen)
     rows[f'{count}'] = run, seen, count, network.flops(count), []
   for go_on in _GO_ON.value:
-    threshold = _threshold(network, videos, counts, go_on)
+    threshold = _threshold(network, videos, go_on)
     rule = adaptive.Rule(counts, _MEASURE, threshold)
     model = adaptive.AdaptiveClassifier(network, rule)
     run = tf.function(model).get_concrete_function(videos)

@@ -13,7 +13,7 @@ from yt8m_distill.modeling import frame_normalization
 class PlainDistiller(distiller.Distiller):
   """A Distiller whose networks are computed by a plain graph."""
 
-  def call(self, inputs, training=False, counts=()):
+  def call(self, inputs, training=False, answers=False):
     """Returns the outputs of both networks, as a Distiller does."""
     return {
       name: plain_network(network, self._select(inputs, self._frames[name]))

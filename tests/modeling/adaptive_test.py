@@ -60,25 +60,48 @@ def _videos():
 
 
 def _seen(videos, count):
-  """The first frames of the videos, with padding to the length of the network."""
-  keep = tf.cast(tf.range(8) < count, tf.uint8)[:, None]
+  """The first frames of the videos."""
   return {
-    'frames': videos['frames'] * keep,
+    'frames': videos['frames'][:, :count],
     'num_frames': tf.minimum(videos['num_frames'], count),
   }
 
 
+def _smaller(network, count):
+  """The network that answers at one number of frames only, as the nested one does."""
+  config = network.get_config()
+  at = network.counts.index(count)
+  config['counts'] = [count]
+  options = config['backbone']['config']
+  if 'chunks' in options:
+    options['chunks'] = options['chunks'] * count // _COUNTS[-1]
+  options['num_frames'] = count
+  smaller = type(network).from_config(config)
+  smaller.backbone.set_weights(network.backbone.get_weights())
+  smaller.head.set_weights(network.head.get_weights())
+  smaller.scales[0].set_weights(network.scales[at].get_weights())
+  return smaller
+
+
 def test_answers_are_those_of_the_first_frames(network, videos):
-  outputs = network(videos, counts=_COUNTS)
+  outputs = network(videos, answers=True)
   assert len(outputs['answers']) == len(_COUNTS)
   for count, answer in zip(_COUNTS, outputs['answers']):
-    wanted = network(_seen(videos, count))
+    wanted = _smaller(network, count)(_seen(videos, count))
     for name in ('predictions', 'representation'):
       np.testing.assert_allclose(answer[name], wanted[name], rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(
-    outputs['predictions'], outputs['answers'][-1]['predictions']
-  )
+  last = outputs['answers'][-1]['predictions']
+  np.testing.assert_array_equal(outputs['predictions'], last)
+  np.testing.assert_allclose(network(videos)['predictions'], last, rtol=1e-5)
   assert np.ptp([a['predictions'] for a in outputs['answers']], axis=0).max() > 0.01
+
+
+def test_round_trip(network, videos):
+  again = type(network).from_config(network.get_config())
+  again.set_weights(network.get_weights())
+  one, other = (n(videos, answers=True)['answers'] for n in (network, again))
+  for a, b in zip(one, other, strict=True):
+    np.testing.assert_array_equal(a['predictions'], b['predictions'])
 
 
 def _confidences(name, answers):
@@ -106,9 +129,7 @@ def _confidences(name, answers):
 @pytest.mark.parametrize('measure', adaptive.MEASURES)
 def test_stops_when_sure(measure, videos):
   network = _network('hierarchical_lstm')
-  answers = [
-    a['predictions'].numpy() for a in network(videos, counts=_COUNTS)['answers']
-  ]
+  answers = [a['predictions'].numpy() for a in network(videos, answers=True)['answers']]
   confidences = _confidences(measure, answers)
   threshold = float(np.median(confidences[:, 1 if measure == 'agreement' else 0]))
   outputs = _model(network, measure, threshold)(videos)
@@ -131,8 +152,8 @@ def test_stops_when_sure(measure, videos):
 def test_ends_of_the_threshold_are_fixed_numbers(network, videos, threshold, count):
   model = _model(network, 'top', threshold)
   # As a student that only ever sees this many frames gets them.
-  seen = {**_seen(videos, count), 'frames': videos['frames'][:, :count]}
-  outputs, wanted = model(videos), network(seen)
+  seen = _seen(videos, count)
+  outputs, wanted = model(videos), _smaller(network, count)(seen)
   for name in ('predictions', 'representation'):
     np.testing.assert_array_equal(outputs[name], wanted[name])
   np.testing.assert_array_equal(outputs['frames_seen'], seen['num_frames'])

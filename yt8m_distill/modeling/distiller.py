@@ -28,7 +28,7 @@ class Distiller(tf_keras.Model):
   frames.
   If there are projections, the student also has 'projected': its outputs by name,
   [..., R], as wide as the teacher's.
-  Called with `counts`, the student also has 'answers': see VideoClassifier. Each has
+  Called with `answers`, the student also has 'answers': see VideoClassifier. Each has
   its projections.
 
   A network that is not `trainable` runs as in evaluation, also in training. A
@@ -68,7 +68,7 @@ class Distiller(tf_keras.Model):
     self._compare_states = compare_states
     self.built = True
 
-  def call(self, inputs, training=False, counts=()):
+  def call(self, inputs, training=False, answers=False):
     """Returns the outputs of both networks; see the class."""
     seen = {name: self._select(inputs, frames) for name, frames in self._frames.items()}
     if self._compare_states:
@@ -79,10 +79,10 @@ class Distiller(tf_keras.Model):
         'moments': tf.broadcast_to(tf.range(moments.shape[1]), tf.shape(moments)),
       }
     teacher, student = (
-      network(seen[name], training=training and network.trainable, **answers)
-      for name, network, answers in (
-        ('teacher', self.teacher, {}),
-        ('student', self.student, {'counts': counts} if counts else {}),
+      network(seen[name], training=training and network.trainable, answers=each)
+      for name, network, each in (
+        ('teacher', self.teacher, False),
+        ('student', self.student, answers),
       )
     )
     if self._compare_states:
@@ -211,9 +211,9 @@ class ProjectedNetwork(tf_keras.Model):
     )
     self.built = True
 
-  def call(self, inputs, training=False, counts=()):
+  def call(self, inputs, training=False, answers=False):
     """Returns the outputs; see the class."""
-    outputs = self.network(inputs, training=training, counts=counts)
+    outputs = self.network(inputs, training=training, answers=answers)
     return _projected(outputs, {'representation': self.projection})
 
 

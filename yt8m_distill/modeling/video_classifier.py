@@ -3,6 +3,7 @@
 B videos, T frames, D features, R representation, V classes.
 """
 
+from collections.abc import Sequence
 import inspect
 
 from official.vision.modeling.backbones import factory as backbone_factory
@@ -24,9 +25,15 @@ class VideoClassifier(tf_keras.Model):
   [B], how many of the T are real; 'seed': int32 [B], for dropout in training}.
   Returns {'predictions': float32 [B, V], 'representation': [B, R]} and further
   outputs of the backbone.
-  Called with `counts`, ascending numbers of frames, it also returns 'answers': for each
-  number, the outputs for a video of which it saw that many of the first frames. The
-  others are then the last answer's; the last number is T.
+  A nested network answers at several numbers of frames. Called with `answers`, it also
+  returns 'answers': for each number, the outputs for a video of which it saw that many
+  of the first frames. The others are those of the last answer, at T frames. Before the
+  head, each answer scales and shifts the representation in its own way, since states
+  grow with the frames that are read; compare the switchable normalization of slimmable
+  networks (arXiv 1812.08928).
+
+  Attributes:
+    counts: the numbers of frames, ascending; () for a network with one answer.
   """
 
   def __init__(
@@ -34,6 +41,7 @@ class VideoClassifier(tf_keras.Model):
     backbone: tf_keras.Model,
     head: tf_keras.layers.Layer,
     dropout: float = 0.0,
+    counts: Sequence[int] = (),
     **kwargs,
   ):
     """Initializes and builds the network.
@@ -43,6 +51,7 @@ class VideoClassifier(tf_keras.Model):
         Counting its cost also needs `flops`.
       head: from 'representation' to 'predictions'.
       dropout: fraction of the representation that training hides from the head.
+      counts: see the class.
       **kwargs: arguments of a Keras model.
 
     Raises:
@@ -58,33 +67,45 @@ class VideoClassifier(tf_keras.Model):
     self._dropout = dropout
     self.backbone = backbone
     self.head = head
+    self.counts = tuple(counts)
+    self.scales = [_Scale(name=f'scale_at_{count}') for count in self.counts]
+    for scale in self.scales:
+      with tf.name_scope(scale.name):
+        scale.build([None, backbone.representation_size])
     if not head.built:
       head.build([None, backbone.representation_size])
     self.built = True
 
-  def call(self, inputs, training=False, counts=()):
+  def call(self, inputs, training=False, answers=False):
     """Returns predictions and the backbone's outputs; see the class."""
     seen = self._prepared(inputs)
-    if not counts:
-      return self._answer(self.backbone(seen, training=training), inputs, training)
-    answers = [
-      self._answer(outputs, inputs, training)
-      for outputs in self.backbone.at_counts(seen, counts, training=training)
+    if not answers:
+      outputs = self.backbone(seen, training=training)
+      return self._answer(outputs, self._last_scale(), inputs, training)
+    outputs = self.backbone.at_counts(seen, self.counts, training=training)
+    found = [
+      self._answer(each, scale, inputs, training)
+      for each, scale in zip(outputs, self.scales, strict=True)
     ]
-    return {**answers[-1], 'answers': answers}
+    return {**found[-1], 'answers': found}
 
-  def extend(self, inputs, state=None) -> tuple:
+  def _last_scale(self):
+    return self.scales[-1] if self.scales else None
+
+  def extend(self, inputs, count: int, state=None) -> tuple:
     """Continues with further frames of the same videos, in inference.
 
     Args:
       inputs: as of `Backbone.extend`, but with frames as of call().
+      count: number of frames so far, one of `counts`.
       state: as returned for the frames before; None for none.
 
     Returns:
-      What call() returns for all frames so far, and the state to continue from.
+      The answer at `count`, and the state to continue from.
     """
     outputs, state = self.backbone.extend(self._prepared(inputs), state)
-    return self._answer(outputs, inputs, training=False), state
+    scale = self.scales[self.counts.index(count)]
+    return self._answer(outputs, scale, inputs, training=False), state
 
   def _prepared(self, inputs):
     """Returns the inputs of the backbone."""
@@ -94,9 +115,11 @@ class VideoClassifier(tf_keras.Model):
     frames = frame_normalization.normalize_videos(frames, inputs['num_frames'])
     return {**inputs, 'frames': frames}
 
-  def _answer(self, outputs, inputs, training):
+  def _answer(self, outputs, scale, inputs, training):
     """Returns a backbone's outputs and what the head makes of them."""
     representation = visible = self._checked(outputs)
+    if scale:
+      visible = scale(visible)
     if training and self._dropout:
       visible = per_video_random.dropout(
         visible,
@@ -144,6 +167,7 @@ class VideoClassifier(tf_keras.Model):
       'backbone': tf_keras.layers.serialize(self.backbone),
       'head': tf_keras.layers.serialize(self.head),
       'dropout': self._dropout,
+      'counts': list(self.counts),
     }
 
   @classmethod
@@ -153,8 +177,27 @@ class VideoClassifier(tf_keras.Model):
       tf_keras.layers.deserialize(config['backbone'], custom_objects),
       tf_keras.layers.deserialize(config['head'], custom_objects),
       dropout=config['dropout'],
+      counts=config['counts'],
       name=config['name'],
     )
+
+
+class _Scale(tf_keras.layers.Layer):
+  """Scales and shifts each value of a representation, float32 [B, R]."""
+
+  def __init__(self, name: str):
+    super().__init__(name=name, dtype='float32')
+
+  def build(self, input_shape):
+    """Creates the variables, which change nothing at first."""
+    shape = input_shape[-1:]
+    self.scale = self.add_weight(name='scale', shape=shape, initializer='ones')
+    self.shift = self.add_weight(name='shift', shape=shape, initializer='zeros')
+    super().build(input_shape)
+
+  def call(self, representation):
+    """Returns the representation that the head sees."""
+    return representation * self.scale + self.shift
 
 
 def build(model_config, network, name: str) -> VideoClassifier:
@@ -183,9 +226,10 @@ def build(model_config, network, name: str) -> VideoClassifier:
         backbone_config=network.backbone,
         norm_activation_config=None,
       )
-      if network.frames.counts():
+      counts = network.frames.counts()
+      if counts:
         _check_nested(backbone, f"task.model.{name}.frames.type is 'nested'")
-      return VideoClassifier(backbone, head, network.dropout, name=name)
+      return VideoClassifier(backbone, head, network.dropout, counts, name=name)
   except LookupError as error:
     raise ValueError(
       f'No code is registered for the backbone {network.backbone.type!r} or the head '

@@ -239,7 +239,7 @@ def _answers(
   )
 
   def answer(inputs, labels) -> list[dict[str, tf.Tensor]]:
-    outputs = run.network(inputs, training=False, counts=counts)
+    outputs = run.network(inputs, training=False, answers=True)
     answers: list[dict[str, tf.Tensor]] = []
     before = None
     for one in outputs['answers']:

@@ -87,10 +87,9 @@ class ClassificationTask(base_task.Task):
         'yt8m-distill train.'
       )
     *_, learner = params.model.networks().values()
-    self._counts = learner.frames.counts()
     self.earlier = tuple(
       f'{self.prefixes[-1]}{model_config.answer_name(count)}/'
-      for count in self._counts[:-1]
+      for count in learner.frames.counts()[:-1]
     )
     # Reads the vocabulary now, so that an error does not wait for the first evaluation.
     self._new_evaluation()
@@ -357,7 +356,7 @@ class ClassificationTask(base_task.Task):
       training: whether in training.
     """
     # The model of another project may not know the argument.
-    answers = {'counts': self._counts} if self.earlier else {}
+    answers = {'answers': True} if self.earlier else {}
     return model(features, training=training, **answers)
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
