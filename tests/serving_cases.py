@@ -98,11 +98,11 @@ def predict(runs, data, out, **arguments):
   return out
 
 
-def read(sources, *arguments):
+def read(sources, *arguments, **named):
   """Reads networks, the same ones once for all tests of a process."""
-  key = (*sources, str(arguments))
+  key = (*sources, str(arguments), str(named))
   if key not in _kept:
-    _kept[key] = _ENSEMBLE(sources, *arguments)
+    _kept[key] = _ENSEMBLE(sources, *arguments, **named)
   return _kept[key]
 
 

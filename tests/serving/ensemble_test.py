@@ -142,7 +142,9 @@ def _three(tmp_path_factory):
   return [
     _write_run(folder / '0', 0, _model(network=_frames(tiny.EVERY_N))),
     _write_run(folder / '1', 1, _model(network={**_AVERAGE, **_frames(2)})),
-    _write_run(folder / '2', 2, _model(network=_AVERAGE)),
+    _write_run(
+      folder / '2', 2, _model(network={**_AVERAGE, 'frames': {'type': 'all'}})
+    ),
   ]
 
 
@@ -268,8 +270,7 @@ def test_an_export_describes_each_network(three, out, vocabulary):
   assert {path.name for path in folder.iterdir()} >= {'labels.csv', 'networks'}
   for absent in ('params.yaml', 'evaluation.json'):
     assert not (folder / absent).exists()
-  strides = [tiny.EVERY_N, 2]
-  for number, every_n in enumerate(strides):
+  for number, every_n in enumerate([tiny.EVERY_N, 2]):
     params = run_dir.read_params(str(folder / f'networks/{number}/params.yaml'))
     assert params.task.model.network.frames.uniform.every_n == every_n
   spec = json.loads((folder / 'input.json').read_text())

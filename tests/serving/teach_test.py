@@ -198,10 +198,10 @@ def test_records_that_store_features_differently(runs, data, taught, tmp_path):
   (tmp_path / 'floats').mkdir()
   for path in data.iterdir():
     records_lib.edit(path, tmp_path / 'floats' / path.name, as_floats)
-  features = [
-    f'{names[name]}:{size}:quantized_floats'
-    for name, size in (('rgb', 8), ('audio', 4))
-  ]
+  floats, features = (
+    [f'{names["rgb"]}:8:{form}', f'{names["audio"]}:4:{form}']
+    for form in ('floats', 'quantized_floats')
+  )
   out = tmp_path / 'out'
   [path, *_] = _teach(runs[:1], tmp_path / 'floats', out, top_k=3, features=features)
   for answer, expected in zip(
@@ -216,7 +216,7 @@ def test_records_that_store_features_differently(runs, data, taught, tmp_path):
   assert json.loads((out / 'teach.json').read_text())['features'] == features
   assert 'features' not in json.loads((taught / 'teach.json').read_text())
   with pytest.raises(ValueError, match='another job: .*features is'):
-    _teach(runs[:1], tmp_path / 'floats', out, top_k=3, features=features[::-1])
+    _teach(runs[:1], tmp_path / 'floats', out, top_k=3, features=floats)
 
 
 def test_several_teach_their_mean(runs, other, data, tmp_path):
