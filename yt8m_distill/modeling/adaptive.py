@@ -132,7 +132,7 @@ class AdaptiveClassifier(tf_keras.Model):
         'frames': frames[:, before:count],
         'num_frames': tf.minimum(left, count) - before,
       }
-      outputs, state = self.network.extend(new, count, state)
+      outputs, state = self.network.extend(new, state)
       answer = {
         'predictions': outputs['predictions'],
         'representation': outputs['representation'],

@@ -27,10 +27,7 @@ class VideoClassifier(tf_keras.Model):
   outputs of the backbone.
   A nested network answers at several numbers of frames. Called with `answers`, it also
   returns 'answers': for each number, the outputs for a video of which it saw that many
-  of the first frames. The others are those of the last answer, at T frames. Before the
-  head, each answer scales and shifts the representation in its own way, since states
-  grow with the frames that are read; compare the switchable normalization of slimmable
-  networks (arXiv 1812.08928).
+  of the first frames. The others are those of the last answer, at T frames.
 
   Attributes:
     counts: the numbers of frames, ascending; () for a network with one answer.
@@ -68,10 +65,6 @@ class VideoClassifier(tf_keras.Model):
     self.backbone = backbone
     self.head = head
     self.counts = tuple(counts)
-    self.scales = [_Scale(name=f'scale_at_{count}') for count in self.counts]
-    for scale in self.scales:
-      with tf.name_scope(scale.name):
-        scale.build([None, backbone.representation_size])
     if not head.built:
       head.build([None, backbone.representation_size])
     self.built = True
@@ -81,31 +74,25 @@ class VideoClassifier(tf_keras.Model):
     seen = self._prepared(inputs)
     if not answers:
       outputs = self.backbone(seen, training=training)
-      return self._answer(outputs, self._last_scale(), inputs, training)
-    outputs = self.backbone.at_counts(seen, self.counts, training=training)
+      return self._answer(outputs, inputs, training)
     found = [
-      self._answer(each, scale, inputs, training)
-      for each, scale in zip(outputs, self.scales, strict=True)
+      self._answer(outputs, inputs, training)
+      for outputs in self.backbone.at_counts(seen, self.counts, training=training)
     ]
     return {**found[-1], 'answers': found}
 
-  def _last_scale(self):
-    return self.scales[-1] if self.scales else None
-
-  def extend(self, inputs, count: int, state=None) -> tuple:
+  def extend(self, inputs, state=None) -> tuple:
     """Continues with further frames of the same videos, in inference.
 
     Args:
       inputs: as of `Backbone.extend`, but with frames as of call().
-      count: number of frames so far, one of `counts`.
       state: as returned for the frames before; None for none.
 
     Returns:
-      The answer at `count`, and the state to continue from.
+      What call() returns for all frames so far, and the state to continue from.
     """
     outputs, state = self.backbone.extend(self._prepared(inputs), state)
-    scale = self.scales[self.counts.index(count)]
-    return self._answer(outputs, scale, inputs, training=False), state
+    return self._answer(outputs, inputs, training=False), state
 
   def _prepared(self, inputs):
     """Returns the inputs of the backbone."""
@@ -115,11 +102,9 @@ class VideoClassifier(tf_keras.Model):
     frames = frame_normalization.normalize_videos(frames, inputs['num_frames'])
     return {**inputs, 'frames': frames}
 
-  def _answer(self, outputs, scale, inputs, training):
+  def _answer(self, outputs, inputs, training):
     """Returns a backbone's outputs and what the head makes of them."""
     representation = visible = self._checked(outputs)
-    if scale:
-      visible = scale(visible)
     if training and self._dropout:
       visible = per_video_random.dropout(
         visible,
@@ -180,24 +165,6 @@ class VideoClassifier(tf_keras.Model):
       counts=config['counts'],
       name=config['name'],
     )
-
-
-class _Scale(tf_keras.layers.Layer):
-  """Scales and shifts each value of a representation, float32 [B, R]."""
-
-  def __init__(self, name: str):
-    super().__init__(name=name, dtype='float32')
-
-  def build(self, input_shape):
-    """Creates the variables, which change nothing at first."""
-    shape = input_shape[-1:]
-    self.scale = self.add_weight(name='scale', shape=shape, initializer='ones')
-    self.shift = self.add_weight(name='shift', shape=shape, initializer='zeros')
-    super().build(input_shape)
-
-  def call(self, representation):
-    """Returns the representation that the head sees."""
-    return representation * self.scale + self.shift
 
 
 def build(model_config, network, name: str) -> VideoClassifier:
