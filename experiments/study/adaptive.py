@@ -9,8 +9,7 @@ each number of B, adaptive inference with A may see half as many on average: the
 threshold is calibrated on other videos than it is scored on. A paired test over the
 seeds says whether it scores at least as high as B with twice the frames.
 
-Writes adaptive.csv, adaptive.md and adaptive.png to the study's folder, and what
-`yt8m-distill adapt` writes to its folder `adaptive`.
+Writes adaptive.csv, adaptive.md and adaptive.png to the study's folder.
 """
 
 from collections.abc import Iterator
@@ -25,8 +24,10 @@ from experiments.study import claims
 from experiments.study import results
 from experiments.study import runner
 from experiments.study import study_file
+from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.evaluation import adaptive
 from yt8m_distill.evaluation import report
+from yt8m_distill.modeling import adaptive as inference
 from yt8m_distill.serving import adapt
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
@@ -58,24 +59,24 @@ def compare(
   Raises:
     ValueError: the study has no finished run of a claim's labels, or not a nested one.
   """
-  runs = results.learners(results.collect(study, output_dir))
+  runs = results.collect(study, output_dir)
   rows = []
-  for label, fixed_label in _pairs(study):
-    for name, answers in runs[runs['label'] == label].groupby('name', sort=False):
-      seed = answers['seed'].iloc[0]
+  for label, fixed_label in _pairs(study) if len(runs) else ():
+    for name, nested in runs[runs['label'] == label].groupby('name', sort=False):
+      seed = nested['seed'].iloc[0]
       fixed = runs[(runs['label'] == fixed_label) & (runs['seed'] == seed)]
       fixed = fixed.sort_values('num_frames').reset_index(drop=True)
-      smallest = answers['num_frames'].min()
       counts = fixed.rename(columns={'num_frames': 'frames'})
+      network = trained_network.Network(runner.folder(output_dir, name))
+      answers = adapt.answers_of(network, calibration_path)
+      points = adaptive.curve(answers, list(inference.MEASURES))
+      fixed_counts = adaptive.fixed(answers)
+      answers = adapt.answers_of(network, evaluation_path)
+      smallest = nested['num_frames'].min()
       for place in counts[counts['frames'] >= 2 * smallest].to_dict('records'):
-        most = place['frames'] / 2
-        chosen = adapt.adapt(
-          runner.folder(output_dir, name),
-          calibration_path,
-          os.path.join(output_dir, 'adaptive', f'{name}-{most:g}'),
-          evaluation_path,
-          mean_frames=most,
-        )
+        rule = adaptive.calibrate(points, fixed_counts, place['frames'] / 2)
+        rule = {key: rule[key] for key in ('measure', 'threshold')}
+        chosen = {**rule, **answers.adaptive(**rule)}
         gains = adaptive.gains(pd.DataFrame([chosen]), counts).iloc[0]
         rows.append(
           {
@@ -182,17 +183,24 @@ def _plot(runs: pd.DataFrame, found: pd.DataFrame, path: str):
   report.save(figure, path)
 
 
-def main(_):
-  """Compares, and writes the files."""
-  output_dir = os.path.abspath(FLAGS.output_dir)
-  study = study_file.read(FLAGS.config, FLAGS.gin_params)
-  found = compare(study, output_dir, FLAGS.calibration_path, FLAGS.evaluation_path)
+def write(
+  study: study_file.Study, output_dir: str, calibration_path: str, evaluation_path: str
+) -> str:
+  """Compares, writes the files and returns the table; see compare()."""
+  found = compare(study, output_dir, calibration_path, evaluation_path)
   files.write_text(os.path.join(output_dir, 'adaptive.csv'), found.to_csv(index=False))
   runs = results.learners(results.collect(study, output_dir))
   _plot(runs, found, os.path.join(output_dir, 'adaptive.png'))
   text = _table(found)
   files.write_text(os.path.join(output_dir, 'adaptive.md'), text)
-  print(text)
+  return text
+
+
+def main(_):
+  """Runs the command."""
+  study = study_file.read(FLAGS.config, FLAGS.gin_params)
+  output_dir = os.path.abspath(FLAGS.output_dir)
+  print(write(study, output_dir, FLAGS.calibration_path, FLAGS.evaluation_path))
 
 
 def _define_flags():

@@ -96,7 +96,7 @@ def adapt(
 
   measures = [measure] if measure else list(inference.MEASURES)
   with _about('calibration_path'):
-    answers = _answers(run, calibration_path, batch_size)
+    answers = answers_of(run, calibration_path, batch_size)
   counts, points = adaptive.fixed(answers), adaptive.curve(answers, measures)
   calibrated = adaptive.calibrate(points, counts, mean_frames, gap_loss)
   rule = {key: calibrated[key] for key in ('measure', 'threshold')}
@@ -119,7 +119,7 @@ def adapt(
   ]
   if evaluation_path:
     with _about('evaluation_path'):
-      answers = _answers(run, evaluation_path, batch_size)
+      answers = answers_of(run, evaluation_path, batch_size)
     counts, points = adaptive.fixed(answers), adaptive.curve(answers, measures)
     lines.append(
       f'Evaluated on {len(answers.num_frames):,} videos of {evaluation_path}.'
@@ -212,10 +212,10 @@ def _about(flag: str) -> Iterator[None]:
     raise ValueError(f'--{flag}: {error}') from error
 
 
-def _answers(
-  run: trained_network.Network, input_path: str, batch_size: int
+def answers_of(
+  run: trained_network.Network, input_path: str, batch_size: int = 64
 ) -> adaptive.Answers:
-  """Runs a network over all records."""
+  """Returns the answers of a nested network to all records."""
   model, evaluation = run.model, run.params.task.evaluation
   counts = model.network.frames.counts()
   collector = adaptive.Collector(
