@@ -52,9 +52,9 @@ def compare(
 
   Returns:
     A row for each nested run and number of frames that is halved: label, fixed_label,
-    seed, fixed_frames, measure, threshold; of adaptive inference frames, flops, gap,
-    map, and gain_at_frames and gain_at_flops over the fixed networks of the seed; of
-    the fixed network fixed_flops, fixed_gap, fixed_map.
+    seed, fixed_frames, counts, measure, threshold; of adaptive inference frames, flops,
+    gap, map, and gain_at_frames and gain_at_flops over the fixed networks of the seed;
+    of the fixed network fixed_flops, fixed_gap, fixed_map.
 
   Raises:
     ValueError: the study has no finished run of a claim's labels, or not a nested one.
@@ -69,14 +69,15 @@ def compare(
       counts = fixed.rename(columns={'num_frames': 'frames'})
       network = trained_network.Network(runner.folder(output_dir, name))
       answers = adapt.answers_of(network, calibration_path)
-      points = adaptive.curve(answers, list(inference.MEASURES))
+      points = adaptive.rules(answers, list(inference.MEASURES))
       fixed_counts = adaptive.fixed(answers)
       answers = adapt.answers_of(network, evaluation_path)
       smallest = nested['num_frames'].min()
       for place in counts[counts['frames'] >= 2 * smallest].to_dict('records'):
         rule = adaptive.calibrate(points, fixed_counts, place['frames'] / 2)
-        rule = {key: rule[key] for key in ('measure', 'threshold')}
-        chosen = {**rule, **answers.adaptive(**rule)}
+        rule = {key: rule[key] for key in inference.Rule._fields}
+        part = answers.of(rule['counts'])
+        chosen = {**rule, **part.adaptive(rule['measure'], rule['threshold'])}
         gains = adaptive.gains(pd.DataFrame([chosen]), counts).iloc[0]
         rows.append(
           {
@@ -84,8 +85,8 @@ def compare(
             'fixed_label': fixed_label,
             'seed': seed,
             'fixed_frames': place['frames'],
-            **{key: chosen[key] for key in ('measure', 'threshold', 'frames', 'flops')},
-            **{key: chosen[key] for key in ('gap', 'map')},
+            **rule,
+            **{key: chosen[key] for key in ('frames', 'flops', 'gap', 'map')},
             **gains,
             **{f'fixed_{key}': place[key] for key in ('flops', 'gap', 'map')},
           }

@@ -16,6 +16,7 @@ N videos, A counts, K top k, V classes, P labels of all videos.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -23,9 +24,10 @@ import numpy as np
 import pandas as pd
 
 from yt8m_distill.evaluation import metrics
+from yt8m_distill.modeling import adaptive as inference
 from yt8m_distill.utils import progress_bar
 
-_THRESHOLDS = 100  # of a curve, besides 0 and 1
+_THRESHOLDS = 50  # of a measure, besides 0 and 1
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
 
@@ -77,6 +79,25 @@ class Answers:
   labels: np.ndarray
   flops: Sequence[int]
   fixed_flops: Sequence[int]
+
+  def of(self, counts: Sequence[int]) -> 'Answers':
+    """Returns the answers at some of the counts, which are neighbors."""
+    first = self.counts.index(counts[0])
+    part = slice(first, first + len(counts))
+    confidences = {name: values[part] for name, values in self.confidences.items()}
+    for name in inference.COMPARING:
+      if name in confidences:
+        confidences[name] = confidences[name].copy()
+        confidences[name][0] = 0
+    start = self.fixed_flops[first] - self.flops[first]
+    return dataclasses.replace(
+      self,
+      counts=self.counts[part],
+      videos={name: values[part] for name, values in self.videos.items()},
+      confidences=confidences,
+      flops=[start + cost for cost in self.flops[part]],
+      fixed_flops=self.fixed_flops[part],
+    )
 
   def stops(self, measure: str, threshold: float) -> np.ndarray:
     """Returns the count at which each video stops; see `stops`."""
@@ -216,28 +237,53 @@ def fixed(answers: Answers) -> pd.DataFrame:
 def curve(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
   """Scores many thresholds of each measure.
 
-  They are 0, 1, and about 100 quantiles of the confidence where it matters: of answers
+  They are 0, 1, and about 50 quantiles of the confidence where it matters: of answers
   to videos that have more frames.
 
   Returns:
-    `measure`, `threshold`, ascending, and as for `fixed`.
+    `counts`, all of them; `measure`, `threshold`, ascending, and as for `fixed`.
   """
-  open_ = answers.num_frames > np.reshape(answers.counts[:-1], [-1, 1])
+  return _score([answers], measures)
+
+
+def rules(answers: Answers, measures: Sequence[str]) -> pd.DataFrame:
+  """Scores the thresholds of curve() for all counts, and for two or more neighbors.
+
+  To start with more frames, or to end with fewer, is often better than to stop some
+  videos at a count whose answers are poor.
+
+  Returns:
+    As for curve().
+  """
+  counts = answers.counts
+  ends = itertools.combinations(range(len(counts)), 2)
+  parts = [answers.of(counts[first : last + 1]) for first, last in ends]
+  return _score(parts or [answers], measures)
+
+
+def _score(parts: Sequence[Answers], measures: Sequence[str]) -> pd.DataFrame:
   points = []
-  for measure in measures:
-    inner = _thresholds(answers.confidences[measure][:-1][open_])
-    points += [(measure, float(t)) for t in np.unique([0.0, *inner, 1.0])]
+  for part, measure in itertools.product(parts, measures):
+    open_ = part.num_frames > np.reshape(part.counts[:-1], [-1, 1])
+    inner = _thresholds(part.confidences[measure][:-1][open_])
+    points += [(part, measure, float(t)) for t in np.unique([0.0, *inner, 1.0])]
   rows = []
   with progress_bar.start('Scoring thresholds', len(points), ' thresholds') as bar:
-    for measure, threshold in points:
-      scores = answers.adaptive(measure, threshold)
-      rows.append({'measure': measure, 'threshold': threshold, **scores})
+    for part, measure, threshold in points:
+      rows.append(
+        {
+          'counts': tuple(part.counts),
+          'measure': measure,
+          'threshold': threshold,
+          **part.adaptive(measure, threshold),
+        }
+      )
       bar.update()
   return pd.DataFrame(rows)
 
 
 def _thresholds(confidences: np.ndarray) -> np.ndarray:
-  """Returns thresholds at about 100 quantiles of confidences, which may be none.
+  """Returns thresholds at about 50 quantiles of confidences, which may be none.
 
   Each is midway between two neighbors, so that rounding does not decide whether a
   video stops: inference computes in other batches, and on other devices.
@@ -269,10 +315,10 @@ def calibrate(
   mean_frames: float | None = None,
   gap_loss: float | None = None,
 ) -> dict[str, Any]:
-  """Chooses a measure and a threshold for a target.
+  """Chooses counts, a measure and a threshold for a target.
 
   Args:
-    points: from `curve`, the choices.
+    points: from `rules`, the choices.
     counts: from `fixed`, of the same videos.
     mean_frames: the highest GAP is chosen of those that see at most as many frames.
     gap_loss: the fewest frames are chosen of those whose GAP is at most this below

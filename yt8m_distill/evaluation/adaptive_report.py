@@ -41,7 +41,8 @@ def summary(counts: pd.DataFrame, chosen: Mapping[str, Any]) -> str:
 
 def rule(chosen: Mapping[str, Any]) -> str:
   """Returns the name of adaptive inference with a measure and a threshold."""
-  return f'adaptive, {chosen["measure"]} >= {chosen["threshold"]:.4g}'
+  counts = ', '.join(map(str, chosen['counts']))
+  return f'adaptive, {chosen["measure"]} >= {chosen["threshold"]:.4g} at {counts}'
 
 
 def _values(row: Mapping[str, Any]) -> list[str]:

@@ -59,6 +59,8 @@ MEASURES: dict[str, Callable] = {
   'certainty': _certainty,
   'agreement': _agreement,
 }
+# Those that compare with the number before, and so never stop at the first.
+COMPARING = ('agreement',)
 
 
 class Rule(NamedTuple):

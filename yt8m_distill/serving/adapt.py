@@ -4,10 +4,11 @@ r"""Calibrates when a nested network stops looking at a video, and shows what it
     --evaluation_path='validate*.tfrecord' --output_dir=adaptive --mean_frames=12
 
 A nested network answers at several numbers of frames. Adaptive inference goes on to the
-next one only where the answer is not sure yet. The command chooses how sure is enough:
-the measure and the threshold with the highest GAP at the given mean frames, or with the
-fewest frames at the given --gap_loss. It chooses on the calibration records only, and
-then scores the evaluation records; without these, the calibration records.
+next one only where the answer is not sure yet. The command chooses where to start and
+end and how sure is enough: the counts, the measure and the threshold with the highest
+GAP at the given mean frames, or with the fewest frames at the given --gap_loss. It
+chooses on the calibration records only, and then scores the evaluation records; without
+these, the calibration records.
 
 Writes stopping.json (the choice), curve.csv, lengths.csv, classes.csv, adaptive.png and
 report.md, and prints the report's table. adapt.json records the settings.
@@ -65,8 +66,8 @@ def adapt(
   """Calibrates and evaluates; writes the files and prints a table. Takes the flags.
 
   Returns:
-    The measure and threshold that are chosen, and what they give on the records that
-    are evaluated: mean frames and FLOPs of a video, and the scores.
+    The counts, measure and threshold that are chosen, and what they give on the records
+    that are evaluated: mean frames and FLOPs of a video, and the scores.
 
   Raises:
     ValueError: an argument or a record is invalid, the network is not nested, the two
@@ -97,18 +98,20 @@ def adapt(
   measures = [measure] if measure else list(inference.MEASURES)
   with _about('calibration_path'):
     answers = answers_of(run, calibration_path, batch_size)
-  counts, points = adaptive.fixed(answers), adaptive.curve(answers, measures)
-  calibrated = adaptive.calibrate(points, counts, mean_frames, gap_loss)
-  rule = {key: calibrated[key] for key in ('measure', 'threshold')}
+  counts = adaptive.fixed(answers)
+  calibrated = adaptive.calibrate(
+    adaptive.rules(answers, measures), counts, mean_frames, gap_loss
+  )
+  rule = inference.Rule(*(calibrated.pop(key) for key in inference.Rule._fields))
   stopping.write(
     paths['stopping.json'],
-    inference.Rule(answers.counts, **rule),
+    rule,
     run,
     target=target,
     calibration={
       'input_path': calibration_path,
       'videos': len(answers.num_frames),
-      'expected': {key: calibrated[key] for key in calibrated if key not in rule},
+      'expected': calibrated,
     },
   )
   lines = [
@@ -120,18 +123,17 @@ def adapt(
   if evaluation_path:
     with _about('evaluation_path'):
       answers = answers_of(run, evaluation_path, batch_size)
-    counts, points = adaptive.fixed(answers), adaptive.curve(answers, measures)
+    counts = adaptive.fixed(answers)
     lines.append(
       f'Evaluated on {len(answers.num_frames):,} videos of {evaluation_path}.'
     )
   else:
     lines.append('Evaluated on the same videos, which favors the chosen threshold.')
-  stopped = answers.stops(**rule)
-  chosen = {**rule, **answers.adaptive(**rule)}
-  lengths, classes = (
-    adaptive.by_length(answers, stopped),
-    adaptive.by_class(answers, stopped),
-  )
+  points = adaptive.curve(answers, measures)
+  part = answers.of(rule.counts)
+  stopped = part.stops(rule.measure, rule.threshold)
+  chosen = {**rule._asdict(), **part.adaptive(rule.measure, rule.threshold)}
+  lengths, classes = adaptive.by_length(part, stopped), adaptive.by_class(part, stopped)
   vocabulary = run.params.task.evaluation.vocabulary
   if vocabulary and tf.io.gfile.exists(vocabulary):
     names = results.read_vocabulary(vocabulary, answers.num_classes)
@@ -256,7 +258,9 @@ def answers_of(
       before = predictions
     return answers
 
-  answer = tf.function(answer, dataset.element_spec, autograph=False)
+  answer = tf.function(
+    answer, dataset.element_spec, autograph=False
+  ).get_concrete_function()
   with progress_bar.start('Answering', None, ' videos') as bar:
     for inputs, labels in dataset:
       answers = tf.nest.map_structure(lambda v: v.numpy(), answer(inputs, labels))
@@ -269,7 +273,7 @@ def _joined(counts: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
   """Returns fixed counts and thresholds as one table, with their gains."""
   rows = pd.concat([counts.assign(measure='fixed'), points], ignore_index=True)
   rows['count'] = rows['count'].astype('Int64')
-  rows = rows[['measure', 'count', *points.columns.drop('measure')]]
+  rows = rows[['measure', 'count', *points.columns.drop(['counts', 'measure'])]]
   return rows.join(adaptive.gains(rows, counts))
 
 
