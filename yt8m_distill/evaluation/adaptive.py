@@ -28,6 +28,7 @@ from yt8m_distill.modeling import adaptive as inference
 from yt8m_distill.utils import progress_bar
 
 _THRESHOLDS = 50  # of a measure, besides 0 and 1
+_EQUAL_GAP = 5e-4  # differences that are noise
 _VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
 
@@ -320,7 +321,8 @@ def calibrate(
   Args:
     points: from `rules`, the choices.
     counts: from `fixed`, of the same videos.
-    mean_frames: the highest GAP is chosen of those that see at most as many frames.
+    mean_frames: of those that see at most as many frames, the highest GAP is chosen;
+      of GAPs within 0.0005 of it, the one with the fewest FLOPs.
     gap_loss: the fewest frames are chosen of those whose GAP is at most this below
       that of the largest count. Exactly one of the two is given.
 
@@ -333,7 +335,8 @@ def calibrate(
   check_target(mean_frames, gap_loss)
   if mean_frames is not None:
     reached = points[points['frames'] <= mean_frames]
-    by, ascending = ['gap', 'frames'], [False, True]
+    reached = reached[reached['gap'] >= reached['gap'].max() - _EQUAL_GAP]
+    by, ascending = ['flops', 'gap'], [True, False]
     if reached.empty:
       raise ValueError(
         f'mean_frames is {mean_frames:g}: at the smallest count, '
