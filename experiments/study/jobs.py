@@ -192,11 +192,12 @@ def _check(run: study_file.Run, task: cfg.TaskConfig) -> dict[str, Any]:
     ValueError: as of plan().
   """
   is_stored = isinstance(task, distillation.StoredTask)
-  where, remedy = f'Run {run.name}', 'from its group'
+  where = f'Run {run.name}'
   if run.teach and not (is_stored and run.needs):
     raise ValueError(
       f'{where} sets teach.{next(iter(run.teach))}, but no records are taught for it. '
-      f'Remove it {remedy}, or choose an experiment of stored answers and set needs.'
+      'Remove it from its group, or choose an experiment of stored answers and set '
+      'needs.'
     )
   if not run.needs:
     return {}
@@ -204,13 +205,13 @@ def _check(run: study_file.Run, task: cfg.TaskConfig) -> dict[str, Any]:
     if not hasattr(task, 'teacher_checkpoint'):
       raise ValueError(
         f'{where} needs {run.needs}, but its experiment {run.experiment} has no '
-        f'teacher. Remove needs {remedy}.'
+        'teacher. Remove needs from its group.'
       )
     if len(run.teachers) > 1:
       raise ValueError(
         f'{where} needs all {len(run.teachers)} runs of {run.needs}, but its '
-        f'experiment {run.experiment} has one teacher. Remove teachers {remedy}, or '
-        'choose an experiment of stored answers.'
+        f'experiment {run.experiment} has one teacher. Remove teachers from its group, '
+        'or choose an experiment of stored answers.'
       )
     return {}
   weight = task.losses.representation_weight
