@@ -1,7 +1,9 @@
 """What `teach` writes, and that it writes the same after an interruption."""
 
+import inspect
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -16,6 +18,7 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
+from yt8m_distill.serving import predict as predict_lib
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import teach as teach_lib
 
@@ -182,6 +185,13 @@ def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
   assert {p.name: p.read_bytes() for p in out.iterdir()} == {
     p.name: p.read_bytes() for p in taught.iterdir()
   }
+
+
+@pytest.mark.parametrize('command', [teach_lib.teach, predict_lib.predict])
+def test_help_lists_all_flags(command):
+  done = processes.forked('-m', command.__module__, '--help')
+  for name in inspect.signature(command).parameters:
+    assert re.search(rf'^  --(\[no\])?{name}:', done.stdout, re.MULTILINE), name
 
 
 def test_records_that_store_features_differently(runs, data, taught, tmp_path):

@@ -18,8 +18,8 @@ from yt8m_distill.serving import signatures
 from yt8m_distill.serving import windows
 
 
-def define_flag():
-  """Defines the flag that weights the networks of a command."""
+def define_flags():
+  """Defines the flags that weight the networks of a command."""
   flags.DEFINE_list(
     'model_weights',
     [],

@@ -45,7 +45,7 @@ def define_flags():
     'are averaged.',
     required=True,
   )
-  averaging.define_flag()
+  averaging.define_flags()
   flags.DEFINE_list(
     'features',
     [],

@@ -255,7 +255,7 @@ def define_flags():
     ['student', 'teacher'],
     'Which network of each distillation run.',
   )
-  averaging.define_flag()
+  averaging.define_flags()
   flags.DEFINE_integer('top_k', 20, 'Number of best classes to return.')
   flags.DEFINE_string(
     'vocabulary',

@@ -110,7 +110,10 @@ def _warn_of_unused_gpu():
 
 def _show_help():
   """Prints what the command does, and its flags."""
-  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['import'])
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith('yt8m_distill.'):  # A command shares flags with others.
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   _, _, listed = flags.FLAGS.main_module_help().strip().partition('\n')
   print(f'{sys.modules["__main__"].__doc__}\nFlags:\n\n{listed}\n')
   print(
