@@ -60,6 +60,7 @@ def compare(
     ValueError: the study has no finished run of a claim's labels, or not a nested one.
   """
   runs = results.collect(study, output_dir)
+  runs = results.learners(runs) if len(runs) else runs
   rows = []
   for label, fixed_label in _pairs(study) if len(runs) else ():
     for name, nested in runs[runs['label'] == label].groupby('name', sort=False):

@@ -29,7 +29,7 @@ _STUDY = {
     },
     {
       'name': 'fixed',
-      'experiment': 'yt8m_distill_single',
+      'experiment': 'yt8m_distill',
       'label': 'fixed',
       'grid': {'k': [2, 4]},
     },
