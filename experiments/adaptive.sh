@@ -55,7 +55,7 @@ fi
 if [ -n "$audioset" ]; then
   study=experiments/study/adaptive_audioset.yaml
   echo "1/2 Running $study"
-  DATA=$audioset STUDY=$study bash experiments/audioset.sh "$out/audioset"
+  DATA=$audioset STUDY=$study VALIDATE=eval bash experiments/audioset.sh "$out/audioset"
   echo "2/2 Calibrating"
   compare "$study" "$out/audioset/adaptive_audioset" "@$out/audioset/training.txt" \
     "@$out/audioset/held_out.txt" "@$out/audioset/eval.txt"

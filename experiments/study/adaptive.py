@@ -3,11 +3,11 @@ r"""Calibrates the nested networks of a study and compares them with its fixed o
   python -m experiments.study.adaptive --config=experiments/study/adaptive.yaml \
     --output_dir=OUT --calibration_path=... --evaluation_path=... [--gin_params=...]
 
-Takes the flags of a finished study. A claim `A > B` in its `order` names networks with
+Takes a finished study. A claim `A > B` in its `order` names networks with
 nested frames, A, and networks that were trained for one number of frames each, B. For
 each number of B, adaptive inference with A may see half as many on average: the
 threshold is calibrated on other videos than it is scored on. A paired test over the
-seeds says whether it scores at least as high as B with twice the frames.
+seeds says whether it then scores higher or lower than B, or leaves it undecided.
 
 Writes adaptive.csv, adaptive.md and adaptive.png to the study's folder.
 """
@@ -36,6 +36,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 FLAGS = flags.FLAGS
+_PLACE = ['label', 'fixed_label', 'fixed_frames']
 _COSTS = {'frames': ('mean frames', 1), 'flops': ('mean GFLOPs', 1e9)}
 
 
@@ -117,16 +118,16 @@ def _table(found: pd.DataFrame) -> str:
       'GAP',
       'GFLOPs',
       'difference',
-      'as high?',
+      'verdict',
       'gain at equal frames',
       'at equal GFLOPs',
     )
   ]
-  for (label, frames), rows in found.groupby(['label', 'fixed_frames'], sort=False):
+  for (label, fixed_label, frames), rows in found.groupby(_PLACE, sort=False):
     differences = rows['gap'] - rows['fixed_gap']
     table.append(
       (
-        label,
+        f'{label}, beside {fixed_label}',
         f'{frames}',
         _spread(rows['fixed_gap']),
         f'{rows["fixed_flops"].mean() / 1e9:.4f}',
@@ -168,7 +169,8 @@ def _plot(runs: pd.DataFrame, found: pd.DataFrame, path: str):
           capsize=3,
           label=name,
         )
-      rows = found[found['label'] == label].groupby('fixed_frames')
+      rows = found[(found['label'] == label) & (found['fixed_label'] == fixed_label)]
+      rows = rows.groupby('fixed_frames')
       axes.errorbar(
         rows[cost].mean() / scale,
         rows['gap'].mean(),

@@ -215,3 +215,12 @@ def test_backbones_without_several_answers(monkeypatch, backbone, message):
   monkeypatch.setattr(factory, 'build_backbone', lambda **_: backbone)
   with pytest.raises(ValueError, match=message):
     _network('yt8m_average')
+
+
+@pytest.mark.parametrize('measure', adaptive.MEASURES)
+def test_one_class(measure):
+  predictions = tf.constant([[0.25], [1.0], [0.0]])
+  found = adaptive.MEASURES[measure](predictions, predictions)
+  assert found.shape == (3,)
+  if measure == 'margin':
+    np.testing.assert_array_equal(found, [0.25, 1.0, 0.0])

@@ -17,6 +17,7 @@ from yt8m_distill.dataloaders import reader
 from yt8m_distill.modeling import adaptive as inference
 from yt8m_distill.serving import adapt as adapt_lib
 from yt8m_distill.serving import ensemble
+from yt8m_distill.serving import export as export_lib
 
 pytestmark = pytest.mark.end_to_end
 
@@ -180,8 +181,15 @@ def test_a_student_among_two_networks(data, tmp_path):
     tmp_path / 'run', {'task': {'model': {'student': _NESTED}}}
   )
   _adapt(run, data, tmp_path / 'out')
-  with pytest.raises(ValueError, match=r"run sees frames of type 'all': only a"):
-    _adapt(run, data, tmp_path / 'teacher', network='teacher')
+
+
+def test_networks_that_are_not_nested(run, data, tmp_path):
+  plain = serving_cases.write_run(tmp_path / 'plain')
+  with pytest.raises(ValueError, match=r"plain sees frames of type 'uniform': only a"):
+    _adapt(plain, data, tmp_path / 'out')
+  export_lib.export(run, str(tmp_path / 'export'))
+  with pytest.raises(ValueError, match='export, an export: name the run'):
+    _adapt(str(tmp_path / 'export'), data, tmp_path / 'out')
 
 
 @pytest.mark.usefixtures('eagerly')
@@ -228,14 +236,3 @@ def test_records_without_the_labels_of_the_network(
   records_lib.write(path, [video])
   with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=message):
     _adapt(run, data, tmp_path / 'out', calibration_path=str(path))
-
-
-def test_networks_of_segments_are_refused(run, data, tmp_path):
-  _, model = tiny.single_task(**_NESTED)
-  params = tiny.experiment(
-    {'task': {'labels': 'segments', 'model': {'network': _NESTED}}},
-    experiment='yt8m_distill_single',
-  )
-  trained_network.write(str(tmp_path / 'run'), model, params, 1)
-  with pytest.raises(ValueError, match='was trained on ratings of segments'):
-    _adapt(str(tmp_path / 'run'), data, tmp_path / 'out')

@@ -98,7 +98,7 @@ def test_export_follows_the_rule(run, videos, some, tmp_path):
   assert spec['stopping'] == {name: rule[name] for name in adaptive.Rule._fields}
   assert 'frames_seen' in spec['signatures']['frames']['outputs']
   card = (tmp_path / 'export/model_card.md').read_text()
-  assert '`frames_seen`' in card and '| 2 | 0.000 |' in card
+  assert '`frames_seen`' in card and '| 2 | 0.0000 |' in card
   # All of the frames, which each signature selects.
   loaded = tf.saved_model.load(out).signatures['frames']
   inputs, _ = tiny.batch(6)
@@ -156,6 +156,9 @@ def _broken(tmp_path, text):
       '{"counts": [2, 4], "measure": "top", "threshold": "0.5", "network": "x"}',
       'holds no rule',
     ),
+    ('{"counts": [], "measure": "top", "threshold": 0.5, "network": "x"}', r'is \[\]'),
+    ('{"counts": 2, "measure": "top", "threshold": 0.5, "network": "x"}', 'no rule'),
+    ('{"counts": [4, 2], "measure": "top", "threshold": 0.5, "network": "x"}', 'each'),
     (
       '{"counts": [2, 4], "measure": "top", "threshold": 0.5, "network": "x"}',
       'broken.json, which was calibrated for other weights than those of .*ckpt-7',
@@ -165,6 +168,21 @@ def _broken(tmp_path, text):
 def test_files_that_are_no_rule(run, tmp_path, text, message):
   with pytest.raises(ValueError, match=message):
     stopping.read(_broken(tmp_path, text), trained_network.Network(run))
+
+
+def test_counts_of_another_network(run, tmp_path):
+  path = _rule(run, tmp_path, 0.5)
+  values = {**files.read_json(path), 'counts': [2, 3]}
+  files.write_json(path, values)
+  with pytest.raises(ValueError, match=r'counts are \[2, 3\], but .* at 2, 4 frames'):
+    stopping.read(path, trained_network.Network(run))
+
+
+def test_network_that_is_not_nested(tmp_path):
+  plain = trained_network.Network(serving_cases.write_run(tmp_path / 'plain'))
+  for rule in ('4', 'stopping.json'):
+    with pytest.raises(ValueError, match="of type 'uniform': only a network with nest"):
+      stopping.read(rule, plain)
 
 
 def test_missing_file(run):

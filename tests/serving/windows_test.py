@@ -108,7 +108,7 @@ def test_a_recurrent_network_in_slices(monkeypatch):
 def test_slices_hold_at_most_as_many_frames_as_a_batch_of_videos(monkeypatch):
   monkeypatch.setattr(windows, '_FRAMES_AT_ONCE', 3 * tiny.MAX_FRAMES)
   module = _module('all', 0, **_AVERAGE)
-  with mock.patch.object(module, 'model', wraps=module.model) as network:
+  with mock.patch.object(module, 'network', wraps=module.network) as network:
     _predict(module, _videos((40,)))
   shapes = [call.args[0]['frames'].shape.as_list() for call in network.mock_calls]
   assert [shape[0] for shape in shapes] == [3, 3, 2]

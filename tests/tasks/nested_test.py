@@ -172,7 +172,7 @@ def test_metric_names_are_those_of_an_evaluation(experiment):
     ({'student': {'frames': {'nested': {'counts': []}}}}, r'nested.counts is \[\]'),
     (
       {'student': {'frames': {'nested': {'counts': [4, 2, 8]}}}},
-      r'nested.counts is \[4, 2, 8\]: it must list numbers of frames, 1 or more',
+      r'nested.counts is \[4, 2, 8\]: it must list numbers of frames, 1 or more, each',
     ),
     ({'student': {'frames': {'nested': {'counts': [0, 8]}}}}, r'is \[0, 8\]'),
     (
@@ -185,8 +185,8 @@ def test_metric_names_are_those_of_an_evaluation(experiment):
       r'\[3, 8\] frames. Set it to 8.',
     ),
     (
-      {'teacher': {'frames': {'type': 'nested', 'nested': {'counts': [4, 20]}}}},
-      "model.teacher.frames.type is 'nested': .* not for a teacher",
+      {'teacher': {'frames': {'type': 'nested', 'nested': {'counts': [5, 20]}}}},
+      "model.teacher.frames.type is 'nested': a teacher answers at one",
     ),
   ],
 )
@@ -201,7 +201,7 @@ def test_invalid_numbers(change, message):
 @pytest.mark.parametrize(
   'task, message',
   [
-    ({'labels': 'segments'}, "student.frames.type is 'nested': .* labels of videos"),
+    ({'labels': 'segments'}, "labels is 'segments', but frames.type is 'nested'"),
     ({'losses': {'intermediate_weight': 1.0}}, 'intermediate_weight is above 0'),
   ],
 )

@@ -139,14 +139,12 @@ class VideoTask(cfg.TaskConfig):
           f'are for. Set it to {is_training}.'
         )
     self.validation_data.check_evaluation(f'{path}.validation_data')
-    for name, network in self.model.networks().items():
-      if network.frames.type == 'nested' and (
-        self.labels != 'video' or name == 'teacher'
-      ):
-        raise ValueError(
-          f"{path}.model.{name}.frames.type is 'nested': it is for a network that "
-          'learns the labels of videos, and not for a teacher. Choose another type.'
-        )
+    *_, learner = self.model.networks().values()
+    if learner.frames.counts() and self.labels != 'video':
+      raise ValueError(
+        f"{path}.labels is {self.labels!r}, but frames.type is 'nested', which is for "
+        "labels of videos. Set labels to 'video', or choose another type."
+      )
     for name, value, unset in (
       ('losses.weak_negatives', self.losses.weak_negatives, 0),
       ('evaluation.classes', self.evaluation.classes, ''),

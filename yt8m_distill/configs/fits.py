@@ -41,8 +41,8 @@ def check_counts(counts: Sequence[int], name: str = 'counts'):
   """
   if not counts or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
     raise ValueError(
-      f'{name} is {list(counts)}: it must list numbers of frames, 1 or more, from the '
-      'smallest to the largest, such as [6, 12, 18, 30].'
+      f'{name} is {list(counts)}: it must list numbers of frames, 1 or more, each '
+      'larger than the one before, such as [6, 12, 18, 30].'
     )
 
 

@@ -477,6 +477,11 @@ class DistillerModel(VideoModel):
 
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
+    if self.teacher.frames.counts():
+      raise ValueError(
+        f"{path}.teacher.frames.type is 'nested': a teacher answers at one number of "
+        'frames. Choose another type.'
+      )
     super().check(path)
     heads = [network.head.as_dict() for network in (self.teacher, self.student)]
     if self.share_head and heads[0] != heads[1]:

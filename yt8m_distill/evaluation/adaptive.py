@@ -310,6 +310,23 @@ def check_target(mean_frames: float | None, gap_loss: float | None):
     raise ValueError(f'gap_loss is {gap_loss}: it must be at least 0 and below 1.')
 
 
+def check_reachable(counts: pd.DataFrame, mean_frames: float | None):
+  """Raises a ValueError if videos see more frames than that at the smallest count.
+
+  Args:
+    counts: from `fixed`.
+    mean_frames: the target; None for another one.
+  """
+  smallest = counts.iloc[0]
+  if mean_frames is not None and smallest['frames'] > mean_frames:
+    raise ValueError(
+      f'mean_frames is {mean_frames:g}: at the smallest count, '
+      f'{smallest["count"]:.0f}, the calibration already sees '
+      f'{_up(smallest["frames"], 2):.2f} on average. Allow as many, or train with '
+      'smaller counts.'
+    )
+
+
 def calibrate(
   points: pd.DataFrame,
   counts: pd.DataFrame,
@@ -333,17 +350,11 @@ def calibrate(
     ValueError: no threshold reaches the target, or not exactly one is given.
   """
   check_target(mean_frames, gap_loss)
+  check_reachable(counts, mean_frames)
   if mean_frames is not None:
     reached = points[points['frames'] <= mean_frames]
     reached = reached[reached['gap'] >= reached['gap'].max() - _EQUAL_GAP]
     by, ascending = ['flops', 'gap'], [True, False]
-    if reached.empty:
-      raise ValueError(
-        f'mean_frames is {mean_frames:g}: at the smallest count, '
-        f'{counts["count"].iloc[0]}, the calibration already sees '
-        f'{_up(points["frames"].min(), 2)} on average. Allow as many, or train with '
-        'smaller counts.'
-      )
   else:
     most = counts['gap'].iloc[-1]
     reached = points[points['gap'] >= most - gap_loss]

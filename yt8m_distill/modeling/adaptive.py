@@ -17,6 +17,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras
 
+from yt8m_distill.configs import fits
 from yt8m_distill.modeling import video_classifier
 
 _BEST = 20  # classes that `certainty` looks at
@@ -29,8 +30,8 @@ def _top(predictions, before):
 
 def _margin(predictions, before):
   del before
-  best, _ = tf.math.top_k(predictions, 2)
-  return best[:, 0] - best[:, 1]
+  best, _ = tf.math.top_k(predictions, min(2, predictions.shape[1]))
+  return best[:, 0] - (best[:, 1] if best.shape[1] > 1 else 0.0)
 
 
 def _certainty(predictions, before):
@@ -77,7 +78,8 @@ class Rule(NamedTuple):
   threshold: float
 
   def check(self):
-    """Raises a ValueError if the measure is unknown or the threshold out of range."""
+    """Raises a ValueError if counts, measure or threshold are invalid."""
+    fits.check_counts(self.counts)
     if self.measure not in MEASURES:
       raise ValueError(
         f'measure is {self.measure!r}: choose one of {", ".join(MEASURES)}.'
@@ -116,7 +118,7 @@ class AdaptiveClassifier(tf_keras.Model):
     counts, measure, self._threshold = rule
     self._measure = MEASURES[measure]
     if self._threshold in (0, 1):  # There is nothing to decide.
-      counts = counts[-1:] if self._threshold else counts[:1]
+      counts = counts[-1:] if self._threshold == 1 else counts[:1]
     self._counts = tuple(counts)
     self.built = True
 

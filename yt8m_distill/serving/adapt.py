@@ -61,7 +61,6 @@ def adapt(
   gap_loss: float | None = None,
   measure: str | None = None,
   batch_size: int = 64,
-  network: str = 'student',
 ) -> dict[str, Any]:
   """Calibrates and evaluates; writes the files and prints a table. Takes the flags.
 
@@ -78,7 +77,9 @@ def adapt(
   if batch_size < 1:
     raise ValueError(f'batch_size is {batch_size}: it must be 1 or more.')
   _check_apart(calibration_path, evaluation_path)
-  run = trained_network.Network(model, network)
+  if tf.saved_model.contains_saved_model(model):
+    raise ValueError(f'model is {model}, an export: name the run that it comes from.')
+  run = trained_network.Network(model)
   _check_network(model, run)
   target = {'mean_frames': mean_frames, 'gap_loss': gap_loss, 'measure': measure}
   paths = {name: os.path.join(output_dir, name) for name in _OUTPUTS}
@@ -99,6 +100,7 @@ def adapt(
   with _about('calibration_path'):
     answers = answers_of(run, calibration_path, batch_size)
   counts = adaptive.fixed(answers)
+  adaptive.check_reachable(counts, mean_frames)
   calibrated = adaptive.calibrate(
     adaptive.rules(answers, measures), counts, mean_frames, gap_loss
   )
@@ -133,6 +135,11 @@ def adapt(
   part = answers.of(rule.counts)
   stopped = part.stops(rule.measure, rule.threshold)
   chosen = {**rule._asdict(), **part.adaptive(rule.measure, rule.threshold)}
+  if mean_frames and chosen['frames'] > mean_frames:
+    lines.append(
+      f'These videos see more than {mean_frames:g} frames: calibrate on more videos, '
+      'or on videos more like them, if that matters.'
+    )
   lengths, classes = adaptive.by_length(part, stopped), adaptive.by_class(part, stopped)
   vocabulary = run.params.task.evaluation.vocabulary
   if vocabulary and tf.io.gfile.exists(vocabulary):
@@ -179,7 +186,7 @@ def _check_apart(calibration_path: str, evaluation_path: str):
     raise ValueError(
       f'--evaluation_path names {found[1][shared]}, which is a file of '
       '--calibration_path too: a threshold cannot be evaluated on the videos that it '
-      'was chosen on. Name other files in either.'
+      'was chosen on. Name other files in one of them.'
     )
 
 
@@ -192,11 +199,6 @@ def _resolved(path: str) -> str:
 
 def _check_network(model: str, run: trained_network.Network):
   """Raises a ValueError if a network has no answers to videos at several counts."""
-  if run.params.task.labels == 'segments':
-    raise ValueError(
-      f'{model} was trained on ratings of segments: a network stops early at whole '
-      "videos only. Name a run with task.labels 'video'."
-    )
   frames = run.model.network.frames
   if not frames.counts():
     raise ValueError(
@@ -309,12 +311,6 @@ def _define_flags():
     'Measure of confidence. Default: the one that reaches the target best.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the network sees at once.')
-  flags.DEFINE_enum(
-    'network',
-    'student',
-    ('student', 'teacher'),
-    'Which network of a run that has both.',
-  )
 
 
 def main(_):

@@ -106,7 +106,7 @@ def export(
     if stopping and value:
       raise ValueError(
         f'--stopping is given with --{flag}, whose models see all frames: leave out '
-        'either.'
+        'one of them.'
       )
   stored = data.parse_features(features)
   with _float32():

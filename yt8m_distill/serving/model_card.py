@@ -143,7 +143,7 @@ Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
 {_stops(network, module)}{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
 ## Quality
 
-{_quality(network)}
+{_quality(network, module)}
 ## Data
 
 {_data(network)}"""
@@ -209,9 +209,13 @@ def _stops(network: trained_network.Network, module: signatures.ServingModule) -
   counts, measure, threshold = module.stopping
   seen = '- `frames_seen`: how many frames of the video the model looked at\n'
   if len(counts) == 1:
-    return f'{seen}\nThe model looks at {counts[0]} frames of every video.\n'
+    cost = network.network.flops(counts[0]) / 1e9
+    return (
+      f'{seen}\nThe model looks at {counts[0]} frames of every video, {cost:.4f} '
+      'GFLOPs.\n'
+    )
   flops = adaptive.flops_of(network.network, counts)
-  rows = '\n'.join(f'| {n} | {cost / 1e9:.3f} |' for n, cost in zip(counts, flops))
+  rows = '\n'.join(f'| {n} | {cost / 1e9:.4f} |' for n, cost in zip(counts, flops))
   return f"""{seen}
 The model starts with {counts[0]} frames and goes on as long as the confidence \
 `{measure}` is below
@@ -279,7 +283,8 @@ def _windows(module: _Module) -> str:
     return ''
   around = f', and up to {module.context} before and after' if module.context else ''
   return f"""
-`segments` returns all but the representation for each window of a video: frames 0 to
+`segments` returns classes, probabilities and predictions for each window of a video: \
+frames 0 to
 {model_config.WINDOW - 1}, the next {model_config.WINDOW}, and so on; the last one may \
 be shorter. The model sees the frames of the
 window{around}. `video` is the video's row in the request, `start` the
@@ -317,14 +322,17 @@ def _reading(frames: model_config.FrameSelection) -> str:
   return how[frames.type].format(frames.get().k or 'all')
 
 
-def _quality(network: trained_network.Network) -> str:
+def _quality(network: trained_network.Network, module: signatures.ServingModule) -> str:
   results = network.evaluation
   if not results:
     return 'This step was not evaluated.\n'
   rows: list[str] = ['| metric | value |', '|---|---|']
   for key, value in results['metrics'].items():
     rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
-  return f'On {results["videos"]:,} validation videos:\n\n' + '\n'.join(rows) + '\n'
+  seen = ', at all frames, not as few as here' if module.stopping else ''
+  return (
+    f'On {results["videos"]:,} validation videos{seen}:\n\n' + '\n'.join(rows) + '\n'
+  )
 
 
 def _data(network: trained_network.Network) -> str:

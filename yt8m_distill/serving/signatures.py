@@ -51,6 +51,7 @@ class ServingModule(export_base.ExportModule):
     frame_size: D.
     frame_dtype: dtype of a record's frames, uint8 or float32.
     context: frames before and after a window that the network also sees.
+    network: the network, which sees all of its frames.
     stopping: when the network stops looking at a video; None for never.
   """
 
@@ -76,7 +77,7 @@ class ServingModule(export_base.ExportModule):
     Raises:
       ValueError: top_k is below 1, or there are not V names.
     """
-    self._network = network
+    self.network = network
     self.stopping = stopping
     if stopping:
       network = adaptive.AdaptiveClassifier(network, stopping)
@@ -346,7 +347,7 @@ class ServingModule(export_base.ExportModule):
       self.params, self.context, num_frames, found, seeds
     )
     predictions = windows.classify(
-      lambda inputs: self._network(inputs, training=False)['predictions'],
+      lambda inputs: self.network(inputs, training=False)['predictions'],
       self.params,
       frames,
       video,

@@ -42,14 +42,17 @@ def read(stopping: str, network: trained_network.Network) -> adaptive.Rule:
   Raises:
     ValueError: there is no such file or number, or it is that of another network.
   """
+  frames = network.model.network.frames
+  counts = frames.counts()
+  if not counts:
+    raise ValueError(
+      f'stopping is {stopping}, but {network.checkpoint} sees frames of type '
+      f'{frames.type!r}: only a network with nested frames stops early. Leave it out.'
+    )
+  answers = f'{network.checkpoint} has answers at {", ".join(map(str, counts))} frames'
   if stopping.isdecimal():
-    counts = network.model.network.frames.counts()
     if int(stopping) not in counts:
-      raise ValueError(
-        f'stopping is {stopping}, but {network.checkpoint} has answers at '
-        f'{", ".join(map(str, counts)) or "one number of"} frames: '
-        f'{"choose one of these" if counts else "leave it out"}.'
-      )
+      raise ValueError(f'stopping is {stopping}, but {answers}: choose one of these.')
     return adaptive.Rule((int(stopping),), 'top', 1.0)
   path = stopping
   remedy = 'name the stopping.json that yt8m-distill adapt wrote for this network.'
@@ -71,6 +74,10 @@ def read(stopping: str, network: trained_network.Network) -> adaptive.Rule:
     raise ValueError(
       f'stopping is {path}, which was calibrated for other weights than those of '
       f'{network.checkpoint}: {remedy}'
+    )
+  if not set(rule.counts) <= set(counts):
+    raise ValueError(
+      f'stopping is {path}, whose counts are {rule.counts}, but {answers}: {remedy}'
     )
   return rule
 

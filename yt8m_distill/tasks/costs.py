@@ -45,10 +45,10 @@ def count(
       }
     }
     prefix = results.key_prefix(network.name)
-    for count in frames.counts()[:-1]:
-      found[f'{prefix}{model_config.answer_name(count)}'] = {
-        'frames': count,
-        'flops': network.flops(count),
+    for number in frames.counts()[:-1]:
+      found[f'{prefix}{model_config.answer_name(number)}'] = {
+        'frames': number,
+        'flops': network.flops(number),
         'parameters': parameters,
       }
     for name, cost in found.items():

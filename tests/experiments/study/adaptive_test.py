@@ -104,7 +104,7 @@ def test_half_of_the_frames(study, out, tmp_path):
     fixed = _FIXED['2'] + 0.05 * max(row['frames'] - 2, 0)
     assert row['gain_at_frames'] == pytest.approx(row['gap'] - fixed)
   assert (out / 'adaptive.md').read_text() == text
-  assert '| nested   | 4 ' in text
+  assert '| nested, beside fixed | 4 ' in text
   assert (out / 'adaptive.png').stat().st_size > 10_000
 
 
