@@ -348,12 +348,17 @@ def test_command_line(run, vocabulary, tmp_path):
     '-m',
     'yt8m_distill.serving.export',
     run,
+    run,
     tmp_path / 'out',
+    '--model_weights=3,1',
     '--top_k=2',
     f'--vocabulary={vocabulary}',
     '--network=teacher',
   )
   assert f'{tmp_path}/out: ' in done.stdout and 'step 7' in done.stdout
-  assert (tmp_path / 'out' / 'saved_model.pb').exists()
+  spec = json.loads((tmp_path / 'out' / 'input.json').read_text())
+  assert [
+    (network['weight'], network['frames_read']['type']) for network in spec['networks']
+  ] == [(0.75, 'all'), (0.25, 'all')]
   done = processes.forked('-m', 'yt8m_distill.serving.export', run, check=False)
-  assert done.returncode and 'RUN OUT' in done.stderr
+  assert done.returncode and 'RUN [RUN ...] OUT' in done.stderr
