@@ -191,7 +191,7 @@ def test_an_export_predicts_what_its_runs_do(three, out, data):
   records = _batch(data)
   exported = _read([out], segments=_SEGMENTS)
   several = _read(three, _WEIGHTS, ensemble.Segments(5, 2))
-  assert not exported.has_representation and not several.has_representation
+  assert exported.extras == several.extras == ()
   _assert_equal(exported(*records), several(*records))
   _assert_equal(exported.windows(*records), several.windows(*records))
   plain = _read(three)(*records)
