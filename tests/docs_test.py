@@ -129,7 +129,7 @@ def _flags(module):
   if 'cli.run(' in source:
     defined.add('import')
   for room, name, alias in _IMPORT.findall(source):
-    if re.search(rf'\b{alias or name}\.define_flags?\(', source):
+    if re.search(rf'\b{alias or name}\.define_flags\(', source):
       defined |= _flags(f'{room}.{name}')
   if 'parse_known_args()' in source:  # It passes on what it does not know.
     defined |= _flags('yt8m_distill.train')

@@ -108,3 +108,22 @@ class Case:
       np.testing.assert_allclose(
         ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max()
       )
+
+  def continue_after(self, steps, function):
+    """Checks that the steps after some, from the states there, lead to the same end.
+
+    Args:
+      steps: how many come before.
+      function: final_states() with `initial`.
+    """
+    lengths = tf.constant(self.lengths, tf.int32)
+    weights = self.kernels, self.biases
+    first = function(self.x[:, :steps], tf.minimum(lengths, steps), *weights)
+    rows = tf.where(lengths > steps)[:, 0]
+    assert 0 < len(rows) < len(self.lengths)
+    x, left, initial = (tf.gather(v, rows) for v in (self.x, lengths - steps, first))
+    found = function(x[:, steps:], left, *weights, initial=initial)
+    wanted = tf.gather(self.expected[0], rows)
+    np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6)
+    # Without the states before, the end is another one.
+    assert np.abs(function(x[:, steps:], left, *weights) - wanted).max() > 0.01

@@ -114,6 +114,12 @@ def test_no_sequences_in_a_graph():
   assert not any(np.any(value) for value in d_weights)
 
 
+@pytest.mark.usefixtures('fake')
+@pytest.mark.parametrize('steps', [1, 3])
+def test_continues_from_states(case, steps):
+  case.continue_after(steps, lstm_cudnn.final_states)
+
+
 def test_keeps_for_gradients_in_training_alone(case, fake):
   for training in (False, True):
     fake.calls.clear()

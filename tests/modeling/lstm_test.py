@@ -3,6 +3,8 @@
 N sequences, L steps, D features, H cells, P moments.
 """
 
+import functools
+
 import lstm_cases
 import numpy as np
 import pytest
@@ -44,6 +46,24 @@ def test_graph(case, training):
   run = tf.function(case.run, autograph=False)
   for tile in (1, 2, 3, 100):
     case.check(run(tf.constant(tile), training=training))
+
+
+@pytest.mark.parametrize('tile', _TILES)
+@pytest.mark.parametrize('steps', [1, 3])
+def test_continues_from_states(case, tile, steps):
+  case.continue_after(steps, functools.partial(lstm.final_states, tile=tile))
+
+
+def test_states_to_continue_from_have_no_gradient(case):
+  arguments = case.x, tf.constant(case.lengths), case.kernels, case.biases
+  initial = tf.zeros([len(case.lengths), 8])
+  with pytest.raises(ValueError, match='initial is given in training'):
+    lstm.final_states(*arguments, training=True, initial=initial)
+  with tf.GradientTape() as tape:
+    tape.watch(case.kernels)
+    states = lstm.final_states(*arguments, initial=initial)
+  with pytest.raises(ValueError, match='`initial` have no gradient'):
+    tape.gradient(states, case.kernels)
 
 
 @pytest.mark.parametrize('training', [False, True])

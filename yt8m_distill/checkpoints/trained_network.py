@@ -73,8 +73,8 @@ def student_configs(source: str) -> list[model_config.ClassifierModel]:
   """Returns that of `student_config`, or those of all networks exported as one."""
   if tf.saved_model.contains_saved_model(source):
     folder = os.path.join(source, NETWORKS)
-    several = sorted(tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else ()
-    folders = [os.path.join(folder, name) for name in several] or [source]
+    count = len(tf.io.gfile.listdir(folder)) if tf.io.gfile.isdir(folder) else 0
+    folders = [os.path.join(folder, str(n)) for n in range(count)] or [source]
     paths = [run_dir.params_path(os.path.join(each, '')) for each in folders]
     if not all(paths):
       raise ValueError(

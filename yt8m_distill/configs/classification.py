@@ -163,11 +163,7 @@ class VideoTask(cfg.TaskConfig):
     prefixes = [
       '' if name == 'network' else f'{name}/' for name in self.model.networks()
     ]
-    *_, learner = self.model.networks().values()
-    answers = [
-      f'{prefixes[-1]}{model_config.answer_name(count)}/'
-      for count in learner.frames.counts()[:-1]
-    ]
+    answers = [f'{prefixes[-1]}{name}/' for name in self.model.earlier_answers()]
     return [
       *(
         f'{prefix}{name}'

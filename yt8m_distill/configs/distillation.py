@@ -105,8 +105,9 @@ class StoredTask(classification.ClassificationTask):
 
   def metric_names(self) -> list[str]:
     """Returns the keys of the metrics of an evaluation; see VideoTask."""
-    compared = tuple(f'{name}_loss' for name in self.losses.weights())
-    return [name for name in super().metric_names() if not name.endswith(compared)]
+    compared = {f'{name}_loss' for name in self.losses.weights()}
+    names = super().metric_names()
+    return [name for name in names if name.rpartition('/')[2] not in compared]
 
 
 @dataclasses.dataclass
@@ -175,7 +176,7 @@ class DistillationTask(classification.VideoTask):
     if self.labels == 'video':
       names += ['agreement/top1', 'agreement/overlap']
     if not self.losses.intermediate_weight:
-      names = [name for name in names if not name.endswith('/intermediate_loss')]
+      names = [n for n in names if n.rpartition('/')[2] != 'intermediate_loss']
     return names
 
   def check_trainer(self, trainer: cfg.TrainerConfig):

@@ -404,6 +404,11 @@ class VideoModel(hyperparams.Config):
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     return {name: v for name, v in fields.items() if isinstance(v, Network)}
 
+  def earlier_answers(self) -> list[str]:
+    """Returns what the last network's answers at fewer frames are called in results."""
+    *_, learner = self.networks().values()
+    return [answer_name(count) for count in learner.frames.counts()[:-1]]
+
   def check(self, path: str):
     """Raises where fields exclude each other; see `validation`."""
     data.check_features(self.features, f'{path}.features')

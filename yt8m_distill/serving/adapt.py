@@ -100,7 +100,7 @@ def adapt(
   with _about('calibration_path'):
     answers = answers_of(run, calibration_path, batch_size)
   counts = adaptive.fixed(answers)
-  adaptive.check_reachable(counts, mean_frames)
+  adaptive.check_reachable(counts, mean_frames)  # Scoring the rules takes long.
   calibrated = adaptive.calibrate(
     adaptive.rules(answers, measures), counts, mean_frames, gap_loss
   )

@@ -20,7 +20,9 @@ holds
   mediapipe/       with --mediapipe, a SavedModel for MediaPipe's YouTube-8M graphs
 
 Several RUNs become one SavedModel, which returns the mean of their predictions. OUT
-    modules = [_module(network, top_k, names, context, rule) for network in networks]
+then holds networks/0/params.yaml and so on, in place of params.yaml and
+evaluation.json. With --stopping, a nested network stops looking at a video when it is
+sure.
 """
 
 from collections.abc import Sequence
@@ -281,7 +283,7 @@ def define_flags():
     'split-segments when it wrote the training records. Default: 0, of a network that '
     'was trained on videos or sees windows only.',
   )
-  stopping_lib.define_flag()
+  stopping_lib.define_flags()
   flags.DEFINE_bool(
     'mediapipe',
     False,

@@ -10,7 +10,8 @@ OUT/predict.json records its settings.
 
 --model takes runs, checkpoints and exports, separated by commas. Predictions of
 several are averaged; --model_weights weights them. Parquet files also hold the
-`embedding` of a single network.
+`embedding` of a single network. --stopping stops looking at a video when a nested
+network is sure; Parquet files then hold `frames_seen`.
 
 --segments=5 predicts each 5 seconds of the videos in place of whole videos: in CSV
 format the best windows of each class, as YouTube-8M Segments asks for, in Parquet the
@@ -333,7 +334,7 @@ def _write_shard(
 
 def _define_flags():
   ensemble.define_flags()
-  stopping_lib.define_flag()
+  stopping_lib.define_flags()
   flags.DEFINE_string(
     'input_path',
     None,

@@ -82,7 +82,7 @@ def read(stopping: str, network: trained_network.Network) -> adaptive.Rule:
   return rule
 
 
-def define_flag():
+def define_flags():
   """Defines the flag that names a rule."""
   flags.DEFINE_string(
     'stopping',

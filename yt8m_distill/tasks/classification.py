@@ -86,10 +86,8 @@ class ClassificationTask(base_task.Task):
         'trainer.train_steps and the steps of the learning rate, or run '
         'yt8m-distill train.'
       )
-    *_, learner = params.model.networks().values()
     self.earlier = tuple(
-      f'{self.prefixes[-1]}{model_config.answer_name(count)}/'
-      for count in learner.frames.counts()[:-1]
+      f'{self.prefixes[-1]}{name}/' for name in params.model.earlier_answers()
     )
     # Reads the vocabulary now, so that an error does not wait for the first evaluation.
     self._new_evaluation()
@@ -347,17 +345,22 @@ class ClassificationTask(base_task.Task):
           loss += factor * share * reduce(terms[f'{prefix}{name}_loss'])
     return loss
 
-  def forward(self, features, model, training: bool = True) -> dict[str, Any]:
-    """Returns the model's outputs, with all answers.
+  def forward(self, features, model) -> dict[str, Any]:
+    """Returns the model's outputs in training, with all answers.
 
     Args:
       features: inputs of a batch.
       model: the model.
-      training: whether in training.
     """
+    return model(features, training=True, **self._asked())
+
+  def inference_step(self, inputs, model) -> dict[str, Any]:
+    """Returns the model's outputs in evaluation, with all answers."""
+    return model(inputs, training=False, **self._asked())
+
+  def _asked(self) -> dict[str, bool]:
     # The model of another project may not know the argument.
-    answers = {'answers': True} if self.earlier else {}
-    return model(features, training=training, **answers)
+    return {'answers': True} if self.earlier else {}
 
   def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
     """Returns metrics; the trainer calls it once for training, once for evaluation.
@@ -464,7 +467,7 @@ class ClassificationTask(base_task.Task):
       loss.
     """
     features, labels = inputs
-    outputs = self.forward(features, model, training=False)
+    outputs = self.inference_step(features, model)
     pairs = self.pair_weights(features)
     terms = self.loss_terms(labels, outputs, **pairs)
     logs = {

@@ -136,15 +136,15 @@ class StoredTask(distillation.StudentTask):
     answers = self._answers if self._reads_answers else None
     return {**super().labels_read(), 'answers': answers}
 
-  def forward(self, features, model, training=True):
-    """Returns the outputs, in training with those of the teacher."""
+  def forward(self, features, model):
+    """Returns the outputs in training, with those of the teacher."""
     features = dict(features)
-    stored = features.pop('teacher', None)
-    outputs = super().forward(features, model, training)
-    if stored is None:  # In evaluation.
-      return outputs
-    predictions = predictions_of(stored, self.task_config.model.num_classes)
-    return {**outputs, 'teacher': {**stored, 'predictions': predictions}}
+    answers = features.pop('teacher')
+    predictions = predictions_of(answers, self.task_config.model.num_classes)
+    return {
+      **super().forward(features, model),
+      'teacher': {**answers, 'predictions': predictions},
+    }
 
   def student_and_teacher(self, outputs):
     """Returns the student's outputs, projected, and the teacher's if there are any."""
