@@ -41,6 +41,7 @@ from yt8m_distill.utils import quantization
 ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _NUM_SEEDS = 2**31 - 1
+_MAX_CUT = 100  # selected frames that are cut out one by one
 # What has at most one value, with the type of the value.
 _SINGLE = {**dict.fromkeys(ID_KEYS, tf.string), **thinned_records.CONTEXT}
 # Stands after the name of the record in an error of TensorFlow's parser.
@@ -117,8 +118,8 @@ class FrameReader:
       self._single.update(answers.context)
     self._max_selected = frame_selection.max_selected(selection, max_frames)
     self._fast_parser = None
-    # For few frames, TensorFlow's parser is faster.
-    if self._as_bytes and selection.type == 'all':
+    # One operation per frame: for many, TensorFlow's parser is faster.
+    if self._as_bytes and (selection.type == 'all' or self._max_selected <= _MAX_CUT):
       self._fast_parser = fast_parser.FastParser(
         [(f.name, record_errors.frame_bytes(f)) for f in features]
       )
@@ -165,35 +166,47 @@ class FrameReader:
   def _read_fast(self, paths, indices, serialized, epoch_keys) -> _Examples:
     """Reads valid records of the usual layout; falls back to `_read_any`."""
     assert self._fast_parser
-    is_regular, contexts, num_frames, frames = self._fast_parser.parse(
-      serialized, self._max_frames
-    )
-    context, counts, _, _ = self._parse(paths, indices, contexts)
+    found = self._fast_parser.find(serialized)
+    context, counts, _, _ = self._parse(paths, indices, found.contexts)
     labels = context[_LABELS]
-    is_valid = is_regular & tf.reduce_all(
+    is_valid = found.is_regular & tf.reduce_all(
       (labels.values >= 0) & (labels.values < self._num_classes)
     )
     is_valid &= tf.reduce_all(counts <= 1)
-    is_valid &= tf.reduce_all(thinned_records.steps(context) == 1)
-    count = tf.minimum(num_frames, self._max_frames)
-    for is_correct, _ in self._context_checks(context, counts, count):
+    stored = tf.cast(found.num_frames, tf.int64)
+    for suffices in thinned_records.suffice(
+      self._selection, self._max_frames, context, stored
+    ):
+      is_valid &= tf.reduce_all(suffices)
+    length, steps = self._lengths(context, stored)
+    for is_correct, _ in self._context_checks(context, counts, length):
       is_valid &= tf.reduce_all(is_correct)
-    if self.dtype == tf.float32:
-      frames = [
-        tf.bitcast(
-          tf.reshape(v, tf.concat([tf.shape(v)[:2], [f.size, 4]], 0)), tf.float32
-        )
-        for v, f in zip(frames, self._features)
-      ]
-      is_valid &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in frames])
     if self._with_labels:
       is_valid &= tf.reduce_all(_has_values(labels))
+    ids = _video_ids(context, paths, indices)
+    seeds = self._seeds(ids, epoch_keys)
+    if self._selection.type == 'all':
+      count = length
+      is_cut, values = self._fast_parser.cut(serialized, found, self._max_frames)
+      if self.dtype == tf.float32:
+        values = [
+          tf.bitcast(
+            tf.reshape(v, tf.concat([tf.shape(v)[:2], [f.size, 4]], 0)), tf.float32
+          )
+          for v, f in zip(values, self._features)
+        ]
+      frames = lambda: tf.concat([v[:, : self._max_frames] for v in values], 2)
+    else:
+      chosen, count = self._choose(length, steps, seeds, context)
+      is_cut, strings = self._fast_parser.cut_some(serialized, found, chosen, count)
+      values = [_decode_bytes(strings, self.dtype, self._frame_bytes())]
+      frames = lambda: values[0]
+    is_valid &= is_cut
+    if self.dtype == tf.float32:
+      is_valid &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
 
     def examples():
-      joined = tf.concat([f[:, : self._max_frames] for f in frames], 2)
-      ids = _video_ids(context, paths, indices)
-      seeds = self._seeds(ids, epoch_keys)
-      return self._examples(ids, seeds, context, count, joined, count)
+      return self._examples(ids, seeds, context, length, frames(), count)
 
     return tf.cond(
       is_valid,
@@ -250,14 +263,7 @@ class FrameReader:
       ),
     ]
     with tf.control_dependencies(checks):
-      # Cut before the cast, which a damaged number could overflow.
-      num_frames, steps = (
-        tf.cast(tf.minimum(numbers, self._max_frames), tf.int32)
-        for numbers in (
-          thinned_records.num_frames(context, lengths[:, 0]),
-          thinned_records.steps(context),
-        )
-      )
+      num_frames, steps = self._lengths(context, lengths[:, 0])
       frames, count = self._decode(
         [tf.identity(v) for v in values], num_frames, steps, seeds, context
       )
@@ -361,6 +367,40 @@ class FrameReader:
     inputs['rated'] = tf.ensure_shape(rated, [None, self._num_classes])
     return inputs, holds
 
+  def _frame_bytes(self) -> int:
+    """Returns the bytes of a frame that all features store as byte strings."""
+    return sum(map(record_errors.frame_bytes, self._features))
+
+  def _lengths(self, context, stored) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns lengths of videos and distances of stored frames; at most max_frames.
+
+    Args:
+      context: as of _parse().
+      stored: int64 [B], number of frames in the records.
+
+    Returns:
+      int32 [B] each.
+    """
+    # Cut before the cast, which a damaged number could overflow.
+    length, steps = (
+      tf.cast(tf.minimum(numbers, self._max_frames), tf.int32)
+      for numbers in (
+        thinned_records.num_frames(context, stored),
+        thinned_records.steps(context),
+      )
+    )
+    return length, steps
+
+  def _choose(self, num_frames, steps, seeds, context) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns places of chosen frames in the records, and how many; see `_decode`."""
+    starts = None
+    if self._selection.type == 'window':
+      starts = tf.cast(context[window_records.START], tf.int32)
+    indices, count = frame_selection.frame_indices(
+      num_frames, self._selection, self._max_frames, seeds, starts
+    )
+    return indices // steps[:, tf.newaxis], count
+
   def _decode(
     self,
     values: Sequence[tf.Tensor | tf.RaggedTensor],
@@ -381,18 +421,13 @@ class FrameReader:
     Returns:
       Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].
     """
-    starts = None
-    if self._selection.type == 'window':
-      starts = tf.cast(context[window_records.START], tf.int32)
-    indices, count = frame_selection.frame_indices(
-      num_frames, self._selection, self._max_frames, seeds, starts
-    )
+    indices, count = self._choose(num_frames, steps, seeds, context)
     if self._selection.type == 'all':  # Slicing copies nothing.
       values = [
         v[:, : self._max_selected] if isinstance(v, tf.Tensor) else v for v in values
       ]
     else:
-      values = [_select(v, indices // steps[:, tf.newaxis]) for v in values]
+      values = [_select(v, indices) for v in values]
     if self._as_bytes:
       is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
       # Joining strings before decoding them takes less than half the time of decoding
@@ -400,7 +435,7 @@ class FrameReader:
       frames = _decode_bytes(
         tf.where(is_selected, tf.strings.join(values), ''),
         self.dtype,
-        sum(map(record_errors.frame_bytes, self._features)),
+        self._frame_bytes(),
       )
     else:
       frames = tf.concat(

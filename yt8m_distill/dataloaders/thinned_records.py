@@ -37,6 +37,22 @@ def num_frames(context, stored: tf.Tensor) -> tf.Tensor:
   return tf.where(steps(context) > 1, context[NUM_FRAMES], stored)
 
 
+def suffice(
+  selection: model_config.FrameSelection, max_frames: int, context, stored
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Compares what records hold with what a selection needs; see `assert_sufficient`.
+
+  Returns:
+    bool [B], whether the selection sees only frames that such records hold, and
+    bool [B], whether none of these is missing.
+  """
+  step = steps(context)
+  length = tf.minimum(context[NUM_FRAMES], max_frames)
+  fits_selection = (step == 1) | ((step > 1) & _fits(selection, max_frames, step))
+  is_complete = (step == 1) | ((length > 0) & (stored >= -(-length // step)))
+  return fits_selection, is_complete
+
+
 def assert_sufficient(
   selection: model_config.FrameSelection,
   max_frames: int,
@@ -58,9 +74,7 @@ def assert_sufficient(
     frames.
   """
   step = steps(context)
-  length = tf.minimum(context[NUM_FRAMES], max_frames)
-  fits_selection = (step == 1) | ((step > 1) & _fits(selection, max_frames, step))
-  is_complete = (step == 1) | ((length > 0) & (stored >= -(-length // step)))
+  fits_selection, is_complete = suffice(selection, max_frames, context, stored)
 
   def fail():
     bad = tf.argmin(tf.cast(fits_selection & is_complete, tf.int32))
