@@ -381,9 +381,9 @@ class FrameReader:
     Returns:
       int32 [B] each.
     """
-    # Cut before the cast, which a damaged number could overflow.
+    # Bounded before the cast, because a damaged number could overflow or be 0.
     length, steps = (
-      tf.cast(tf.minimum(numbers, self._max_frames), tf.int32)
+      tf.cast(tf.clip_by_value(numbers, 1, self._max_frames), tf.int32)
       for numbers in (
         thinned_records.num_frames(context, stored),
         thinned_records.steps(context),
