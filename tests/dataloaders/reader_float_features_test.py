@@ -126,7 +126,7 @@ def test_bytes_where_floats_are_expected_are_explained():
     "'floats' needs a float_list. 12 bytes could be 12 uint8 values: set its format "
     'in .* to bytes',
   ):
-    _float_reader('floats').check_format('a', 0, record.SerializeToString())
+    _float_reader('floats').check('a', 0, record.SerializeToString())
 
 
 def _as_bytes(record):

@@ -101,7 +101,7 @@ def test_real_record_with_float_features():
     "feature 'rgb' is a float_list, but its format 'bytes'.*"
     'quantized_floats',
   ):
-    reader.check_format(str(path), 0, records_lib.read(path)[0])
+    reader.check(str(path), 0, records_lib.read(path)[0])
   with pytest.raises(
     tf.errors.InvalidArgumentError,
     match='(?s)train07.tfrecord, record 0.*as task.model.'
@@ -115,7 +115,7 @@ def test_video_level_record_is_explained():
   with pytest.raises(
     ValueError, match="no frame-level feature 'rgb'.*mean_rgb.*video-level"
   ):
-    frame_readers.reader().check_format(str(path), 0, records_lib.read(path)[0])
+    frame_readers.reader().check(str(path), 0, records_lib.read(path)[0])
 
 
 @pytest.mark.parametrize(
@@ -228,14 +228,14 @@ def test_missing_feature_is_named_with_existing_ones():
     match=r'x, record 4: no frame-level feature '
     r"'audio'. Its frame-level features are \['rgb'\].*task.model.features",
   ):
-    frame_readers.reader().check_format(
+    frame_readers.reader().check(
       'x', 4, frame_readers.record(features={'rgb': 12}).SerializeToString()
     )
 
 
 def test_record_that_is_no_protobuf():
   with pytest.raises(ValueError, match='x, record 0: not a tf.train.Sequence'):
-    frame_readers.reader().check_format('x', 0, b'\xff\xff nonsense')
+    frame_readers.reader().check('x', 0, b'\xff\xff nonsense')
 
 
 def _message(record, **kwargs):

@@ -76,7 +76,7 @@ def test_a_video_is_one_frame_of_its_features():
 def test_real_records(path, classes, labels):
   records = records_lib.read(path)[:3]
   reader = _reader(_REAL, classes, with_ids=True, with_labels=labels)
-  reader.check_format(str(path), 0, records[0])
+  reader.check(str(path), 0, records[0])
   inputs, hot = _read(reader, *records)
   assert inputs['frames'].shape == (3, 1, 1152)
   assert all(inputs['id']) and b'train7' not in b''.join(inputs['id'])
@@ -135,10 +135,10 @@ def test_another_format_is_explained():
     (empty, "'mean_rgb' is empty, but its .*. Remove the record.$"),
   ):
     with pytest.raises(ValueError, match=f'x, record 4: .*{message}'):
-      _reader().check_format('x', 4, record.SerializeToString())
+      _reader().check('x', 4, record.SerializeToString())
   with pytest.raises(
     ValueError,
     match="no frame-level feature 'mean_rgb'.*"
     'format video.*should not name video-level records',
   ):
-    _reader(form='floats').check_format('x', 4, _record().SerializeToString())
+    _reader(form='floats').check('x', 4, _record().SerializeToString())

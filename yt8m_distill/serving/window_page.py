@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
@@ -112,7 +113,7 @@ def find(
 def parse(record: shard_batches.Record) -> tuple[str, tf.train.SequenceExample]:
   """Returns the id of a video, and its record."""
   video = tf.train.SequenceExample.FromString(record.serialized)
-  name = segment_records.video_id(video.context.feature, record.path, record.position)
+  name = reader.video_id(video.context.feature, record.path, record.position)
   return name.decode(errors='backslashreplace'), video
 
 
