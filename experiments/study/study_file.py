@@ -14,11 +14,8 @@ import os
 import re
 from typing import Any
 
-# Importing it also teaches yaml.FullLoader that 1e-3 is a number.
-import tensorflow as tf
-import yaml
-
 from yt8m_distill.configs import settings as settings_lib
+from yt8m_distill.utils import yaml_file
 
 # Columns of results.collect() besides the axes.
 COLUMNS = (
@@ -432,9 +429,8 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
 
 def read(path: str, gin_params: Sequence[str] = ()) -> Study:
   """Reads a study from a file; see parse()."""
-  with tf.io.gfile.GFile(path) as file:
-    try:
-      values = yaml.load(file, yaml.FullLoader)
-    except yaml.YAMLError as error:
-      raise ValueError(f'{path} is not YAML: {error}') from error
+  try:
+    values = yaml_file.read(path)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
   return parse(values, gin_params, os.path.dirname(path))

@@ -4,12 +4,11 @@ import os
 from typing import Any
 
 from official.core import config_definitions as cfg
-from official.modeling import hyperparams
 import tensorflow as tf
-import yaml
 
 from yt8m_distill.configs import registry
 from yt8m_distill.utils import files
+from yt8m_distill.utils import yaml_file
 
 _PARAMS = 'params.yaml'
 _EVALUATION = 'evaluation.json'
@@ -72,14 +71,20 @@ def read_params(path: str) -> cfg.ExperimentConfig:
       has other fields.
   """
   try:
-    values = hyperparams.read_yaml_to_params_dict(path).as_dict()
+    values = yaml_file.read(path)
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is not the configuration of a run of this package: {error} Name the '
+      '--model_dir of such a run.'
+    ) from error
+  try:
     name = (
       values.get('experiment')
       or _EXPERIMENTS[
         frozenset({'teacher', 'student', 'network'} & {*values['task']['model']})
       ]
     )
-  except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+  except (AttributeError, KeyError, TypeError) as error:
     raise ValueError(
       f'{path} is not the configuration of a run of this package: {error!r}. '
       'Name the --model_dir of such a run.'

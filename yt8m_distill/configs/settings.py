@@ -6,6 +6,7 @@ a setting with `yt8m_distill.every_n = 5`. The factories in
 other code reads gin.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -143,27 +144,57 @@ def _has_type(value: Any, wanted: Any) -> bool:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
-_gin_is_hidden = contextvars.ContextVar('gin_is_hidden', default=False)
+_given = contextvars.ContextVar['Settings | None']('given', default=None)
 
 
 @contextlib.contextmanager
-def without_gin() -> Iterator[None]:
-  """Lets current() return the defaults, whatever gin binds."""
-  token = _gin_is_hidden.set(True)
+def using(settings: Settings) -> Iterator[None]:
+  """Lets current() return these settings, whatever gin binds."""
+  token = _given.set(settings)
   try:
     yield
   finally:
-    _gin_is_hidden.reset(token)
+    _given.reset(token)
+
+
+def without_gin() -> contextlib.AbstractContextManager[None]:
+  """Lets current() return the defaults, whatever gin binds."""
+  # What Python passes wins over gin.
+  return using(Settings(**{f.name: f.default for f in dataclasses.fields(Settings)}))
 
 
 def current() -> Settings:
-  """Returns the settings that gin binds, or the defaults within without_gin()."""
-  if not _gin_is_hidden.get():
-    return Settings()
-  defaults: dict[str, Any] = {
-    field.name: field.default for field in dataclasses.fields(Settings)
-  }
-  return Settings(**defaults)  # What Python passes wins over gin.
+  """Returns the settings that gin binds, or those of using() within it."""
+  return _given.get() or Settings()
+
+
+def without_effect(bindings: Sequence[str], build: Callable[[], Any]) -> list[str]:
+  """Returns the bindings of settings on which nothing depends.
+
+  Args:
+    bindings: values of --gin_params that were parsed.
+    build: returns what depends on current(), such as a configuration as a dictionary,
+      or raises a ValueError if the settings do not fit.
+  """
+  settings, built = current(), build()
+
+  def depends(binding):
+    name = binding.partition('=')[0].strip().rpartition('.')[2]
+    value = getattr(settings, name)
+    try:
+      with using(dataclasses.replace(settings, **{name: _another(value)})):
+        return build() != built
+    except ValueError:
+      return True
+
+  return [binding for binding in bindings if not depends(binding)]
+
+
+def _another(value: Any) -> Any:
+  """Returns a value of the same type."""
+  if isinstance(value, str):
+    return f'{value}x'
+  return value + 1 if isinstance(value, int | float) else [*value, 1]
 
 
 def flag(name: str, value: Any) -> str:
