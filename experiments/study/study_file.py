@@ -39,6 +39,7 @@ _FIELD = re.compile(r'(task|trainer|runtime)\.')
 # Flags of teach that a study sets; the others follow from the student.
 _TEACH = ('teach.top_k', 'teach.dtype')
 _TEACHERS = ('same_seed', 'all')
+_NAME = re.compile(r'\w[^/\x00-\x1f\x7f]*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,6 +401,13 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
       raise ValueError(f'groups: two are named {group["name"]!r}: rename one.')
     groups[group['name']] = _expand(group, values, gin_params)
   runs = [run for group in values['groups'] for run in _teachers(groups, group)]
+  for run in runs:
+    if not _NAME.fullmatch(run.name):
+      raise ValueError(
+        f'groups: {run.group}: a run is named {run.name!r}, which is no name of a '
+        'folder: in the names of groups and axes, and in their values, leave out "/" '
+        'and what cannot be printed, and begin with a letter, a digit or "_".'
+      )
   columns = values.get('columns', '')
   if columns and not any(columns in run.axes for run in runs):
     raise ValueError(

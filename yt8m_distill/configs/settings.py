@@ -164,8 +164,18 @@ def without_gin() -> contextlib.AbstractContextManager[None]:
 
 
 def current() -> Settings:
-  """Returns the settings that gin binds, or those of using() within it."""
-  return _given.get() or Settings()
+  """Returns the settings that gin binds, or those of using() within it.
+
+  Raises:
+    ValueError: a setting has the wrong type.
+  """
+  try:
+    return _given.get() or Settings()
+  except RecursionError as error:
+    raise ValueError(
+      'A setting of yt8m_distill is bound to @yt8m_distill(), which holds the setting: '
+      'bind it to a value.'
+    ) from error
 
 
 def without_effect(bindings: Sequence[str], build: Callable[[], Any]) -> list[str]:
@@ -248,6 +258,9 @@ def _explained(source: str) -> Iterator[None]:
     reason, *rest = str(error).splitlines()
     if len(rest) > 1 and re.search('No configurable match|have a parameter', reason):
       reason = _unknown(rest[1].partition('=')[0].strip())
+    macro = re.search("No bindings specified for '(.*)/gin.macro'", reason)
+    if macro:
+      reason = f'%{macro[1]} has no value. Write the value itself, as {_example("", "")}.'
     raise ValueError(f'{source}: {reason.rstrip(": ")}') from error
   except OSError as error:
     raise OSError(f'{source}: {" ".join(str(error).split())}') from error

@@ -111,6 +111,8 @@ def _part(
   while pending:
     # Inputs are 'node', 'node:output' or, where only the order counts, '^node'.
     name = pending.pop().removeprefix('^').partition(':')[0]
+    if name == source.partition(':')[0]:
+      continue
     if name not in nodes:
       raise ValueError(f'it has no node {name}')
     if name not in used:
@@ -120,4 +122,9 @@ def _part(
     versions=definition.versions, node=[nodes[name] for name in sorted(used)]
   )
   (result,) = tf.import_graph_def(part, {source: replacement}, [target])
+  for operation in result.graph.get_operations():
+    # Those that read or write files take their names; Python is called by stateful ones.
+    texts = [t for t in operation.inputs if t.dtype == tf.string]
+    if texts or operation.op_def.is_stateful:
+      raise ValueError(f'it has the operation {operation.type}, which computes no values')
   return result
