@@ -404,9 +404,9 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
   for run in runs:
     if not _NAME.fullmatch(run.name):
       raise ValueError(
-        f'groups: {run.group}: a run is named {run.name!r}, which is no name of a '
-        'folder: in the names of groups and axes, and in their values, leave out "/" '
-        'and what cannot be printed, and begin with a letter, a digit or "_".'
+        f'groups: a run is named {run.name!r}, which is no name of a folder: in the '
+        'names of groups and axes, and in their values, leave out "/" and what cannot '
+        'be printed, and begin with a letter, a digit or "_".'
       )
   columns = values.get('columns', '')
   if columns and not any(columns in run.axes for run in runs):
