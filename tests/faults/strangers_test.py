@@ -16,8 +16,8 @@ import pytest
 import serving_cases
 import tiny
 
-import gin
 from experiments.study import study_file
+import gin
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.features import weights

@@ -164,8 +164,8 @@ def read_evaluation(folder: str) -> dict[str, Any] | None:
       ):
         raise ValueError(
           f'{path}: its {name} are {numbers!r:.60} instead of numbers of '
-          f'{", ".join(costs) or "metrics"}: it was edited or damaged. Evaluate the run '
-          'again, with --mode=eval.'
+          f'{", ".join(costs) or "metrics"}: it was edited or damaged. Evaluate the '
+          'run again, with --mode=eval.'
         )
   return results
 

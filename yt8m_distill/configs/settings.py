@@ -159,8 +159,10 @@ def using(settings: Settings) -> Iterator[None]:
 
 def without_gin() -> contextlib.AbstractContextManager[None]:
   """Lets current() return the defaults, whatever gin binds."""
-  # What Python passes wins over gin.
-  return using(Settings(**{f.name: f.default for f in dataclasses.fields(Settings)}))
+  defaults: dict[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(Settings)
+  }
+  return using(Settings(**defaults))  # What Python passes wins over gin.
 
 
 def current() -> Settings:
@@ -260,7 +262,9 @@ def _explained(source: str) -> Iterator[None]:
       reason = _unknown(rest[1].partition('=')[0].strip())
     macro = re.search("No bindings specified for '(.*)/gin.macro'", reason)
     if macro:
-      reason = f'%{macro[1]} has no value. Write the value itself, as {_example("", "")}.'
+      reason = (
+        f'%{macro[1]} has no value. Write the value itself, as {_example("", "")}.'
+      )
     raise ValueError(f'{source}: {reason.rstrip(": ")}') from error
   except OSError as error:
     raise OSError(f'{source}: {" ".join(str(error).split())}') from error

@@ -108,8 +108,8 @@ def _values(text: str) -> Any:
   if not tf.io.gfile.exists(text):
     raise ValueError(
       f'{text} is neither a mapping nor a file. Give FIELD=VALUE,..., a mapping in '
-      'YAML, or the path of a YAML file, such as RUN/params.yaml. A value with {}, * or '
-      ', needs quotes.'
+      'YAML, or the path of a YAML file, such as RUN/params.yaml. A value with {}, * '
+      'or , needs quotes.'
     )
   return yaml_file.read(text)
 

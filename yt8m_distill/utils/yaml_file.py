@@ -34,11 +34,12 @@ class _Loader(yaml.SafeLoader):
     return root
 
 
+def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple:
+  return tuple(loader.construct_sequence(node))
+
+
 # The Garden writes a tuple that Python code set in this form.
-_Loader.add_constructor(
-  'tag:yaml.org,2002:python/tuple',
-  lambda loader, node: tuple(loader.construct_sequence(node)),
-)
+_Loader.add_constructor('tag:yaml.org,2002:python/tuple', _tuple)
 
 
 def _count(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
@@ -93,7 +94,9 @@ def parse(text: str) -> Any:
 
 
 def _invalid(reason: str) -> ValueError:
-  return ValueError(f'it cannot be read as YAML: {" ".join(reason.split())}. Correct it.')
+  return ValueError(
+    f'it cannot be read as YAML: {" ".join(reason.split())}. Correct it.'
+  )
 
 
 def read(path: str) -> Any:
