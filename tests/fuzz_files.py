@@ -66,9 +66,18 @@ def _run(folder):
   serving_cases.write_run(folder / 'run')
 
 
-def _export(folder):
+@functools.cache
+def _exported():
+  """Returns a temporary folder, which the cache keeps, with a run and its export."""
+  kept = tempfile.TemporaryDirectory()
+  folder = pathlib.Path(kept.name)
   serving_cases.write_run(folder / 'run', tiny.AVERAGES)
   export.export(str(folder / 'run'), str(folder / 'export'), vocabulary='')
+  return kept
+
+
+def _export(folder):
+  shutil.copytree(_exported().name, folder, dirs_exist_ok=True)
 
 
 def _ensemble(folder):
@@ -215,6 +224,8 @@ def _names(file: str) -> Iterator[str]:
   yield file.split('.index')[0].split('.data-')[0]
   if file.startswith('export/'):
     yield 'export'
+  if file == 'run/checkpoint':  # It says which checkpoint the folder holds.
+    yield 'run'
 
 
 def _outcome(case: Case, folder: pathlib.Path) -> str:
