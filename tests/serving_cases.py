@@ -46,6 +46,7 @@ def write_run(path, *overrides, scale=1.0):
     {
       'step': STEP,
       'videos': 9,
+      'input_path': 'validate.tfrecord',
       'metrics': {f'{name}/gap': 0.5 + 0.25 * (name == 'student') for name in names},
       'networks': {name: {'frames': 4, 'flops': 5, 'parameters': 6} for name in names},
     },

@@ -117,6 +117,7 @@ _MAY_BE_ZERO = {
   'offset',
   'per_gpu_thread_count',
   'prefetch_buffer_size',
+  'projected_size',
   'recovery_begin_steps',
   'recovery_max_trials',
   'schedule.steps',
@@ -126,6 +127,7 @@ _MAY_BE_ZERO = {
   'train_steps',
   'uniform.k',
   'validation_interval',
+  'window.k',
 }
 # Numbers of any sign.
 _SIGNED = {

@@ -14,11 +14,8 @@ import os
 import re
 from typing import Any
 
-# Importing it also teaches yaml.FullLoader that 1e-3 is a number.
-import tensorflow as tf
-import yaml
-
 from yt8m_distill.configs import settings as settings_lib
+from yt8m_distill.utils import yaml_file
 
 # Columns of results.collect() besides the axes.
 COLUMNS = (
@@ -42,6 +39,7 @@ _FIELD = re.compile(r'(task|trainer|runtime)\.')
 # Flags of teach that a study sets; the others follow from the student.
 _TEACH = ('teach.top_k', 'teach.dtype')
 _TEACHERS = ('same_seed', 'all')
+_NAME = re.compile(r'\w[^/\x00-\x1f\x7f]*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -403,6 +401,13 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
       raise ValueError(f'groups: two are named {group["name"]!r}: rename one.')
     groups[group['name']] = _expand(group, values, gin_params)
   runs = [run for group in values['groups'] for run in _teachers(groups, group)]
+  for run in runs:
+    if not _NAME.fullmatch(run.name):
+      raise ValueError(
+        f'groups: a run is named {run.name!r}, which is no name of a folder: in the '
+        'names of groups and axes, and in their values, leave out "/" and what cannot '
+        'be printed, and begin with a letter, a digit or "_".'
+      )
   columns = values.get('columns', '')
   if columns and not any(columns in run.axes for run in runs):
     raise ValueError(
@@ -432,9 +437,8 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
 
 def read(path: str, gin_params: Sequence[str] = ()) -> Study:
   """Reads a study from a file; see parse()."""
-  with tf.io.gfile.GFile(path) as file:
-    try:
-      values = yaml.load(file, yaml.FullLoader)
-    except yaml.YAMLError as error:
-      raise ValueError(f'{path} is not YAML: {error}') from error
+  try:
+    values = yaml_file.read(path)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
   return parse(values, gin_params, os.path.dirname(path))

@@ -156,10 +156,21 @@ def test_other_files_are_named(tmp_path, content, match):
   _fails(tmp_path, match)
 
 
+def test_graph_that_reads_files_is_refused(tmp_path):
+  secret = tmp_path / 'secret'
+  secret.write_text('1')
+
+  def reading(pictures):
+    number = tf.strings.to_number(tf.io.read_file(str(secret)))
+    return feature_weights.small_body(pictures * number)
+
+  feature_weights.write_inception(tmp_path, reading)
+  _fails(tmp_path, 'operation (ReadFile|StringToNumber) does more than compute')
+
+
 def test_graph_that_cannot_be_run_is_named(tmp_path):
   def failing(pictures):
-    with tf.control_dependencies([tf.debugging.Assert(False, ['broken'])]):
-      return feature_weights.small_body(tf.identity(pictures))
+    return feature_weights.small_body(tf.debugging.check_numerics(pictures / 0, 'x'))
 
   feature_weights.write_inception(tmp_path, failing)
   _fails(tmp_path, 'cannot be run')

@@ -269,7 +269,7 @@ def test_unknown_experiment_is_named_with_near_ones(tmp_path, name, near):
   'path, words',
   [
     ('train.gin', 'is a gin file: set --gin_file=train.gin'),
-    ('', ': .*Is a directory.*path of a YAML file, such as RUN/params.yaml'),
+    ('', ': .*Is a directory. Give the path of a YAML file'),
   ],
 )
 def test_what_is_no_yaml_file_is_named(configure, tmp_path, path, words):
@@ -279,7 +279,9 @@ def test_what_is_no_yaml_file_is_named(configure, tmp_path, path, words):
 
 @pytest.mark.parametrize('path', ['*.tfrecord', 'train{0000..0003}.tfrecord'])
 def test_yaml_that_cannot_be_read_is_one_line(tmp_path, path):
-  with pytest.raises(ValueError, match='--params_override cannot be read.*quotes') as e:
+  with pytest.raises(
+    ValueError, match='--params_override: it cannot be read.*quotes'
+  ) as e:
     tiny.run_driver(
       'train',
       tmp_path / 'run',

@@ -86,12 +86,8 @@ class Checkpoint:
         f'{path} is {what} a checkpoint. Name a checkpoint of {_ORIGINAL}, such as '
         '.../model.ckpt-1000, or its folder.'
       ) from error
-    try:
+    with run_dir.reading(self.prefix):
       self._reader = tf.train.load_checkpoint(self.prefix)
-    except (RuntimeError, tf.errors.OpError) as error:
-      raise ValueError(
-        f'{self.prefix} cannot be read: {error}. Copy its files again.'
-      ) from error
     shapes = self._reader.get_variable_to_shape_map()
     self._shapes = {
       name: shape for name, shape in shapes.items() if not _IGNORED.fullmatch(name)
@@ -105,7 +101,7 @@ class Checkpoint:
     self.sizes = self._infer_sizes()
     if 'global_step' not in shapes:
       raise self._other_code(['global_step: absent'])
-    self.global_step = int(self._reader.get_tensor('global_step'))
+    self.global_step = int(self._value('global_step'))
 
   def load(self, networks: dict[str, video_classifier.VideoClassifier]):
     """Assigns all weights.
@@ -129,7 +125,11 @@ class Checkpoint:
     if differences:
       raise self._other_code(differences)
     for name, variable in variables.items():
-      variable.assign(_convert(name, self._reader.get_tensor(name)))
+      variable.assign(_convert(name, self._value(name)))
+
+  def _value(self, name: str) -> np.ndarray:
+    with run_dir.reading(self.prefix):
+      return self._reader.get_tensor(name)
 
   def _infer_sizes(self) -> Sizes:
     scope = _SCOPES['student']

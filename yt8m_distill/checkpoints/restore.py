@@ -44,9 +44,11 @@ def restore_model(model: tf_keras.layers.Layer, checkpoint: str, path: str = 'mo
   # Reading assigns whatever matches before it fails, so check first.
   check(model, checkpoint, path)
   try:
-    # Optimizer state and the step are not read.
-    _at(model, path).read(checkpoint).expect_partial().assert_existing_objects_matched()
-  except (AssertionError, ValueError) as error:
+    with run_dir.reading(checkpoint):
+      # Optimizer state and the step are not read.
+      status = _at(model, path).read(checkpoint).expect_partial()
+    status.assert_existing_objects_matched()
+  except AssertionError as error:
     raise ValueError(_difference(model, checkpoint, path)) from error
 
 
@@ -267,7 +269,15 @@ def _variables(checkpoint: str, path: str) -> dict[str, list[int]]:
 
   Paths follow the attributes of the saved objects. A variable that two of them
   share has a single key in the checkpoint, but is found through both.
+
+  Raises:
+    ValueError: the checkpoint is damaged.
   """
+  with run_dir.reading(checkpoint):
+    return _read_variables(checkpoint, path)
+
+
+def _read_variables(checkpoint: str, path: str) -> dict[str, list[int]]:
   reader = tf.train.load_checkpoint(checkpoint)
   if not reader.has_tensor(_GRAPH):
     return {}

@@ -1,24 +1,40 @@
 """A run's folder: its checkpoint, params.yaml and evaluation.json."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 from typing import Any
 
+from google.protobuf import message
 from official.core import config_definitions as cfg
-from official.modeling import hyperparams
 import tensorflow as tf
-import yaml
 
 from yt8m_distill.configs import registry
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import yaml_file
 
 _PARAMS = 'params.yaml'
 _EVALUATION = 'evaluation.json'
+_COSTS = ('frames', 'flops', 'parameters')  # of each network in it
 # By the networks in task.model, for runs of version 0.2 and before, which do not name
 # their experiment.
 _EXPERIMENTS = {
   frozenset({'teacher', 'student'}): 'yt8m_distill',
   frozenset({'network'}): 'yt8m_distill_single',
 }
+
+
+@contextlib.contextmanager
+def reading(checkpoint: str) -> Iterator[None]:
+  """Turns what a damaged checkpoint raises into a ValueError that names it."""
+  try:
+    yield
+  except (LookupError, RuntimeError, tf.errors.OpError, message.DecodeError) as error:
+    raise ValueError(
+      f'Checkpoint {checkpoint} cannot be read ({cli.message(error)}): it is damaged. '
+      'Copy its files again, or name another checkpoint.'
+    ) from error
 
 
 def checkpoint(path: str) -> str:
@@ -28,10 +44,22 @@ def checkpoint(path: str) -> str:
     path: the prefix itself, or a folder, whose latest checkpoint is taken.
 
   Raises:
-    ValueError: there is no checkpoint.
+    ValueError: there is no checkpoint, or the folder names one outside.
   """
   if tf.io.gfile.isdir(path):
-    found = tf.train.latest_checkpoint(path)
+    state = os.path.join(path, 'checkpoint')
+    try:
+      found = tf.train.latest_checkpoint(path)
+    except UnicodeDecodeError as error:
+      raise ValueError(
+        f'{state} cannot be read ({error}): it is damaged. Name the prefix of a '
+        'checkpoint in the folder.'
+      ) from error
+    if found and os.path.realpath(os.path.dirname(found)) != os.path.realpath(path):
+      raise ValueError(
+        f'{state} names {found}, which lies outside of the folder. Name that prefix '
+        'itself if you trust it, or a checkpoint in the folder.'
+      )
     if not found:
       raise ValueError(
         f'{path} is a folder without a checkpoint. Name the folder of a trained '
@@ -72,14 +100,20 @@ def read_params(path: str) -> cfg.ExperimentConfig:
       has other fields.
   """
   try:
-    values = hyperparams.read_yaml_to_params_dict(path).as_dict()
+    values = yaml_file.read(path)
+  except ValueError as error:
+    raise ValueError(
+      f'{path} is not the configuration of a run of this package: {error} Name the '
+      '--model_dir of such a run.'
+    ) from error
+  try:
     name = (
       values.get('experiment')
       or _EXPERIMENTS[
         frozenset({'teacher', 'student', 'network'} & {*values['task']['model']})
       ]
     )
-  except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+  except (AttributeError, KeyError, TypeError) as error:
     raise ValueError(
       f'{path} is not the configuration of a run of this package: {error!r}. '
       'Name the --model_dir of such a run.'
@@ -111,8 +145,29 @@ def _of_experiment(values: dict[str, Any], name: str) -> str:
 
 
 def read_evaluation(folder: str) -> dict[str, Any] | None:
-  """Returns the evaluation.json of a run, None before its first evaluation."""
-  return files.read_json(os.path.join(folder, _EVALUATION))
+  """Returns the evaluation.json of a run, None before its first evaluation.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  path = os.path.join(folder, _EVALUATION)
+  results = files.read_json(
+    path, step=int, videos=int, input_path=str, metrics=dict, networks=dict
+  )
+  if results:
+    for name, numbers in {'metrics': results['metrics'], **results['networks']}.items():
+      costs = () if name == 'metrics' else _COSTS
+      if (
+        not isinstance(numbers, dict)
+        or not numbers.keys() >= {*costs}
+        or not all(isinstance(number, int | float) for number in numbers.values())
+      ):
+        raise ValueError(
+          f'{path}: its {name} are {numbers!r:.60} instead of numbers of '
+          f'{", ".join(costs) or "metrics"}: it was edited or damaged. Evaluate the '
+          'run again, with --mode=eval.'
+        )
+  return results
 
 
 def require_evaluation(folder: str) -> dict[str, Any]:

@@ -128,7 +128,8 @@ class Network:
     self.network = video_classifier.build(self.model, self.model.network, 'network')
     path_in_model = restore.path_of(self.checkpoint, name)
     restore.restore_model(self.network, self.checkpoint, path_in_model)
-    self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
+    with run_dir.reading(self.checkpoint):
+      self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
     # best_ckpt may have an evaluation.json of its own.
     prefix = '' if single else f'{name}/'
     self.evaluation = self._read_evaluation(

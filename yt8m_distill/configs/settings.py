@@ -6,6 +6,7 @@ a setting with `yt8m_distill.every_n = 5`. The factories in
 other code reads gin.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -143,27 +144,69 @@ def _has_type(value: Any, wanted: Any) -> bool:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
-_gin_is_hidden = contextvars.ContextVar('gin_is_hidden', default=False)
+_given = contextvars.ContextVar['Settings | None']('given', default=None)
 
 
 @contextlib.contextmanager
-def without_gin() -> Iterator[None]:
-  """Lets current() return the defaults, whatever gin binds."""
-  token = _gin_is_hidden.set(True)
+def using(settings: Settings) -> Iterator[None]:
+  """Lets current() return these settings, whatever gin binds."""
+  token = _given.set(settings)
   try:
     yield
   finally:
-    _gin_is_hidden.reset(token)
+    _given.reset(token)
 
 
-def current() -> Settings:
-  """Returns the settings that gin binds, or the defaults within without_gin()."""
-  if not _gin_is_hidden.get():
-    return Settings()
+def without_gin() -> contextlib.AbstractContextManager[None]:
+  """Lets current() return the defaults, whatever gin binds."""
   defaults: dict[str, Any] = {
     field.name: field.default for field in dataclasses.fields(Settings)
   }
-  return Settings(**defaults)  # What Python passes wins over gin.
+  return using(Settings(**defaults))  # What Python passes wins over gin.
+
+
+def current() -> Settings:
+  """Returns the settings that gin binds, or those of using() within it.
+
+  Raises:
+    ValueError: a setting has the wrong type.
+  """
+  try:
+    return _given.get() or Settings()
+  except RecursionError as error:
+    raise ValueError(
+      'A setting of yt8m_distill is bound to @yt8m_distill(), which holds the setting: '
+      'bind it to a value.'
+    ) from error
+
+
+def without_effect(bindings: Sequence[str], build: Callable[[], Any]) -> list[str]:
+  """Returns the bindings of settings on which nothing depends.
+
+  Args:
+    bindings: values of --gin_params that were parsed.
+    build: returns what depends on current(), such as a configuration as a dictionary,
+      or raises a ValueError if the settings do not fit.
+  """
+  settings, built = current(), build()
+
+  def depends(binding):
+    name = binding.partition('=')[0].strip().rpartition('.')[2]
+    value = getattr(settings, name)
+    try:
+      with using(dataclasses.replace(settings, **{name: _another(value)})):
+        return build() != built
+    except ValueError:
+      return True
+
+  return [binding for binding in bindings if not depends(binding)]
+
+
+def _another(value: Any) -> Any:
+  """Returns a value of the same type."""
+  if isinstance(value, str):
+    return f'{value}x'
+  return value + 1 if isinstance(value, int | float) else [*value, 1]
 
 
 def flag(name: str, value: Any) -> str:
@@ -217,6 +260,11 @@ def _explained(source: str) -> Iterator[None]:
     reason, *rest = str(error).splitlines()
     if len(rest) > 1 and re.search('No configurable match|have a parameter', reason):
       reason = _unknown(rest[1].partition('=')[0].strip())
+    macro = re.search("No bindings specified for '(.*)/gin.macro'", reason)
+    if macro:
+      reason = (
+        f'%{macro[1]} has no value. Write the value itself, as {_example("", "")}.'
+      )
     raise ValueError(f'{source}: {reason.rstrip(": ")}') from error
   except OSError as error:
     raise OSError(f'{source}: {" ".join(str(error).split())}') from error

@@ -123,7 +123,7 @@ def _cost(
   """Returns a cost as text, with its share of the teacher's where they differ."""
   if not values[key]:
     return '0'
-  if not teacher or values[key] == teacher[key]:
+  if not teacher or values[key] == teacher[key] or not teacher[key]:
     return text
   return f'{text} ({100 * values[key] / teacher[key]:.3g}%)'
 

@@ -111,6 +111,8 @@ def _part(
   while pending:
     # Inputs are 'node', 'node:output' or, where only the order counts, '^node'.
     name = pending.pop().removeprefix('^').partition(':')[0]
+    if name == source.partition(':')[0]:
+      continue
     if name not in nodes:
       raise ValueError(f'it has no node {name}')
     if name not in used:
@@ -120,4 +122,10 @@ def _part(
     versions=definition.versions, node=[nodes[name] for name in sorted(used)]
   )
   (result,) = tf.import_graph_def(part, {source: replacement}, [target])
+  for operation in result.graph.get_operations():
+    # What reads or writes files takes their names, or has a state.
+    takes_text = any(tensor.dtype == tf.string for tensor in operation.inputs)
+    has_state = operation.op_def.is_stateful and operation.type != 'CheckNumerics'
+    if takes_text or has_state:
+      raise ValueError(f'its operation {operation.type} does more than compute values')
   return result

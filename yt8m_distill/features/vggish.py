@@ -161,7 +161,7 @@ def _load(path: str) -> dict[str, tf.Tensor]:
       ]
       names = () if differences else VARIABLES
       values = {name: reader.get_tensor(name) for name in names}
-    except (RuntimeError, tf.errors.OpError) as error:
+    except (IndexError, RuntimeError, tf.errors.OpError) as error:
       raise weights.wrong(path, f'is not a whole checkpoint ({error})') from error
   if differences:
     raise weights.wrong(path, f'has other variables: {cli.some_of(differences)}')

@@ -24,6 +24,7 @@ from yt8m_distill.serving import model_card
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import windows
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
 # Of each source, the network that sees most: its teacher, or its only network.
@@ -424,14 +425,21 @@ def _read(
 
 def _networks(export: str, loaded: Any) -> list[_Network]:
   """Returns the networks of an export, as its input.json describes them."""
-  spec = files.read_json(os.path.join(export, 'input.json')) or {}
+  path = os.path.join(export, 'input.json')
+  spec = files.read_json(path) or {}
   weights = getattr(loaded, 'weights', ())
   if 'networks' not in spec:
     return [_Network(weights, _reads(spec))]
-  return [
-    _Network(variables, _reads(network), network['weight'])
-    for variables, network in zip(weights, spec['networks'])
-  ]
+  try:
+    return [
+      _Network(variables, _reads(network), float(network['weight']))
+      for variables, network in zip(weights, spec['networks'])
+    ]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'{path} does not describe the networks of the export ({error!r}): it was edited '
+      'or damaged. Export the runs again.'
+    ) from error
 
 
 def _reads(spec: dict[str, Any]) -> dict[str, Any]:
@@ -441,7 +449,11 @@ def _reads(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_export(source: str) -> Any:
-  """Loads a SavedModel without TensorFlow's warnings that no gradients were saved."""
+  """Loads a SavedModel without TensorFlow's warnings that no gradients were saved.
+
+  Raises:
+    ValueError: it is damaged.
+  """
 
   def is_shown(record: logging.LogRecord) -> bool:
     return 'unsaved custom gradients' not in record.getMessage()
@@ -450,6 +462,11 @@ def _load_export(source: str) -> Any:
   logger.addFilter(is_shown)
   try:
     return tf.saved_model.load(source)
+  except Exception as error:  # TensorFlow raises anything if a file is damaged.
+    raise ValueError(
+      f'{source} cannot be loaded as a SavedModel ({cli.message(error):.200}): it is '
+      'damaged. Export its run again, or copy it again.'
+    ) from error
   finally:
     logger.removeFilter(is_shown)
 

@@ -4,19 +4,21 @@ from collections.abc import Iterator
 import contextlib
 import difflib
 import operator
+from typing import Any
 
+from absl import logging
 from official.core import exp_factory
 from official.core import registry
 from official.core import train_utils
-from official.modeling import hyperparams
+from official.modeling.hyperparams import params_dict
 import tensorflow as tf
-import yaml
 
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import registry as experiment_registry
 from yt8m_distill.configs import settings
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.utils import shipped
+from yt8m_distill.utils import yaml_file
 
 
 def read(flags_obj):
@@ -52,6 +54,14 @@ def read(flags_obj):
   _check_required(
     params.task, flags_obj.experiment, flags_obj.mode, flags_obj.model_dir
   )
+  for binding in settings.without_effect(
+    flags_obj.gin_params or (), lambda: _parse(flags_obj).as_dict()
+  ):
+    logging.warning(
+      '--gin_params=%s has no effect: no field of this configuration depends on it. '
+      'Leave it out, or choose the experiment, frames or backbone that reads it.',
+      binding,
+    )
   return params
 
 
@@ -67,10 +77,41 @@ def _parse(flags_obj):
       raise ValueError(f'--config_file={path} is a gin file: set --gin_file={path}.')
     file = shipped.yaml_file(path)
     with _explained(f'--config_file={path}'):
-      hyperparams.override_params_dict(params, file, is_strict=True)
+      params.override(yaml_file.read(file))
   params = parser.parse_data_service(parser.parse_runtime(params))
-  with _explained('--params_override'):
-    return parser.parse_params_override(params)
+  if flags_obj.params_override:
+    with _explained('--params_override'):
+      params.override(_values(flags_obj.params_override))
+  return params
+
+
+def _values(text: str) -> Any:
+  """Returns what --params_override sets.
+
+  Args:
+    text: FIELD=VALUE,..., a mapping in YAML, or the path of a YAML file.
+
+  Raises:
+    ValueError: it is none of these.
+  """
+  with contextlib.suppress(ValueError):  # It is not FIELD=VALUE,...
+    text = params_dict.nested_csv_str_to_json_str(text)
+  try:
+    values = yaml_file.parse(text)
+  except ValueError as error:
+    raise ValueError(
+      f'{error} A path with *, ? or {{}} needs quotes inside those of the shell: '
+      '--params_override="task.train_data.input_path=\'...\'".'
+    ) from error
+  if isinstance(values, dict):
+    return values
+  if not tf.io.gfile.exists(text):
+    raise ValueError(
+      f'{text} is neither a mapping nor a file. Give FIELD=VALUE,..., a mapping in '
+      'YAML, or the path of a YAML file, such as RUN/params.yaml. A value with {}, * '
+      'or , needs quotes.'
+    )
+  return yaml_file.read(text)
 
 
 @contextlib.contextmanager
@@ -78,17 +119,6 @@ def _explained(flag: str) -> Iterator[None]:
   """Turns errors of parsing a flag into a ValueError of one line that names it."""
   try:
     yield
-  except yaml.YAMLError as error:
-    raise ValueError(
-      f'{flag} cannot be read as YAML: {" ".join(str(error).split())}. A path with *, '
-      '? or {} needs quotes inside those of the shell: '
-      '--params_override="task.train_data.input_path=\'...\'".'
-    ) from error
-  except tf.errors.OpError as error:
-    raise ValueError(
-      f'{flag}: {error.message}. Give FIELD=VALUE,..., a mapping in YAML, or the path '
-      'of a YAML file, such as RUN/params.yaml. A value with {}, * or , needs quotes.'
-    ) from error
   except LookupError as error:
     raise ValueError(f'{flag}: {error.args[0]} Correct the name.') from error
   except ValueError as error:

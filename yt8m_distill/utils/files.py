@@ -59,23 +59,30 @@ def write_text(path: str, text: str):
     file.write(text)
 
 
-def read_json(path: str) -> Any:
-  """Returns the content of a JSON file, None if the file does not exist.
+def read_json(path: str, **required: type) -> dict[str, Any] | None:
+  """Returns the object in a JSON file, None if the file does not exist.
+
+  Args:
+    path: the file.
+    **required: types of the values that it must have, by key.
 
   Raises:
-    ValueError: the file is not valid JSON.
+    ValueError: the file is not valid JSON, or holds something else.
   """
   if not tf.io.gfile.exists(path):
     return None
-  with tf.io.gfile.GFile(path) as file:
-    text = file.read()
+  remedy = 'it was edited or damaged. Restore or remove it.'
   try:
-    return json.loads(text)
-  except json.JSONDecodeError as error:
-    raise ValueError(
-      f'{path} is not valid JSON ({error}): it was edited or damaged. Restore or '
-      'remove it.'
-    ) from error
+    with tf.io.gfile.GFile(path) as file:
+      values = json.load(file)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{path} is not valid JSON ({error}): {remedy}') from error
+  if not isinstance(values, dict):
+    raise ValueError(f'{path} holds {values!r:.60} instead of an object: {remedy}')
+  for key, kind in required.items():
+    if not isinstance(values.get(key), kind):
+      raise ValueError(f'{path}: its {key} is {values.get(key)!r:.60}: {remedy}')
+  return values
 
 
 def write_json(path: str, value: Any):

@@ -199,7 +199,7 @@ def test_what_is_wrong_is_named(change, message):
 def test_file_that_is_not_yaml(tmp_path):
   path = tmp_path / 'study.yaml'
   path.write_text('a: [')
-  with pytest.raises(ValueError, match='study.yaml is not YAML'):
+  with pytest.raises(ValueError, match='study.yaml: it cannot be read as YAML'):
     study_file.read(str(path))
 
 
