@@ -1,9 +1,9 @@
 """Mutates valid records, and checks how they are read.
 
 A mutated record is read alone and after a valid one. It is either still valid, and then
-
-
-from the repository's root:
+it is read as a plain parser reads it, or it is refused with one line that names its
+file and its number. The plain parser uses protobuf and numpy, one record at a time. Run
+it from the repository's root:
 
   PYTHONPATH=. python tests/fuzz_records.py --count=10000
 

@@ -26,6 +26,7 @@ from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
+_SKIPPED = 1 << 32  # a worker returns one number: this many per skipped record
 _BATCH = 16  # records between two updates of the progress bar
 
 # From a batch of records to, for each, the serialized records that replace it, and a
@@ -84,11 +85,11 @@ def _rewrite_shard(
   skip_malformed: bool,
   batches: Iterator[shard_batches.Batch],
   partial: str,
-) -> Generator[int, None, tuple[int, int]]:
+) -> Generator[int, None, int]:
   """Writes one shard, whose size is in bytes; see `parallel.Writer`.
 
   Returns:
-    The sum of the numbers that `change` returned, and how many records are skipped.
+    The sum of the numbers that `change` returned, plus _SKIPPED per skipped record.
   """
 
   def replace(batch):
@@ -112,7 +113,7 @@ def _rewrite_shard(
       f'{source}: no record is left of it, and training refuses empty files. Leave '
       'the file out of input_path.'
     )
-  return total, skipped
+  return total + _SKIPPED * skipped
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
@@ -186,9 +187,8 @@ def rewrite(
     threads,
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
   )
-  totals, skipped = zip(*(shard.returned for shard in written)) if written else ((), ())
-  report_skipped(sum(skipped))
-  return outputs, [shard._replace(returned=n) for shard, n in zip(written, totals)]
+  report_skipped(sum(shard.returned // _SKIPPED for shard in written))
+  return outputs, [s._replace(returned=s.returned % _SKIPPED) for s in written]
 
 
 def skipping(malformed: bool) -> dict[str, bool]:
