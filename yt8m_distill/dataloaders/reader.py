@@ -266,11 +266,19 @@ class FrameReader:
       )
     return ''
 
+  def first_fault(self, *batch: np.ndarray) -> str:
+    """Says what is wrong with the first invalid record of a batch; '' if all are valid.
+
+    Args:
+      *batch: paths, indices and serialized, as of __call__().
+    """
+    texts = (self.explain(*r) or self._damage(*r) for r in _records_of(*batch))
+    return next(filter(None, texts), '')
+
   def _faults(self, *batch: np.ndarray) -> str:
-    """Says what is wrong with the first invalid record of a batch."""
-    for record in _records_of(*batch):
-      if text := self.explain(*record) or self._damage(*record):
-        return text
+    """Says why a batch was refused."""
+    if text := self.first_fault(*batch):
+      return text
     try:
       self(*map(tf.constant, batch))
     except tf.errors.OpError as error:  # It has nothing to do with the records.
@@ -587,36 +595,52 @@ def _frames(
     feature: the feature.
     stored: [B, (T), (values)], or, of a video-level feature, [B, (values)].
   """
-  is_video = feature.format == 'video'
-  is_bytes = feature.format in data.BYTES_PER_VALUE
-  sizes = (stored if is_video else stored.values).row_lengths()
-  shape = [] if is_bytes else [feature.size]
-  fits = sizes == (1 if is_bytes else feature.size)
-  flat = tf.cond(
-    tf.reduce_all(fits),
-    lambda: tf.reshape(stored.flat_values, [-1, *shape]),
-    lambda: tf.zeros([tf.size(fits), *shape], stored.dtype),
+  wrong_size, infinite = (
+    f'{feature.name} has another size',
+    f'{feature.name} holds NaN or infinity',
   )
-  if is_video:
-    frames = tf.RaggedTensor.from_uniform_row_length(flat, 1)
+  if feature.format in data.BYTES_PER_VALUE:
+    # Frames need not have one string each, so strings and frames are counted apart.
+    strings, size = stored.flat_values, record_errors.frame_bytes(feature)
+    is_single = stored.values.row_lengths() == 1
+    of_records = tf.gather(stored.values.row_splits, stored.row_splits)
+    has_size = tf.strings.length(strings) == size
+    fits = _all_within(stored.row_splits, is_single) & _all_within(of_records, has_size)
+    checks = [(fits, wrong_size)]
+    if feature.format == 'float32_bytes':
+      numbers = _decode_bytes(strings, tf.float32, size)
+      is_finite = tf.reduce_all(tf.math.is_finite(numbers), 1)
+      checks.append((_all_within(of_records, is_finite), infinite))
+    return stored.with_values(strings), checks
+  lists = stored if feature.format == 'video' else stored.values
+  has_size = lists.row_lengths() == feature.size
+  flat = tf.cond(
+    tf.reduce_all(has_size),
+    lambda: tf.reshape(lists.flat_values, [-1, feature.size]),
+    lambda: tf.zeros([tf.size(has_size), feature.size]),
+  )
+  if feature.format == 'video':
+    frames = tf.RaggedTensor.from_tensor(flat[:, tf.newaxis])
   else:
     frames = stored.with_values(flat)
+  is_finite = tf.reduce_all(tf.math.is_finite(flat), 1)
+  return frames, [
+    (_all_within(frames.row_splits, has_size), wrong_size),
+    (_all_within(frames.row_splits, is_finite), infinite),
+  ]
 
-  def check(is_valid, fault: str) -> record_errors.Check:
-    """Returns a check of records from what is valid of their frames."""
-    are_valid = tf.reduce_all(frames.with_values(is_valid), 1)
-    return are_valid, f'{feature.name} {fault}'
 
-  if is_bytes:
-    fits &= tf.strings.length(flat) == record_errors.frame_bytes(feature)
-  checks = [check(fits, 'has another size')]
-  if feature.format != 'bytes':
-    numbers = flat
-    if is_bytes:
-      numbers = _decode_bytes(flat, tf.float32, record_errors.frame_bytes(feature))
-    is_finite = tf.reduce_all(tf.math.is_finite(numbers), 1)
-    checks.append(check(is_finite, 'holds NaN or infinity'))
-  return frames, checks
+def _all_within(splits: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
+  """Whether all values of each row of a ragged tensor are valid, bool [B].
+
+  Args:
+    splits: int64 [B + 1], row splits.
+    is_valid: bool [values].
+  """
+  # Much faster than reducing a RaggedTensor.
+  valid = tf.concat([[0], tf.cumsum(tf.cast(is_valid, splits.dtype))], 0)
+  valid = tf.gather(valid, splits)
+  return valid[1:] - valid[:-1] == splits[1:] - splits[:-1]
 
 
 def _select(values: tf.RaggedTensor, indices) -> tf.Tensor:

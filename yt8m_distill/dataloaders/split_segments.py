@@ -86,6 +86,7 @@ def split(
   output_dir: str,
   context: int = 0,
   skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
   processes: int | None = None,
 ) -> list[str]:
   """Splits the shards that are not split yet; prints the result.
@@ -95,6 +96,7 @@ def split(
     output_dir: folder for the new shards; created if missing.
     context: frames to keep before and after each window; -1 for the whole video.
     skip_corrupt_records: log and skip records that fail their checksum.
+    skip_malformed_records: log and skip records that are invalid otherwise.
     processes: number of worker processes; by default one per core.
 
   Returns:
@@ -116,6 +118,7 @@ def split(
     {'context': context},
     'Splitting',
     skip_corrupt_records,
+    skip_malformed_records,
     processes,
   )
   windows = sum(shards.count_by_file([shard.output for shard in written]))
@@ -150,7 +153,11 @@ def main(_):
   rewrite.use_no_accelerator()
   values = flags.FLAGS
   split(
-    values.input_path, values.output_dir, values.context, values.skip_corrupt_records
+    values.input_path,
+    values.output_dir,
+    values.context,
+    values.skip_corrupt_records,
+    values.skip_malformed_records,
   )
 
 
