@@ -105,7 +105,7 @@ def test_data_path_of_mediapipe_is_an_id():
     ),
     (
       np.zeros([2, 14]),
-      'record 0 .*AUDIO/feature/floats has 2 values in a frame, not 4',
+      'record 0 .*AUDIO/feature/floats has frames of 2 values, not 4',
     ),
   ],
 )
@@ -219,6 +219,6 @@ def test_float_lists_of_another_size_are_named(frames):
   good = _float_record(np.zeros([3, 16], np.float32))
   with pytest.raises(
     tf.errors.InvalidArgumentError,
-    match=rf'record 1 .*: RGB/feature/floats has {bad} values in a frame, not 12',
+    match=rf'record 1 .*: RGB/feature/floats has frames of .*{bad}.* values, not 12',
   ):
     frame_readers.read(_float_reader('floats'), good, record, good)

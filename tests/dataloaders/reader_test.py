@@ -302,7 +302,7 @@ def _rgb_in_context():
     (
       _rgb_in_context(),
       r": no frame-level feature 'rgb'. Its frame-level features are \['audio'\], its "
-      r"video-level ones \['id', 'labels', 'rgb'\]",
+      r"video-level ones \['labels', 'rgb'\]",
     ),
     (b'\xff\xff nonsense', ': not a tf.train.SequenceExample or Example.'),
     # The context lacks its end.

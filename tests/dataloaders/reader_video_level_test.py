@@ -91,9 +91,9 @@ def test_real_records(path, classes, labels):
 @pytest.mark.parametrize(
   'record,message',
   [
-    (_record(mean_audio=None), r': mean_audio has 0 values, not 2 \(0: it is'),
-    (_record(mean_rgb=[1.0]), ': mean_rgb has 1 values, not 5'),
-    (_record(mean_rgb=[1.0] * 6), ': mean_rgb has 6 values, not 5'),
+    (_record(mean_audio=None), ": no video-level feature 'mean_audio'"),
+    (_record(mean_rgb=[1.0]), "'mean_rgb' has 1 values, not 5"),
+    (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5"),
     (
       _record(mean_rgb=[1.0, np.nan, 0, 0, 0]),
       r'\(id v0\): mean_rgb holds NaN or infinity. Remove the record',

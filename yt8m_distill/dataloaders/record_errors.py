@@ -194,7 +194,7 @@ def frame_faults(
     expected = frame_bytes(feature) if is_bytes else feature.size
     sizes = list(dict.fromkeys(map(len, stored)))
     if sizes and sizes != [expected]:
-      remedy = f'Correct its size in {_CONFIGURED}, or remove the record.'
+      remedy = f'Set its size in {_CONFIGURED}, or remove the record.'
       if is_bytes and len(sizes) == 1:
         remedy = _size_remedies(feature).get(sizes[0], remedy)
       yield (
