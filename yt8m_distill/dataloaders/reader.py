@@ -47,7 +47,7 @@ from yt8m_distill.utils import quantization
 ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _NUM_SEEDS = 2**31 - 1
-_MAX_CUT = 100  # selected frames that are cut out one by one
+_MAX_CUT = 150  # selected frames that are cut out one by one
 # What has at most one value, with the type of the value.
 _SINGLE = {**dict.fromkeys(ID_KEYS, tf.string), **thinned_records.CONTEXT}
 _KINDS = {tf.string: 'bytes_list', tf.int64: 'int64_list', tf.float32: 'float_list'}
