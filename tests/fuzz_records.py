@@ -1,18 +1,20 @@
 """Mutates valid records, and checks how they are read.
 
-A mutated record is either still valid, and then it is read as a plain parser reads it,
-or it is refused with one line that names its file and its number. The plain parser uses
-protobuf and numpy, one record at a time. Run it from the repository's root:
+A mutated record is read alone and after a valid one. It is either still valid, and then
+it is read as a plain parser reads it, or it is refused with one line that names its
+file and its number. The plain parser uses protobuf and numpy, one record at a time. Run
+it from the repository's root:
 
   PYTHONPATH=. python tests/fuzz_records.py --count=10000
 
 Of records that are damaged, so that protobuf would not have written them, TensorFlow's
 parser checks less than protobuf does. It may read them, if the damage is in what nobody
-asks for. It names no record if the length of an id is damaged.
+asks for.
 """
 
 import collections
-import re
+from collections.abc import Sequence
+import itertools
 import struct
 import sys
 
@@ -25,8 +27,10 @@ import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.configs import data
+from yt8m_distill.configs import model
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import thin
+from yt8m_distill.modeling import frame_selection
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import quantization
 
@@ -38,16 +42,35 @@ _SIZES = {'rgb': 6, 'audio': 2}
 _MAX_FRAMES, _CLASSES, _MAX_LENGTH = 12, 20, 15
 _IDS = ('id', 'video_id', 'clip/data_path')
 _COUNTS = ('every_n', 'every_n/num_frames')
-# Format, N of the frames that the network sees, and whether records are thinned.
+_FORMATS = ('bytes', 'floats', 'quantized_floats', 'float32_bytes')
+_WINDOW = 'window_start'
+
+
+def _selection(kind, **fields):
+  """Returns a selection of frames."""
+  return model.FrameSelection.from_args(**{'type': kind, kind: fields})
+
+
+_SELECTIONS = {
+  'all': frame_readers.ALL,
+  'every 2nd': frame_readers.every(2),
+  'every 2nd, original': frame_readers.every(2, 'original'),
+  'k': _selection('uniform', every_n=0, k=4),
+  **{
+    kind: _selection(kind, k=4)
+    for kind in ('random', 'first', 'middle', 'last', 'first_middle_last', 'window')
+  },
+  'nested': _selection('nested', counts=[2, 5]),
+}
+# Format, the frames that the network sees, and whether records are thinned.
 CASES = {
-  'bytes': ('bytes', 1, False),
-  'bytes, every 2nd': ('bytes', 2, False),
-  'bytes, thinned': ('bytes', 4, True),
-  'floats': ('floats', 1, False),
-  'quantized_floats': ('quantized_floats', 1, False),
-  'float32_bytes': ('float32_bytes', 1, False),
-  'float32_bytes, thinned': ('float32_bytes', 4, True),
-  'video': ('video', 1, False),
+  **{
+    f'{form}, {name}': (form, selection, False)
+    for form in _FORMATS
+    for name, selection in _SELECTIONS.items()
+  },
+  **{f'{form}, thinned': (form, frame_readers.every(4), True) for form in _FORMATS},
+  'video': ('video', frame_readers.ALL, False),
 }
 
 
@@ -55,7 +78,8 @@ class Case:
   """A reader, valid records for it, and the plain parser."""
 
   def __init__(self, name: str):
-    self.format, self.every_n, self.is_thinned = CASES[name]
+    self.format, self.selection, self.is_thinned = CASES[name]
+    self._is_window = self.selection.type == 'window'
     self._max_frames = 1 if self.format == 'video' else _MAX_FRAMES
     features = [
       data.Feature(name=key, size=size, format=self.format)
@@ -68,7 +92,7 @@ class Case:
         features,
         self._max_frames,
         _CLASSES,
-        frame_readers.every(self.every_n) if self.every_n > 1 else frame_readers.ALL,
+        self.selection,
         with_ids=True,
       )
       if not fast and not reader._fast_parser:
@@ -78,7 +102,7 @@ class Case:
       # In a graph, as in input pipelines: errors read differently there.
       self.readers.append(
         tf.function(
-          reader,
+          reader.explaining,
           autograph=False,
           input_signature=[
             tf.TensorSpec([None], tf.string),
@@ -92,6 +116,8 @@ class Case:
     """Returns a valid SequenceExample."""
     length = int(rng.integers(1, _MAX_LENGTH))
     context = {'id': rng.bytes(rng.integers(1, 12))}
+    if self._is_window:
+      context[_WINDOW] = [int(rng.integers(min(length, _MAX_FRAMES)))]
     labels = rng.choice(_CLASSES, rng.integers(1, 4), replace=False)
     values = {
       key: rng.normal(0, 1, [length, size]).astype(np.float32)
@@ -116,7 +142,7 @@ class Case:
     if not self.is_thinned:
       return record
     serialized = thin.thin_record(
-      record.SerializeToString(), self.every_n, _MAX_FRAMES, 'x'
+      record.SerializeToString(), self.selection.uniform.every_n, _MAX_FRAMES, 'x'
     )
     return tf.train.SequenceExample.FromString(serialized)
 
@@ -146,20 +172,31 @@ class Case:
     if step == 1:
       total = stored
     else:
-      _check(step > 1 and (self.every_n % step == 0 and self.every_n > 1))
+      every_n = self.selection.uniform.every_n * (self.selection.type == 'uniform')
+      _check(step > 1 and every_n > 1 and every_n % step == 0)
       _check(total > 0 and stored >= -(-min(total, self._max_frames) // step))
-    chosen = range(0, min(total, self._max_frames), self.every_n)
-    frames = frames[[i // step for i in chosen]]
-    padded = np.zeros([-(-self._max_frames // self.every_n), frames.shape[1]])
-    padded[: len(frames)] = frames
+    total, start = min(total, self._max_frames), 0
+    if self._is_window:
+      _check(_WINDOW in context)
+      [start] = _values(context, _WINDOW, 'int64_list', 1) or [-1]
+      _check(0 <= start < total)
+    video_id = next(filter(None, ids), b'train07.tfrecord:%d' % index)
+    chosen, count = frame_selection.frame_indices(
+      tf.constant([total]),
+      self.selection,
+      self._max_frames,
+      reader_lib.seeds_of([video_id]),
+      tf.constant([start]),
+    )
+    padded = np.zeros([chosen.shape[1], frames.shape[1]], frames.dtype)
+    count = int(count[0])
+    padded[:count] = frames[chosen[0, :count].numpy() // step]
     hot = np.zeros(_CLASSES, bool)
     hot[labels] = True
-    return {
-      'frames': padded.astype(frames.dtype),
-      'num_frames': len(frames),
-      'id': next(filter(None, ids), b'train07.tfrecord:%d' % index),
-      'labels': hot,
-    }
+    inputs = {'frames': padded, 'num_frames': count, 'id': video_id, 'labels': hot}
+    if self._is_window:
+      inputs[_WINDOW] = start
+    return inputs
 
   def _frame(self, feature, size):
     """Returns the stored values of a frame, [size]."""
@@ -247,13 +284,13 @@ def _random_feature(rng, counts=(0, 1, 2, 3, 6)):
 
 
 def _set_key(rng, record):
-  key = rng.choice([*_IDS, 'labels', *_COUNTS, *_SIZES, 'other'])
+  key = rng.choice([*_IDS, 'labels', *_COUNTS, _WINDOW, *_SIZES, 'other'])
   record.context.feature[key].CopyFrom(_random_feature(rng))
 
 
 def _set_value(rng, record):
   """Replaces all values of a key by values of the right type."""
-  key = rng.choice([*_IDS, 'labels', *_COUNTS])
+  key = rng.choice([*_IDS, 'labels', *_COUNTS, _WINDOW])
   while (value := _random_feature(rng)).WhichOneof('kind') != (
     'bytes_list' if key in _IDS else 'int64_list'
   ):
@@ -262,7 +299,7 @@ def _set_value(rng, record):
 
 
 def _remove_key(rng, record):
-  record.context.feature.pop(rng.choice([*_IDS, *_COUNTS, 'labels']), None)
+  record.context.feature.pop(rng.choice([*_IDS, *_COUNTS, _WINDOW, 'labels']), None)
 
 
 def _many_labels(rng, record):
@@ -383,10 +420,8 @@ def mutate(case: Case, rng: np.random.Generator) -> tuple[str, bytes]:
   return ' and '.join(c.__name__[1:] for c in changes), record.SerializeToString()
 
 
-# Of damaged records only, see above.
-_DAMAGED = ('read though damaged', 'refused without a name')
-OUTCOMES = ('read', 'refused', *_DAMAGED)
-_NAMELESS = 'Unexpected total number of elements in feature'
+_DAMAGED = 'read though damaged'  # see above
+OUTCOMES = ('read', 'refused', _DAMAGED)
 
 
 def _is_sound(serialized: bytes) -> bool:
@@ -399,8 +434,8 @@ def _is_sound(serialized: bytes) -> bool:
   return record.ByteSize() == len(serialized)
 
 
-def outcome(case: Case, reader, serialized: bytes, rng: np.random.Generator) -> str:
-  """Reads a record after a valid one.
+def outcome(case: Case, reader, serialized: bytes, before: Sequence[bytes]) -> str:
+  """Reads a record after some valid ones.
 
   Returns:
     One of OUTCOMES.
@@ -408,21 +443,19 @@ def outcome(case: Case, reader, serialized: bytes, rng: np.random.Generator) -> 
   Raises:
     AssertionError: says how the record is read wrongly, or what its message lacks.
   """
-  is_sound = _is_sound(serialized)
+  is_sound, index = _is_sound(serialized), len(before)
   try:
-    expected = case.parse(serialized, 1)
+    expected = case.parse(serialized, index)
   except (ValueError, protobuf.DecodeError):
     expected = None
   try:
     inputs, labels = reader(
-      [_PATH] * 2, [0, 1], [case.valid(rng).SerializeToString(), serialized]
+      [_PATH] * (index + 1), list(range(index + 1)), [*before, serialized]
     )
   except tf.errors.InvalidArgumentError as error:
     message = cli.message(error)
     assert not is_sound or expected is None, f'a valid record was refused: {message}'
-    if not is_sound and message.startswith(_NAMELESS):
-      return _DAMAGED[1]
-    assert re.search(rf'{_PATH}, record 1\b', message), f'no name: {message}'
+    assert message.startswith(f'{_PATH}, record {index}'), f'no name: {message}'
     assert len(message.splitlines()) == 1 and message.isprintable(), (
       f'not a line: {message!r}'
     )
@@ -430,18 +463,16 @@ def outcome(case: Case, reader, serialized: bytes, rng: np.random.Generator) -> 
     return 'refused'
   assert not is_sound or expected is not None, 'an invalid record was read'
   if expected is None:
-    return _DAMAGED[0]
-  got = {
-    **{key: value[1].numpy() for key, value in inputs.items()},
-    'labels': labels[1].numpy(),
-  }
+    return _DAMAGED
+  got = {key: value[index].numpy() for key, value in inputs.items()}
+  got['labels'] = labels[index].numpy()
   for key, value in expected.items():
     np.testing.assert_array_equal(got[key], value, key)
   return 'read'
 
 
 def run(name: str, count: int, seed: int):
-  """Yields (mutation, outcome, serialized) of each record and each reader.
+  """Yields (mutation, outcome, serialized) of each record, reader and batch.
 
   An outcome is one of OUTCOMES, or says what is wrong.
   """
@@ -449,9 +480,10 @@ def run(name: str, count: int, seed: int):
   rng = np.random.default_rng(seed)
   for _ in range(count):
     mutation, serialized = mutate(case, rng)
-    for reader in case.readers:
+    valid = case.valid(rng).SerializeToString()
+    for reader, before in itertools.product(case.readers, ([], [valid])):
       try:
-        result = outcome(case, reader, serialized, rng)
+        result = outcome(case, reader, serialized, before)
       except Exception as error:
         result = f'{type(error).__name__}: {error}'
       yield mutation, result, serialized

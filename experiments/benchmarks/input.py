@@ -265,10 +265,10 @@ def _rates(path: str, folder: str):
 class _NoReader(reader_lib.FrameReader):
   """Does not parse the records."""
 
-  def check_format(self, *_):
+  def check(self, *_):
     """Called by the pipeline with the first record: accepts any."""
 
-  def __call__(self, paths, indices, serialized, epoch_keys=None):
+  def explaining(self, paths, indices, serialized, epoch_keys=None):
     return tf.strings.length(serialized)
 
 

@@ -88,14 +88,19 @@ _REGULAR = ('as written', 'map reversed', 'garbage in the context')
     'more frames than it handles',
   ],
 )
-def test_any_record_is_read_as_by_tensorflow(monkeypatch, how):
+@pytest.mark.parametrize('every_n', [1, 2])
+def test_any_record_is_read_as_by_tensorflow(monkeypatch, how, every_n):
   records = [
     frame_readers.record(7),
     _serialize(frame_readers.record(4, context={'id': b'a'}), how),
   ]
 
+  selection = frame_readers.every(every_n) if every_n > 1 else frame_readers.ALL
+
   def outcome():
-    reader = frame_readers.reader(max_frames=9, with_ids=True, with_labels=False)
+    reader = frame_readers.reader(
+      selection=selection, max_frames=9, with_ids=True, with_labels=False
+    )
     try:
       inputs, labels = frame_readers.read(reader, *records)
     except tf.errors.InvalidArgumentError as e:
@@ -103,10 +108,11 @@ def test_any_record_is_read_as_by_tensorflow(monkeypatch, how):
       return message[message.index('/data/') :].splitlines()[0]
     return [*(inputs[key].tolist() for key in sorted(inputs)), labels.tolist()]
 
-  regular, *_ = fast_parser.FastParser(list(frame_readers.FEATURES.items())).parse(
-    tf.constant([records[0].SerializeToString(), records[1]]), 1
-  )
-  assert bool(regular) == (how in _REGULAR)
+  parser = fast_parser.FastParser(list(frame_readers.FEATURES.items()))
+  serialized = tf.constant([records[0].SerializeToString(), records[1]])
+  found = parser.find(serialized)
+  regular, _ = parser.cut(serialized, found, 1)
+  assert bool(found.is_regular & regular) == (how in _REGULAR)
   got = outcome()
   monkeypatch.setattr(
     reader_lib.FrameReader, '_read_fast', reader_lib.FrameReader._read_any
@@ -118,11 +124,12 @@ def test_records_of_the_releases_are_regular():
   features = {'rgb': 1024, 'audio': 128}
   # The id makes the length of the context a varint of two bytes.
   record = frame_readers.record(300, features=features, context={'id': b'i' * 200})
-  regular, contexts, num_frames, frames = fast_parser.FastParser(
-    list(features.items())
-  ).parse(tf.constant([record.SerializeToString()]), 301)
-  assert regular and num_frames.numpy() == [300]
-  context = tf.train.SequenceExample.FromString(contexts[0].numpy())
+  parser = fast_parser.FastParser(list(features.items()))
+  serialized = tf.constant([record.SerializeToString()])
+  found = parser.find(serialized)
+  regular, frames = parser.cut(serialized, found, 301)
+  assert found.is_regular and regular and found.num_frames.numpy() == [300]
+  context = tf.train.SequenceExample.FromString(found.contexts[0].numpy())
   assert context == tf.train.SequenceExample(context=record.context)
   for values, name in zip(frames, features):
     steps = record.feature_lists.feature_list[name].feature
@@ -130,3 +137,10 @@ def test_records_of_the_releases_are_regular():
       step.bytes_list.value[0] for step in steps
     )
     assert not values[0, 300:].numpy().any()
+  indices = tf.constant([[299, 0, 7, 300]])
+  regular, some = parser.cut_some(serialized, found, indices, tf.constant([3]))
+  assert regular and some[0, 3].numpy() == b''
+  joined = tf.concat(frames, 2)[0].numpy()
+  assert [s.numpy() for s in some[0, :3]] == [joined[i].tobytes() for i in (299, 0, 7)]
+  regular, _ = parser.cut_some(serialized, found, indices, tf.constant([4]))
+  assert not regular  # There is no frame 300.

@@ -23,10 +23,10 @@ class _Reader:
   def __init__(self, with_seeds):
     self.with_seeds = with_seeds
 
-  def check_format(self, *_):
+  def check(self, *_):
     """Accepts any record."""
 
-  def __call__(self, paths, indices, serialized, epoch_keys=None):
+  def explaining(self, paths, indices, serialized, epoch_keys=None):
     return serialized, paths if epoch_keys is None else epoch_keys
 
 

@@ -63,7 +63,6 @@ def test_golden(name, features, num_classes):
     ('mismatch', 'rgb, audio have 10, 8 frames'),
     ('mismatch300', 'rgb, audio have 8, 10 frames'),
     ('zero', 'rgb, audio have 0, 0 frames'),
-    ('noaudio', 'rgb, audio have [0-9]+, 0 frames'),
     ('label', 'labels are 50, but must be between 0 and 49'),
     ('neglabel', 'labels are -1, but must be between 0 and 49'),
     ('size', 'rgb has frames of 13 bytes, not 12'),
@@ -101,11 +100,10 @@ def test_real_record_with_float_features():
     "feature 'rgb' is a float_list, but its format 'bytes'.*"
     'quantized_floats',
   ):
-    reader.check_format(str(path), 0, records_lib.read(path)[0])
+    reader.check(str(path), 0, records_lib.read(path)[0])
   with pytest.raises(
     tf.errors.InvalidArgumentError,
-    match='(?s)train07.tfrecord, record 0.*as task.model.'
-    'features,.*Feature list: (rgb|audio)',
+    match="train07.tfrecord, record 0: feature 'rgb' is a float_list, but ",
   ):
     frame_readers.read(reader, records_lib.read(path)[0])
 
@@ -115,7 +113,7 @@ def test_video_level_record_is_explained():
   with pytest.raises(
     ValueError, match="no frame-level feature 'rgb'.*mean_rgb.*video-level"
   ):
-    frame_readers.reader().check_format(str(path), 0, records_lib.read(path)[0])
+    frame_readers.reader().check(str(path), 0, records_lib.read(path)[0])
 
 
 @pytest.mark.parametrize(
@@ -228,14 +226,14 @@ def test_missing_feature_is_named_with_existing_ones():
     match=r'x, record 4: no frame-level feature '
     r"'audio'. Its frame-level features are \['rgb'\].*task.model.features",
   ):
-    frame_readers.reader().check_format(
+    frame_readers.reader().check(
       'x', 4, frame_readers.record(features={'rgb': 12}).SerializeToString()
     )
 
 
 def test_record_that_is_no_protobuf():
   with pytest.raises(ValueError, match='x, record 0: not a tf.train.Sequence'):
-    frame_readers.reader().check_format('x', 0, b'\xff\xff nonsense')
+    frame_readers.reader().check('x', 0, b'\xff\xff nonsense')
 
 
 def _message(record, **kwargs):
@@ -246,7 +244,7 @@ def _message(record, **kwargs):
     (tf.fill([2], '/data/train07.tfrecord'), tf.range(2, dtype=tf.int64), records)
   )
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    list(dataset.map(reader))
+    list(dataset.map(reader.explaining))
   return cli.message(error.value)
 
 
@@ -271,11 +269,6 @@ def _rgb_in_context():
   return record
 
 
-_DIFFERS = (
-  ' .it must be .*; its id a byte string; its labels int64;.* Correct what differs'
-)
-
-
 @pytest.mark.parametrize('selection', [frame_readers.ALL, frame_readers.every(2)])
 @pytest.mark.parametrize(
   'record, message',
@@ -298,21 +291,22 @@ _DIFFERS = (
       _with(every_n=[2**40]),
       f'.*: thinned with every_n={2**40}, but .* network sees ',
     ),
-    (_with(id=[1]), f'{_DIFFERS}.* id.* type: string$'),
-    (_with(id=[1.0]), f'{_DIFFERS}.* id.* type: string$'),
-    (_with(labels=b'1'), f'{_DIFFERS}.* labels.* type: int64$'),
-    (_with(labels=[1.0]), f'{_DIFFERS}.* labels.* type: int64$'),
+    (_with(id=[1]), ': id is a int64_list, but must be a bytes_list. Remove'),
+    (_with(id=[1.0]), ': id is a float_list, but must be a bytes_list. Remove'),
+    (_with(labels=b'1'), ': labels is a bytes_list, but must be a int64_list. Remove'),
+    (_with(labels=[1.0]), ': labels is a float_list, but must be a int64_list.'),
     (
       _with(labels=np.arange(40, 90)),
       r'.*: labels are 50, 51, .* 59, \.\.\., but must',
     ),
     (
       _rgb_in_context(),
-      r'.*: rgb, audio have 0, 3 frames.*missing\). Correct task.mod',
+      r": no frame-level feature 'rgb'. Its frame-level features are \['audio'\], its "
+      r"video-level ones \['labels', 'rgb'\]",
     ),
-    (b'\xff\xff nonsense', f'{_DIFFERS}, or remove the record'),
+    (b'\xff\xff nonsense', ': not a tf.train.SequenceExample or Example.'),
     # The context lacks its end.
-    (b'\n\x30' + _with().SerializeToString()[2:], f'{_DIFFERS}, or remove the record'),
+    (b'\n\x30' + _with().SerializeToString()[2:], ': not a tf.train.SequenceExample'),
     (
       _with(id=b'\xff\n\\"\xc3', labels=[50]),
       re.escape(r' (id \xff\n\\"\xc3): labels are 50'),

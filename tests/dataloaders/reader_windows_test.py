@@ -131,11 +131,11 @@ _SPLIT = 'Set input_path to records that yt8m-distill split-segments wrote.'
       f'equally many of both, at least 1 (0 can mean that they are missing). {_SPLIT}',
     ),
     (dict(segment_scores=None), 'segment_labels has 2 values and segment_scores 0'),
-    (dict(classes=[3, 50]), 'segment_labels are 3, 50, but must be between 0 and 49.'),
-    (dict(classes=[-1, 3]), 'segment_labels are -1, 3, but must be'),
+    (dict(classes=[3, 50]), 'segment_labels are 50, but must be between 0 and 49.'),
+    (dict(classes=[-1, 3]), 'segment_labels are -1, but must be'),
     (
       dict(scores=[0.5, 1]),
-      'segment_scores are 0.500000, 1.000000, but each must be 0 or',
+      'segment_scores are 0.5, but each must be 0 or',
     ),
     (
       dict(window_start=None),

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.checkpoints import extract_student
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.serving import export
 from yt8m_distill.utils import cli
 
@@ -48,8 +49,8 @@ def test_a_record_without_the_feature_is_named(runs, data, tmp_path):
     lambda i, video: i == 3 and video.feature_lists.feature_list.pop('audio'),
   )
   with pytest.raises(
-    tf.errors.InvalidArgumentError,
-    match=r'x.tfrecord, record 3 \(id 0-3\): rgb, audio have',
+    record_errors.RecordError,
+    match="x.tfrecord, record 3: no frame-level feature 'audio'",
   ):
     serving_cases.predict(runs, where, tmp_path / 'out')
   assert os.listdir(tmp_path / 'out') == ['predict.json']
@@ -62,11 +63,11 @@ def test_a_record_of_garbage_is_named(runs, data, tmp_path):
   whole = records.read(data / 'test0.tfrecord')[0]
   records.write(where / 'x.tfrecord', [whole, b'garbage'])
   with pytest.raises(
-    tf.errors.InvalidArgumentError, match='x.tfrecord, record 1 '
+    record_errors.RecordError, match='x.tfrecord, record 1: not a'
   ) as error:
     serving_cases.predict(runs, where, tmp_path / 'out')
   message = cli.message(error.value)
-  assert '\n' not in message and 'x.tfrecord, record 1 ' in message
+  assert '\n' not in message and 'x.tfrecord, record 1: ' in message
 
 
 def test_messages_of_checks_in_the_graph_stand_alone(runs, data, tmp_path):

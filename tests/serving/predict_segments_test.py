@@ -13,6 +13,7 @@ import tensorflow as tf
 import tiny
 
 from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import split_segments
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.modeling import video_classifier
@@ -436,7 +437,7 @@ def test_a_thinned_record_is_named(runs, data, tmp_path):
     video.context.feature['every_n/num_frames'].int64_list.value.append(20)
 
   records.edit(data / 'test0.tfrecord', tmp_path / 'thin' / 'x.tfrecord', thin)
-  with pytest.raises(tf.errors.InvalidArgumentError) as error:
+  with pytest.raises(record_errors.RecordError) as error:
     serving_cases.predict(runs, tmp_path / 'thin', tmp_path / 'out', segments=5)
   assert re.match('.*x.tfrecord, record 0 ', cli.message(error.value))
 

@@ -145,9 +145,9 @@ def _floats():
 @pytest.mark.parametrize(
   'bad, message',
   [
-    (b'garbage', 'request, record 1 '),
-    (b'', 'request, record 1 .*have 0, 0 frames'),
-    (_floats(), 'record 1 .*one byte string, or as a float list'),
+    (b'garbage', 'request, record 1'),
+    (b'', 'request, record 1: no frames'),
+    (_floats(), 'record 1'),
   ],
 )
 def test_bad_records(module, videos, bad, message):

@@ -141,6 +141,9 @@ class VideoData(cfg.DataConfig):
     skip_corrupt_records: log, count and skip records whose checksum is wrong;
       False stops at the first one. If True, a resumed run reads all records
       that it consumed since step 0, since only reading shows which are corrupt.
+    skip_malformed_records: log, count and skip records that are invalid though
+      their checksum is right; False stops at the first one. If True, each record
+      is parsed twice, and a resumed run reads again as for skip_corrupt_records.
     prefetch_buffer_size: batches per replica to keep ready; 0 lets tf.data
       choose, whose buffer was seen to grow with every pause of the training,
       as for an evaluation.
@@ -157,6 +160,7 @@ class VideoData(cfg.DataConfig):
   cycle_length: int = validation.number(8, least=1, most=10_000)
   bagging_seed: int = validation.number(-1, least=-1, most=validation.MAX_SEED)
   skip_corrupt_records: bool = False
+  skip_malformed_records: bool = False
   autotune_algorithm: str | None = validation.choice(
     None,
     'DEFAULT',
@@ -186,11 +190,12 @@ class VideoData(cfg.DataConfig):
           f'{path}.enable_tf_data_service is True: it needs '
           "tf_data_service_address. Set it, for example to 'grpc://host:5050'."
         )
-      if self.skip_corrupt_records:
-        raise ValueError(
-          f'{path}.skip_corrupt_records is True: it runs Python code, which a '
-          'tf.data service cannot. Set it or enable_tf_data_service to False.'
-        )
+      for name in ('skip_corrupt_records', 'skip_malformed_records'):
+        if getattr(self, name):
+          raise ValueError(
+            f'{path}.{name} is True: it runs Python code, which a tf.data service '
+            'cannot. Set it or enable_tf_data_service to False.'
+          )
 
   def check_evaluation(self, path: str):
     """Raises a ValueError where records are not read once each, as to evaluate.

@@ -19,6 +19,7 @@ B records, T frames: at least those of the longest regular record.
 
 from collections.abc import Sequence
 import itertools
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -32,6 +33,23 @@ _FRAME_TAGS = (
 _MAX_FRAMES = 512  # longer videos are left to the parser
 _MAX_ORDERS = 6  # orders of the map's entries that are tried: all of 3 features
 _LENGTH_BYTES = 4  # bytes of a context's length that are decoded
+
+
+class Found(NamedTuple):
+  """Where records hold their frames.
+
+  Attributes:
+    is_regular: bool [], whether all records are regular so far. If False, the other
+      values are meaningless.
+    contexts: string [B], serialized records that have only the context.
+    num_frames: int32 [B].
+    offsets: per feature int32 [B], where its frames begin.
+  """
+
+  is_regular: tf.Tensor
+  contexts: tf.Tensor
+  num_frames: tf.Tensor
+  offsets: list[tf.Tensor]
 
 
 class FastParser:
@@ -64,21 +82,13 @@ class FastParser:
       for n, headers in enumerate(self._list_headers[0], 1)
     ]
 
-  def parse(
-    self, serialized: tf.Tensor, min_frames: int
-  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-    """Finds and decodes the frames.
+  def find(self, serialized: tf.Tensor) -> Found:
+    """Finds the frames of regular records.
+
+    The headers of frames are compared later, when these are cut out.
 
     Args:
       serialized: string [B], any bytes.
-      min_frames: least T.
-
-    Returns:
-      is_regular: bool [], whether all records are regular. If False, the other values
-        are meaningless.
-      contexts: string [B], serialized records that have only the context.
-      num_frames: int32 [B].
-      frames: per feature uint8 [B, T, size], zero after the frames of a video.
     """
     # 1. The number of bytes after the context gives the number of frames.
     start = _context_end(serialized)
@@ -101,23 +111,72 @@ class FastParser:
       )
       is_found |= matches
       offsets = tf.where(matches, starts, offsets)
-    num_frames = tf.where(is_found, num_frames, 0)
-    # 3. Each feature's frames are cut out, and their headers compared.
-    max_frames = tf.maximum(tf.reduce_max(num_frames), min_frames)
-    is_regular, frames = tf.reduce_all(is_found), []
-    for offset, header, size in zip(
-      tf.unstack(offsets), self._frame_headers, self._sizes
-    ):
-      has_headers, values = _cut_frames(
-        serialized, offset, num_frames, max_frames, header, size
-      )
-      is_regular &= has_headers
-      frames.append(values)
-    # 4. A record that ends after its context is valid for TensorFlow's parser.
+    # 3. A record that ends after its context is valid for TensorFlow's parser.
     contexts = tf.strings.substr(
       serialized, tf.zeros_like(start), tf.where(is_found, start, 0)
     )
-    return is_regular, contexts, num_frames, frames
+    return Found(
+      tf.reduce_all(is_found),
+      contexts,
+      tf.where(is_found, num_frames, 0),
+      tf.unstack(offsets),
+    )
+
+  def cut(
+    self, serialized: tf.Tensor, found: Found, min_frames: int
+  ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Cuts out all frames.
+
+    Args:
+      serialized: string [B], the records.
+      found: what `find` returned for them.
+      min_frames: least T.
+
+    Returns:
+      is_regular: bool [], whether all frames have the expected headers. If False, the
+        other value is meaningless.
+      frames: per feature uint8 [B, T, bytes], zero after the frames of a video.
+    """
+    max_frames = tf.maximum(tf.reduce_max(found.num_frames), min_frames)
+    cuts = [
+      _cut_frames(serialized, offset, found.num_frames, max_frames, header, size)
+      for offset, header, size in zip(found.offsets, self._frame_headers, self._sizes)
+    ]
+    regular, frames = zip(*cuts)
+    return tf.reduce_all(regular), list(frames)
+
+  def cut_some(
+    self, serialized: tf.Tensor, found: Found, indices: tf.Tensor, count: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts out some frames, and reads nothing of the others.
+
+    Args:
+      serialized: string [B], the records.
+      found: what `find` returned for them.
+      indices: int32 [B, K], frames to cut out.
+      count: int32 [B], how many of the K to cut out.
+
+    Returns:
+      is_regular: bool [], whether the frames exist and have the expected headers. If
+        False, the other value is meaningless.
+      frames: string [B, K], the bytes of all features; '' after the first `count`.
+    """
+    wanted = tf.sequence_mask(count, indices.shape[1])
+    exists = (indices >= 0) & (indices < found.num_frames[:, tf.newaxis])
+    is_regular, frames = tf.reduce_all(exists | ~wanted), []
+    wanted &= exists
+
+    def pieces(starts, size):
+      # An operation per frame: one for all would copy the records K times.
+      columns = [tf.unstack(tf.where(wanted, v, 0), axis=1) for v in (starts, size)]
+      return tf.stack([tf.strings.substr(serialized, *c) for c in zip(*columns)], 1)
+
+    for offset, header, size in zip(found.offsets, self._frame_headers, self._sizes):
+      starts = offset[:, tf.newaxis] + indices * (len(header) + size)
+      has_headers = pieces(starts, len(header)) == header
+      is_regular &= tf.reduce_all(has_headers | ~wanted)
+      frames.append(pieces(starts + len(header), size))
+    return is_regular, tf.strings.join(frames)
 
   def _match_order(self, serialized, offset, matches, num_frames, order, headers):
     """Compares the headers of the feature lists in one order.

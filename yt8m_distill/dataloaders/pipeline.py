@@ -29,6 +29,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.utils import progress_bar
 
 _CACHE_PARSE_BATCH = 16  # records parsed at once for the cache
+_CHECK_BATCH = 16  # records checked at once where malformed ones are skipped
 _COUNT_BATCH = 64  # files whose records are counted at once
 # Names the tf.data service jobs of this process, so that a restarted trainer does not
 # continue the job of its predecessor.
@@ -61,8 +62,8 @@ def build(
       them. Whole epochs are skipped without reading them. Where `num_examples` does
       not tell their length (this pipeline reads its own files, or a bag), consumed
       records are counted. Consumed records of the current epoch are read but not
-      parsed; with `skip_corrupt_records`, all records since step 0 are. A tf.data
-      service starts over.
+      parsed; with `skip_corrupt_records` or `skip_malformed_records`, all records since
+      step 0 are. A tf.data service starts over.
 
   Returns:
     A dataset of (inputs, labels), as the reader returns them: `inputs` holds 'frames'
@@ -77,14 +78,16 @@ def build(
   context = input_context or tf.distribute.InputContext()
   _check(params, context, start_step, reader.with_seeds)
   source = _RecordSource(
-    params, _find_files(params, reader), context, start_step, reader.with_seeds
+    params, _find_files(params, reader), context, start_step, reader
   )
+  # The workers of a tf.data service cannot run Python.
+  read = reader if params.enable_tf_data_service else reader.explaining
   if params.cache:
     # Examples are cached one by one, so that each epoch can shuffle them.
     examples = (
       source.one_pass()
       .batch(_CACHE_PARSE_BATCH)
-      .map(reader, num_parallel_calls=tf.data.AUTOTUNE)
+      .map(read, num_parallel_calls=tf.data.AUTOTUNE)
       .unbatch()
       .cache()
     )
@@ -103,7 +106,7 @@ def build(
     context.get_per_replica_batch_size(params.global_batch_size), params.drop_remainder
   )
   if not params.cache:
-    batches = batches.map(reader, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = batches.map(read, num_parallel_calls=tf.data.AUTOTUNE)
   if params.enable_tf_data_service and not distribute_records:
     batches = _distribute(batches, params)
   return batches.with_options(_options(params)).prefetch(
@@ -156,13 +159,20 @@ def _find_files(params: data.VideoData, reader: reader_lib.FrameReader) -> list[
       f'{", ".join(empty)}: the file is empty. Fetch it again, remove it, or set '
       'skip_corrupt_records to True.'
     )
-  record = shards.first_record(paths, sizes)
+  record = first = shards.first_record(paths, sizes)
+  if record and params.skip_malformed_records:
+    record = shards.first_record(
+      paths, sizes, lambda *record: not reader.explain(*record)
+    )
   if record is None:
+    reason = (
+      reader.explain(*first) if first else shards.unreadable(paths[0], 0, sizes[0])
+    )
     raise ValueError(
       f'input_path is {params.input_path!r}: none of its {len(paths)} files holds a '
-      f'readable record. {shards.unreadable(paths[0], 0, sizes[0])}'
+      f'readable record. {reason}'
     )
-  reader.check_format(*record)
+  reader.check(*record)
   files = [_File(path, size) for path, size in zip(paths, sizes)]
   return files if params.bagging_seed < 0 else _bootstrap(files, params.bagging_seed)
 
@@ -228,13 +238,13 @@ class _RecordSource:
     files: Sequence[_File],
     context: tf.distribute.InputContext,
     start_step: int,
-    with_epoch_keys: bool,
+    reader: reader_lib.FrameReader,
   ):
     self._params = params
+    self._reader = reader
     self._paths, sizes = zip(*files)
     self._file_tensors = tf.constant(self._paths), tf.constant(sizes, tf.int64)
     self._retry = any(map(remote.is_remote, self._paths))
-    self._with_epoch_keys = with_epoch_keys
     # A tf.data service divides the work itself.
     service = params.enable_tf_data_service
     self._num_pipelines = 1 if service else context.num_input_pipelines
@@ -271,7 +281,7 @@ class _RecordSource:
       dataset = cached or self._read(
         self._file_order(seed),
         params.cycle_length,
-        seed if self._with_epoch_keys else None,
+        seed if self._reader.with_seeds else None,
       )
       return dataset.shuffle(
         params.shuffle_buffer_size,
@@ -298,8 +308,9 @@ class _RecordSource:
     consumed = start_step * params.global_batch_size
     if not self._shard_shuffled:
       consumed //= self._num_pipelines
-    # Only reading a corrupt file shows how many records it delivers.
-    if not consumed or params.skip_corrupt_records:
+    # Only reading shows how many records a file delivers.
+    skips = params.skip_corrupt_records or params.skip_malformed_records
+    if not consumed or skips:
       return 0, consumed
     reads_all_files = self._shard_shuffled or self._num_pipelines == 1
     # A bag does not hold num_examples records.
@@ -368,6 +379,12 @@ class _RecordSource:
     params = self._params
     order = self._own_files(order)
     paths, sizes = (tf.gather(values, order) for values in self._file_tensors)
+    # Pipelines that divide records all read every file; one of them counts.
+    count_skipped = self._shard_files or self._pipeline_id == 0
+
+    def valid(*batch):
+      is_valid = self._reader.find_valid(*batch, count_skipped)
+      return tuple(tf.boolean_mask(values, is_valid) for values in batch)
 
     def read(path, size, index):
       records = shards.read(
@@ -375,9 +392,10 @@ class _RecordSource:
         size,
         params.skip_corrupt_records,
         self._retry,
-        # Pipelines that divide records all read every file; one of them counts.
-        count_skipped=self._shard_files or self._pipeline_id == 0,
+        count_skipped,
       )
+      if params.skip_malformed_records:
+        records = records.batch(_CHECK_BATCH).map(valid).unbatch()
       if epoch_seed is None:
         return records
       # The index tells apart the copies of a file in a bag.

@@ -23,34 +23,36 @@ frames are decoded directly into the padded batch.
 B records, T frames of the longest, K selected frames at most, D features, V classes.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import functools
+import os
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
+from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.dataloaders import window_records
 from yt8m_distill.modeling import frame_selection
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import quantization
 
 ID_KEYS = ('id', 'video_id', 'clip/data_path')
 _LABELS = 'labels'
 _NUM_SEEDS = 2**31 - 1
+_MAX_CUT = 150  # selected frames that are cut out one by one
 # What has at most one value, with the type of the value.
 _SINGLE = {**dict.fromkeys(ID_KEYS, tf.string), **thinned_records.CONTEXT}
-# Stands after the name of the record in an error of TensorFlow's parser.
-_PARSER_HINT = (
-  ' (it must be a tf.train.SequenceExample, or an Example if formats are video; its '
-  'id a byte string; its labels int64; each frame of a feature, or the video if its '
-  'format is video, must be stored as task.model.features, or --features of predict '
-  'and export, says: as one byte string, or as a float list of its size. Correct what '
-  'differs, or remove the record)'
-)
+_KINDS = {tf.string: 'bytes_list', tf.int64: 'int64_list', tf.float32: 'float_list'}
+# Paths string [B], positions int64 [B] and records string [B].
+_Records = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 _Examples = tuple[dict[str, tf.Tensor], tf.Tensor]
 
 
@@ -117,8 +119,8 @@ class FrameReader:
       self._single.update(answers.context)
     self._max_selected = frame_selection.max_selected(selection, max_frames)
     self._fast_parser = None
-    # For few frames, TensorFlow's parser is faster.
-    if self._as_bytes and selection.type == 'all':
+    # One operation per frame: for many, TensorFlow's parser is faster.
+    if self._as_bytes and (selection.type == 'all' or self._max_selected <= _MAX_CUT):
       self._fast_parser = fast_parser.FastParser(
         [(f.name, record_errors.frame_bytes(f)) for f in features]
       )
@@ -150,175 +152,312 @@ class FrameReader:
         `taught_records.Answers.decode`, if requested.
       labels: bool [B, V].
     """
+    return self._read((paths, indices, serialized), epoch_keys)
+
+  @tf.autograph.experimental.do_not_convert
+  def explaining(
+    self,
+    paths: tf.Tensor,
+    indices: tf.Tensor,
+    serialized: tf.Tensor,
+    epoch_keys: tf.Tensor | None = None,
+  ) -> _Examples:
+    """Reads as __call__(), but Python says what is wrong; in this process only.
+
+    The graph's own message holds no values, and does not always name the record if its
+    bytes are damaged.
+    """
+    return self._read((paths, indices, serialized), epoch_keys, self._faults)
+
+  @tf.autograph.experimental.do_not_convert
+  def find_valid(
+    self,
+    paths: tf.Tensor,
+    indices: tf.Tensor,
+    serialized: tf.Tensor,
+    count_skipped: bool = True,
+  ) -> tf.Tensor:
+    """Tells which records of a batch can be read; logs and counts the others.
+
+    Args:
+      paths: as of __call__().
+      indices: as of __call__().
+      serialized: as of __call__().
+      count_skipped: False if another process logs and counts the same records.
+
+    Returns:
+      bool [B]. Python looks at batches that hold an invalid record.
+    """
+    batch = paths, indices, serialized
+    *_, checks = self._inspect(batch, self._faults)
+    return tf.cond(
+      tf.reduce_all([tf.reduce_all(is_valid) for is_valid, _ in checks]),
+      lambda: tf.fill([tf.size(indices)], True),
+      lambda: tf.ensure_shape(
+        tf.numpy_function(functools.partial(self._skip, count_skipped), batch, tf.bool),
+        [None],
+      ),
+    )
+
+  def explain(self, path: str, index: int, serialized: bytes) -> str:
+    """Says what is wrong with a record, in one line; '' if nothing is.
+
+    Args:
+      path: its file.
+      index: its position there.
+      serialized: its bytes.
+    """
+    try:
+      self.check(path, index, serialized)
+    except record_errors.RecordError as error:
+      return str(error)
+    return ''
+
+  def check(self, path: str, index: int, serialized: bytes):
+    """Checks a record as the graph does; see explain().
+
+    Raises:
+      RecordError: what explain() returns.
+    """
+    name = f'{path}, record {index}'
+    record = record_errors.parse(name, serialized)
+    record_errors.check_format(self._features, name, record)
+    context = record.context.feature
+    values = {
+      key: record_errors.values(name, context, key, _KINDS[dtype])
+      for key, dtype in self._keys().items()
+    }
+    stored = record_errors.num_frames(self._features[0], record)
+    length = min(thinned_records.length(values, stored), self._max_frames)
+    faults = []
+    if self._with_labels:
+      if _LABELS not in context:
+        faults.append('no `labels`. Only prediction reads such records.')
+      faults += record_errors.label_faults(_LABELS, values[_LABELS], self._num_classes)
+    faults += record_errors.frame_faults(self._features, record)
+    faults += [
+      f'{key} has {len(values[key])} values, but must have one. {record_errors.REMOVE}'
+      for key in self._single
+      if len(values[key]) > 1
+    ]
+    if self._rated:
+      faults += window_records.rating_faults(values, self._num_classes)
+    if self._with_window_starts:
+      faults += window_records.start_faults(values[window_records.START], length)
+    if self._answers:
+      faults += self._answers.faults(values)
+    if not faults:
+      faults += thinned_records.faults(
+        self._selection, self._max_frames, values, stored
+      )
+    if faults:
+      video = record_errors.escape(video_id(context, path, index))
+      raise record_errors.RecordError(f'{name} (id {video}): {" ".join(faults)}')
+
+  def _damage(self, path: str, index: int, serialized: bytes) -> str:
+    """Says that TensorFlow cannot read a record; '' if it can."""
+    try:
+      self([path], tf.constant([index], tf.int64), [serialized])
+    # The message may hold bytes of the record, which are not always UTF-8.
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+      return (
+        f'{path}, record {index}: its bytes are damaged, so that TensorFlow cannot '
+        f'parse them. {record_errors.REMOVE}'
+      )
+    return ''
+
+  def first_fault(self, *batch: np.ndarray) -> str:
+    """Says what is wrong with the first invalid record of a batch; '' if all are valid.
+
+    Args:
+      *batch: paths, indices and serialized, as of __call__().
+    """
+    texts = (self.explain(*r) or self._damage(*r) for r in _records_of(*batch))
+    return next(filter(None, texts), '')
+
+  def _faults(self, *batch: np.ndarray) -> str:
+    """Says why a batch was refused."""
+    if text := self.first_fault(*batch):
+      return text
+    try:
+      self(*map(tf.constant, batch))
+    except tf.errors.OpError as error:  # It has nothing to do with the records.
+      return cli.message(error)
+    return 'Reading failed, but succeeds when it is repeated. Repeat the command.'
+
+  def _skip(self, count_skipped: bool, *batch: np.ndarray) -> np.ndarray:
+    """Tells which records of a batch are valid; logs and counts the others."""
+    is_valid = []
+    for record in _records_of(*batch):
+      damage = self._damage(*record)
+      is_valid.append(not damage)
+      if damage and count_skipped:
+        shards.skip_malformed(self.explain(*record) or damage)
+    return np.array(is_valid)
+
+  def _read(self, batch: _Records, epoch_keys, explain=None) -> _Examples:
+    """Reads a batch; `explain` is as of `record_errors.assert_valid`."""
     read = self._read_fast if self._fast_parser else self._read_any
-    inputs, labels = read(paths, indices, serialized, epoch_keys)
+    inputs, labels = read(batch, epoch_keys, explain)
     size = sum(feature.size for feature in self._features)
     inputs['frames'] = tf.ensure_shape(
       inputs['frames'], [None, self._max_selected, size]
     )
     return inputs, tf.ensure_shape(labels, [None, self._num_classes])
 
-  def check_format(self, path: str, index: int, serialized: bytes):
-    """Raises a ValueError if a record has a different format."""
-    record_errors.check_format(self._features, path, index, serialized)
-
-  def _read_fast(self, paths, indices, serialized, epoch_keys) -> _Examples:
+  def _read_fast(self, batch: _Records, epoch_keys, explain) -> _Examples:
     """Reads valid records of the usual layout; falls back to `_read_any`."""
     assert self._fast_parser
-    is_regular, contexts, num_frames, frames = self._fast_parser.parse(
-      serialized, self._max_frames
-    )
-    context, counts, _, _ = self._parse(paths, indices, contexts)
-    labels = context[_LABELS]
-    is_valid = is_regular & tf.reduce_all(
-      (labels.values >= 0) & (labels.values < self._num_classes)
-    )
-    is_valid &= tf.reduce_all(counts <= 1)
-    is_valid &= tf.reduce_all(thinned_records.steps(context) == 1)
-    count = tf.minimum(num_frames, self._max_frames)
-    for is_correct, _ in self._context_checks(context, counts, count):
-      is_valid &= tf.reduce_all(is_correct)
-    if self.dtype == tf.float32:
-      frames = [
-        tf.bitcast(
-          tf.reshape(v, tf.concat([tf.shape(v)[:2], [f.size, 4]], 0)), tf.float32
-        )
-        for v, f in zip(frames, self._features)
-      ]
-      is_valid &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in frames])
-    if self._with_labels:
-      is_valid &= tf.reduce_all(_has_values(labels))
-
-    def examples():
-      joined = tf.concat([f[:, : self._max_frames] for f in frames], 2)
-      ids = _video_ids(context, paths, indices)
-      seeds = self._seeds(ids, epoch_keys)
-      return self._examples(ids, seeds, context, count, joined, count)
-
-    return tf.cond(
-      is_valid,
-      examples,
-      lambda: self._read_any(paths, indices, serialized, epoch_keys),
-    )
-
-  def _read_any(self, paths, indices, serialized, epoch_keys) -> _Examples:
-    """Reads all kinds of records and raises errors that name invalid ones."""
-    context, counts, stored, lengths = self._parse(
-      paths, indices, serialized, self._features
-    )
-    labels = context[_LABELS]
-    has_labels = tf.fill([tf.size(serialized)], True)
-    if self._with_labels:
-      has_values = _has_values(labels)
-      has_labels = tf.cond(
-        tf.reduce_all(has_values),
-        lambda: has_values,
-        lambda: has_values | _has_empty_labels(serialized),
-      )
+    paths, indices, serialized = batch
+    found = self._fast_parser.find(serialized)
+    context, _, checks = self._parse((paths, indices, found.contexts), (), explain)
+    stored = tf.cast(found.num_frames, tf.int64)
+    num_frames, steps = self._lengths(context, stored)
+    checks += self._context_checks(context, num_frames)
+    checks += thinned_records.checks(self._selection, self._max_frames, context, stored)
     ids = _video_ids(context, paths, indices)
     seeds = self._seeds(ids, epoch_keys)
+    if self._selection.type == 'all':
+      count = num_frames
+      is_cut, values = self._fast_parser.cut(serialized, found, self._max_frames)
+      if self.dtype == tf.float32:
+        values = [
+          tf.bitcast(
+            tf.reshape(v, tf.concat([tf.shape(v)[:2], [f.size, 4]], 0)), tf.float32
+          )
+          for v, f in zip(values, self._features)
+        ]
+    else:
+      places, count = self._choose(num_frames, steps, seeds, context)
+      is_cut, strings = self._fast_parser.cut_some(serialized, found, places, count)
+      values = [_decode_bytes(strings, self.dtype, self._frame_bytes())]
+    is_valid = found.is_regular & is_cut
+    if self.dtype == tf.float32:
+      is_valid &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
+    if self._with_labels:
+      is_valid &= tf.reduce_all(_has_values(context[_LABELS]))
+    for is_correct, _ in checks:
+      is_valid &= tf.reduce_all(is_correct)
 
-    def name(row):
-      record = _record_names(paths[row], indices[row])
-      return tf.strings.join([record, ' (id ', record_errors.escape(ids[row]), ')'])
+    def examples():
+      frames = tf.concat([v[:, : self._max_selected] for v in values], 2)
+      return self._examples(ids, seeds, context, num_frames, frames, count)
 
-    values = [
-      v if f.format in data.BYTES_PER_VALUE else _float_frames(f, v, name)
-      for f, v in zip(self._features, stored)
-    ]
-    checks = [
-      record_errors.assert_valid(
-        self._features,
-        name,
-        dict(zip(self._single, tf.unstack(counts))),
-        values,
-        lengths,
-        has_labels,
-        labels,
-        self._num_classes,
-        # Of the full videos, so that thinned windows get the message below.
-        self._context_checks(
-          context,
-          counts,
-          tf.minimum(
-            thinned_records.num_frames(context, lengths[:, 0]), self._max_frames
-          ),
-        ),
-      ),
-      thinned_records.assert_sufficient(
-        self._selection, self._max_frames, name, context, lengths[:, 0]
-      ),
-    ]
-    with tf.control_dependencies(checks):
-      # Cut before the cast, which a damaged number could overflow.
-      num_frames, steps = (
-        tf.cast(tf.minimum(numbers, self._max_frames), tf.int32)
-        for numbers in (
-          thinned_records.num_frames(context, lengths[:, 0]),
-          thinned_records.steps(context),
-        )
-      )
+    return tf.cond(
+      is_valid, examples, lambda: self._read_any(batch, epoch_keys, explain)
+    )
+
+  def _read_any(self, batch: _Records, epoch_keys, explain) -> _Examples:
+    """Reads all kinds of records and raises errors about invalid ones."""
+    paths, indices, _ = batch
+    context, values, checks = self._inspect(batch, explain)
+    ids = _video_ids(context, paths, indices)
+    seeds = self._seeds(ids, epoch_keys)
+    check = record_errors.assert_valid(checks, batch, explain)
+    with tf.control_dependencies([check]):
+      num_frames, steps = self._lengths(context, values[0].row_lengths())
       frames, count = self._decode(
         [tf.identity(v) for v in values], num_frames, steps, seeds, context
       )
       return self._examples(ids, seeds, context, num_frames, frames, count)
 
-  def _context_checks(self, context, counts, num_frames) -> list[record_errors.Check]:
-    """Returns checks of what examples need of a window and of a teacher's answer.
+  def _inspect(self, batch: _Records, explain):
+    """Parses and checks a batch.
+
+    Returns:
+      context: as of _parse().
+      values: as of _parse().
+      checks: all of them.
+    """
+    context, values, checks = self._parse(batch, self._features, explain)
+    stored = values[0].row_lengths()
+    length = thinned_records.num_frames(context, stored)
+    checks += self._context_checks(context, tf.minimum(length, self._max_frames))
+    checks += [
+      (stored > 0, 'no frames'),
+      *(
+        (value.row_lengths() == stored, 'features of different lengths')
+        for value in values[1:]
+      ),
+      *thinned_records.checks(self._selection, self._max_frames, context, stored),
+    ]
+    if self._with_labels:
+      has_values = _has_values(context[_LABELS])
+      has_labels = tf.cond(
+        tf.reduce_all(has_values),
+        lambda: has_values,
+        lambda: has_values | _has_empty_labels(batch[2]),
+      )
+      checks.append((has_labels, 'no labels'))
+    return context, values, checks
+
+  def _context_checks(self, context, num_frames) -> list[record_errors.Check]:
+    """Returns checks of what examples need of labels, windows and a teacher's answer.
 
     Args:
       context: as of _parse().
-      counts: as of _parse().
       num_frames: integers [B], frames of the videos, at most max_frames.
     """
     checks = []
+    if self._with_labels:
+      checks.append(_check_range(context[_LABELS], self._num_classes))
     if self._rated:
       checks += window_records.check_ratings(context, self._num_classes)
     if self._with_window_starts:
-      start = window_records.START
-      numbers = dict(zip(self._single, tf.unstack(counts)))[start]
-      checks.append(window_records.check_start(context[start], numbers, num_frames))
+      checks.append(window_records.check_start(context, num_frames))
     if self._answers:
       checks += self._answers.checks(context)
     return checks
 
-  def _parse(self, paths, indices, serialized, features: Sequence[data.Feature] = ()):
+  def _keys(self) -> dict[str, tf.DType]:
+    """Returns what is read of the context, with the type of the values."""
+    return {
+      **self._single,
+      **({_LABELS: tf.int64} if self._with_labels else {}),
+      **(window_records.RATINGS if self._rated else {}),
+    }
+
+  def _parse(self, batch: _Records, features: Sequence[data.Feature], explain):
     """Parses the context and the given features.
 
     Returns:
-      context: by key; '' or 0 if missing.
-      counts: int32 [keys, B], how many values each key of self._single has.
-      values: per feature string [B, T], or ragged float32 [B, (T), (values)], or, of
-        video-level features, [B, (values)].
-      lengths: int64 [B, features], number of frames.
+      context: by key: labels sparse int64 [B, labels], ratings ragged, and of others
+        their value, which is '' or 0 if missing.
+      values: per feature the frames, ragged string [B, (T)] or float32 [B, (T), size];
+        none or zeros if they are invalid.
+      checks: of all that was parsed.
     """
-    # Ragged, because the parser's error about a wrong number of values names no record.
-    keys = {**self._single, **(window_records.RATINGS if self._rated else {})}
-    context = {key: tf.io.RaggedFeature(dtype) for key, dtype in keys.items()}
+    # Ragged, because a padded batch could be far larger than its records.
+    spec: dict[str, Any] = {
+      key: tf.io.RaggedFeature(dtype) for key, dtype in self._keys().items()
+    }
     if self._with_labels:
-      context[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    floats = tf.io.RaggedFeature(tf.float32, row_splits_dtype=tf.int64)
-    strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+      spec[_LABELS] = tf.io.VarLenFeature(tf.int64)
     lists: dict[str, Any] = {}
     for f in features:
-      level = context if f.format == 'video' else lists
-      level[f.name] = strings if f.format in data.BYTES_PER_VALUE else floats
-    names = tf.strings.join([_record_names(paths, indices), _PARSER_HINT])
-    context, lists, num_strings = tf.io.parse_sequence_example(
-      serialized, context, lists, example_names=names
-    )
-    values, lengths = [], []
+      dtype = tf.string if f.format in data.BYTES_PER_VALUE else tf.float32
+      level = spec if f.format == 'video' else lists
+      level[f.name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+    paths, indices, serialized = batch
+    checks: list[record_errors.Check] = []
+    if explain:
+      (context, lists), is_parsed = _try_to_parse(serialized, spec, lists)
+      checks.append((tf.fill([tf.size(serialized)], is_parsed), ''))
+    else:
+      names = record_errors.names(paths, indices)
+      context, lists, _ = tf.io.parse_sequence_example(
+        serialized, spec, lists, example_names=names
+      )
+    values = []
     for f in features:
-      values.append((context if f.format == 'video' else lists)[f.name])
-      if f.format == 'video':
-        lengths.append(tf.ones_like(serialized, tf.int64))  # It counts as one frame.
-      elif f.format in data.BYTES_PER_VALUE:
-        lengths.append(num_strings[f.name])
-      else:
-        lengths.append(values[-1].row_lengths())
-    splits = tf.stack([context[key].row_splits for key in self._single])
-    counts = splits[:, 1:] - splits[:, :-1]
+      frames, new = _frames(f, (context if f.format == 'video' else lists)[f.name])
+      values.append(frames)
+      checks += new
     for key in self._single:
+      counts = context[key].row_lengths()
+      checks.append((counts <= 1, f'several values of {key}'))
+      if key == window_records.START:
+        checks.append((counts > 0, f'no {key}'))
       context[key] = context[key].to_tensor(shape=[None, 1])[:, 0]
     if not self._with_labels:
       context[_LABELS] = tf.sparse.SparseTensor(
@@ -326,7 +465,7 @@ class FrameReader:
         tf.zeros([0], tf.int64),
         tf.stack([tf.size(serialized, tf.int64), 0]),
       )
-    return context, counts, values, tf.stack(lengths, 1) if lengths else None
+    return context, values, checks
 
   def _seeds(self, ids, epoch_keys) -> tf.Tensor | None:
     """Hashes each id and epoch key to a seed, int32 [B]; None if not needed."""
@@ -361,9 +500,43 @@ class FrameReader:
     inputs['rated'] = tf.ensure_shape(rated, [None, self._num_classes])
     return inputs, holds
 
+  def _frame_bytes(self) -> int:
+    """Returns the bytes of a frame that all features store as byte strings."""
+    return sum(map(record_errors.frame_bytes, self._features))
+
+  def _lengths(self, context, stored) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns lengths of videos and distances of stored frames; at most max_frames.
+
+    Args:
+      context: as of _parse().
+      stored: int64 [B], number of frames in the records.
+
+    Returns:
+      int32 [B] each.
+    """
+    # Bounded before the cast, because a damaged number could overflow or be 0.
+    length, steps = (
+      tf.cast(tf.clip_by_value(numbers, 1, self._max_frames), tf.int32)
+      for numbers in (
+        thinned_records.num_frames(context, stored),
+        thinned_records.steps(context),
+      )
+    )
+    return length, steps
+
+  def _choose(self, num_frames, steps, seeds, context) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns places of chosen frames in the records, and how many; see `_decode`."""
+    starts = None
+    if self._selection.type == 'window':
+      starts = tf.cast(context[window_records.START], tf.int32)
+    indices, count = frame_selection.frame_indices(
+      num_frames, self._selection, self._max_frames, seeds, starts
+    )
+    return indices // steps[:, tf.newaxis], count
+
   def _decode(
     self,
-    values: Sequence[tf.Tensor | tf.RaggedTensor],
+    values: Sequence[tf.RaggedTensor],
     num_frames: tf.Tensor,
     steps: tf.Tensor,
     seeds: tf.Tensor | None,
@@ -372,7 +545,7 @@ class FrameReader:
     """Selects frames and decodes only those.
 
     Args:
-      values: per feature, the stored frames [B, T, ...].
+      values: per feature, the stored frames [B, (T), ...].
       num_frames: int32 [B], frames of the videos, at most max_frames.
       steps: int32 [B], distance of the stored frames in the videos.
       seeds: int32 [B], for random selections.
@@ -381,46 +554,30 @@ class FrameReader:
     Returns:
       Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].
     """
-    starts = None
-    if self._selection.type == 'window':
-      starts = tf.cast(context[window_records.START], tf.int32)
-    indices, count = frame_selection.frame_indices(
-      num_frames, self._selection, self._max_frames, seeds, starts
-    )
-    if self._selection.type == 'all':  # Slicing copies nothing.
-      values = [
-        v[:, : self._max_selected] if isinstance(v, tf.Tensor) else v for v in values
-      ]
-    else:
-      values = [_select(v, indices // steps[:, tf.newaxis]) for v in values]
+    places, count = self._choose(num_frames, steps, seeds, context)
+    selected = [_select(v, places) for v in values]
+    is_selected = tf.sequence_mask(count, self._max_selected)
     if self._as_bytes:
-      is_selected = tf.sequence_mask(count, tf.shape(values[0])[1])
       # Joining strings before decoding them takes less than half the time of decoding
       # each feature and concatenating the results.
       frames = _decode_bytes(
-        tf.where(is_selected, tf.strings.join(values), ''),
+        tf.where(is_selected, tf.strings.join(selected), ''),
         self.dtype,
-        sum(map(record_errors.frame_bytes, self._features)),
+        self._frame_bytes(),
       )
     else:
       frames = tf.concat(
-        [self._decode_feature(v, f) for v, f in zip(values, self._features)], 2
+        [self._decode_feature(v, f) for v, f in zip(selected, self._features)], 2
       )
-      if self._selection.type != 'all':  # Otherwise padding is 0 already.
-        is_selected = tf.sequence_mask(count, tf.shape(frames)[1])
-        frames = tf.where(is_selected[..., None], frames, tf.zeros([], self.dtype))
-    padding = self._max_selected - tf.shape(frames)[1]
-    return tf.pad(frames, [[0, 0], [0, padding], [0, 0]]), count
+      frames = tf.where(is_selected[..., None], frames, tf.zeros([], self.dtype))
+    return frames, count
 
-  def _decode_feature(self, values, feature: data.Feature) -> tf.Tensor:
-    """Decodes the stored frames of one feature to [B, T, size]."""
+  def _decode_feature(self, frames, feature: data.Feature) -> tf.Tensor:
+    """Decodes the frames of one feature, [B, K, ...], to [B, K, size]."""
     if feature.format in data.BYTES_PER_VALUE:
-      return _decode_bytes(values, self.dtype, record_errors.frame_bytes(feature))
-    frames = values.values if isinstance(values, tf.RaggedTensor) else values
+      return _decode_bytes(frames, self.dtype, record_errors.frame_bytes(feature))
     if feature.format == 'quantized_floats':
-      frames = quantization.quantize(frames)
-    if isinstance(values, tf.RaggedTensor):
-      return values.with_values(frames).to_tensor()[:, : self._max_selected]
+      return quantization.quantize(frames)
     return frames
 
 
@@ -429,33 +586,108 @@ def seeds_of(ids: tf.Tensor) -> tf.Tensor:
   return tf.cast(tf.strings.to_hash_bucket_fast(ids, _NUM_SEEDS), tf.int32)
 
 
-def _float_frames(
-  feature: data.Feature, values: tf.RaggedTensor, name
-) -> tf.RaggedTensor:
-  """Checks the sizes of float lists; returns them as float32 [B, (T), size]."""
-  check = record_errors.assert_size(feature, name, values)
-  with tf.control_dependencies([check]):
-    frames = tf.reshape(values.flat_values, [-1, feature.size])
+def _frames(
+  feature: data.Feature, stored: tf.RaggedTensor
+) -> tuple[tf.RaggedTensor, list[record_errors.Check]]:
+  """Returns the frames of a feature, ragged [B, (T), ...], and checks of them.
+
+  Args:
+    feature: the feature.
+    stored: [B, (T), (values)], or, of a video-level feature, [B, (values)].
+  """
+  wrong_size, infinite = (
+    f'{feature.name} has another size',
+    f'{feature.name} holds NaN or infinity',
+  )
+  if feature.format in data.BYTES_PER_VALUE:
+    # Frames need not have one string each, so strings and frames are counted apart.
+    strings, size = stored.flat_values, record_errors.frame_bytes(feature)
+    is_single = stored.values.row_lengths() == 1
+    of_records = tf.gather(stored.values.row_splits, stored.row_splits)
+    has_size = tf.strings.length(strings) == size
+    fits = _all_within(stored.row_splits, is_single) & _all_within(of_records, has_size)
+    checks = [(fits, wrong_size)]
+    if feature.format == 'float32_bytes':
+      numbers = _decode_bytes(strings, tf.float32, size)
+      is_finite = tf.reduce_all(tf.math.is_finite(numbers), 1)
+      checks.append((_all_within(of_records, is_finite), infinite))
+    return stored.with_values(strings), checks
+  lists = stored if feature.format == 'video' else stored.values
+  has_size = lists.row_lengths() == feature.size
+  flat = tf.cond(
+    tf.reduce_all(has_size),
+    lambda: tf.reshape(lists.flat_values, [-1, feature.size]),
+    lambda: tf.zeros([tf.size(has_size), feature.size]),
+  )
   if feature.format == 'video':
-    return tf.RaggedTensor.from_tensor(frames[:, tf.newaxis])
-  return values.with_values(frames)
+    frames = tf.RaggedTensor.from_tensor(flat[:, tf.newaxis])
+  else:
+    frames = stored.with_values(flat)
+  is_finite = tf.reduce_all(tf.math.is_finite(flat), 1)
+  return frames, [
+    (_all_within(frames.row_splits, has_size), wrong_size),
+    (_all_within(frames.row_splits, is_finite), infinite),
+  ]
 
 
-def _select(values: tf.Tensor | tf.RaggedTensor, indices) -> tf.Tensor:
-  """Gathers frames [B, T, ...] at int32 [B, K]; after a video's end, any will do."""
-  if isinstance(values, tf.Tensor):
-    return tf.gather(values, tf.minimum(indices, tf.shape(values)[1] - 1), batch_dims=1)
+def _all_within(splits: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
+  """Whether all values of each row of a ragged tensor are valid, bool [B].
+
+  Args:
+    splits: int64 [B + 1], row splits.
+    is_valid: bool [values].
+  """
+  # Much faster than reducing a RaggedTensor.
+  valid = tf.concat([[0], tf.cumsum(tf.cast(is_valid, splits.dtype))], 0)
+  valid = tf.gather(valid, splits)
+  return valid[1:] - valid[:-1] == splits[1:] - splits[:-1]
+
+
+def _select(values: tf.RaggedTensor, indices) -> tf.Tensor:
+  """Gathers frames [B, K, ...] at int32 [B, K]; after a video's end, any will do."""
   indices = tf.cast(indices, tf.int64) + values.row_splits[:-1, tf.newaxis]
   return tf.gather(values.values, tf.minimum(indices, values.row_splits[-1] - 1))
+
+
+def _try_to_parse(serialized, context, lists):
+  """Parses as `tf.io.parse_sequence_example`, but without errors.
+
+  Returns:
+    What it returns of the context and the lists, and whether it could, bool []; if not,
+    what it returns of empty records.
+  """
+  records = tf.data.Dataset.from_tensors((serialized, True))
+  empty = tf.data.Dataset.from_tensors((tf.zeros_like(serialized), False))
+  structure = None
+
+  def parse(serialized, is_whole):
+    nonlocal structure
+    structure = tf.io.parse_sequence_example(serialized, context, lists)[:2]
+    return *tf.nest.flatten(structure, expand_composites=True), is_whole
+
+  # Only this operation, because every call makes the function anew.
+  *flat, is_parsed = (
+    records.concatenate(empty).map(parse).ignore_errors().take(1).get_single_element()
+  )
+  return tf.nest.pack_sequence_as(structure, flat, expand_composites=True), is_parsed
 
 
 def _decode_bytes(strings, dtype, size: int) -> tf.Tensor:
   return tf.io.decode_raw(strings, dtype, fixed_length=size)
 
 
-def _record_names(paths, indices) -> tf.Tensor:
-  """Names records in error messages; string [B]."""
-  return tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])
+def _records_of(*batch: np.ndarray) -> Iterator[tuple[str, int, bytes]]:
+  """Yields file, position and bytes of each record of a batch."""
+  for path, index, serialized in zip(*batch):
+    yield path.decode(errors='backslashreplace'), int(index), serialized
+
+
+def _check_range(labels, num_classes: int) -> record_errors.Check:
+  in_range = (labels.values >= 0) & (labels.values < num_classes)
+  ok = tf.math.unsorted_segment_min(
+    tf.cast(in_range, tf.int32), labels.indices[:, 0], labels.dense_shape[0]
+  )
+  return ok > 0, 'labels out of range'
 
 
 def _has_values(labels) -> tf.Tensor:
@@ -490,3 +722,16 @@ def _has_empty_labels(serialized) -> tf.Tensor:
   patterns = [''.join(rf'\x{byte:02X}' for byte in entry) for entry in entries]
   # \C is any byte.
   return tf.strings.regex_full_match(serialized, rf'\C*({"|".join(patterns)})\C*')
+
+
+def video_id(features, path: str, index: int) -> bytes:
+  """Returns the id of a video as the reader finds it.
+
+  Args:
+    features: of the record's context, by key.
+    path: file of the record, for a missing id.
+    index: its position in the file, likewise.
+  """
+  ids = (features[key].bytes_list.value for key in ID_KEYS if key in features)
+  missing = f'{os.path.basename(path)}:{index}'.encode()
+  return next((value[0] for value in ids if value and value[0]), missing)

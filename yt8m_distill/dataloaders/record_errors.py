@@ -1,12 +1,15 @@
-"""Checks of features and records, with messages that name what is wrong.
+"""What is wrong with a record, in one line that names its file and its number.
 
-B records, T frames of the longest.
+A graph checks batches and says little (`assert_valid`). Python looks at the records of
+a batch that was refused, one at a time, and says what is wrong and what to do.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 
 from google.protobuf import message as protobuf
+import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import data
@@ -14,25 +17,120 @@ from yt8m_distill.configs import data
 _CONFIGURED = 'task.model.features (for predict and export, --features)'
 # What frames could hold, by bytes per value.
 _TYPES = {1: 'uint8', 2: 'float16', 4: 'float32', 8: 'float64'}
-# As Python writes bytes: printable ASCII as it is, others as \x and two digits.
-_ESCAPED = [repr(bytes([byte]))[2:-1] for byte in range(256)]
-_SHOWN = 10  # values of a list in a message
+_SHOWN = 10  # items of a list in a message
 _SHOWN_BYTES = 100
-# Whether each record is valid, bool [B], and the message about a row, in pieces.
-Check = tuple[tf.Tensor, Callable[[tf.Tensor], list]]
+REMOVE = 'Remove the record.'
+# Whether each record is valid, bool [B], and the fault of those that are not.
+Check = tuple[tf.Tensor, str]
 
 
-def escape(text) -> tf.Tensor:
-  """Returns the first of any bytes as they appear in messages, string []."""
-  codes = tf.io.decode_raw(tf.strings.substr(text, 0, _SHOWN_BYTES), tf.uint8)
-  return tf.strings.reduce_join(
-    tf.gather(tf.constant(_ESCAPED), tf.cast(codes, tf.int32))
-  )
+class RecordError(ValueError):
+  """A record is malformed, or of another kind than the one that is read."""
+
+
+def escape(text: bytes) -> str:
+  """Returns the first of any bytes as they appear in messages."""
+  return repr(text[:_SHOWN_BYTES])[2:-1]
+
+
+def join(values: Iterable) -> str:
+  """Returns the first of a list of values as they appear in messages."""
+  values = list(values)
+  shown = ', '.join(map(str, values[:_SHOWN]))
+  return shown + (', ...' if len(values) > _SHOWN else '')
+
+
+def _keys(features) -> str:
+  """Returns the first keys of a map as they appear in messages."""
+  return f'[{join(repr(key[:_SHOWN_BYTES]) for key in sorted(features))}]'
 
 
 def frame_bytes(feature: data.Feature) -> int:
   """Returns the size of a frame of a feature that is stored as byte strings."""
   return data.BYTES_PER_VALUE[feature.format] * feature.size
+
+
+def parse(name: str, serialized: bytes) -> tf.train.SequenceExample:
+  """Parses a record.
+
+  Args:
+    name: of the record, in the message.
+    serialized: its bytes.
+
+  Raises:
+    RecordError: it is not a SequenceExample or Example.
+  """
+  try:
+    # An Example parses as a SequenceExample that has only a context.
+    return tf.train.SequenceExample.FromString(serialized)
+  except protobuf.DecodeError as e:
+    raise RecordError(
+      f'{name}: not a tf.train.SequenceExample or Example. Set input_path to '
+      'YouTube-8M records, frame-level or video-level, or remove the record.'
+    ) from e
+
+
+def values(name: str, features, key: str, kind: str) -> Sequence:
+  """Returns the values of a key of the context; none if it is missing or empty.
+
+  Args:
+    name: of the record, in the message.
+    features: of the context, by key.
+    key: one that the context may have.
+    kind: 'bytes_list', 'int64_list' or 'float_list'.
+
+  Raises:
+    RecordError: the values are of another kind.
+  """
+  if key not in features:
+    return ()
+  stored = features[key].WhichOneof('kind')
+  if stored not in (None, kind):
+    raise RecordError(f'{name}: {key} is a {stored}, but must be a {kind}. {REMOVE}')
+  return getattr(features[key], kind).value
+
+
+def check_format(
+  features: Sequence[data.Feature], name: str, record: tf.train.SequenceExample
+):
+  """Raises a RecordError if a feature is missing or stored differently."""
+  lists = record.feature_lists.feature_list
+  context = record.context.feature
+  for feature in features:
+    is_video = feature.format == 'video'
+    expected, others = (context, lists) if is_video else (lists, context)
+    if feature.name not in expected:
+      level, other = ('video', 'frame') if is_video else ('frame', 'video')
+      raise RecordError(
+        f'{name}: no {level}-level feature {feature.name!r}. Its {level}-level '
+        f'features are {_keys(expected)}, its {other}-level ones {_keys(others)}. '
+        'Correct task.model.features (video-level ones have the format video), or '
+        f'input_path if it should not name {other}-level records.'
+      )
+    kind_expected = (
+      'bytes_list' if feature.format in data.BYTES_PER_VALUE else 'float_list'
+    )
+    stored = expected[feature.name]
+    for value in [stored] if is_video else stored.feature:
+      kind = value.WhichOneof('kind')
+      if kind != kind_expected:
+        remedy = REMOVE if is_video else _kind_remedy(feature, value)
+        raise RecordError(
+          f'{name}: feature {feature.name!r} is {f"a {kind}" if kind else "empty"}, '
+          f'but its format {feature.format!r} needs a {kind_expected}. {remedy}'
+        )
+      strings = len(value.bytes_list.value)
+      if kind == 'bytes_list' and strings != 1:
+        raise RecordError(
+          f'{name}: feature {feature.name!r} has {strings} byte strings in a frame, '
+          f'but must have one. {REMOVE}'
+        )
+      size = len(value.float_list.value)
+      if is_video and size != feature.size:
+        raise RecordError(
+          f'{name}: feature {feature.name!r} has {size} values, not {feature.size}. '
+          'Correct its size in task.model.features.'
+        )
 
 
 def _size_remedies(feature: data.Feature) -> dict[int, str]:
@@ -50,65 +148,6 @@ def _size_remedies(feature: data.Feature) -> dict[int, str]:
   return remedies
 
 
-def check_format(
-  features: Sequence[data.Feature], path: str, index: int, serialized: bytes
-):
-  """Explains records of a different format.
-
-  The graph could say less, because its parser knows only the keys that it asks for.
-
-  Args:
-    features: expected.
-    path: file of the record.
-    index: its position in the file.
-    serialized: the record.
-
-  Raises:
-    ValueError: the record is not a SequenceExample or Example, or a feature is missing,
-      stored differently, or, for a video-level feature, of another size.
-  """
-  name = f'{path}, record {index}'
-  try:
-    # An Example parses as a SequenceExample that has only a context.
-    record = tf.train.SequenceExample.FromString(serialized)
-  except protobuf.DecodeError as e:
-    raise ValueError(
-      f'{name}: not a tf.train.SequenceExample or Example. Set input_path to '
-      'YouTube-8M records, frame-level or video-level.'
-    ) from e
-  lists = record.feature_lists.feature_list
-  context = record.context.feature
-  for feature in features:
-    is_video = feature.format == 'video'
-    expected, others = (context, lists) if is_video else (lists, context)
-    if feature.name not in expected:
-      level, other = ('video', 'frame') if is_video else ('frame', 'video')
-      raise ValueError(
-        f'{name}: no {level}-level feature {feature.name!r}. Its {level}-level '
-        f'features are {sorted(expected)}, its {other}-level ones {sorted(others)}. '
-        'Correct task.model.features (video-level ones have the format video), or '
-        f'input_path if it should not name {other}-level records.'
-      )
-    kind_expected = (
-      'bytes_list' if feature.format in data.BYTES_PER_VALUE else 'float_list'
-    )
-    values = expected[feature.name]
-    for value in [values] if is_video else values.feature:
-      kind = value.WhichOneof('kind')
-      if kind != kind_expected:
-        remedy = 'Remove the record.' if is_video else _kind_remedy(feature, value)
-        raise ValueError(
-          f'{name}: feature {feature.name!r} is {f"a {kind}" if kind else "empty"}, '
-          f'but its format {feature.format!r} needs a {kind_expected}. {remedy}'
-        )
-      size = len(value.float_list.value)
-      if is_video and size != feature.size:
-        raise ValueError(
-          f'{name}: feature {feature.name!r} has {size} values, not {feature.size}. '
-          'Correct its size in task.model.features.'
-        )
-
-
 def _kind_remedy(feature: data.Feature, frame: tf.train.Feature) -> str:
   """Returns what to do about a frame of another kind than the format says."""
   if frame.bytes_list.value:
@@ -121,171 +160,98 @@ def _kind_remedy(feature: data.Feature, frame: tf.train.Feature) -> str:
       f'Set its format in {_CONFIGURED} to quantized_floats, for a network trained on '
       'the releases, or to floats.'
     )
-  return 'Remove the record.'
+  return REMOVE
 
 
-def assert_size(
-  feature: data.Feature,
-  name: Callable[[tf.Tensor], tf.Tensor],
-  values: tf.RaggedTensor,
-) -> tf.Operation:
-  """Checks the sizes of float lists.
+def num_frames(feature: data.Feature, record: tf.train.SequenceExample) -> int:
+  """Returns how many frames of a feature a record has; 1 if it is video-level."""
+  if feature.format == 'video':
+    return 1
+  return len(record.feature_lists.feature_list[feature.name].feature)
 
-  Args:
-    feature: the feature.
-    name: returns the name of the record in a row, for the message.
-    values: float32 [B, (T), (values)], or, of a video-level feature, [B, (values)].
 
-  Returns:
-    An operation that raises an InvalidArgumentError about the first invalid record.
-  """
-  is_video = feature.format == 'video'
-  sizes = (values if is_video else values.values).row_lengths()
-  is_valid = sizes == feature.size
-
-  def fail():
-    bad = tf.argmin(tf.cast(is_valid, tf.int32))
-    record = bad if is_video else values.value_rowids()[bad]
-    message = tf.strings.join(
-      [
-        name(record),
-        f': {feature.name} has ',
-        tf.strings.as_string(sizes[bad]),
-        f' values{"" if is_video else " in a frame"}, not {feature.size} (0: it is '
-        f'missing). Correct {_CONFIGURED}, or remove the record.',
-      ]
+def frame_faults(
+  features: Sequence[data.Feature], record: tf.train.SequenceExample
+) -> Iterable[str]:
+  """Yields what is wrong with the frames of a record that check_format() accepts."""
+  if features[0].format == 'video':
+    frames = {f.name: [record.context.feature[f.name]] for f in features}
+  else:
+    lists = record.feature_lists.feature_list
+    frames = {f.name: lists[f.name].feature for f in features}
+  lengths = [len(stored) for stored in frames.values()]
+  if not lengths[0] or len({*lengths}) > 1:
+    yield (
+      f'{", ".join(frames)} have {join(lengths)} frames, but must have the same '
+      f'number, at least 1. Correct {_CONFIGURED}, or remove the record.'
     )
-    return tf.Assert(False, [message])
+  for feature in features:
+    is_bytes = feature.format in data.BYTES_PER_VALUE
+    stored = [
+      frame.bytes_list.value[0] if is_bytes else frame.float_list.value
+      for frame in frames[feature.name]
+    ]
+    expected = frame_bytes(feature) if is_bytes else feature.size
+    sizes = list(dict.fromkeys(map(len, stored)))
+    if sizes and sizes != [expected]:
+      remedy = f'Set its size in {_CONFIGURED}, or remove the record.'
+      if is_bytes and len(sizes) == 1:
+        remedy = _size_remedies(feature).get(sizes[0], remedy)
+      yield (
+        f'{feature.name} has frames of {join(sizes)} '
+        f'{"bytes" if is_bytes else "values"}, not {expected}. {remedy}'
+      )
+    elif feature.format != 'bytes':
+      numbers = np.frombuffer(b''.join(stored), '<f4') if is_bytes else stored
+      if not np.isfinite(numbers).all():
+        yield f'{feature.name} holds NaN or infinity. {REMOVE}'
 
-  return tf.cond(tf.reduce_all(is_valid), tf.no_op, fail)
+
+def label_faults(key: str, labels: Sequence[int], num_classes: int) -> Iterable[str]:
+  """Yields what is wrong with the classes that a key holds."""
+  wrong = [label for label in labels if not 0 <= label < num_classes]
+  if wrong:
+    yield (
+      f'{key} are {join(wrong)}, but must be between 0 and {num_classes - 1}. Set '
+      'task.model.num_classes, or remove the record.'
+    )
 
 
 def assert_valid(
-  features: Sequence[data.Feature],
-  name: Callable[[tf.Tensor], tf.Tensor],
-  counts: dict[str, tf.Tensor],
-  values,
-  lengths,
-  has_labels,
-  labels,
-  num_classes: int,
-  others: Sequence[Check] = (),
+  checks: Sequence[Check],
+  batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+  explain: Callable[..., str] | None,
 ) -> tf.Operation:
-  """Checks the context and the frames.
+  """Checks a batch in a graph.
 
   Args:
-    features: F of them.
-    name: returns the name of the record in a row, for the message.
-    counts: int32 [B] by key, number of values of what may have only one.
-    values: per feature string [B, T] or float32 [B, (T), size], frames.
-    lengths: int64 [B, F], number of frames of each feature.
-    has_labels: bool [B], False if required labels are missing.
-    labels: sparse int64 [B, labels].
-    num_classes: labels must be less.
-    others: further checks.
+    checks: of the batch.
+    batch: paths string [B], positions int64 [B] and records string [B].
+    explain: takes the batch as arrays, and says what is wrong with an invalid record.
+      If None, the graph says which checks its first invalid record fails.
 
   Returns:
-    An operation that raises an InvalidArgumentError with all problems of the first
-    invalid record.
+    An operation that raises an InvalidArgumentError about a record.
   """
-  checks: list[Check] = [
-    (has_labels, lambda row: ['no `labels`. Only prediction reads such records.']),
-    _check_range(labels, num_classes),
-    _check_lengths(features, lengths),
-    *(_check_count(key, count) for key, count in counts.items()),
-    *others,
-  ]
-  for i, (feature, value) in enumerate(zip(features, values)):
-    if feature.format in data.BYTES_PER_VALUE:
-      checks.append(_check_bytes(feature, value, lengths[:, i]))
-    if feature.format != 'bytes':
-      checks.append(_check_finite(feature, value))
-  is_valid = tf.reduce_all(tf.stack([ok for ok, _ in checks]), 0)
+  results = tf.stack([is_valid for is_valid, _ in checks])
 
   def fail():
-    bad = tf.argmin(tf.cast(is_valid, tf.int32))
-    texts = [
-      tf.where(ok[bad], '', tf.strings.join([' ', *text(bad)])) for ok, text in checks
-    ]
-    return tf.Assert(False, [tf.strings.join([name(bad), ':', *texts])])
+    if explain:
 
-  return tf.cond(tf.reduce_all(is_valid), tf.no_op, fail)
+      def message(*arrays):
+        return explain(*arrays).encode('ascii', 'backslashreplace')
 
+      return tf.Assert(False, [tf.numpy_function(message, batch, tf.string)])
+    paths, indices, _ = batch
+    bad = tf.argmin(tf.cast(tf.reduce_all(results, 0), tf.int32))
+    faults = tf.boolean_mask([fault for _, fault in checks], ~results[:, bad])
+    listed = tf.strings.reduce_join(faults, separator='; ')
+    name = names(paths[bad], indices[bad])
+    return tf.Assert(False, [tf.strings.join([name, listed], ': ')])
 
-def _check_range(labels, num_classes: int) -> Check:
-  rows, classes = labels.indices[:, 0], labels.values
-  in_range = (classes >= 0) & (classes < num_classes)
-  ok = (
-    tf.math.unsorted_segment_min(
-      tf.cast(in_range, tf.int32), rows, labels.dense_shape[0]
-    )
-    > 0
-  )
-
-  def text(row):
-    return [
-      'labels are ',
-      join(classes[(rows == row) & ~in_range]),
-      f', but must be between 0 and {num_classes - 1}. Set task.model.num_classes, or '
-      'remove the record.',
-    ]
-
-  return ok, text
+  return tf.cond(tf.reduce_all(results), tf.no_op, fail)
 
 
-def _check_lengths(features, lengths) -> Check:
-  ok = tf.reduce_all((lengths > 0) & (lengths == lengths[:, :1]), 1)
-
-  def text(row):
-    return [
-      f'{", ".join(feature.name for feature in features)} have ',
-      join(lengths[row]),
-      ' frames, but must have the same number, at least 1 (0 can mean that the '
-      f'feature is missing). Correct {_CONFIGURED}, or remove the record.',
-    ]
-
-  return ok, text
-
-
-def _check_count(key: str, count) -> Check:
-  def text(row):
-    number = tf.strings.as_string(count[row])
-    return [f'{key} has ', number, ' values, but must have one. Remove the record.']
-
-  return count <= 1, text
-
-
-def _check_bytes(feature: data.Feature, value, length) -> Check:
-  """Checks the sizes of byte strings [B, T], `length` [B] of which are frames."""
-  sizes, expected = tf.strings.length(value), frame_bytes(feature)
-  is_padding = ~tf.sequence_mask(length, tf.shape(value)[1])
-
-  def text(row):
-    found = tf.unique(sizes[row, : length[row]])[0]
-    remedy = f'Set its size in {_CONFIGURED}, or remove the record.'
-    for size, advice in _size_remedies(feature).items():
-      remedy = tf.where(tf.reduce_all(found == size), advice, remedy)
-    return [
-      f'{feature.name} has frames of ',
-      join(found),
-      f' bytes, not {expected}. ',
-      remedy,
-    ]
-
-  return tf.reduce_all((sizes == expected) | is_padding, 1), text
-
-
-def _check_finite(feature: data.Feature, value) -> Check:
-  if feature.format == 'float32_bytes':
-    value = tf.io.decode_raw(value, tf.float32, fixed_length=frame_bytes(feature))
-    ok = tf.reduce_all(tf.math.is_finite(value), [1, 2])  # So is padding.
-  else:
-    frames = tf.reduce_all(tf.math.is_finite(value.values), 1)
-    ok = tf.reduce_all(value.with_values(frames), 1)
-  return ok, lambda row: [f'{feature.name} holds NaN or infinity. Remove the record.']
-
-
-def join(values) -> tf.Tensor:
-  """Returns the first of a list of numbers as they appear in messages, string []."""
-  shown = tf.strings.reduce_join(tf.strings.as_string(values[:_SHOWN]), separator=', ')
-  return tf.strings.join([shown, tf.where(tf.size(values) > _SHOWN, ', ...', '')])
+def names(paths, indices) -> tf.Tensor:
+  """Names records in a graph's messages; strings of the shape of both."""
+  return tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])

@@ -15,9 +15,9 @@ import os
 from typing import Any
 
 from absl import flags
-from google.protobuf import message as protobuf
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
@@ -26,6 +26,7 @@ from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 
+_SKIPPED = 1 << 32  # a worker returns one number: this many per skipped record
 _BATCH = 16  # records between two updates of the progress bar
 
 # From a batch of records to, for each, the serialized records that replace it, and a
@@ -48,31 +49,25 @@ def parse(serialized: bytes, name: str) -> tuple[tf.train.SequenceExample, int]:
     The record, and the number of its frames.
 
   Raises:
-    ValueError: the record is not frame-level, was thinned or taught, or its features
+    RecordError: the record is not frame-level, was thinned or taught, or its features
       differ in length.
   """
-  try:
-    video = tf.train.SequenceExample.FromString(serialized)
-  except protobuf.DecodeError as error:
-    raise ValueError(
-      f'{name}: not a tf.train.SequenceExample. Set input_path to frame-level '
-      'YouTube-8M records.'
-    ) from error
+  video = record_errors.parse(name, serialized)
   lists = video.feature_lists.feature_list
   for key, done in _REWRITTEN.items():
     if key in video.context.feature:
-      raise ValueError(
+      raise record_errors.RecordError(
         f'{name}: its context has {key}, so it was {done} before. Set input_path to '
         'the full records.'
       )
   if not lists:
-    raise ValueError(
+    raise record_errors.RecordError(
       f'{name}: no frame-level features. Set input_path to frame-level records.'
     )
   lengths = {key: len(lists[key].feature) for key in sorted(lists)}
   num_frames = max(lengths.values())
   if not num_frames or set(lengths.values()) != {num_frames}:
-    raise ValueError(
+    raise record_errors.RecordError(
       f'{name}: its features have {lengths} frames, but must have the same number, at '
       'least 1. Remove the record.'
     )
@@ -86,27 +81,39 @@ def serialize(record: tf.train.SequenceExample) -> bytes:
 
 
 def _rewrite_shard(
-  change: Change, batches: Iterator[shard_batches.Batch], partial: str
+  change: Change,
+  skip_malformed: bool,
+  batches: Iterator[shard_batches.Batch],
+  partial: str,
 ) -> Generator[int, None, int]:
-  """Writes one shard, whose size is in bytes; see `parallel.Writer`."""
+  """Writes one shard, whose size is in bytes; see `parallel.Writer`.
+
+  Returns:
+    The sum of the numbers that `change` returned, plus _SKIPPED per skipped record.
+  """
+
+  def replace(batch):
+    return list(change(shard_batches.records_of(batch)))
+
   remote.ensure_file_system(partial)  # This process may not have it yet.
-  source, written, total = '', 0, 0
+  source, written, total, skipped = '', 0, 0, 0
   with tf.io.TFRecordWriter(partial) as writer:
     for batch in batches:
-      records = shard_batches.records_of(batch)
-      source = records[0].path
-      for replacements, number in change(records):
+      source = batch[0].numpy()[0].decode()
+      replaced, left_out = shard_batches.apply(replace, batch, skip_malformed)
+      skipped += left_out
+      for replacements, number in replaced or ():
         for replacement in replacements:
           writer.write(replacement)
         written += len(replacements)
         total += number
-      yield sum(len(record.serialized) for record in records)
+      yield int(tf.reduce_sum(tf.strings.length(batch[2])))
   if source and not written:
     raise ValueError(
       f'{source}: no record is left of it, and training refuses empty files. Leave '
       'the file out of input_path.'
     )
-  return total
+  return total + _SKIPPED * skipped
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
@@ -129,6 +136,7 @@ def rewrite(
   settings: dict[str, Any],
   description: str,
   skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
   workers: int | None = None,
   threads: bool = False,
   batch_size: int = _BATCH,
@@ -143,6 +151,7 @@ def rewrite(
     settings: what else the new records depend on.
     description: title of the progress bar.
     skip_corrupt_records: log and skip records that fail their checksum.
+    skip_malformed_records: log and skip records that are invalid otherwise.
     workers: number of workers; by default one per core.
     threads: whether workers are threads of this process, not processes.
     batch_size: records that `change` gets at once; fewer at the end of a shard.
@@ -165,11 +174,12 @@ def rewrite(
       'input_path': input_path,
       **settings,
       'skip_corrupt_records': skip_corrupt_records,
+      **skipping(skip_malformed_records),
     },
     outputs,
   )
   written = parallel.write_shards(
-    functools.partial(_rewrite_shard, change),
+    functools.partial(_rewrite_shard, change, skip_malformed_records),
     list(map(parallel.Shard, paths, sizes, outputs)),
     description,
     'B',
@@ -177,7 +187,20 @@ def rewrite(
     threads,
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
   )
-  return outputs, written
+  report_skipped(sum(shard.returned // _SKIPPED for shard in written))
+  return outputs, [s._replace(returned=s.returned % _SKIPPED) for s in written]
+
+
+def skipping(malformed: bool) -> dict[str, bool]:
+  """Returns what the record of a job says of malformed records."""
+  # Only where given, so that jobs of earlier versions resume.
+  return {'skip_malformed_records': True} if malformed else {}
+
+
+def report_skipped(malformed: int):
+  """Prints how many malformed records a command has skipped, if any."""
+  if malformed:
+    print(f'Skipped {malformed:,} malformed records, which the log names.')
 
 
 def define_flags():
@@ -196,8 +219,18 @@ def define_flags():
     'Folder for the new shards; created if missing.',
     required=True,
   )
+  define_skip_flags()
+
+
+def define_skip_flags():
+  """Defines the flags of all commands that say which records to skip."""
   flags.DEFINE_bool(
     'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
+  )
+  flags.DEFINE_bool(
+    'skip_malformed_records',
+    False,
+    'Skip records that are invalid though their checksum is right.',
   )
 
 

@@ -6,10 +6,9 @@ classes) and `segment_scores` (float32, 0 or 1).
 """
 
 from collections.abc import Sequence
-import os
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.dataloaders import reader
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import window_records
 
 _STARTS, _ENDS = 'segment_start_times', 'segment_end_times'
@@ -25,19 +24,6 @@ _WRONG = 'Correct or remove the record.'
 Ratings = dict[int, dict[int, float]]
 
 
-def video_id(features, path: str, index: int) -> bytes:
-  """Returns the id of a video as the reader finds it.
-
-  Args:
-    features: of the record's context, by key.
-    path: file of the record, for a missing id.
-    index: its position in the file, likewise.
-  """
-  ids = (features[key].bytes_list.value for key in reader.ID_KEYS if key in features)
-  missing = f'{os.path.basename(path)}:{index}'.encode()
-  return next((value[0] for value in ids if value and value[0]), missing)
-
-
 def ratings(features, name: str) -> Ratings:
   """Checks and returns the ratings of a video's windows.
 
@@ -46,16 +32,16 @@ def ratings(features, name: str) -> Ratings:
     name: of the record, in messages.
 
   Raises:
-    ValueError: there are none, or they are invalid, or the record is of a window.
+    RecordError: there are none, or they are invalid, or the record is of a window.
   """
   if window_records.START in features:
-    raise ValueError(
+    raise record_errors.RecordError(
       f'{name}: its context has {window_records.START}, so it was split before. Set '
       'input_path to the official records.'
     )
   missing = [key for key in LISTS if key not in features]
   if missing:
-    raise ValueError(
+    raise record_errors.RecordError(
       f'{name}: no {", ".join(missing)}, so it has no rated segments. Set input_path '
       'to the rated records of YouTube-8M Segments, 3/frame/validate.'
     )
@@ -63,11 +49,13 @@ def ratings(features, name: str) -> Ratings:
   for key, kind in LISTS.items():
     stored = features[key].WhichOneof('kind')
     if stored not in (None, kind):  # None where the list is empty.
-      raise ValueError(f'{name}: {key} is a {stored}, but must be an {kind}. {_WRONG}')
+      raise record_errors.RecordError(
+        f'{name}: {key} is a {stored}, but must be an {kind}. {_WRONG}'
+      )
     lists[key] = getattr(features[key], kind).value
   lengths = {key: len(values) for key, values in lists.items()}
   if len(set(lengths.values())) > 1:
-    raise ValueError(
+    raise record_errors.RecordError(
       f'{name}: its lists have {lengths} values, but must have one of each per '
       f'rating. {_WRONG}'
     )
@@ -77,7 +65,9 @@ def ratings(features, name: str) -> Ratings:
     if not problem and found.setdefault(start, {}).setdefault(label, score) != score:
       problem = 'it is rated both 0 and 1'
     if problem:
-      raise ValueError(f'{name}: segment {start}, class {label}: {problem}. {_WRONG}')
+      raise record_errors.RecordError(
+        f'{name}: segment {start}, class {label}: {problem}. {_WRONG}'
+      )
   return found
 
 

@@ -5,20 +5,24 @@ than reading it. Batches never span shards: a video's numbers may depend on the 
 its batch in the last bit, and must not depend on which shards are read together.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
 import threading
 from typing import NamedTuple
+from typing import TypeVar
 
 import tensorflow as tf
 
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.utils import parallel
 
 _PREFETCHED = 2  # batches read while one is used
 _lock = threading.Lock()
+_T = TypeVar('_T')
 
 # path string [B], index int64 [B], serialized string [B]; see `shards.read`.
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
@@ -58,6 +62,36 @@ def batch_of(records: Sequence[Record]) -> Batch:
     tf.constant(positions, tf.int64),
     tf.constant(serialized),
   )
+
+
+def apply(
+  function: Callable[[Batch], _T], batch: Batch, skip_malformed: bool
+) -> tuple[_T | None, int]:
+  """Applies a function to a batch.
+
+  Args:
+    function: raises a RecordError about a malformed record.
+    batch: the batch.
+    skip_malformed: if that happens, log, count and leave out all malformed records.
+
+  Returns:
+    What the function returns, None if no record is left; and how many are left out.
+  """
+  try:
+    return function(batch), 0
+  except record_errors.RecordError:
+    if not skip_malformed:
+      raise
+  records, valid = records_of(batch), []
+  for record in records:
+    try:
+      function(batch_of([record]))
+    except record_errors.RecordError as error:
+      shards.skip_malformed(str(error))
+    else:
+      valid.append(record)
+  left = function(batch_of(valid)) if valid else None
+  return left, len(records) - len(valid)
 
 
 def of_shards(

@@ -6,6 +6,7 @@ Source: `tf.data.TFRecordDataset`. Deviations from it:
 - It does not retry a failed request to a server; see `remote`.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
@@ -18,7 +19,6 @@ from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import file_patterns
-from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import tfrecord_format
 from yt8m_distill.utils import progress_bar
@@ -29,6 +29,8 @@ _READ_BATCH = 8  # records accounted for at once: one call per record costs more
 _REMOTE_BUFFER, _LOCAL_BUFFER = 8 << 20, 0
 _THREADS = 16  # they wait for file systems and compute little
 _HEAD = 20  # bytes of a file that tell what it is
+# As Python writes bytes: printable ASCII as it is, others as \x and two digits.
+_ESCAPED = [repr(bytes([byte]))[2:-1] for byte in range(256)]
 _GZIP = b'\x1f\x8b'  # the first bytes of a compressed file
 # Valid UTF-8 without control characters, perhaps cut within a character. The length in
 # a TFRecord file's first bytes contains zeros.
@@ -37,23 +39,40 @@ _TEXT = r'[^\x00-\x08\x0E-\x1F\x7F]+\C{0,3}'
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-  """What `read` has skipped in this process; a second pass counts again.
+  """What this process has skipped; a second pass counts again.
 
   Attributes:
     records: single records with a corrupt payload.
     shard_tails: rests of files after a corrupt length or a truncation.
+    malformed: records whose checksum is right, but whose content is invalid.
   """
 
   records: int = 0
   shard_tails: int = 0
+  malformed: int = 0
 
   @property
   def total(self) -> int:
     """Records and rests of files together."""
-    return self.records + self.shard_tails
+    return self.records + self.shard_tails + self.malformed
+
+  def __str__(self) -> str:
+    text = f'{self.records} corrupt records, {self.shard_tails} ends of shards'
+    return text + (f', {self.malformed} malformed records' if self.malformed else '')
 
   def __add__(self, other: 'Skipped') -> 'Skipped':
-    return Skipped(self.records + other.records, self.shard_tails + other.shard_tails)
+    return Skipped(
+      self.records + other.records,
+      self.shard_tails + other.shard_tails,
+      self.malformed + other.malformed,
+    )
+
+  def __sub__(self, other: 'Skipped') -> 'Skipped':
+    return Skipped(
+      self.records - other.records,
+      self.shard_tails - other.shard_tails,
+      self.malformed - other.malformed,
+    )
 
 
 _lock = threading.Lock()
@@ -147,9 +166,16 @@ def count_by_file(paths: Sequence[str], skip_corrupt: bool = False) -> Iterator[
 
 
 def first_record(
-  paths: Sequence[str], file_sizes: Sequence[int]
+  paths: Sequence[str],
+  file_sizes: Sequence[int],
+  accept: Callable[[str, int, bytes], bool] = lambda *_: True,
 ) -> tuple[str, int, bytes] | None:
   """Returns the first valid record as (path, index, serialized), if there is one.
+
+  Args:
+    paths: the files.
+    file_sizes: theirs in bytes.
+    accept: takes such a record whose checksum is right; whether it is valid.
 
   Raises:
     ValueError: a file cannot be read.
@@ -161,8 +187,9 @@ def first_record(
       while (length := tfrecord_format.payload_length(f, offset, size)) is not None:
         payload = f.read(length)
         checksum = int.from_bytes(f.read(4), 'little')
-        if tfrecord_format.masked_crc32c(payload) == checksum:
-          return path, index, payload
+        record = path, index, payload
+        if tfrecord_format.masked_crc32c(payload) == checksum and accept(*record):
+          return record
         offset += tfrecord_format.OVERHEAD + length
         index += 1
     return None
@@ -360,6 +387,12 @@ def _records_from(path: str, offset: int) -> tf.data.Dataset:
   return records.with_options(options)
 
 
+def skip_malformed(fault: str):
+  """Logs and counts a record that is left out; `fault` names it."""
+  logging.warning('%s It is skipped.', fault)
+  _add_skipped(Skipped(malformed=1))
+
+
 def _add_skipped(new: Skipped):
   global _skipped
   with _lock:  # Several threads read files.
@@ -378,6 +411,14 @@ def unreadable(path: str, offset: int, size: int) -> str:
     return _unreadable(path, offset, size).numpy().decode()
 
 
+def _escape(text) -> tf.Tensor:
+  """Returns bytes as they appear in messages, string [], in a graph."""
+  codes = tf.io.decode_raw(text, tf.uint8)
+  return tf.strings.reduce_join(
+    tf.gather(tf.constant(_ESCAPED), tf.cast(codes, tf.int32))
+  )
+
+
 def _unreadable(path, offset, size) -> tf.Tensor:
   """Returns the message of `unreadable`, string [], also in a graph."""
   head = (
@@ -389,7 +430,7 @@ def _unreadable(path, offset, size) -> tf.Tensor:
   begins = tf.strings.join(
     [
       'it is a text file, which begins with "',
-      record_errors.escape(head),
+      _escape(head),
       '". Name TFRecord files. If it lists their paths, write @',
       path,
     ]

@@ -20,6 +20,7 @@ from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
@@ -49,7 +50,7 @@ def split_record(
   """
   video, num_frames = rewrite.parse(serialized, f'{path}, record {index}')
   features = video.context.feature
-  video_id = segment_records.video_id(features, path, index)
+  video_id = reader.video_id(features, path, index)
   ratings = segment_records.ratings(
     features, f'{path}, record {index} (id {repr(video_id)[2:-1]})'
   )
@@ -85,6 +86,7 @@ def split(
   output_dir: str,
   context: int = 0,
   skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
   processes: int | None = None,
 ) -> list[str]:
   """Splits the shards that are not split yet; prints the result.
@@ -94,6 +96,7 @@ def split(
     output_dir: folder for the new shards; created if missing.
     context: frames to keep before and after each window; -1 for the whole video.
     skip_corrupt_records: log and skip records that fail their checksum.
+    skip_malformed_records: log and skip records that are invalid otherwise.
     processes: number of worker processes; by default one per core.
 
   Returns:
@@ -115,6 +118,7 @@ def split(
     {'context': context},
     'Splitting',
     skip_corrupt_records,
+    skip_malformed_records,
     processes,
   )
   windows = sum(shards.count_by_file([shard.output for shard in written]))
@@ -149,7 +153,11 @@ def main(_):
   rewrite.use_no_accelerator()
   values = flags.FLAGS
   split(
-    values.input_path, values.output_dir, values.context, values.skip_corrupt_records
+    values.input_path,
+    values.output_dir,
+    values.context,
+    values.skip_corrupt_records,
+    values.skip_malformed_records,
   )
 
 

@@ -19,6 +19,9 @@ Numbers are byte strings because float lists take longer to parse and have no 16
 B records, V classes, K best classes, R representation.
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -133,35 +136,40 @@ class Answers(NamedTuple):
     classes = self._decode(context, _CLASSES, tf.int32)
     in_range = tf.reduce_all((classes >= 0) & (classes < self.num_classes), 1)
 
-    def other_teacher(row):
-      taught = tf.strings.join(['taught by ', record_errors.escape(teacher[row])])
-      return [
-        tf.where(teacher[row] == '', 'not taught', taught),
-        f', but the first record of input_path by {self.teacher.decode()}. {_REMEDY}.',
-      ]
-
-    def other_size(row):
-      return [
-        f'{", ".join(sizes)} have ',
-        record_errors.join(lengths[row]),
-        f' bytes, but {", ".join(map(str, expected))} in the first record of '
-        f'input_path, which was taught with another --top_k or --dtype. {_REMEDY}.',
-      ]
-
-    def out_of_range(row):
-      return [
-        f'{_CLASSES} are ',
-        record_errors.join(classes[row]),
-        f', but must be between 0 and {self.num_classes - 1}. Teach the record again.',
-      ]
-
-    is_same = teacher == self.teacher
     return [
-      (is_same, other_teacher),
-      # One message is enough about a record of another teacher.
-      (fits | ~is_same, other_size),
-      (in_range | ~fits | ~is_same, out_of_range),
+      (teacher == self.teacher, 'not taught by the teacher of the first record'),
+      (fits, 'another --top_k or --dtype'),
+      (in_range, f'{_CLASSES} out of range'),
     ]
+
+  def faults(self, values: Mapping[str, Sequence]) -> Iterator[str]:
+    """Yields in words what `checks` finds wrong with a record.
+
+    Args:
+      values: of the context, by key of `context`.
+    """
+    stored = {key: b''.join(values[key][:1]) for key in (TEACHER, *self._bytes)}
+    teacher, sizes = stored[TEACHER], self._bytes
+    lengths = [len(stored[key]) for key in sizes]
+    if teacher != self.teacher:
+      taught = f'taught by {record_errors.escape(teacher)}' if teacher else 'not taught'
+      yield (
+        f'{taught}, but the first record of input_path by {self.teacher.decode()}. '
+        f'{_REMEDY}.'
+      )
+    elif lengths != [*sizes.values()]:
+      yield (
+        f'{", ".join(sizes)} have {record_errors.join(lengths)} bytes, but '
+        f'{record_errors.join(sizes.values())} in the first record of input_path, '
+        f'which was taught with another --top_k or --dtype. {_REMEDY}.'
+      )
+    else:
+      classes = np.frombuffer(stored[_CLASSES], '<i4')
+      if ((classes < 0) | (classes >= self.num_classes)).any():
+        yield (
+          f'{_CLASSES} are {record_errors.join(classes.tolist())}, but must be between '
+          f'0 and {self.num_classes - 1}. Teach the record again.'
+        )
 
   def decode(self, context) -> dict[str, tf.Tensor]:
     """Returns the teacher's answers.

@@ -87,6 +87,7 @@ def thin(
   every_n: int = 10,
   max_frames: int = 300,
   skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
   processes: int | None = None,
 ) -> list[str]:
   """Thins the shards that are not thinned yet; prints the result.
@@ -97,6 +98,7 @@ def thin(
     every_n: N.
     max_frames: task.model.max_frames of the networks that will read the records.
     skip_corrupt_records: log and skip records that fail their checksum.
+    skip_malformed_records: log and skip records that are invalid otherwise.
     processes: number of worker processes; by default one per core.
 
   Returns:
@@ -115,6 +117,7 @@ def thin(
     {'every_n': every_n, 'max_frames': max_frames},
     'Thinning',
     skip_corrupt_records,
+    skip_malformed_records,
     processes,
   )
   size = sum(shards.sizes([shard.output for shard in written]))
@@ -143,6 +146,7 @@ def main(_):
     values.every_n,
     values.max_frames,
     values.skip_corrupt_records,
+    values.skip_malformed_records,
   )
 
 

@@ -9,11 +9,14 @@ releases have no such keys.
 B records.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.modeling import frame_selection
 
 EVERY_N, NUM_FRAMES = 'every_n', 'every_n/num_frames'
@@ -37,62 +40,74 @@ def num_frames(context, stored: tf.Tensor) -> tf.Tensor:
   return tf.where(steps(context) > 1, context[NUM_FRAMES], stored)
 
 
-def assert_sufficient(
-  selection: model_config.FrameSelection,
-  max_frames: int,
-  name: Callable[[tf.Tensor], tf.Tensor],
-  context,
-  stored,
-) -> tf.Operation:
-  """Checks that records hold all frames that a selection may need.
+def checks(
+  selection: model_config.FrameSelection, max_frames: int, context, stored
+) -> list[record_errors.Check]:
+  """Returns checks that records hold all frames that a selection may need.
 
   Args:
     selection: which frames of a video the network sees.
     max_frames: greatest length of a video.
-    name: returns the name of the record in a row, for the message.
     context: parsed `CONTEXT`.
     stored: int64 [B], number of frames in the records.
-
-  Returns:
-    An operation that raises an InvalidArgumentError about the first record that lacks
-    frames.
   """
   step = steps(context)
+  fits = tf.zeros_like(step, tf.bool)
+  if _fits_any(selection, max_frames):
+    fits = tf.ones_like(step, tf.bool)
+  elif selection.type == 'uniform' and selection.uniform.every_n:
+    fits = selection.uniform.every_n % tf.maximum(step, 1) == 0
   length = tf.minimum(context[NUM_FRAMES], max_frames)
-  fits_selection = (step == 1) | ((step > 1) & _fits(selection, max_frames, step))
-  is_complete = (step == 1) | ((length > 0) & (stored >= -(-length // step)))
+  is_complete = (length > 0) & (stored >= -(-length // tf.maximum(step, 1)))
+  return [
+    ((step == 1) | ((step > 1) & fits), 'thinned for other frames'),
+    ((step == 1) | is_complete, 'thinned to too few frames'),
+  ]
 
-  def fail():
-    bad = tf.argmin(tf.cast(fits_selection & is_complete, tf.int32))
 
-    def number(values):
-      return tf.strings.as_string(values[bad])
+def length(values: Mapping[str, Sequence[int]], stored: int) -> int:
+  """Returns the number of frames of a full video.
 
-    thinned = tf.strings.join([name(bad), ': thinned with every_n=', number(step)])
-    too_few = tf.strings.join(
-      [
-        thinned,
-        ' to ',
-        number(stored),
-        ' frames of ',
-        number(context[NUM_FRAMES]),
-        f', too few for max_frames={max_frames}. Thin the full records with '
-        f'--max_frames={max_frames}.',
-      ]
+  Args:
+    values: of the context, by key of `CONTEXT`.
+    stored: number of frames in the record.
+  """
+  return sum(values[NUM_FRAMES][:1]) if _step(values) > 1 else stored
+
+
+def faults(
+  selection: model_config.FrameSelection,
+  max_frames: int,
+  values: Mapping[str, Sequence[int]],
+  stored: int,
+) -> Iterator[str]:
+  """Yields in words what `checks` finds wrong with a record; see there and length()."""
+  step, total = _step(values), sum(values[NUM_FRAMES][:1])
+  if step == 1:
+    return
+  every_n = selection.uniform.every_n if selection.type == 'uniform' else 0
+  if step < 1 or not (
+    _fits_any(selection, max_frames) or (every_n and every_n % step == 0)
+  ):
+    yield f'thinned with every_n={step}, but {_describe(selection)}.'
+  elif total < 1 or stored < -(-min(total, max_frames) // step):
+    yield (
+      f'thinned with every_n={step} to {stored} frames of {total}, too few for '
+      f'max_frames={max_frames}. Thin the full records with --max_frames={max_frames}.'
     )
-    misfit = tf.strings.join([thinned, f', but {_describe(selection)}.'])
-    return tf.Assert(False, [tf.where(fits_selection[bad], too_few, misfit)])
-
-  return tf.cond(tf.reduce_all(fits_selection & is_complete), tf.no_op, fail)
 
 
-def _fits(selection, max_frames, step) -> tf.Tensor:
-  """Whether every `step`-th frame includes all selected frames; bool [B]."""
-  if selection.type != 'uniform' or not selection.uniform.every_n:
-    return tf.zeros_like(step, tf.bool)
-  if frame_selection.max_selected(selection, max_frames) == 1:
-    return tf.ones_like(step, tf.bool)  # The first frame is always stored.
-  return selection.uniform.every_n % step == 0
+def _step(values: Mapping[str, Sequence[int]]) -> int:
+  return sum(values[EVERY_N][:1]) or 1
+
+
+def _fits_any(selection, max_frames: int) -> bool:
+  """Whether a selection sees the first frame only, which is always stored."""
+  return (
+    selection.type == 'uniform'
+    and selection.uniform.every_n > 0
+    and frame_selection.max_selected(selection, max_frames) == 1
+  )
 
 
 def _describe(selection) -> str:

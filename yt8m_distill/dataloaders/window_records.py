@@ -11,6 +11,10 @@ ordinary records (their `labels` are those of the whole video), whose context al
 B records, V classes.
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import record_errors
@@ -36,65 +40,64 @@ def check_ratings(context, num_classes: int) -> list[record_errors.Check]:
   def all_of(values: tf.RaggedTensor, valid) -> tf.Tensor:
     return tf.reduce_all(values.with_values(valid), 1)
 
-  def lengths(row):
-    one, other = (tf.strings.as_string(number[row]) for number in numbers)
-    return [
-      f'{LABELS} has ',
-      one,
-      f' values and {SCORES} ',
-      other,
-      ', but a rated window has equally many of both, at least 1 (0 can mean that '
-      f'they are missing). {_REMEDY}.',
-    ]
-
   return [
-    ((numbers[0] > 0) & (numbers[0] == numbers[1]), lengths),
-    (
-      all_of(classes, in_range),
-      lambda row: [
-        f'{LABELS} are ',
-        record_errors.join(classes[row]),
-        f', but must be between 0 and {num_classes - 1}. Set task.model.num_classes, '
-        'or remove the record.',
-      ],
-    ),
-    (
-      all_of(scores, is_score),
-      lambda row: [
-        f'{SCORES} are ',
-        record_errors.join(scores[row]),
-        ', but each must be 0 or 1. Remove the record.',
-      ],
-    ),
+    ((numbers[0] > 0) & (numbers[0] == numbers[1]), f'no pairs of {LABELS} and scores'),
+    (all_of(classes, in_range), f'{LABELS} out of range'),
+    (all_of(scores, is_score), f'{SCORES} other than 0 and 1'),
   ]
 
 
-def check_start(starts, counts, num_frames) -> record_errors.Check:
+def rating_faults(values: Mapping[str, Sequence], num_classes: int) -> Iterator[str]:
+  """Yields in words what `check_ratings` finds wrong with a record.
+
+  Args:
+    values: of the context, by key of `RATINGS`.
+    num_classes: V.
+  """
+  classes, scores = values[LABELS], values[SCORES]
+  if not classes or len(classes) != len(scores):
+    yield (
+      f'{LABELS} has {len(classes)} values and {SCORES} {len(scores)}, but a rated '
+      'window has equally many of both, at least 1 (0 can mean that they are missing). '
+      f'{_REMEDY}.'
+    )
+  yield from record_errors.label_faults(LABELS, classes, num_classes)
+  wrong = [score for score in scores if score not in (0, 1)]
+  if wrong:
+    yield (
+      f'{SCORES} are {record_errors.join(wrong)}, but each must be 0 or 1. '
+      f'{record_errors.REMOVE}'
+    )
+
+
+def check_start(context, num_frames) -> record_errors.Check:
   """Returns a check of where windows start; see `record_errors.assert_valid`.
 
   Args:
-    starts: int64 [B], parsed START.
-    counts: int32 [B], how many values it has in each record.
+    context: parsed; START int64 [B].
     num_frames: integers [B], number of frames, at most max_frames.
   """
-  num_frames = tf.cast(num_frames, tf.int64)
-  is_missing = counts == 0
+  starts = context[START]
+  return (starts >= 0) & (
+    starts < tf.cast(num_frames, tf.int64)
+  ), f'{START} out of range'
 
-  def text(row):
-    wrong = tf.strings.join(
-      [
-        f'{START} is ',
-        tf.strings.as_string(starts[row]),
-        ', but must be from 0 to ',
-        tf.strings.as_string(num_frames[row] - 1),
-        ', the last frame that is read. Raise task.model.max_frames, or split again '
-        'with a smaller --context.',
-      ]
+
+def start_faults(starts: Sequence[int], num_frames: int) -> Iterator[str]:
+  """Yields in words what is wrong with the start of a window.
+
+  Args:
+    starts: values of START.
+    num_frames: number of frames, at most max_frames.
+  """
+  if not starts:
+    yield f'no `{START}`, which frames of type window need. {_REMEDY}.'
+  elif not 0 <= starts[0] < num_frames:
+    yield (
+      f'{START} is {starts[0]}, but must be from 0 to {num_frames - 1}, the last frame '
+      'that is read. Raise task.model.max_frames, or split again with a smaller '
+      '--context.'
     )
-    missing = f'no `{START}`, which frames of type window need. {_REMEDY}.'
-    return [tf.where(is_missing[row], missing, wrong)]
-
-  return ~is_missing & (starts >= 0) & (starts < num_frames), text
 
 
 def ratings(context, shape) -> tuple[tf.Tensor, tf.Tensor]:

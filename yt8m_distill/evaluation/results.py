@@ -110,10 +110,7 @@ class SkippedRecords:
 
   def value(self) -> shards.Skipped:
     """Returns records and ends of shards skipped since the evaluation began."""
-    now = shards.skipped()
-    return shards.Skipped(
-      now.records - self._before.records, now.shard_tails - self._before.shard_tails
-    )
+    return shards.skipped() - self._before
 
   def result(self) -> int:
     """Returns the total; the trainer calls it after an evaluation."""
@@ -245,12 +242,7 @@ class Evaluation:
       costs: frames, FLOPs per video and parameters by network.
     """
     if self.skipped.total:
-      logging.warning(
-        'Evaluation at step %d skipped %d corrupt records and %d ends of shards.',
-        step,
-        self.skipped.records,
-        self.skipped.shard_tails,
-      )
+      logging.warning('Evaluation at step %d skipped %s.', step, self.skipped)
     table: dict[str, Any] = {'index': np.arange(self._num_classes)}
     if self._names:
       table['name'] = self._names

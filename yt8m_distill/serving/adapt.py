@@ -29,6 +29,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import adaptive
 from yt8m_distill.evaluation import adaptive_report
@@ -61,6 +62,8 @@ def adapt(
   gap_loss: float | None = None,
   measure: str | None = None,
   batch_size: int = 64,
+  skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
 ) -> dict[str, Any]:
   """Calibrates and evaluates; writes the files and prints a table. Takes the flags.
 
@@ -83,6 +86,14 @@ def adapt(
   _check_network(model, run)
   target = {'mean_frames': mean_frames, 'gap_loss': gap_loss, 'measure': measure}
   paths = {name: os.path.join(output_dir, name) for name in _OUTPUTS}
+  skips: dict[str, Any] = {
+    name: True
+    for name, is_given in (
+      ('skip_corrupt_records', skip_corrupt_records),
+      ('skip_malformed_records', skip_malformed_records),
+    )
+    if is_given
+  }
   files.claim_folder(
     os.path.join(output_dir, 'adapt.json'),
     {
@@ -92,13 +103,14 @@ def adapt(
       'evaluation_path': evaluation_path,
       **target,
       'batch_size': batch_size,
+      **skips,
     },
     list(paths.values()),
   )
 
   measures = [measure] if measure else list(inference.MEASURES)
   with _about('calibration_path'):
-    answers = answers_of(run, calibration_path, batch_size)
+    answers = answers_of(run, calibration_path, batch_size, **skips)
   counts = adaptive.fixed(answers)
   adaptive.check_reachable(counts, mean_frames)  # Scoring the rules takes long.
   calibrated = adaptive.calibrate(
@@ -124,7 +136,7 @@ def adapt(
   ]
   if evaluation_path:
     with _about('evaluation_path'):
-      answers = answers_of(run, evaluation_path, batch_size)
+      answers = answers_of(run, evaluation_path, batch_size, **skips)
     counts = adaptive.fixed(answers)
     lines.append(
       f'Evaluated on {len(answers.num_frames):,} videos of {evaluation_path}.'
@@ -217,9 +229,16 @@ def _about(flag: str) -> Iterator[None]:
 
 
 def answers_of(
-  run: trained_network.Network, input_path: str, batch_size: int = 64
+  run: trained_network.Network, input_path: str, batch_size: int = 64, **fields: Any
 ) -> adaptive.Answers:
-  """Returns the answers of a nested network to all records."""
+  """Returns the answers of a nested network to all records.
+
+  Args:
+    run: the network.
+    input_path: the records.
+    batch_size: videos that the network sees at once.
+    **fields: further ones of `configs.data.VideoData`.
+  """
   model, evaluation = run.model, run.params.task.evaluation
   counts = model.network.frames.counts()
   collector = adaptive.Collector(
@@ -231,7 +250,10 @@ def answers_of(
   )
   dataset = pipeline.build(
     data.VideoData(
-      input_path=input_path, global_batch_size=batch_size, drop_remainder=False
+      input_path=input_path,
+      global_batch_size=batch_size,
+      drop_remainder=False,
+      **fields,
     ),
     reader.FrameReader(
       model.features,
@@ -311,6 +333,7 @@ def _define_flags():
     'Measure of confidence. Default: the one that reaches the target best.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the network sees at once.')
+  rewrite.define_skip_flags()
 
 
 def main(_):

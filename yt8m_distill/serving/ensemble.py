@@ -5,6 +5,7 @@ B videos, V classes, K best classes, R representation, W windows.
 
 from collections.abc import Sequence
 import datetime
+import itertools
 import logging
 import os
 from typing import Any
@@ -12,12 +13,15 @@ from typing import NamedTuple
 
 from absl import flags
 from absl import logging as absl_logging
+import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import reader as reader_lib
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.serving import averaging
 from yt8m_distill.serving import fingerprint
 from yt8m_distill.serving import model_card
@@ -211,7 +215,7 @@ class Ensemble:
       [B, K] by descending probability. If they are among the `extras`, also
       `representation` float32 [B, R] and `frames_seen` int32 [B].
     """
-    return self._predict(paths, indices, serialized)
+    return self._explained(self._predict, (paths, indices, serialized))
 
   def windows(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -226,7 +230,7 @@ class Ensemble:
     Returns:
       `id` string [B], those of `windows.Windows`, and `predictions` float32 [W, V].
     """
-    return self._predict_windows(paths, indices, serialized)
+    return self._explained(self._predict_windows, (paths, indices, serialized))
 
   def windows_of_each(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -237,7 +241,24 @@ class Ensemble:
       For each network what windows() returns, and `frames` int32 [W, S], the frames
       that it saw, and -1.
     """
-    return self._predict_each(paths, indices, serialized)
+    return self._explained(self._predict_each, (paths, indices, serialized))
+
+  def _explained(self, predict, batch):
+    """Predicts a batch; raises a RecordError about a record that is invalid."""
+    try:
+      return predict(*batch)
+    # TensorFlow's message may hold bytes of the record, which are not always UTF-8.
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+      of_windows = predict is not self._predict
+      whole = [True] * of_windows
+      if self.segments.video_weight or not of_windows:
+        whole.append(False)
+      for network in itertools.chain(*(model.networks for model in self._models)):
+        for is_whole in whole if network.reads else ():
+          reader = _reader(network.reads, is_whole)
+          if fault := reader.first_fault(*(np.asarray(values) for values in batch)):
+            raise record_errors.RecordError(fault) from None
+      raise
 
   def fingerprint(self) -> str:
     """Returns the `fingerprint` of the networks.
@@ -297,6 +318,21 @@ class Ensemble:
       f'{sources} predicts values that are not finite, so its training diverged: name '
       'an earlier checkpoint or another run',
     )
+
+
+def _reader(reads: dict[str, Any], is_whole: bool) -> reader_lib.FrameReader:
+  """Returns a reader of what a network reads, or of whole videos for its windows."""
+  frames = model_config.FrameSelection()
+  max_frames = reads['max_frames']
+  if is_whole:
+    max_frames = windows.last_frame(max_frames)
+  else:
+    fields = {**reads['frames_read']}
+    del fields['at_most']
+    kind = fields.pop('type')
+    frames.override({'type': kind, kind: fields})
+  features = [data.Feature(**feature) for feature in reads['features']]
+  return reader_lib.FrameReader(features, max_frames, 1, frames, with_labels=False)
 
 
 def _check_segments(

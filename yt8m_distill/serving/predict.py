@@ -46,6 +46,7 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import results as results_lib
@@ -77,6 +78,7 @@ def predict(
   network: str | None = None,
   workers: int = parallel.THREADS,
   skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
   features: Sequence[str] = (),
   segments: int | None = None,
   classes: str = '',
@@ -179,6 +181,7 @@ def predict(
     'top_k': top_k,
     'vocabulary': vocabulary,
     'skip_corrupt_records': skip_corrupt_records,
+    **rewrite.skipping(skip_malformed_records),
     'features': list(features),
   }
   if chosen is not None:
@@ -216,16 +219,17 @@ def predict(
         names,
         top_k,
         skip_corrupt_records,
+        skip_malformed_records,
         video_files.thumbnails_of(videos) if weights else lambda _: (),
       )
     print(f'{page} is written: open it in a browser.')
     return
   table, join = _formats(format, chosen, top_k, names, networks.extras)
   counts: list[tuple[int, int]] = []  # Threads may append to it.
+  before = shards.skipped()
+  predict = networks.windows if segments else networks
   written = parallel.write_shards(
-    functools.partial(
-      _write_shard, networks.windows if segments else networks, table, counts
-    ),
+    functools.partial(_write_shard, predict, table, counts, skip_malformed_records),
     list(map(parallel.Shard, paths, shards.sizes(paths), outputs)),
     'Predicting',
     'B',
@@ -237,6 +241,7 @@ def predict(
     join(outputs, joined)
   count, seen = (sum(column) for column in zip(*counts)) if counts else (0, 0)
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
+  rewrite.report_skipped((shards.skipped() - before).malformed)
   if seen:
     print(f'Frames seen per video: {seen / count:.2f}')
   if weights:
@@ -307,6 +312,7 @@ def _write_shard(
   networks: Callable[..., dict[str, tf.Tensor]],
   table: Callable[[IO[bytes]], Any],
   counts: list[tuple[int, int]],
+  skip_malformed: bool,
   batches: Iterator[shard_batches.Batch],
   partial: str,
 ) -> Iterator[int]:
@@ -317,6 +323,7 @@ def _write_shard(
     table: makes a writer of `tables` or `window_tables` from an open file.
     counts: gets the number of videos of each batch, and of the frames that a network
       saw which stops when it is sure, otherwise 0.
+    skip_malformed: whether to leave out malformed records.
     batches: the shard's records.
     partial: path to write to.
   """
@@ -325,10 +332,14 @@ def _write_shard(
     contextlib.closing(table(file)) as rows,
   ):
     for records in batches:
-      predictions = networks(*records)
-      arrays = {key: value.numpy() for key, value in predictions.items()}
-      rows.write(arrays)
-      counts.append((len(records[-1]), int(np.sum(arrays.get('frames_seen', 0)))))
+      predictions, left_out = shard_batches.apply(
+        lambda batch: networks(*batch), records, skip_malformed
+      )
+      if predictions:
+        arrays = {key: value.numpy() for key, value in predictions.items()}
+        rows.write(arrays)
+        count = len(records[-1]) - left_out
+        counts.append((count, int(np.sum(arrays.get('frames_seen', 0)))))
       yield int(tf.reduce_sum(tf.strings.length(records[-1])))
 
 
@@ -407,9 +418,7 @@ def _define_flags():
     'To predict video files: folder of the networks for features, see '
     'yt8m_distill/features/README.md. Their records are kept in the output folder.',
   )
-  flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
-  )
+  rewrite.define_skip_flags()
 
 
 def main(_):

@@ -45,6 +45,7 @@ def teach(
   batch_size: int = 64,
   workers: int = parallel.THREADS,
   skip_corrupt_records: bool = False,
+  skip_malformed_records: bool = False,
   features: Sequence[str] = (),
   model_weights: Sequence[str] = (),
 ) -> list[str]:
@@ -104,6 +105,7 @@ def teach(
     job,
     'Teaching',
     skip_corrupt_records,
+    skip_malformed_records,
     workers,
     threads=True,  # They share the networks.
     batch_size=batch_size,

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import reader
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
@@ -37,6 +40,7 @@ def write(
   names: Sequence[str],
   best: int,
   skip_corrupt: bool = False,
+  skip_malformed: bool = False,
   thumbnails: Callable[[str], Sequence[bytes]] = lambda _: (),
 ):
   """Writes the page.
@@ -50,16 +54,36 @@ def write(
     names: of all classes of the networks; empty if unknown.
     best: number of best classes that it shows of each video.
     skip_corrupt: as for `shards.read`.
+    skip_malformed: log, count and leave out malformed records.
     thumbnails: returns JPEG files for the id of a video.
 
   Raises:
     ValueError: there is no such video, or its ratings are invalid.
     tf.errors.OpError: a record is invalid.
   """
-  records = find(input_path, ids, skip_corrupt)
+  records = find(input_path, ids, skip_corrupt, skip_malformed)
   names = distinct_names(names, networks.num_classes)
-  videos = [_video(record, networks, classes, names, thumbnails) for record in records]
+  videos = []
+  for record in records:
+    with _skipping(skip_malformed):
+      videos.append(_video(record, networks, classes, names, thumbnails))
+  if not videos:
+    raise ValueError(
+      f'{input_path}: all videos to show are malformed records. Name others with '
+      '--video.'
+    )
   page.write(path, videos, 'Labels in time', best)
+
+
+@contextlib.contextmanager
+def _skipping(malformed: bool) -> Iterator[None]:
+  """Logs and counts a malformed record instead of raising, if told."""
+  try:
+    yield
+  except record_errors.RecordError as error:
+    if not malformed:
+      raise
+    shards.skip_malformed(str(error))
 
 
 def distinct_names(names: Sequence[str], num_classes: int) -> list[str]:
@@ -80,7 +104,10 @@ def distinct_names(names: Sequence[str], num_classes: int) -> list[str]:
 
 
 def find(
-  input_path: str | Sequence[str], ids: Sequence[str], skip_corrupt: bool = False
+  input_path: str | Sequence[str],
+  ids: Sequence[str],
+  skip_corrupt: bool = False,
+  skip_malformed: bool = False,
 ) -> list[shard_batches.Record]:
   """Returns the records of videos.
 
@@ -88,6 +115,7 @@ def find(
     input_path: as of `write`.
     ids: as of `write`.
     skip_corrupt: as for `shards.read`.
+    skip_malformed: as of `write`.
 
   Raises:
     ValueError: there is no such video.
@@ -100,9 +128,10 @@ def find(
     for record in _read(list(map(parallel.Shard, paths, sizes, paths)), skip_corrupt):
       bar.update(len(record.serialized))
       if _may_be(record, ids):
-        name, _ = parse(record)
-        if not ids or name in ids:
-          found.setdefault(name, record)
+        with _skipping(skip_malformed):
+          name, _ = parse(record)
+          if not ids or name in ids:
+            found.setdefault(name, record)
       if len(found) == (len(set(ids)) or MOST):
         break
   check_ids(ids, found, cli.some_of(paths))
@@ -110,9 +139,9 @@ def find(
 
 
 def parse(record: shard_batches.Record) -> tuple[str, tf.train.SequenceExample]:
-  """Returns the id of a video, and its record."""
-  video = tf.train.SequenceExample.FromString(record.serialized)
-  name = segment_records.video_id(video.context.feature, record.path, record.position)
+  """Returns the id of a video, and its record; raises a RecordError if it is none."""
+  video = record_errors.parse(str(record), record.serialized)
+  name = reader.video_id(video.context.feature, record.path, record.position)
   return name.decode(errors='backslashreplace'), video
 
 

@@ -79,7 +79,7 @@ class StoredTask(distillation.StudentTask):
     record = shards.first_record(paths, shards.sizes(paths))
     if not record:
       return  # The pipeline says why none can be read.
-    self.build_reader().check_format(*record)
+    self.build_reader().check(*record)
     self._answers = taught_records.answers_of(*record, task.model.num_classes)
     before = self._run_checkpoint() and files.read_json(self._record_path())
     teacher = self._answers.teacher.decode()

@@ -69,11 +69,8 @@ class Progress(orbit.Action):
       )
       self._write(step, rate * self._batch_size, left)
     skipped = shards.skipped()
-    if skipped.records or skipped.shard_tails:
-      line += (
-        f' | skipped so far: {skipped.records} corrupt records, '
-        f'{skipped.shard_tails} ends of shards'
-      )
+    if skipped.total:
+      line += f' | skipped so far: {skipped}'
     print(line + _columns(output, _LOOP), flush=True)
     logging.info(line + _columns(output))
 
