@@ -1,9 +1,11 @@
 """Other processes that tests start, and the environment they run in."""
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +49,74 @@ def python(*arguments, check=True):
   return done
 
 
+class Started:
+  """A fork of a process that has imported the package, running a command.
+
+  Attributes:
+    pid: of the process.
+  """
+
+  def __init__(self, arguments):
+    context = multiprocessing.get_context('forkserver')
+    # The server is that of `utils.parallel`, which preloads the same.
+    context.set_forkserver_preload(['yt8m_distill'])
+    self._arguments = [*map(str, arguments)]
+    self._folder = tempfile.TemporaryDirectory()
+    self._outputs = [
+      pathlib.Path(self._folder.name, name) for name in ('stdout', 'stderr')
+    ]
+    self._process = context.Process(
+      target=_interpret, args=(self._arguments, self._outputs, {**os.environ})
+    )
+    self._process.start()
+    self.pid = self._process.pid
+
+  def is_alive(self):
+    """Returns whether it still runs."""
+    return self._process.is_alive()
+
+  def workers(self):
+    """Returns the processes that it started, if no other one of this process runs."""
+    # All are children of the one server.
+    siblings = _children(_parent(self.pid)) if self.is_alive() else ()
+    return [pid for pid in siblings if pid != self.pid]
+
+  def kill(self, number=signal.SIGKILL, with_workers=False):
+    """Sends it a signal, and to its workers as well if asked to."""
+    for pid in (*(self.workers() if with_workers else ()), self.pid):
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+  def wait(self, timeout=None):
+    """Waits for its end; returns the subprocess.CompletedProcess."""
+    self._process.join(timeout)
+    if self._process.is_alive():
+      self.kill(with_workers=True)
+      self._process.join()
+      raise TimeoutError(f'{self._arguments} took more than {timeout} seconds')
+    # A process that ended at once has no files.
+    output = [path.read_text() if path.exists() else '' for path in self._outputs]
+    self._folder.cleanup()
+    return subprocess.CompletedProcess(
+      self._arguments, self._process.exitcode, *output
+    )
+
+
+def _parent(pid):
+  stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  return int(stat.rpartition(')')[2].split()[1])
+
+
+def _children(parent):
+  """Returns the pids of all processes with this parent."""
+  found = []
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+      if _parent(path.name) == parent:
+        found.append(int(path.name))
+  return found
+
+
 def forked(*arguments, check=True):
   """Runs what `python` would, in a fork of a process that has imported the package.
 
@@ -60,19 +130,7 @@ def forked(*arguments, check=True):
   Returns:
     The subprocess.CompletedProcess, with its output as text.
   """
-  context = multiprocessing.get_context('forkserver')
-  # The server is that of `utils.parallel`, which preloads the same.
-  context.set_forkserver_preload(['yt8m_distill'])
-  with tempfile.TemporaryDirectory() as folder:
-    outputs = [pathlib.Path(folder, name) for name in ('stdout', 'stderr')]
-    process = context.Process(
-      target=_interpret, args=([*map(str, arguments)], outputs, {**os.environ})
-    )
-    process.start()
-    process.join()
-    done = subprocess.CompletedProcess(
-      arguments, process.exitcode, *(path.read_text() for path in outputs)
-    )
+  done = Started(arguments).wait()
   assert not check or done.returncode == 0, done.stderr[-4000:]
   return done
 
