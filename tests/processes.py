@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import runpy
@@ -66,7 +67,8 @@ class Started:
       pathlib.Path(self._folder.name, name) for name in ('stdout', 'stderr')
     ]
     self._process = context.Process(
-      target=_interpret, args=(self._arguments, self._outputs, {**os.environ})
+      target=_interpret,
+      args=(self._arguments, self._outputs, {**os.environ}, _server_address()),
     )
     self._process.start()
     self.pid = self._process.pid
@@ -135,8 +137,19 @@ def forked(*arguments, check=True):
   return done
 
 
-def _interpret(arguments, outputs, environment):
+def _server_address():
+  """Returns where this process asks for forks."""
+  server = multiprocessing.forkserver._forkserver
+  server.ensure_running()
+  return server._forkserver_address
+
+
+def _interpret(arguments, outputs, environment, server_address):
   """Runs in this process what the interpreter would with these arguments."""
+  # Its workers are forks of the same server; a new one would import all again.
+  server = multiprocessing.forkserver._forkserver
+  server._forkserver_address = server_address
+  server.ensure_running = lambda: None
   for number, path in enumerate(outputs, 1):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
   os.environ.clear()
