@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 _DRIVER = pathlib.Path(__file__).resolve().parent / 'train'
-_MARKERS = ('golden', 'end_to_end', 'gpu')
+_MARKERS = ('golden', 'end_to_end', 'gpu', 'faults')
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -59,8 +59,6 @@ class Started:
 
   def __init__(self, arguments):
     context = multiprocessing.get_context('forkserver')
-    # The server is that of `utils.parallel`, which preloads the same.
-    context.set_forkserver_preload(['yt8m_distill'])
     self._arguments = [*map(str, arguments)]
     self._folder = tempfile.TemporaryDirectory()
     self._outputs = [
@@ -99,9 +97,7 @@ class Started:
     # A process that ended at once has no files.
     output = [path.read_text() if path.exists() else '' for path in self._outputs]
     self._folder.cleanup()
-    return subprocess.CompletedProcess(
-      self._arguments, self._process.exitcode, *output
-    )
+    return subprocess.CompletedProcess(self._arguments, self._process.exitcode, *output)
 
 
 def _parent(pid):
@@ -137,10 +133,18 @@ def forked(*arguments, check=True):
   return done
 
 
+_server_pid = None  # of the server that _server_address() started
+
+
 def _server_address():
-  """Returns where this process asks for forks."""
+  """Starts the server of forks if necessary; returns where to ask it for them."""
+  global _server_pid
   server = multiprocessing.forkserver._forkserver
-  server.ensure_running()
+  if _server_pid != server._forkserver_pid or not _server_pid:
+    server._stop()  # That of `utils.parallel` might end when a test kills a command.
+    server.set_forkserver_preload(['yt8m_distill', 'tests.fork_server'])
+    server.ensure_running()
+    _server_pid = server._forkserver_pid
   return server._forkserver_address
 
 

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pprint
+import time
 
 from absl import flags
 from absl import logging
@@ -198,9 +199,7 @@ def _evaluate_continuously(runner):
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
   print(f'Waits for checkpoints, up to step {trainer.train_steps}', flush=True)
-  for checkpoint in tf.train.checkpoints_iterator(
-    runner.model_dir, timeout=trainer.continuous_eval_timeout
-  ):
+  for checkpoint in _new_checkpoints(runner.model_dir, trainer.continuous_eval_timeout):
     runner.controller.restore_checkpoint(checkpoint)
     runner.controller.evaluate(trainer.validation_steps)
     if step.numpy() >= trainer.train_steps:
@@ -210,6 +209,23 @@ def _evaluate_continuously(runner):
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
     ' Train in this folder, or increase trainer.continuous_eval_timeout.'
   )
+
+
+def _new_checkpoints(folder: str, timeout: float) -> Iterator[str]:
+  """Yields each new checkpoint of a folder until none comes within `timeout` seconds.
+
+  TensorFlow's checkpoints_iterator measures time by the clock, which may be set.
+  """
+  last, deadline = None, time.monotonic() + timeout
+  while True:
+    latest = tf.train.latest_checkpoint(folder)
+    if latest and latest != last:
+      yield latest
+      last, deadline = latest, time.monotonic() + timeout
+    elif time.monotonic() > deadline:
+      return
+    else:
+      time.sleep(1)
 
 
 @contextlib.contextmanager

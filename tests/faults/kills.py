@@ -4,9 +4,9 @@ r"""Kills commands at random moments, repeats them, and compares what they write
 
 Of each command there is a run that nobody disturbs. Then, in each round, the command
 is killed with SIGKILL: at a random time, or at a random change of its folder. Half of
-the rounds kill its workers with it, as the end of a machine does; in a quarter of them,
-the repeated command is killed too. What it has written under final names by then, and
-all that it has written after the last repetition, must be as if nobody had disturbed it.
+the rounds kill its workers with it, as the end of a machine does; a quarter of them kill
+the repeated command too. What it has written under final names by then, and all that it
+has written after the last repetition, must be as if nobody had disturbed it.
 """
 
 import collections
@@ -61,13 +61,6 @@ def run_contents(folder: pathlib.Path) -> dict:
       found[f'{place.name}: {name}'] = np.asarray(value).tobytes()
   found['best'] = (folder / 'best_ckpt' / 'info.json').read_bytes()
   return found
-
-
-def checkpoint_contents(folder: pathlib.Path) -> dict:
-  """Returns the files of an extracted student."""
-  return {
-    name: value for name, value in contents(folder).items() if name != 'checkpoint'
-  }
 
 
 def study_contents(folder: pathlib.Path) -> dict:
@@ -143,7 +136,7 @@ def commands(folder: pathlib.Path, with_videos: bool = True) -> dict[str, Comman
     path = folder / 'records' / f'test{number}.tfrecord'
     tiny.write_records(path, count, seed=number, ids=b'%d-%%d' % number)
   records = f"'{folder}/records/*.tfrecord'"
-  run = serving_cases.write_run(folder / 'run')
+  run = serving_cases.write_run(folder / 'run', tiny.AVERAGES)
   (folder / 'study.yaml').write_text(json.dumps(_STUDY))
   (folder / 'averages.yaml').write_text(json.dumps(tiny.AVERAGES))
   module = ['-m', 'yt8m_distill']
@@ -306,6 +299,7 @@ def kill(
   expected: Reference,
   moments: list[Moment],
   with_workers: bool,
+  number: int = signal.SIGKILL,
 ) -> int:
   """Kills a command at each moment in turn, and runs it to its end.
 
@@ -315,6 +309,7 @@ def kill(
     expected: what it must end with.
     moments: when to kill the command and its repetitions.
     with_workers: whether to kill its workers too.
+    number: the signal.
 
   Returns:
     How many of the kills came before its end.
@@ -327,10 +322,10 @@ def kill(
     started = command.start(out)
     moment.wait(started, Watch(out))
     workers = started.workers()
-    started.kill(with_workers=with_workers)
+    started.kill(number, with_workers)
     done = started.wait()
-    landed += done.returncode == -signal.SIGKILL
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-2000:]
+    landed += done.returncode == -number
+    assert done.returncode in (0, -number), done.stderr[-2000:]
     _wait_for_end(workers)
     if command.appears_whole and out.exists():
       left = contents(out)
@@ -340,11 +335,8 @@ def kill(
       assert not wrong, f'after the kill: {wrong}'
   wrong = difference(command.finish(out), expected.contents)
   assert not wrong, f'after the repetition: {wrong}'
-  partial = [
-    *out.rglob('*.partial'),
-    *(path for path in out.parent.glob(f'{out.name}.*')),
-  ]
-  assert not partial, f'{partial} remain'
+  left = {*out.rglob('*.partial'), *out.parent.glob(f'{out.name}.*')}
+  assert not left, f'{left} remain'
   return landed
 
 
@@ -391,7 +383,9 @@ def main(_):
       kills = landed = rounds = 0
       share = values.kills * (index + 1) // len(table) - sum(totals.values())
       while kills < share:
-        rng = np.random.default_rng([values.moments_seed, zlib.crc32(key.encode()), rounds])
+        rng = np.random.default_rng(
+          [values.moments_seed, zlib.crc32(key.encode()), rounds]
+        )
         drawn = moments(expected, rng)[: share - kills]
         try:
           landed += kill(command, out, expected, drawn, bool(rng.random() < 0.5))
@@ -403,9 +397,9 @@ def main(_):
         rounds += 1
       totals[key] = kills
       print(
-        f'{key}: {kills} kills in {rounds} rounds, {landed} before its end; a run takes '
-        f'{expected.seconds:.1f} s and changes its folder {expected.changes} times; '
-        f'{time.monotonic() - start:.0f} s',
+        f'{key}: {kills} kills in {rounds} rounds, {landed} before its end; alone it '
+        f'takes {expected.seconds:.1f} s and changes its folder {expected.changes} '
+        f'times; {time.monotonic() - start:.0f} s',
         flush=True,
       )
   print(f'{sum(totals.values())} kills, {failures} failures')

@@ -120,8 +120,8 @@ def judge(samples: pd.DataFrame) -> list[str]:
   third = len(speed) // 3
   left = speed[-third:].median() / speed[:third].median()
   print(
-    f'Per hour: {growth["memory_mb"]:.1f} MB of memory, {growth["events_kb"]:.0f} kB of '
-    f'events, {growth["log_kb"]:.0f} kB of log. Speed at the end: {left:.0%}.'
+    f'Per hour: {growth["memory_mb"]:.1f} MB of memory, {growth["events_kb"]:.0f} kB '
+    f'of events, {growth["log_kb"]:.0f} kB of log. Speed at the end: {left:.0%}.'
   )
   faults = []
   if growth['memory_mb'] > _MEMORY:
