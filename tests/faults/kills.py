@@ -4,9 +4,9 @@ r"""Kills commands at random moments, repeats them, and compares what they write
 
 Of each command there is a run that nobody disturbs. Then, in each round, the command
 is killed with SIGKILL: at a random time, or at a random change of its folder. Half of
-the rounds kill its workers with it, as the end of a machine does; a quarter of them kill
-the repeated command too. What it has written under final names by then, and all that it
-has written after the last repetition, must be as if nobody had disturbed it.
+the rounds kill its workers with it, as the end of a machine does; a quarter of them
+kill the repeated command too. What it has written under final names by then, and all
+that it has written after the last repetition, must be as if nobody had disturbed it.
 """
 
 import collections
