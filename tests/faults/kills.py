@@ -39,11 +39,16 @@ _LIMIT = 300.0  # seconds of a command
 
 
 def contents(folder: pathlib.Path) -> dict:
-  """Returns the bytes of each complete file of a folder, by its relative path."""
+  """Returns the bytes of each complete file of a folder, by its relative path.
+
+  Leaves out TensorFlow's `checkpoint`, which names times.
+  """
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in sorted(folder.rglob('*'))
-    if path.is_file() and '.partial' not in str(path.relative_to(folder))
+    if path.is_file()
+    and path.name != 'checkpoint'
+    and '.partial' not in str(path.relative_to(folder))
   }
 
 
@@ -55,11 +60,12 @@ def run_contents(folder: pathlib.Path) -> dict:
     name: (folder / name).read_bytes()
     for name in ('params.yaml', 'evaluation.json', 'per_class.csv')
   }
-  for place in (folder, folder / 'best_ckpt'):
+  best = folder / 'best_ckpt'
+  for key, place in (('last', folder), ('best', best)):
     checkpoint = tf.train.latest_checkpoint(str(place))
     for name, value in tiny.checkpoint_values(checkpoint).items():
-      found[f'{place.name}: {name}'] = np.asarray(value).tobytes()
-  found['best'] = (folder / 'best_ckpt' / 'info.json').read_bytes()
+      found[f'{key}: {name}'] = np.asarray(value).tobytes()
+  found['info.json'] = (best / 'info.json').read_bytes()
   return found
 
 
@@ -71,7 +77,7 @@ def study_contents(folder: pathlib.Path) -> dict:
       if name != 'params.yaml':  # Names the folder.
         found[f'{params.parent.name}: {name}'] = value
   table = pd.read_csv(folder / 'runs.csv')
-  found['runs'] = table.drop(columns=['hours'], errors='ignore').to_csv().encode()
+  found['runs.csv'] = table.drop(columns=['hours'], errors='ignore').to_csv().encode()
   return found
 
 
@@ -153,13 +159,12 @@ def commands(folder: pathlib.Path, with_videos: bool = True) -> dict[str, Comman
           task__train_data__global_batch_size=4,
           task__validation_data__input_path=records,
           task__validation_data__global_batch_size=4,
-          trainer__train_steps=6,
+          trainer__train_steps=4,
           trainer__steps_per_loop=1,
           trainer__checkpoint_interval=2,
           trainer__validation_interval=2,
           trainer__max_to_keep=2,
           trainer__optimizer_config__learning_rate__exponential__initial_learning_rate=0.1,
-          runtime__run_eagerly='true',
         ),
       ],
       run_contents,
@@ -212,7 +217,7 @@ def _videos(folder):
       [rng.integers(0, 256, [48, 64, 3], np.uint8) for _ in range(3 + number)],
       rate=1,
     )
-  return folder / '{0..3}.mp4'
+  return folder / '*.mp4'
 
 
 class Moment(NamedTuple):

@@ -100,9 +100,9 @@ def test_only_what_nobody_writes_is_abandoned(tmp_path):
 
 
 def test_a_lock_has_one_owner(tmp_path):
-  with files.locked(str(tmp_path)):
-    with pytest.raises(BlockingIOError), files.locked(str(tmp_path)):
-      pass
+  folder = str(tmp_path)
+  with files.locked(folder), pytest.raises(BlockingIOError), files.locked(folder):
+    pass
   with files.locked(str(tmp_path)), files.locked('gs://bucket/run'):
     pass
 
