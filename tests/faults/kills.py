@@ -156,7 +156,11 @@ def commands(folder: pathlib.Path, with_videos: bool = True) -> dict[str, Comman
         f'--config_file={folder}/averages.yaml',
         tiny.override(
           task__train_data__input_path=records,
-          task__train_data__global_batch_size=4,
+          task__train_data__global_batch_size=5,
+          task__train_data__shuffle_buffer_size=4,
+          task__model__student__frames__type='random',
+          task__model__student__frames__random__k=4,
+          task__model__student__dropout=0.5,
           task__validation_data__input_path=records,
           task__validation_data__global_batch_size=4,
           trainer__train_steps=4,

@@ -16,9 +16,8 @@ import tensorflow as tf
 
 pytestmark = pytest.mark.faults
 
-# The study takes too long here; its jobs are those of `train` and `teach`.
+# Training has a test of its own; the study takes too long here.
 _COMMANDS = (
-  'train',
   'extract-student',
   'export',
   'predict',
@@ -73,14 +72,30 @@ def test_workers_end_with_a_terminated_command(commands, reference, tmp_path):
   )
 
 
-def test_terminated_training_saves_and_resumes(commands, reference, tmp_path):
-  out = tmp_path / 'out'
-  started = commands['train'].start(out)
-  while not (out / 'ckpt-1.index').exists():
+def _wait_for(path, started):
+  while not path.exists():
     assert started.is_alive()
     time.sleep(0.002)
-  started.kill(signal.SIGTERM)
-  done = started.wait()
+
+
+def test_training_that_is_killed_and_terminated_resumes(commands, reference, tmp_path):
+  out, train = tmp_path / 'out', commands['train']
+  killed = train.start(out)
+  _wait_for(out / 'params.yaml', killed)
+  refused = train.start(out).wait()
+  assert refused.returncode == 1
+  assert refused.stderr.splitlines()[-1] == (
+    f'Error: --model_dir={out} is being trained by another process. Wait until it '
+    'ends, or choose another folder.'
+  )
+  _wait_for(out / 'ckpt-1.index', killed)
+  killed.kill()
+  assert killed.wait().returncode == -signal.SIGKILL
+
+  terminated = train.start(out)
+  _wait_for(out / 'ckpt-3.index', terminated)
+  terminated.kill(signal.SIGTERM)
+  done = terminated.wait()
   assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
   step = re.fullmatch(
     r'Terminated at step (\d): a checkpoint was written\. Repeat the command to '
@@ -88,10 +103,8 @@ def test_terminated_training_saves_and_resumes(commands, reference, tmp_path):
     done.stderr.splitlines()[-1],
   )[1]
   assert tf.train.latest_checkpoint(str(out)).endswith(f'ckpt-{step}')
-  again = commands['train'].start(out).wait()
-  assert f'Resumes at step {step} of 4' in again.stdout
   expected = reference('train').contents
-  assert not kills.difference(kills.run_contents(out), expected)
+  assert not kills.difference(train.finish(out), expected)
 
 
 @pytest.mark.parametrize('name', ['predict', 'thin', 'simulate'])
@@ -114,22 +127,6 @@ def test_of_two_exports_one_is_refused(commands, reference, tmp_path):
   )
   assert not kills.difference(kills.contents(out), reference('export').contents)
   assert os.listdir(tmp_path) == ['out']
-
-
-def test_of_two_trainings_one_is_refused(commands, tmp_path):
-  out = tmp_path / 'out'
-  first = commands['train'].start(out)
-  while not (out / 'params.yaml').exists():
-    assert first.is_alive()
-    time.sleep(0.01)
-  second = commands['train'].start(out).wait()
-  first.kill()
-  first.wait()
-  assert second.returncode == 1
-  assert second.stderr.splitlines()[-1] == (
-    f'Error: --model_dir={out} is being trained by another process. Wait until it '
-    'ends, or choose another folder.'
-  )
 
 
 @pytest.fixture(name='disk')
