@@ -91,18 +91,22 @@ class Command(NamedTuple):
     arguments: of a Python that runs it; '{out}' is the folder that it writes.
     contents: what a finished folder holds.
     appears_whole: whether all that it writes under a final name stays as it is.
+    appears_at_once: whether its folder does; to repeat it is then an error.
   """
 
   arguments: list[str]
   contents: Callable[[pathlib.Path], dict] = contents
   appears_whole: bool = True
+  appears_at_once: bool = False
 
   def start(self, out: pathlib.Path) -> processes.Started:
     """Starts it for an output folder."""
     return processes.Started([part.format(out=out) for part in self.arguments])
 
   def finish(self, out: pathlib.Path):
-    """Runs it to its end; returns what the folder then holds."""
+    """Runs it to its end if that was not reached; returns what the folder then holds."""
+    if self.appears_at_once and out.exists():
+      return self.contents(out)
     done = self.start(out).wait(_LIMIT)
     if done.returncode:
       raise AssertionError(f'{self.arguments[:2]}: {done.stderr[-2000:]}')
@@ -177,8 +181,10 @@ def commands(folder: pathlib.Path, with_videos: bool = True) -> dict[str, Comman
       run_contents,
       appears_whole=False,
     ),
-    'extract-student': Command([*module, 'extract-student', run, '{out}']),
-    'export': Command([*module, 'export', run, '{out}']),
+    'extract-student': Command(
+      [*module, 'extract-student', run, '{out}'], appears_at_once=True
+    ),
+    'export': Command([*module, 'export', run, '{out}'], appears_at_once=True),
     'predict': Command(
       [*module, 'predict', f'--model={run}', *shards, '--top_k=4', '--workers=2']
     ),
@@ -331,6 +337,8 @@ def kill(
   """
   landed = 0
   for moment in moments:
+    if command.appears_at_once and out.exists():
+      break
     started = command.start(out)
     moment.wait(started, Watch(out))
     workers = started.workers()

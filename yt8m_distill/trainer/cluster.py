@@ -150,12 +150,15 @@ class _Runner(train_lib.OrbitExperimentRunner):
       os.path.join(self.model_dir, folder), metric, trainer.best_checkpoint_metric_comp
     )
 
+  def _max_to_keep(self) -> int:
+    return self.params.trainer.max_to_keep
+
   def _maybe_build_checkpoint_manager(self):
     trainer = self.params.trainer
     return saving.CheckpointManager(
       self.trainer.checkpoint,
       directory=self.model_dir,
-      max_to_keep=trainer.max_to_keep,
+      max_to_keep=self._max_to_keep(),
       step_counter=self.trainer.global_step,
       checkpoint_interval=trainer.checkpoint_interval,
       init_fn=self.trainer.initialize,
@@ -197,6 +200,9 @@ class _NonChiefRunner(_Runner):
 
   def _latest_checkpoint(self):
     return tf.train.latest_checkpoint(self._run)
+
+  def _max_to_keep(self):
+    return 1
 
   def _maybe_build_checkpoint_manager(self):
     manager = super()._maybe_build_checkpoint_manager()
