@@ -104,7 +104,7 @@ class Command(NamedTuple):
     return processes.Started([part.format(out=out) for part in self.arguments])
 
   def finish(self, out: pathlib.Path):
-    """Runs it to its end if that was not reached; returns what the folder then holds."""
+    """Runs it to its end, unless that was reached; returns what its folder holds."""
     if self.appears_at_once and out.exists():
       return self.contents(out)
     done = self.start(out).wait(_LIMIT)
