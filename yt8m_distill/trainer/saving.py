@@ -103,7 +103,7 @@ class BestCheckpoint(train_utils.BestCheckpointExporter):
   def lacks(self, metrics: Mapping[str, Any]) -> bool:
     """Returns whether an evaluation found a better checkpoint than the one saved."""
     best = self.best_ckpt_logs
-    [name] = self._metric_name
+    name = '|'.join(self._metric_name)
     return name in metrics and (
       best is None or self._new_metric_is_better(best, metrics)
     )
