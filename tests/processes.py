@@ -1,9 +1,12 @@
 """Other processes that tests start, and the environment they run in."""
 
+import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +50,71 @@ def python(*arguments, check=True):
   return done
 
 
+class Started:
+  """A fork of a process that has imported the package, running a command.
+
+  Attributes:
+    pid: of the process.
+  """
+
+  def __init__(self, arguments):
+    context = multiprocessing.get_context('forkserver')
+    self._arguments = [*map(str, arguments)]
+    self._folder = tempfile.TemporaryDirectory()
+    self._outputs = [
+      pathlib.Path(self._folder.name, name) for name in ('stdout', 'stderr')
+    ]
+    self._process = context.Process(
+      target=_interpret,
+      args=(self._arguments, self._outputs, {**os.environ}, _server_address()),
+    )
+    self._process.start()
+    self.pid = self._process.pid
+
+  def is_alive(self):
+    """Returns whether it still runs."""
+    return self._process.is_alive()
+
+  def workers(self):
+    """Returns the processes that it started, if no other one of this process runs."""
+    # All are children of the one server.
+    siblings = _children(_parent(self.pid)) if self.is_alive() else ()
+    return [pid for pid in siblings if pid != self.pid]
+
+  def kill(self, number=signal.SIGKILL, with_workers=False):
+    """Sends it a signal, and to its workers as well if asked to."""
+    for pid in (*(self.workers() if with_workers else ()), self.pid):
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+  def wait(self, timeout=None):
+    """Waits for its end; returns the subprocess.CompletedProcess."""
+    self._process.join(timeout)
+    if self._process.is_alive():
+      self.kill(with_workers=True)
+      self._process.join()
+      raise TimeoutError(f'{self._arguments} took more than {timeout} seconds')
+    # A process that ended at once has no files.
+    output = [path.read_text() if path.exists() else '' for path in self._outputs]
+    self._folder.cleanup()
+    return subprocess.CompletedProcess(self._arguments, self._process.exitcode, *output)
+
+
+def _parent(pid):
+  stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  return int(stat.rpartition(')')[2].split()[1])
+
+
+def _children(parent):
+  """Returns the pids of all processes with this parent."""
+  found = []
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+      if _parent(path.name) == parent:
+        found.append(int(path.name))
+  return found
+
+
 def forked(*arguments, check=True):
   """Runs what `python` would, in a fork of a process that has imported the package.
 
@@ -60,25 +128,32 @@ def forked(*arguments, check=True):
   Returns:
     The subprocess.CompletedProcess, with its output as text.
   """
-  context = multiprocessing.get_context('forkserver')
-  # The server is that of `utils.parallel`, which preloads the same.
-  context.set_forkserver_preload(['yt8m_distill'])
-  with tempfile.TemporaryDirectory() as folder:
-    outputs = [pathlib.Path(folder, name) for name in ('stdout', 'stderr')]
-    process = context.Process(
-      target=_interpret, args=([*map(str, arguments)], outputs, {**os.environ})
-    )
-    process.start()
-    process.join()
-    done = subprocess.CompletedProcess(
-      arguments, process.exitcode, *(path.read_text() for path in outputs)
-    )
+  done = Started(arguments).wait()
   assert not check or done.returncode == 0, done.stderr[-4000:]
   return done
 
 
-def _interpret(arguments, outputs, environment):
+_server_pid = None  # of the server that _server_address() started
+
+
+def _server_address():
+  """Starts the server of forks if necessary; returns where to ask it for them."""
+  global _server_pid
+  server = multiprocessing.forkserver._forkserver
+  if _server_pid != server._forkserver_pid or not _server_pid:
+    server._stop()  # That of `utils.parallel` might end when a test kills a command.
+    server.set_forkserver_preload(['yt8m_distill', 'tests.fork_server'])
+    server.ensure_running()
+    _server_pid = server._forkserver_pid
+  return server._forkserver_address
+
+
+def _interpret(arguments, outputs, environment, server_address):
   """Runs in this process what the interpreter would with these arguments."""
+  # Its workers are forks of the same server; a new one would import all again.
+  server = multiprocessing.forkserver._forkserver
+  server._forkserver_address = server_address
+  server.ensure_running = lambda: None
   for number, path in enumerate(outputs, 1):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
   os.environ.clear()

@@ -12,7 +12,7 @@ def write(shard, partial):
   """Writes the source; if that is 'kill', ends its own process once others wait."""
   if shard.source == 'kill':
     folder = pathlib.Path(shard.output).parent
-    while not (folder / 'finished').exists() or not (folder / 'hang.partial').exists():
+    while not (folder / 'finished').exists() or not [*folder.glob('hang.*.partial')]:
       time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
   pathlib.Path(partial).write_text(shard.source)

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pprint
+import time
 
 from absl import flags
 from absl import logging
@@ -106,26 +107,32 @@ def define_flags():
 
 
 @contextlib.contextmanager
-def _folder(model_dir: str, mode: str, writes: bool) -> Iterator[None]:
-  """Makes the folder of a run; removes it again if the start fails in a new one."""
-  new = writes and not tf.io.gfile.exists(model_dir)
-  if mode == 'continuous_eval':  # Another process may start to train there.
-    new = False
-  try:
-    if writes:
-      _check_writable(model_dir)
-    yield
-  except BaseException:  # Interrupts too.
-    # By now another process may have started a run there.
-    started = run_dir.params_path(os.path.join(model_dir, ''))
-    if new and not started and tf.io.gfile.exists(model_dir):
-      tf.io.gfile.rmtree(model_dir)
-    raise
+def _folder(model_dir: str, mode: str, chief: bool) -> Iterator[None]:
+  """Makes the folder of a run; removes it again if the start fails in a new one.
+
+  Raises:
+    ValueError: it is not writable, or another process trains there.
+  """
+  # Another process may start to train where this one evaluates continuously.
+  new = chief and mode != 'continuous_eval' and not tf.io.gfile.exists(model_dir)
+  if chief:
+    _check_writable(model_dir)
+  with (
+    _only_trainer(model_dir) if chief and 'train' in mode else contextlib.nullcontext()
+  ):
+    try:
+      yield
+    except BaseException:  # Interrupts too.
+      # Without params.yaml, no run has started there.
+      started = run_dir.params_path(os.path.join(model_dir, ''))
+      if new and not started and tf.io.gfile.exists(model_dir):
+        tf.io.gfile.rmtree(model_dir)
+      raise
 
 
 def _check_writable(model_dir):
   """Raises ValueError if the folder of a run is not writable."""
-  probe = os.path.join(model_dir, 'probe')
+  probe = os.path.join(model_dir, f'probe{os.getpid()}')
   try:
     tf.io.gfile.makedirs(model_dir)
     files.write_text(probe, '')
@@ -134,6 +141,21 @@ def _check_writable(model_dir):
     raise ValueError(
       f'--model_dir={model_dir} cannot be written. Choose a writable folder.'
     ) from error
+
+
+@contextlib.contextmanager
+def _only_trainer(model_dir) -> Iterator[None]:
+  """Raises ValueError if another process of this machine trains in a folder."""
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(files.locked(model_dir))
+    except BlockingIOError as error:
+      raise ValueError(
+        f'--model_dir={model_dir} is being trained by another process. Wait until it '
+        'ends, or choose another folder.'
+      ) from error
+    files.remove_abandoned(model_dir)
+    yield
 
 
 def _fix_shapes(params):
@@ -156,7 +178,13 @@ def _catch_up(runner, model_dir):
   due = -(-runner.trainer.global_step.numpy() // interval) * interval
   controller.train(min(due, trainer.train_steps), checkpoint_at_completion=False)
   last = run_dir.read_evaluation(model_dir)
-  if not last or last['step'] != runner.trainer.global_step.numpy():
+  best = runner.trainer.checkpoint_exporter
+  if (
+    not last
+    or last['step'] != runner.trainer.global_step.numpy()
+    # It was killed after evaluation.json was written.
+    or (best and best.lacks(last['metrics']))
+  ):
     controller.evaluate(trainer.validation_steps)
 
 
@@ -171,9 +199,7 @@ def _evaluate_continuously(runner):
   """
   trainer, step = runner.params.trainer, runner.trainer.global_step
   print(f'Waits for checkpoints, up to step {trainer.train_steps}', flush=True)
-  for checkpoint in tf.train.checkpoints_iterator(
-    runner.model_dir, timeout=trainer.continuous_eval_timeout
-  ):
+  for checkpoint in _new_checkpoints(runner.model_dir, trainer.continuous_eval_timeout):
     runner.controller.restore_checkpoint(checkpoint)
     runner.controller.evaluate(trainer.validation_steps)
     if step.numpy() >= trainer.train_steps:
@@ -183,6 +209,23 @@ def _evaluate_continuously(runner):
     f'to {runner.model_dir} within {trainer.continuous_eval_timeout} seconds.'
     ' Train in this folder, or increase trainer.continuous_eval_timeout.'
   )
+
+
+def _new_checkpoints(folder: str, timeout: float) -> Iterator[str]:
+  """Yields each new checkpoint of a folder until none comes within `timeout` seconds.
+
+  TensorFlow's checkpoints_iterator measures time by the clock, which may be set.
+  """
+  last, deadline = None, time.monotonic() + timeout
+  while True:
+    latest = tf.train.latest_checkpoint(folder)
+    if latest and latest != last:
+      yield latest
+      last, deadline = latest, time.monotonic() + timeout
+    elif time.monotonic() > deadline:
+      return
+    else:
+      time.sleep(1)
 
 
 @contextlib.contextmanager
@@ -232,20 +275,27 @@ def run(flags_obj) -> dict:
     # Only after the model has been built, which fails if it does not fit the run whose
     # params.yaml this replaces.
     if chief and ('train' in mode or starts):
-      train_utils.serialize_config(params, model_dir)
+      run_dir.write_params(model_dir, params)
       files.write_text(os.path.join(model_dir, 'config.gin'), gin.config_str())
-  logs = {}
-  with strategy.scope(), _loss_explained(params.trainer):
+    logs = _execute(runner, params, mode, model_dir)
+    if chief:
+      train_utils.save_gin_config(mode, model_dir)
+      screen.show_end(params, model_dir)
+  return logs
+
+
+def _execute(runner, params, mode, model_dir):
+  """Trains or evaluates; returns what `run` does."""
+  with runner.strategy.scope(), _loss_explained(params.trainer):
     if mode == 'continuous_eval':
       _evaluate_continuously(runner)
-    else:
+      return {}
+    with contextlib.ExitStack() as stack:
+      if 'train' in mode:
+        stack.enter_context(runner.checkpoint_manager.ends_on_sigterm())
       if mode == 'train_and_eval' and runner.trainer.global_step.numpy():
         _catch_up(runner, model_dir)
-      _, logs = runner.run()
-  if chief:
-    train_utils.save_gin_config(mode, model_dir)
-    screen.show_end(params, model_dir)
-  return logs
+      return runner.run()[1]
 
 
 def _get_task(params, model_dir):

@@ -1,11 +1,9 @@
 """Splitting videos into rated windows: frames, ratings, errors, restarts."""
 
 import os
-import signal
 
 import frame_readers
 import numpy as np
-import processes
 import pytest
 import records as records_lib
 import tensorflow as tf
@@ -213,46 +211,6 @@ def test_the_end_of_the_command(source, tmp_path, capsys):
   assert '3 shards, 1 of them written now, 6 windows.' in capsys.readouterr().out
   with pytest.raises(ValueError, match='split_segments.json records another job: con'):
     split_segments.split(source, str(out), context=3)
-
-
-# Ends itself, as hard as can be, with the second shard's file open.
-_KILLED = """
-import os, runpy, signal
-from yt8m_distill.dataloaders import rewrite
-
-serialize = rewrite.serialize
-
-def killing(record):
-  if record.context.feature['id'].bytes_list.value[0] == b'v3:5':
-    os.kill(os.getpid(), signal.SIGKILL)
-  return serialize(record)
-
-rewrite.serialize = killing
-runpy.run_module('yt8m_distill.dataloaders.split_segments', run_name='__main__')
-"""
-
-
-@pytest.mark.end_to_end
-def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(source, tmp_path):
-  out, whole = tmp_path / 'out', tmp_path / 'whole'
-  flags = [f'--input_path={source}', f'--output_dir={out}', '--context=1']
-  killed = processes.forked(
-    '-c',
-    f'import os\nos.sched_getaffinity = lambda _: {{0}}\n{_KILLED}',
-    *flags,
-    check=False,
-  )
-  assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
-  assert sorted(os.listdir(out)) == [
-    '0.tfrecord',
-    '1.tfrecord.partial',
-    'split_segments.json',
-  ]
-  done = processes.forked('-m', 'yt8m_distill', 'split-segments', *flags)
-  assert done.stdout.startswith(f'{out}: 3 shards, 2 of them written now, 8 windows.')
-  # The number of processes changes nothing.
-  split_segments.split(source, str(whole), context=1, processes=2)
-  assert _contents(out) == _contents(whole)
 
 
 def test_a_shard_of_which_nothing_is_left_is_an_error(tmp_path):

@@ -123,56 +123,6 @@ def _flags(run, data, out):
   ]
 
 
-# Ends itself, as hard as can be, with the third shard's file open.
-_KILLED = """
-import os, runpy, signal
-from yt8m_distill.serving import {module} as tables
-
-class Killing(tables.{table}):
-  shards = 0
-
-  def __init__(self, *args, **kwargs):
-    super().__init__(*args, **kwargs)
-    Killing.shards += 1
-
-  def write(self, outputs):
-    super().write(outputs)
-    if Killing.shards == 3:
-      os.kill(os.getpid(), signal.SIGKILL)
-
-tables.{table} = Killing
-runpy.run_module('yt8m_distill.serving.predict', run_name='__main__')
-"""
-
-
-@pytest.mark.parametrize(
-  'module, table, suffix, arguments',
-  [
-    ('tables', 'Csv', 'csv', {}),
-    ('window_tables', 'Scores', 'scores.parquet', {'segments': 5}),
-  ],
-)
-def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
-  runs, data, tmp_path, module, table, suffix, arguments
-):
-  out = tmp_path / 'out'
-  killed = processes.forked(
-    '-c',
-    _KILLED.format(module=module, table=table),
-    *_flags(runs[0], data, out),
-    *(f'--{name}={value}' for name, value in arguments.items()),
-    check=False,
-  )
-  assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
-  finished = _times(out, suffix)
-  assert set(finished) == {f'test0.{suffix}', f'test1.{suffix}'}
-  assert set(os.listdir(out)) == {*finished, f'test2.{suffix}.partial', 'predict.json'}
-  serving_cases.predict(runs, data, out, **arguments)
-  assert finished.items() <= _times(out, suffix).items()
-  whole = serving_cases.predict(runs, data, tmp_path / 'whole', **arguments)
-  assert serving_cases.contents(out) == serving_cases.contents(whole)
-
-
 def test_a_command_that_fails_says_why_in_one_line(runs, data, tmp_path):
   cut = tmp_path / 'cut'
   shutil.copytree(data, cut)

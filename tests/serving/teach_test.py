@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import re
-import signal
 
 import numpy as np
 import processes
@@ -140,51 +139,6 @@ def test_goes_on_where_it_stopped_and_with_its_own_job_alone(
       _teach(runs[:1], data, tmp_path / 'out', **{'top_k': 3, **change})
   with pytest.raises(ValueError, match='another job: model is .*teacher is'):
     _teach([other], data, tmp_path / 'out', top_k=3)
-
-
-# Ends itself, as hard as can be, in the middle of the third shard.
-_KILLED = f"""
-import os, runpy, signal
-from yt8m_distill.dataloaders import taught_records
-
-add, calls = taught_records.add, []
-
-def kill(*args, **kwargs):
-  add(*args, **kwargs)
-  calls.append(None)
-  if len(calls) == {sum(serving_cases.COUNTS) - 1}:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-taught_records.add = kill
-runpy.run_module('yt8m_distill.serving.teach', run_name='__main__')
-"""
-
-
-def test_a_killed_command_goes_on_and_ends_like_one_undisturbed(
-  runs, data, taught, tmp_path
-):
-  out = tmp_path / 'out'
-  killed = processes.forked(
-    '-c',
-    _KILLED,
-    f'--model={runs[0]}',
-    f'--input_path={data}/*.tfrecord',
-    f'--output_dir={out}',
-    '--top_k=3',
-    '--batch_size=2',  # Part of the shard is written.
-    '--workers=1',
-    *(f'--{name}={value}' for name, value in _SIZES.items()),
-    check=False,
-  )
-  assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
-  finished = {'test0.tfrecord', 'test1.tfrecord'}
-  assert {*os.listdir(out)} == {*finished, 'test2.tfrecord.partial', 'teach.json'}
-  before = {name: (out / name).stat().st_mtime_ns for name in finished}
-  _teach(runs[:1], data, out, top_k=3)
-  assert {name: (out / name).stat().st_mtime_ns for name in finished} == before
-  assert {p.name: p.read_bytes() for p in out.iterdir()} == {
-    p.name: p.read_bytes() for p in taught.iterdir()
-  }
 
 
 @pytest.mark.parametrize('command', [teach_lib.teach, predict_lib.predict])

@@ -95,6 +95,26 @@ def _last(run):
   return json.loads((run / 'evaluation.json').read_text())
 
 
+def _let_clock_jump(monkeypatch):
+  """Sets the clock forth and back by hours, each time that it is read."""
+  clock, hours = time.time, itertools.cycle([0, 9, -5, 30, -20])
+  monkeypatch.setattr(time, 'time', lambda: clock() + 3600 * next(hours))
+
+
+def test_a_clock_that_jumps_changes_nothing(drive, whole, tmp_path, monkeypatch):
+  _let_clock_jump(monkeypatch)
+  run = tmp_path / 'run'
+  drive('train', run, 3)
+  drive('train_and_eval', run)
+  assert _last(run) == _last(whole)
+  for found, expected in zip(
+    *(tiny.checkpoint_values(r / f'ckpt-{_STEPS}').items() for r in (run, whole))
+  ):
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
+  assert not set(_evaluated(run)) - set(_evaluated(whole))
+
+
 @pytest.mark.parametrize(
   'stop,steps,expected',
   [
@@ -127,7 +147,7 @@ def test_finished_run_is_evaluated_again_only_where_that_is_missing(drive, run, 
   (run / 'evaluation.json').unlink()
   drive('train_and_eval', run)
   assert _last(run) == before
-  mark = {'step': _STEPS, 'metrics': {'student/gap': 0.5}}
+  mark = {'step': _STEPS, 'metrics': {'student/gap': 0.0}}
   (run / 'evaluation.json').write_text(json.dumps(mark))
   drive('train_and_eval', run)
   assert _last(run) == mark
@@ -139,14 +159,8 @@ def test_continuous_evaluation_of_a_finished_run_ends(drive, run, monkeypatch):
   shutil.rmtree(run / 'best_ckpt')
   expected = _last(run)
   (run / 'evaluation.json').unlink()
-  iterate = tf.train.checkpoints_iterator
-  # Who asked for one behind the last would be told that none came in time.
-  monkeypatch.setattr(
-    tf.train,
-    'checkpoints_iterator',
-    lambda *arguments, **options: itertools.islice(iterate(*arguments, **options), 1),
-  )
-  drive('continuous_eval', run)
+  # Who waited for one behind the last would be told that none came in time.
+  drive('continuous_eval', run, trainer__continuous_eval_timeout=1)
   assert _last(run) == expected
   assert list(_evaluated(run)) == [_STEPS]
   assert list((run / 'best_ckpt').glob('best_ckpt-*.index'))
@@ -170,14 +184,16 @@ def test_continuous_evaluation_takes_checkpoints_as_they_come(
     _copy_checkpoint(whole, run, 7)
 
   training = threading.Thread(target=train, daemon=True)
-  iterate = tf.train.checkpoints_iterator
 
-  def waits(*arguments, **options):
-    assert not tf.train.latest_checkpoint(str(run))
-    training.start()
-    return iterate(*arguments, **options)
+  def wait(seconds):  # For the first checkpoint, and for each other one.
+    if not training.ident:
+      assert not tf.train.latest_checkpoint(str(run))
+      training.start()
+    sleep(seconds / 10)
 
-  monkeypatch.setattr(tf.train, 'checkpoints_iterator', waits)
+  sleep = time.sleep
+  monkeypatch.setattr(time, 'sleep', wait)
+  _let_clock_jump(monkeypatch)
   # Weights of its own, which are not those of the checkpoint.
   drive('continuous_eval', run, task__init_checkpoint='')
   training.join()

@@ -1,9 +1,14 @@
 """Whole files and folders, and claimed folders."""
 
+import contextlib
+import errno
 import json
 import os
+import pathlib
 
+import processes
 import pytest
+import tensorflow as tf
 
 from yt8m_distill.utils import files
 
@@ -32,12 +37,10 @@ def test_interrupted_file_is_removed(tmp_path):
 
 def test_folder_appears_once_it_is_complete(tmp_path):
   path = tmp_path / 'out'
-  (tmp_path / 'out.partial').mkdir()
-  (tmp_path / 'out.partial' / 'stale').touch()
+  path.mkdir()
   with files.whole_folder(f'{path}/') as partial:
-    (tmp_path / 'out.partial' / 'a').touch()
-    assert partial == f'{path}.partial'
-    assert not path.exists()
+    (pathlib.Path(partial) / 'a').touch()
+    assert not os.listdir(path)
   assert os.listdir(path) == ['a']
   with (
     pytest.raises(ValueError, match='out is not empty'),
@@ -45,6 +48,96 @@ def test_folder_appears_once_it_is_complete(tmp_path):
   ):
     pass
   assert os.listdir(tmp_path) == ['out']
+
+
+def test_of_two_writers_of_a_file_the_last_one_wins(tmp_path):
+  path = tmp_path / 'a.txt'
+  for number, partial in enumerate(_both(files.whole_file, path)):
+    pathlib.Path(partial).write_text(str(number))
+  assert path.read_text() == '1'
+  assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_of_two_writers_of_a_folder_the_first_one_wins(tmp_path):
+  path = tmp_path / 'out'
+  with pytest.raises(ValueError, match='out is not empty'):
+    for number, partial in enumerate(_both(files.whole_folder, path)):
+      (pathlib.Path(partial) / str(number)).touch()
+  assert os.listdir(tmp_path) == ['out'] and os.listdir(path) == ['0']
+
+
+def _both(whole, path):
+  """Yields the partial names of two writers; the first to start ends first."""
+  first, second = contextlib.ExitStack(), contextlib.ExitStack()
+  with second:
+    with first:
+      yield first.enter_context(whole(str(path)))
+      other = second.enter_context(whole(str(path)))
+    yield other
+
+
+_KILLED = """
+import os, sys
+from yt8m_distill.utils import files
+
+with files.whole_file(sys.argv[1] + '/a'), files.whole_folder(sys.argv[1] + '/b'):
+  os.kill(os.getpid(), 9)
+"""
+
+
+def test_only_what_nobody_writes_is_abandoned(tmp_path):
+  processes.forked('-c', _KILLED, tmp_path, check=False)
+  left = sorted(path.name[:2] for path in tmp_path.iterdir())
+  assert left == ['a.', 'b.']
+  (tmp_path / 'download.partial').touch()  # Of another program.
+  with files.whole_file(str(tmp_path / 'c')) as partial:
+    files.remove_abandoned(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+      'download.partial',
+      os.path.basename(partial),
+    }
+  files.remove_abandoned(str(tmp_path / 'missing'))
+
+
+def test_a_lock_has_one_owner(tmp_path):
+  folder = str(tmp_path)
+  with files.locked(folder), pytest.raises(BlockingIOError), files.locked(folder):
+    pass
+  with files.locked(str(tmp_path)), files.locked('gs://bucket/run'):
+    pass
+
+
+@pytest.mark.parametrize(
+  'fault, remedy',
+  [
+    (errno.ENOSPC, 'Free space there'),
+    (errno.EDQUOT, 'Free space there'),
+    (errno.EROFS, 'Make it writable'),
+  ],
+)
+@pytest.mark.parametrize('from_tensorflow', [False, True])
+def test_a_disk_that_takes_no_more_is_named(tmp_path, fault, remedy, from_tensorflow):
+  text = os.strerror(fault)
+  error = (
+    tf.errors.UnknownError(None, None, f'x.partial; {text}')
+    if from_tensorflow
+    else OSError(fault, text)
+  )
+  path = tmp_path / 'a'
+  with (
+    pytest.raises(ValueError) as raised,
+    files.whole_file(str(path)),
+  ):
+    raise error
+  assert str(raised.value) == (
+    f'{path} cannot be written: {text}. {remedy}, and repeat the command.'
+  )
+  assert not os.listdir(tmp_path)
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+  with pytest.raises(FileNotFoundError), files.whole_file(str(tmp_path / 'a')):
+    raise FileNotFoundError(errno.ENOENT, 'of another file')
 
 
 def test_failed_folder_is_removed(tmp_path):

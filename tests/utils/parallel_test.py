@@ -85,7 +85,11 @@ def test_killed_worker_is_one_error_that_names_its_shard(tmp_path):
     match=rf'while it wrote {tmp_path}/kill \(exit status -9\)\. .*repeat the command',
   ):
     _write(shards, workers=2)
-  assert set(os.listdir(tmp_path)) == {'finished', 'hang.partial'}
+  left = [path.name.split('.')[0] for path in tmp_path.glob('*.partial')]
+  assert sorted(left) == ['hang', 'kill']
+  assert {*os.listdir(tmp_path)} - {p.name for p in tmp_path.glob('*.partial')} == {
+    'finished'
+  }
   shards = [shard._replace(source='again') for shard in shards]
   _write(shards, workers=2)
   assert (tmp_path / 'finished').read_text() == 'finished'

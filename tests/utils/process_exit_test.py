@@ -41,6 +41,7 @@ def _run(action, prepare='skip_cpp_destructors()'):
     ("raise ValueError('message')", 1, 'ValueError: message'),
     # A shell ends its loop only if the interrupt itself ends the command.
     ("raise Interrupted('Interrupted.')", -signal.SIGINT, 'Interrupted.'),
+    ("raise Terminated('Terminated.')", 128 + signal.SIGTERM, 'Terminated.'),
   ],
 )
 def test_ends_as_python_would(action, status, last_line):

@@ -89,6 +89,12 @@ def params_path(prefix: str) -> str:
   return ''
 
 
+def write_params(folder: str, params: cfg.ExperimentConfig):
+  """Writes the params.yaml of a run, which appears whole."""
+  with files.whole_file(os.path.join(folder, _PARAMS)) as partial:
+    hyperparams.save_params_dict_to_yaml(params, partial)
+
+
 def read_params(path: str) -> cfg.ExperimentConfig:
   """Reads the configuration of a run, with the classes of its experiment.
 

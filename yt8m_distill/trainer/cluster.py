@@ -12,6 +12,7 @@ from official.core import train_lib
 from official.core import train_utils
 import tensorflow as tf
 
+from yt8m_distill.trainer import saving
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import workers as workers_lib
 
@@ -131,10 +132,37 @@ class _PartialCheckpoint(tf.train.Checkpoint):
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
-  """The Garden's runner; without training, it leaves out the optimizer's state.
+  """The Garden's runner, which saves as `saving` describes.
 
-  The task compares the model with the checkpoint before.
+  Without training, it leaves out the optimizer's state. The task compares the model
+  with the checkpoint before.
   """
+
+  def _build_best_checkpoint_exporter(self):
+    trainer = self.params.trainer
+    folder, metric = (
+      trainer.best_checkpoint_export_subdir,
+      trainer.best_checkpoint_eval_metric,
+    )
+    if not (folder and metric):
+      return None
+    return saving.BestCheckpoint(
+      os.path.join(self.model_dir, folder), metric, trainer.best_checkpoint_metric_comp
+    )
+
+  def _max_to_keep(self) -> int:
+    return self.params.trainer.max_to_keep
+
+  def _maybe_build_checkpoint_manager(self):
+    trainer = self.params.trainer
+    return saving.CheckpointManager(
+      self.trainer.checkpoint,
+      directory=self.model_dir,
+      max_to_keep=self._max_to_keep(),
+      step_counter=self.trainer.global_step,
+      checkpoint_interval=trainer.checkpoint_interval,
+      init_fn=self.trainer.initialize,
+    )
 
   def _latest_checkpoint(self) -> str | None:
     return tf.train.latest_checkpoint(self.model_dir)
@@ -173,16 +201,11 @@ class _NonChiefRunner(_Runner):
   def _latest_checkpoint(self):
     return tf.train.latest_checkpoint(self._run)
 
+  def _max_to_keep(self):
+    return 1
+
   def _maybe_build_checkpoint_manager(self):
-    trainer = self.params.trainer
-    manager = tf.train.CheckpointManager(
-      self.trainer.checkpoint,
-      directory=self.model_dir,
-      max_to_keep=1,
-      step_counter=self.trainer.global_step,
-      checkpoint_interval=trainer.checkpoint_interval,
-      init_fn=self.trainer.initialize,
-    )
+    manager = super()._maybe_build_checkpoint_manager()
     # The checkpoint to restore; no public argument names one in another folder.
     manager._latest_checkpoint = self._latest_checkpoint()
     return manager

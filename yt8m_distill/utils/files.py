@@ -1,47 +1,187 @@
 """Files and folders that appear whole, and output folders that one job owns."""
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import errno
+import fcntl
 import json
 import os
+import pathlib
 import re
+import secrets
 from typing import Any
 
 import tensorflow as tf
+
+_PARTIAL = re.compile(r'.+\.[0-9a-f]{8}\.partial')
+_READ_ONLY = os.strerror(errno.EROFS)
+_FAULTS = (
+  _READ_ONLY,
+  *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+)
 
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
   """Lets a file appear under its name only once it is complete.
 
-  An error removes the incomplete file; a killed process leaves it.
+  Several processes may write the same file: the last one to finish wins. An error
+  removes the incomplete file; a killed process leaves it for `remove_abandoned`.
 
   Args:
     path: final name.
 
   Yields:
-    Temporary name to write to, `<path>.partial`.
+    Temporary name to write to, `<path>.<random>.partial`.
+
+  Raises:
+    ValueError: the disk is full or became read-only.
   """
-  partial = f'{path}.partial'
-  try:
+  with explained_disk(path), _partial(path, _create_file) as partial:
     yield partial
     tf.io.gfile.rename(partial, path, overwrite=True)
-  except BaseException:  # Interrupts too.
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.remove(partial)
-    raise
+
+
+@contextlib.contextmanager
+def _partial(path: str, create: Callable[[str], Any]) -> Iterator[str]:
+  """Names what shall become `path`, and locks it to say that it is being written.
+
+  Args:
+    path: final name.
+    create: creates the file or folder, if it is a local one.
+
+  Yields:
+    Its temporary name. An error removes what has it.
+  """
+  with contextlib.ExitStack() as stack:
+    partial = _new_partial(path)
+    while not is_remote(path):
+      with _writing(path):
+        create(partial)
+      with contextlib.suppress(FileNotFoundError):
+        stack.enter_context(_lock(partial, wait=True))
+        if os.path.exists(partial):
+          break
+      # It was taken for abandoned before it was locked.
+      partial = _new_partial(path)
+    try:
+      yield partial
+    except BaseException:  # Interrupts too.
+      _remove(partial)
+      raise
+
+
+def _new_partial(path: str) -> str:
+  return f'{path}.{secrets.token_hex(4)}.partial'
+
+
+def _create_file(path: str):
+  pathlib.Path(path).touch(exist_ok=False)
+
+
+def _remove(path: str):
+  """Removes a file, or a folder and all that it holds, if it exists."""
+  if tf.io.gfile.isdir(path):
+    tf.io.gfile.rmtree(path)
+  elif tf.io.gfile.exists(path):
+    tf.io.gfile.remove(path)
+
+
+def remove_abandoned(folder: str, prefix: str = ''):
+  """Removes what killed processes left incomplete in a local folder.
+
+  Keeps what a living process writes, on this machine or, where the file system shares
+  locks, on another one.
+
+  Args:
+    folder: of the files; may be missing.
+    prefix: of their names.
+  """
+  if is_remote(folder) or not os.path.isdir(folder):
+    return
+  for name in os.listdir(folder):
+    if name.startswith(prefix) and _PARTIAL.fullmatch(name):
+      path = os.path.join(folder, name)
+      # Another process may finish or remove it meanwhile; a disk may be read-only.
+      with contextlib.suppress(OSError, tf.errors.OpError), _lock(path) as locked:
+        if locked:
+          _remove(path)
+
+
+def is_remote(path: str) -> bool:
+  """Returns whether a path is not one of this machine's file systems."""
+  return '://' in path
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+  """Holds the lock of a local file or folder; the end of this process releases it.
+
+  Without effect where the file system is remote or has no locks.
+
+  Args:
+    path: must exist.
+
+  Raises:
+    BlockingIOError: another process holds it.
+  """
+  with _lock(path):
+    yield
+
+
+@contextlib.contextmanager
+def _lock(path: str, wait: bool = False) -> Iterator[bool]:
+  """Locks a path, see `locked`; yields whether the file system has locks."""
+  if is_remote(path):
+    yield False
+    return
+  # Locks of a network file system need a file that is open for writing.
+  file = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+  try:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+      has_locks = True
+    except BlockingIOError:
+      raise
+    except OSError:
+      has_locks = False
+    yield has_locks
+  finally:
+    os.close(file)
+
+
+@contextlib.contextmanager
+def explained_disk(path: str) -> Iterator[None]:
+  """Turns the error of a disk that is full or read-only into a ValueError.
+
+  Args:
+    path: what is written to.
+  """
+  try:
+    yield
+  except (tf.errors.OpError, OSError) as error:
+    fault = next((fault for fault in _FAULTS if fault in str(error)), None)
+    if not fault:
+      raise
+    remedy = 'Make it writable' if fault == _READ_ONLY else 'Free space there'
+    raise ValueError(
+      f'{path} cannot be written: {fault}. {remedy}, and repeat the command.'
+    ) from error
 
 
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[None]:
   """Turns an error of the file system into a ValueError about `path`."""
   try:
-    yield
-  except tf.errors.OpError as error:
+    with explained_disk(path):
+      yield
+  except (tf.errors.OpError, OSError) as error:
+    reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror
     raise ValueError(
-      f'{path} cannot be written: {error.message}. Name a writable folder.'
+      f'{path} cannot be written: {reason}. Name a writable folder.'
     ) from error
 
 
@@ -98,28 +238,26 @@ def whole_folder(folder: str) -> Iterator[str]:
     folder: final name; must not exist, or be empty.
 
   Yields:
-    Temporary folder to fill, `<folder>.partial`.
+    Temporary folder to fill, `<folder>.<random>.partial`.
 
   Raises:
     ValueError: `folder` is not empty, or cannot be written.
   """
   check_empty(folder)
   folder = folder.rstrip('/')
-  partial = f'{folder}.partial'
-  if tf.io.gfile.exists(partial):  # A killed process left it.
-    tf.io.gfile.rmtree(partial)
+  parent, name = os.path.split(folder)
   with _writing(folder):
-    tf.io.gfile.makedirs(partial)
-  try:
+    tf.io.gfile.makedirs(parent or '.')
+    remove_abandoned(parent or '.', f'{name}.')
+  with explained_disk(folder), _partial(folder, os.mkdir) as partial:
+    if is_remote(folder):
+      tf.io.gfile.makedirs(partial)
     yield partial
     check_empty(folder)  # Another process may have filled it meanwhile.
-    if tf.io.gfile.exists(folder):
+    if is_remote(folder) and tf.io.gfile.exists(folder):
       tf.io.gfile.rmtree(folder)
-    tf.io.gfile.rename(partial, folder)
-  except BaseException:  # Interrupts too.
-    if tf.io.gfile.exists(partial):
-      tf.io.gfile.rmtree(partial)
-    raise
+    # Replaces an empty folder only.
+    tf.io.gfile.rename(partial, folder, overwrite=True)
 
 
 def check_empty(folder: str):
@@ -165,6 +303,7 @@ def claim_folder(
   """
   folder = os.path.dirname(path)
   _check_named(folder)
+  remove_abandoned(folder)
   existing = [name for name in outputs if tf.io.gfile.exists(name)]
   difference = job_difference(path, job)
   # A job with other settings may have written other files than `outputs`.

@@ -13,6 +13,10 @@ class Interrupted(SystemExit):
   """An interrupt, of which the process shall die, so that a shell's loop ends too."""
 
 
+class Terminated(SystemExit):
+  """The end after SIGTERM, with the status that a shell reports for that signal."""
+
+
 def skip_cpp_destructors():
   """Makes `end_process` end this process without destroying static C++ objects."""
   global _skips_cpp_destructors
@@ -30,6 +34,8 @@ def end_process():
   error, status = sys.exc_info()[1], 0
   if isinstance(error, SystemExit) and isinstance(error.code, int | None):
     status = error.code or 0
+  elif isinstance(error, Terminated):
+    status = 128 + signal.SIGTERM
   elif error:
     status = 1
   if not (status or _skips_cpp_destructors):
