@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf import message
 from official.core import config_definitions as cfg
+from official.modeling import hyperparams
 import tensorflow as tf
 
 from yt8m_distill.configs import registry
