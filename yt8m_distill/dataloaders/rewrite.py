@@ -25,6 +25,7 @@ from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import ray_jobs
 
 _BATCH = 16  # records between two updates of the progress bar
 
@@ -132,20 +133,22 @@ def rewrite(
   workers: int | None = None,
   threads: bool = False,
   batch_size: int = _BATCH,
+  ray_address: str | None = None,
 ) -> tuple[list[str], list[parallel.Shard]]:
   """Rewrites the shards that are not rewritten yet.
 
   Args:
-    change: see Change; must be picklable unless `threads`.
+    change: see Change; must be picklable unless `threads`, and on a Ray cluster.
     input_path: see `file_patterns`.
     output_dir: folder for the new shards; created if missing.
     record: name of the JSON file that records the job.
     settings: what else the new records depend on.
     description: title of the progress bar.
     skip_corrupt_records: log and skip records that fail their checksum.
-    workers: number of workers; by default one per core.
-    threads: whether workers are threads of this process, not processes.
+    workers: as of `parallel.write_shards`.
+    threads: as of `parallel.write_shards`.
     batch_size: records that `change` gets at once; fewer at the end of a shard.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all new shards, in the order of their sources; and the shards that were
@@ -176,6 +179,7 @@ def rewrite(
     workers,
     threads,
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
+    ray_address=ray_address,
   )
   return outputs, written
 
@@ -199,6 +203,7 @@ def define_flags():
   flags.DEFINE_bool(
     'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
   )
+  ray_jobs.define_flags()
 
 
 def use_no_accelerator():

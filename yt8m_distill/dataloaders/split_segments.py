@@ -86,6 +86,7 @@ def split(
   context: int = 0,
   skip_corrupt_records: bool = False,
   processes: int | None = None,
+  ray_address: str | None = None,
 ) -> list[str]:
   """Splits the shards that are not split yet; prints the result.
 
@@ -94,7 +95,8 @@ def split(
     output_dir: folder for the new shards; created if missing.
     context: frames to keep before and after each window; -1 for the whole video.
     skip_corrupt_records: log and skip records that fail their checksum.
-    processes: number of worker processes; by default one per core.
+    processes: `workers` of `parallel.write_shards`.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all shards, in the order of their sources.
@@ -116,6 +118,7 @@ def split(
     'Splitting',
     skip_corrupt_records,
     processes,
+    ray_address=ray_address,
   )
   windows = sum(shards.count_by_file([shard.output for shard in written]))
   print(parallel.summary(output_dir, len(outputs), len(written), windows, 'window'))
@@ -149,7 +152,11 @@ def main(_):
   rewrite.use_no_accelerator()
   values = flags.FLAGS
   split(
-    values.input_path, values.output_dir, values.context, values.skip_corrupt_records
+    values.input_path,
+    values.output_dir,
+    values.context,
+    values.skip_corrupt_records,
+    ray_address=values.ray_address,
   )
 
 

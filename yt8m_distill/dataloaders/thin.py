@@ -88,6 +88,7 @@ def thin(
   max_frames: int = 300,
   skip_corrupt_records: bool = False,
   processes: int | None = None,
+  ray_address: str | None = None,
 ) -> list[str]:
   """Thins the shards that are not thinned yet; prints the result.
 
@@ -97,7 +98,8 @@ def thin(
     every_n: N.
     max_frames: task.model.max_frames of the networks that will read the records.
     skip_corrupt_records: log and skip records that fail their checksum.
-    processes: number of worker processes; by default one per core.
+    processes: `workers` of `parallel.write_shards`.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all shards, in the order of their sources.
@@ -116,6 +118,7 @@ def thin(
     'Thinning',
     skip_corrupt_records,
     processes,
+    ray_address=ray_address,
   )
   size = sum(shards.sizes([shard.output for shard in written]))
   print(parallel.summary(output_dir, len(outputs), len(written), size, 'byte'))
@@ -143,6 +146,7 @@ def main(_):
     values.every_n,
     values.max_frames,
     values.skip_corrupt_records,
+    ray_address=values.ray_address,
   )
 
 

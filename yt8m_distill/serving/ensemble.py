@@ -5,8 +5,10 @@ B videos, V classes, K best classes, R representation, W windows.
 
 from collections.abc import Sequence
 import datetime
+import functools
 import logging
 import os
+import pickle
 from typing import Any
 from typing import NamedTuple
 
@@ -103,7 +105,8 @@ class _Model(NamedTuple):
 class Ensemble:
   """One or several networks.
 
-  Each network parses the records itself, so they may see different frames.
+  Each network parses the records itself, so they may see different frames. A pickle
+  holds the arguments only: a process that loads it reads the networks itself, once.
 
   Attributes:
     names: of each network, its source, and 'teacher' or 'student' if both are read.
@@ -147,6 +150,15 @@ class Ensemble:
         networks differ in their number of classes, top_k is below 1, weights or the
         rule are invalid, or a network cannot predict such windows.
     """
+    self._arguments = (
+      sources,
+      network,
+      top_k,
+      features,
+      segments,
+      model_weights,
+      stopping,
+    )
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
     if not all(sources):
@@ -194,6 +206,12 @@ class Ensemble:
       self._predict_each = tf.function(
         self._windows_of_each, _SIGNATURE, autograph=False
       )
+
+  def __reduce__(self):
+    return _reread, (pickle.dumps((self._arguments, self._identity())),)
+
+  def _identity(self) -> tuple[Any, ...]:
+    return self.versions, self.stopping
 
   def __call__(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -296,6 +314,18 @@ class Ensemble:
       f'{sources} predicts values that are not finite, so its training diverged: name '
       'an earlier checkpoint or another run',
     )
+
+
+@functools.cache
+def _reread(pickled: bytes) -> Ensemble:
+  arguments, identity = pickle.loads(pickled)
+  networks = Ensemble(*arguments)
+  if networks._identity() != identity:
+    raise ValueError(
+      f'{networks._identity()} is read, but the command began with {identity}: wait '
+      'until nothing writes to the run, or name one of its checkpoints.'
+    )
+  return networks
 
 
 def _check_segments(
