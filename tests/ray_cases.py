@@ -25,18 +25,29 @@ class Cluster:
     from ray import cluster_utils
 
     self._ray = ray
-    self._node = dict(
-      num_cpus=1, object_store_memory=_MEMORY, node_ip_address='127.0.0.1'
-    )
-    with mock.patch.dict(os.environ, processes.ENVIRONMENT):  # Nodes inherit it.
-      self._cluster = cluster_utils.Cluster(
-        initialize_head=True,
-        head_node_args={**self._node, 'include_dashboard': False},
-      )
+    # Nodes inherit it. By default Ray's workers give way to all other processes.
+    with mock.patch.dict(
+      os.environ, {**processes.ENVIRONMENT, 'RAY_worker_niceness': '0'}
+    ):
+      self._cluster = cluster_utils.Cluster()
+      # The first one becomes the head. Ray replaces 127.0.0.1 by another address.
+      self._nodes = [
+        self._cluster.add_node(
+          num_cpus=1,
+          object_store_memory=_MEMORY,
+          node_ip_address=f'127.0.0.{2 + number}',
+          **({} if number else {'include_dashboard': False}),
+        )
+        for number in range(nodes)
+      ]
       self.address = self._cluster.address
-      self._nodes = [self._cluster.add_node(**self._node) for _ in range(nodes - 1)]
     # Commands use this connection, and workers keep what they have imported.
-    ray.init(self.address, log_to_driver=False)
+    ray.init(
+      self.address,
+      _node_ip_address='127.0.0.2',
+      log_to_driver=False,
+      logging_level='ERROR',
+    )
 
   def kill_node(self):
     """Kills a node and all its processes, without a warning to the others."""
@@ -45,7 +56,8 @@ class Cluster:
   def close(self):
     """Ends all nodes."""
     self._ray.shutdown()
-    self._cluster.shutdown()
+    while self._nodes:
+      self.kill_node()
 
 
 def wait_until(condition):

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,6 +19,7 @@ from experiments.study import runner
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.features import extract
 from yt8m_distill.features import video_list
+from yt8m_distill.serving import ensemble
 from yt8m_distill.simulation import write_shards
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
@@ -62,19 +63,23 @@ def _files(folder):
   }
 
 
-def _unused_port():
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    return server.getsockname()[1]
-
-
-@pytest.mark.parametrize('address', ['', 'head', f'127.0.0.1:{_unused_port()}', 'auto'])
-def test_address_without_a_cluster_is_one_line_at_once(tmp_path, monkeypatch, address):
-  pytest.importorskip('ray', reason='ray is not installed')
-  monkeypatch.delenv('RAY_ADDRESS', raising=False)
-  start = time.monotonic()
-  with pytest.raises(ValueError, match=rf'--ray_address is {address}: .*, or auto\.$'):
+@pytest.mark.parametrize(
+  'address, error',
+  [
+    ('', 'invalid literal'),
+    ('head', 'invalid literal'),
+    ('127.0.0.1:1', 'refused'),
+    ('auto', 'no cluster answers in 0 s'),
+  ],
+)
+def test_address_without_a_cluster_is_one_line_at_once(monkeypatch, address, error):
+  ray = pytest.importorskip('ray', reason='ray is not installed')
+  monkeypatch.setattr(ray_jobs, '_TIMEOUT', 0.1)
+  monkeypatch.setattr(ray, 'init', lambda *_, **__: time.sleep(0.2))
+  with pytest.raises(
+    ValueError, match=rf'--ray_address is {address}: .*{error}.* auto'
+  ):
     ray_jobs.Executor(address)
-  assert time.monotonic() - start < 60
 
 
 def test_ray_that_is_missing_names_the_extra(monkeypatch):
@@ -105,6 +110,18 @@ def test_video_that_a_node_does_not_see_is_no_corrupt_one(tmp_path):
     extract._seen([parallel.Shard(videos, 1, 'out')])
 
 
+def test_pickled_networks_are_read_again_unless_they_have_changed(tmp_path):
+  sources = [serving_cases.write_run(tmp_path / 'run')]
+  networks = ensemble.Ensemble(sources, 'student', 3)
+  function = pickle.loads(pickle.dumps(networks.__call__))
+  assert function.__self__ is pickle.loads(pickle.dumps(networks)) is not networks
+  networks.versions = ['another']
+  with pytest.raises(
+    ValueError, match=r"read, but the command began with \(\['another"
+  ):
+    pickle.loads(pickle.dumps(networks))
+
+
 @pytest.mark.end_to_end
 def test_commands_write_the_same_bytes(cluster, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)  # Relative paths mean the same on all nodes.
@@ -115,7 +132,7 @@ def test_commands_write_the_same_bytes(cluster, tmp_path, monkeypatch):
     serving_cases.predict_lib.predict(
       ['run'], '*.tfrecord', f'{folder}/csv', top_k=4, **options
     )
-    thin.thin('*.tfrecord', f'{folder}/thin', every_n=2, max_frames=8, **options)
+    thin.thin('*.tfrecord', f'{folder}/thin', 2, 8, processes=1, **options)
   assert run
   for name in ('csv', 'thin'):
     assert _files(tmp_path / 'one' / name) == _files(tmp_path / 'ray' / name)
@@ -125,7 +142,7 @@ def test_commands_write_the_same_bytes(cluster, tmp_path, monkeypatch):
 def test_error_names_the_node_and_stops_the_others(cluster, tmp_path):
   shards = _shards(tmp_path, 'a', 'hang', 'fail', *'bcdefghijklmnop')
   with pytest.raises(
-    ValueError, match=r'^Node 127\.0\.0\.1: .*2-fail: wrong\.$'
+    ValueError, match=r'^Node 127\.0\.0\.\d: .*2-fail: wrong\.$'
   ) as error:
     _write(cluster.address, shards)
   assert 'ray_cases.py' in str(error.value.__cause__)  # Where it was raised.

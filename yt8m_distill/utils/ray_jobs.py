@@ -85,7 +85,8 @@ class Executor(futures.Executor):
       ImportError: Ray is not installed.
       ValueError: there is no such cluster, or none of its nodes has a CPU.
     """
-    self._ray, self._owns_connection = ray, _ = _connect(address)
+    ray, self._owns_connection = _connect(address)
+    self._ray = ray
     self._nodes: dict[str, dict[str, Any]] = {}
     self._refs: list[Any] = []
     nodes = [node['Resources'] for node in self._ray.nodes() if node['Alive']]
@@ -254,6 +255,11 @@ def _explained(error: BaseException) -> BaseException:
 
   if isinstance(error, ray.exceptions.RayTaskError):
     cause = error.cause
+    if 'failed to import' in str(cause):  # `_call` itself.
+      cause = ValueError(
+        'A node of the Ray cluster cannot import yt8m_distill: install the same version '
+        'on all nodes.'
+      )
     cause.__cause__ = error  # Shows where it was raised.
     return cause
   if isinstance(error, ray.exceptions.RayError):
