@@ -6,6 +6,7 @@ and checks that all nodes run the same code in the same folder.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
 import functools
@@ -87,7 +88,6 @@ class Executor(futures.Executor):
     """
     ray, self._owns_connection = _connect(address)
     self._ray = ray
-    self._nodes: dict[str, dict[str, Any]] = {}
     self._refs: list[Any] = []
     nodes = [node['Resources'] for node in self._ray.nodes() if node['Alive']]
     self.num_cpus = _share(nodes, 'CPU', workers) if workers else 1
@@ -126,33 +126,23 @@ class Executor(futures.Executor):
     return future
 
   def slots(self) -> int:
-    """Returns how many functions can run at the same time; warns of nodes that died.
+    """Returns how many functions can run at the same time.
 
     Raises:
       Died: none at all.
     """
-    nodes = {
-      node['NodeID']: node
-      for node in self._ray.nodes()
-      if node['Alive'] and self._slots_of(node)
-    }
-    for dead in self._nodes.keys() - nodes.keys():
-      address = self._nodes[dead]['NodeManagerAddress']
-      logging.warning('Node %s died: its work is repeated on others.', address)
-    self._nodes = nodes
-    if not nodes:
-      raise Died(
-        f'No node of the Ray cluster has {self.num_cpus} CPUs and {self._num_gpus} '
-        'GPUs: start nodes, and repeat the command to continue. Finished work is kept.'
-      )
-    return sum(map(self._slots_of, nodes.values()))
+    nodes = (node['Resources'] for node in self._ray.nodes() if node['Alive'])
+    if slots := sum(map(self._slots_of, nodes)):
+      return slots
+    raise Died(
+      f'No node of the Ray cluster has {self.num_cpus} CPUs and {self._num_gpus} GPUs: '
+      'start nodes, and repeat the command to continue. Finished work is kept.'
+    )
 
-  def _slots_of(self, node: dict[str, Any]) -> int:
+  def _slots_of(self, resources: Mapping[str, float]) -> int:
     needed = {'CPU': self.num_cpus, 'GPU': self._num_gpus}
     return min(
-      int(node['Resources'].get(name, 0) / amount)
-      for name, amount in needed.items()
-      if amount
+      int(resources.get(name, 0) / amount) for name, amount in needed.items() if amount
     )
 
   def shutdown(self, wait: bool = True, *, cancel_futures: bool = False):
@@ -237,7 +227,7 @@ def _call(setup: _Setup, function: bytes, *args, **kwargs):
     return ray.cloudpickle.loads(function)(*args, **kwargs)
   except cli.REPORTED as error:
     node = ray.util.get_node_ip_address()
-    raise ValueError(f'Node {node}: {cli.message(error)}') from None
+    raise ValueError(f'Node {node}: {cli.message(error)}') from error
 
 
 @functools.cache
@@ -257,8 +247,7 @@ def _explained(error: BaseException) -> BaseException:
     cause = error.cause
     if 'failed to import' in str(cause):  # `_call` itself.
       cause = ValueError(
-        'A node of the Ray cluster cannot import yt8m_distill: install the same version '
-        'on all nodes.'
+        'A node of the Ray cluster cannot import yt8m_distill: install it on all nodes.'
       )
     cause.__cause__ = error  # Shows where it was raised.
     return cause
