@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent import futures
 import functools
+import logging
 import math
 import os
 import pathlib
@@ -20,12 +21,10 @@ from typing import NamedTuple
 import zlib
 
 from absl import flags
-from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.utils import cli
 
-_QUIET = logging.converter.absl_to_standard(logging.ERROR)
 _TIMEOUT = 20.0  # seconds that a cluster may take to answer, and tasks to stop
 _START = (
   'Start Ray on this machine (ray start), and name HOST:PORT of the head node, or auto.'
@@ -186,7 +185,7 @@ def _connect(address: str) -> tuple[Any, bool]:
 
     def connect():
       try:
-        connecting.set_result(ray.init(address, logging_level=_QUIET))
+        connecting.set_result(ray.init(address, logging_level=logging.ERROR))
       except Exception as error:
         connecting.set_exception(error)
 
