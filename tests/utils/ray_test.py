@@ -206,4 +206,4 @@ def test_dead_node_changes_no_byte_and_no_job(cluster, tmp_path, capfd):
   assert _files(tmp_path / 'ray') == _files(tmp_path / 'one')
   assert failed == {} and sum(starts()) == 4
   assert all((tmp_path / 'study' / name / 'finished.json').exists() for name in 'abc')
-  assert 'node it was running on is dead' in capfd.readouterr().err  # As Ray says.
+  assert 'node it was running on is dead' in capfd.readouterr().out  # As Ray says.
