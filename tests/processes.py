@@ -19,7 +19,7 @@ needs_script_environment = pytest.mark.skipif(
   not (pathlib.Path(sys.prefix) / '.complete').exists(),
   reason='not in an environment of experiments/environment.sh',
 )
-_ENVIRONMENT = {
+ENVIRONMENT = {
   'PYTHONPATH': ':'.join(
     map(str, (paths.ROOT, paths.ROOT / 'tests', paths.ROOT / 'tests/foreign_project'))
   ),
@@ -41,7 +41,7 @@ def python(*arguments, check=True):
   done = subprocess.run(
     [sys.executable, *map(str, arguments)],
     cwd=paths.ROOT,
-    env={**os.environ, **_ENVIRONMENT},
+    env={**os.environ, **ENVIRONMENT},
     capture_output=True,
     text=True,
     check=False,
@@ -157,7 +157,7 @@ def _interpret(arguments, outputs, environment, server_address):
   for number, path in enumerate(outputs, 1):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
   os.environ.clear()
-  os.environ.update({**environment, **_ENVIRONMENT})
+  os.environ.update({**environment, **ENVIRONMENT})
   os.chdir(paths.ROOT)
   option, *rest = arguments
   if option == '-c':

@@ -22,6 +22,7 @@ from experiments.study import results
 from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import ray_jobs
 
 
 def _define_flags():
@@ -30,7 +31,12 @@ def _define_flags():
   flags.DEFINE_string(
     'output_dir', None, 'Local folder for the runs and the report.', required=True
   )
-  flags.DEFINE_integer('workers', 1, 'Runs in parallel; they share the cores.')
+  flags.DEFINE_integer(
+    'workers',
+    1,
+    'Runs in parallel, with --ray_address on each node; they share its cores and GPUs.',
+  )
+  ray_jobs.define_flags()
   flags.DEFINE_multi_string(
     'gin_params', [], 'Gin bindings for all runs; they override the file.'
   )
@@ -48,7 +54,9 @@ def main(_):
   # Errors in the study end the command before any run starts.
   results.reference(study)
   plan = jobs.plan(study.runs)
-  failed = runner.execute(plan, output_dir, values.workers, values['import'].value)
+  failed = runner.execute(
+    plan, output_dir, values.workers, values['import'].value, values.ray_address
+  )
   logging.set_verbosity(logging.WARNING)  # TensorBoard's reader logs a lot.
   lines = [f'{name}: {reason}' for name, reason in failed.items()]
   try:

@@ -1,12 +1,16 @@
 """Runs the jobs of a study, several in parallel.
 
-Each job is a process of its own. Besides its own files its folder holds study.json (the
-settings), log (all output) and, once the job is complete, finished.json. A stopped job
-resumes where it can: a run of the driver, from its latest checkpoint.
+Each job is a process of its own, on this machine or on a node of a Ray cluster. Besides
+its own files its folder holds study.json (the settings), log (all output) and, once the
+job is complete, finished.json. A stopped job resumes where it can: a run of the driver,
+from its latest checkpoint.
 """
 
 import abc
+from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 import multiprocessing
 from multiprocessing import connection
@@ -23,6 +27,7 @@ import tqdm
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import ray_jobs
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
 # per process. A fork server imports it once and never runs it.
@@ -30,6 +35,7 @@ _context = multiprocessing.get_context('forkserver')
 _context.set_forkserver_preload(['experiments.study.jobs'])
 
 _REFRESH = 10.0  # seconds between updates of the progress bar
+_POLL = 0.1  # seconds between checks whether a job on a node shall stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +104,95 @@ def prepare(jobs: Sequence[Job], output_dir: str):
     files.claim_folder(path, claim)
 
 
-def _work(job: Job, output_dir: str, threads: int, modules: Sequence[str]):
-  """Executes a job in its own process."""
+class _Machine:
+  """Executes jobs in processes of this machine.
+
+  Attributes:
+    threads: of TensorFlow in each job.
+  """
+
+  def __init__(self, workers: int):
+    self._workers = workers
+    self.threads = max(1, parallel.cores() // workers)
+
+  def slots(self) -> int:
+    """Returns how many jobs can run at the same time."""
+    return self._workers
+
+  def start(self, *args) -> Any:
+    """Starts a job, given the arguments of `_work`; returns what stands for it."""
+    process = _context.Process(target=_work, args=(*args, {**os.environ}))
+    process.start()
+    return process
+
+  def wait(self, running: Collection[Any]) -> list[Any]:
+    """Returns those that are done, after a while at most."""
+    done = connection.wait([process.sentinel for process in running], _REFRESH)
+    return [process for process in running if process.sentinel in done]
+
+  def status(self, process: Any) -> int:
+    """Returns the exit status of one that is done."""
+    process.join()
+    return process.exitcode
+
+  def stop(self, running: Collection[Any]):
+    """Ends what still runs."""
+    for process in running:
+      process.terminate()
+    for process in running:
+      process.join()
+
+
+class _Cluster:
+  """Executes jobs as `_Machine` does, on the nodes of a Ray cluster."""
+
+  def __init__(self, ray_address: str, workers: int):
+    self._pool = ray_jobs.Executor(ray_address, workers)
+    self.slots = self._pool.slots
+    self.threads = max(1, int(self._pool.num_cpus))
+
+  def start(self, *args) -> Any:
+    """As of _Machine."""
+    return self._pool.submit(_run_on_node, *args)
+
+  def wait(self, running: Collection[Any]) -> list[Any]:
+    """As of _Machine."""
+    return [*futures.wait(running, _REFRESH, futures.FIRST_COMPLETED).done]
+
+  def status(self, future: Any) -> int:
+    """As of _Machine; raises one of `cli.REPORTED` if a node could not execute it."""
+    return future.result()
+
+  def stop(self, running: Collection[Any]):
+    """As of _Machine."""
+    del running
+    self._pool.shutdown(cancel_futures=True)
+
+
+def _run_on_node(job: Job, output_dir: str, *args) -> int:
+  """Executes a job on a node; returns its exit status."""
+  ray_jobs.check_folder(folder(output_dir, job.name))
+  machine = _Machine(1)
+  process = machine.start(job, output_dir, *args)
+  try:
+    # Ray interrupts only between short calls.
+    while process.exitcode is None:
+      process.join(_POLL)
+  finally:
+    machine.stop([process])
+  return process.exitcode
+
+
+def _work(
+  job: Job,
+  output_dir: str,
+  threads: int,
+  modules: Sequence[str],
+  environment: Mapping[str, str],
+):
+  """Executes a job in this process, which serves nothing else."""
+  # The fork server has that of its start, but Ray assigns other GPUs to each job.
+  os.environ.update(environment)
   place = folder(output_dir, job.name)
   with open(os.path.join(place, 'log'), 'a', encoding='utf-8') as log:
     for stream in (sys.stdout, sys.stderr):
@@ -141,14 +234,17 @@ def execute(
   output_dir: str,
   workers: int,
   modules: Sequence[str] = (),
+  ray_address: str | None = None,
 ) -> dict[str, str]:
   """Executes all unfinished jobs in their order, those that others need first.
 
   Args:
     jobs: all jobs of a study.
     output_dir: folder of the jobs' folders.
-    workers: how many jobs to run in parallel.
+    workers: how many jobs to run in parallel, on a Ray cluster on each node.
     modules: modules of other projects that each job imports first.
+    ray_address: cluster that executes the jobs, see `ray_jobs.Executor`; None for this
+      machine.
 
   Returns:
     {name: reason} of the jobs that failed, and of the jobs that need them.
@@ -165,30 +261,29 @@ def execute(
   left = [job for job in left if job.name in needed or not job.serves_others]
   # Jobs that others wait for come first.
   left.sort(key=lambda job: job.name not in needed)
-  threads = max(1, parallel.cores() // workers)
+  place = _Cluster(ray_address, workers) if ray_address else _Machine(workers)
   failed: dict[str, str] = {}
-  running: dict[int, tuple[Job, multiprocessing.context.ForkServerProcess]] = {}
+  running: dict[Any, Job] = {}
   with tqdm.tqdm(
     total=len(jobs), initial=len(jobs) - len(left), unit='job', smoothing=0
   ) as bar:
     try:
       while left or running:
         ready = [job for job in left if done.issuperset(job.needs)]
-        for job in ready[: workers - len(running)]:
-          process = _context.Process(
-            target=_work, args=(job, output_dir, threads, modules)
-          )
-          process.start()
-          running[process.sentinel] = job, process
+        for job in ready[: max(0, place.slots() - len(running))]:
+          running[place.start(job, output_dir, place.threads, modules)] = job
           left.remove(job)
-        bar.set_postfix_str(', '.join(job.name for job, _ in running.values()))
-        for sentinel in running.keys() & connection.wait(list(running), _REFRESH):
-          job, process = running.pop(sentinel)
-          process.join()
-          place = folder(output_dir, job.name)
-          if process.exitcode:
-            failed[job.name] = _reason(place, process.exitcode)
-            bar.write(f'{job.name} failed: {failed[job.name]}')
+        bar.set_postfix_str(', '.join(job.name for job in running.values()))
+        for handle in place.wait(running):
+          job, reason = running.pop(handle), ''
+          try:
+            if status := place.status(handle):
+              reason = _reason(folder(output_dir, job.name), status)
+          except cli.REPORTED as error:
+            reason = cli.message(error)
+          if reason:
+            failed[job.name] = reason
+            bar.write(f'{job.name} failed: {reason}')
           else:
             done.add(job.name)
           bar.update()
@@ -199,8 +294,5 @@ def execute(
             left.remove(job)
             bar.update()
     finally:
-      for _, process in running.values():
-        process.terminate()
-      for _, process in running.values():
-        process.join()
+      place.stop(running)
   return failed

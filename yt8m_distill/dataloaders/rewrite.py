@@ -25,8 +25,8 @@ from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import ray_jobs
 
-_SKIPPED = 1 << 32  # a worker returns one number: this many per skipped record
 _BATCH = 16  # records between two updates of the progress bar
 
 # From a batch of records to, for each, the serialized records that replace it, and a
@@ -85,11 +85,11 @@ def _rewrite_shard(
   skip_malformed: bool,
   batches: Iterator[shard_batches.Batch],
   partial: str,
-) -> Generator[int, None, int]:
+) -> Generator[int, None, tuple[int, int]]:
   """Writes one shard, whose size is in bytes; see `parallel.Writer`.
 
   Returns:
-    The sum of the numbers that `change` returned, plus _SKIPPED per skipped record.
+    The sum of the numbers that `change` returned, and how many records were skipped.
   """
 
   def replace(batch):
@@ -113,7 +113,7 @@ def _rewrite_shard(
       f'{source}: no record is left of it, and training refuses empty files. Leave '
       'the file out of input_path.'
     )
-  return total + _SKIPPED * skipped
+  return total, skipped
 
 
 def _outputs(paths: Sequence[str], output_dir: str) -> list[str]:
@@ -140,11 +140,12 @@ def rewrite(
   workers: int | None = None,
   threads: bool = False,
   batch_size: int = _BATCH,
+  ray_address: str | None = None,
 ) -> tuple[list[str], list[parallel.Shard]]:
   """Rewrites the shards that are not rewritten yet.
 
   Args:
-    change: see Change; must be picklable unless `threads`.
+    change: see Change; must be picklable unless `threads`, and on a Ray cluster.
     input_path: see `file_patterns`.
     output_dir: folder for the new shards; created if missing.
     record: name of the JSON file that records the job.
@@ -152,9 +153,10 @@ def rewrite(
     description: title of the progress bar.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    workers: number of workers; by default one per core.
-    threads: whether workers are threads of this process, not processes.
+    workers: as of `parallel.write_shards`.
+    threads: as of `parallel.write_shards`.
     batch_size: records that `change` gets at once; fewer at the end of a shard.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all new shards, in the order of their sources; and the shards that were
@@ -186,9 +188,10 @@ def rewrite(
     workers,
     threads,
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
+    ray_address=ray_address,
   )
-  report_skipped(sum(shard.returned // _SKIPPED for shard in written))
-  return outputs, [s._replace(returned=s.returned % _SKIPPED) for s in written]
+  report_skipped(sum(shard.returned[1] for shard in written))
+  return outputs, [s._replace(returned=s.returned[0]) for s in written]
 
 
 def skipping(malformed: bool) -> dict[str, bool]:
@@ -232,6 +235,7 @@ def define_skip_flags():
     False,
     'Skip records that are invalid though their checksum is right.',
   )
+  ray_jobs.define_flags()
 
 
 def use_no_accelerator():

@@ -88,6 +88,7 @@ def split(
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
   processes: int | None = None,
+  ray_address: str | None = None,
 ) -> list[str]:
   """Splits the shards that are not split yet; prints the result.
 
@@ -97,7 +98,8 @@ def split(
     context: frames to keep before and after each window; -1 for the whole video.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    processes: number of worker processes; by default one per core.
+    processes: `workers` of `parallel.write_shards`.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all shards, in the order of their sources.
@@ -120,6 +122,7 @@ def split(
     skip_corrupt_records,
     skip_malformed_records,
     processes,
+    ray_address=ray_address,
   )
   windows = sum(shards.count_by_file([shard.output for shard in written]))
   print(parallel.summary(output_dir, len(outputs), len(written), windows, 'window'))
@@ -158,6 +161,7 @@ def main(_):
     values.context,
     values.skip_corrupt_records,
     values.skip_malformed_records,
+    ray_address=values.ray_address,
   )
 
 

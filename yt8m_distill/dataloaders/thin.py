@@ -89,6 +89,7 @@ def thin(
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
   processes: int | None = None,
+  ray_address: str | None = None,
 ) -> list[str]:
   """Thins the shards that are not thinned yet; prints the result.
 
@@ -99,7 +100,8 @@ def thin(
     max_frames: task.model.max_frames of the networks that will read the records.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    processes: number of worker processes; by default one per core.
+    processes: `workers` of `parallel.write_shards`.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all shards, in the order of their sources.
@@ -119,6 +121,7 @@ def thin(
     skip_corrupt_records,
     skip_malformed_records,
     processes,
+    ray_address=ray_address,
   )
   size = sum(shards.sizes([shard.output for shard in written]))
   print(parallel.summary(output_dir, len(outputs), len(written), size, 'byte'))
@@ -147,6 +150,7 @@ def main(_):
     values.max_frames,
     values.skip_corrupt_records,
     values.skip_malformed_records,
+    ray_address=values.ray_address,
   )
 
 

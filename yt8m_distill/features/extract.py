@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import inspect
+import itertools
 import os
 from typing import NamedTuple
 import zlib
@@ -44,6 +45,7 @@ from yt8m_distill.features import video_list
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import ray_jobs
 
 FLAGS = flags.FLAGS
 _MAX_SHARDS = 10_000  # what the four digits of a name allow
@@ -233,6 +235,7 @@ def extract(
   every_n: int | None = None,
   model: str | None = None,
   workers: int = parallel.THREADS,
+  ray_address: str | None = None,
 ) -> list[str]:
   """Extracts the videos of all missing shards; prints the result.
 
@@ -246,7 +249,8 @@ def extract(
     every_n: extract frames 0, N, 2N, ... only; by default those of `model`, otherwise
       all.
     model: a run or an export, whose student tells `every_n`.
-    workers: number of shards written at the same time. The shards do not depend on it.
+    workers: as of `parallel.write_shards`. The shards do not depend on it.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all shards that have records.
@@ -305,6 +309,8 @@ def extract(
     ' videos',
     workers,
     threads=True,  # They share the networks.
+    open=_seen if ray_address else iter,
+    ray_address=ray_address,
   )
   joined = os.path.join(output_dir, f'extract_{split}.csv')
   report = pd.concat(map(_read_report, shards))
@@ -327,6 +333,18 @@ def extract(
   return [path for path in map(_records, shards) if tf.io.gfile.exists(path)]
 
 
+def _seen(shards: Sequence[parallel.Shard]) -> Iterable[parallel.Shard]:
+  """Returns shards; raises a ValueError if this node does not see their videos."""
+  for video in itertools.chain.from_iterable(shard.source for shard in shards):
+    remote.ensure_file_system(video.path)
+    if not tf.io.gfile.exists(video.path):
+      # Otherwise its shard would leave it out, as one that cannot be decoded.
+      raise ValueError(
+        f'{video.path} does not exist there: all nodes must see the videos.'
+      )
+  return shards
+
+
 def _forget_if_removed(shard: parallel.Shard):
   """Removes the report of a shard whose records someone removed, to write both."""
   if (
@@ -339,6 +357,7 @@ def _forget_if_removed(shard: parallel.Shard):
 
 def _define_flags():
   # Not on import, because other commands define flags of the same names.
+  ray_jobs.define_flags()
   flags.DEFINE_string(
     'input',
     None,
@@ -372,7 +391,9 @@ def _define_flags():
     'model', None, 'Run or export: extract only the frames that its student sees.'
   )
   flags.DEFINE_integer(
-    'workers', parallel.THREADS, 'Number of shards written at the same time.'
+    'workers',
+    parallel.THREADS,
+    'Number of shards written at the same time, with --ray_address on each node.',
   )
 
 

@@ -17,8 +17,8 @@ _BATCH = 16  # experiments/benchmarks/README.md has the gain
 class FeatureNetworks:
   """Computes the features of YouTube-8M, quantized as in its records.
 
-  Each network is loaded when it is first used. Pictures and sounds are taken from
-  their iterables batch by batch.
+  Each network is loaded when it is first used, also in a process that gets a pickle.
+  Pictures and sounds are taken from their iterables batch by batch.
   """
 
   def __init__(self, folder: str):
@@ -28,6 +28,9 @@ class FeatureNetworks:
       folder: holds the official files that `weights` lists; may be remote.
     """
     self._folder = folder
+
+  def __reduce__(self):
+    return _of_folder, (self._folder,)
 
   def rgb(self, pictures: Iterable[np.ndarray]) -> np.ndarray:
     """Returns the rows of pictures.
@@ -67,6 +70,11 @@ class FeatureNetworks:
   def _sound(self) -> tuple[vggish.VGGish, whitening.Whitening]:
     whiten = whitening.load_audio(self._folder)
     return vggish.VGGish(self._folder), whiten
+
+
+@functools.cache
+def _of_folder(folder: str) -> FeatureNetworks:
+  return FeatureNetworks(folder)
 
 
 def no_audio(num_rows: int) -> np.ndarray:

@@ -105,10 +105,14 @@ class _Model(NamedTuple):
   vocabulary: str
 
 
+_reread_networks: dict[str, 'Ensemble'] = {}  # by arguments; see _reread()
+
+
 class Ensemble:
   """One or several networks.
 
-  Each network parses the records itself, so they may see different frames.
+  Each network parses the records itself, so they may see different frames. A pickle
+  holds the arguments only: a process that loads it reads the networks itself, once.
 
   Attributes:
     names: of each network, its source, and 'teacher' or 'student' if both are read.
@@ -152,6 +156,15 @@ class Ensemble:
         networks differ in their number of classes, top_k is below 1, weights or the
         rule are invalid, or a network cannot predict such windows.
     """
+    self._arguments = (
+      sources,
+      network,
+      top_k,
+      features,
+      segments,
+      model_weights,
+      stopping,
+    )
     if not sources:
       raise ValueError('model is empty: name runs, checkpoints or exports.')
     if not all(sources):
@@ -199,6 +212,12 @@ class Ensemble:
       self._predict_each = tf.function(
         self._windows_of_each, _SIGNATURE, autograph=False
       )
+
+  def __reduce__(self):
+    return _reread, (self._arguments, self._identity())
+
+  def _identity(self) -> tuple[Any, ...]:
+    return self.versions, self.stopping
 
   def __call__(
     self, paths: tf.Tensor, indices: tf.Tensor, serialized: tf.Tensor
@@ -333,6 +352,20 @@ def _reader(reads: dict[str, Any], is_whole: bool) -> reader_lib.FrameReader:
     frames.override({'type': kind, kind: fields})
   features = [data.Feature(**feature) for feature in reads['features']]
   return reader_lib.FrameReader(features, max_frames, 1, frames, with_labels=False)
+
+
+def _reread(arguments: tuple[Any, ...], identity: tuple[Any, ...]) -> Ensemble:
+  """Returns networks in another process, which reads them once."""
+  key = repr(arguments)
+  if key not in _reread_networks:
+    _reread_networks[key] = Ensemble(*arguments)
+  networks = _reread_networks[key]
+  if networks._identity() != identity:
+    raise ValueError(
+      f'{networks._identity()} is read, but the command began with {identity}: wait '
+      'until nothing writes to the run, or name one of its checkpoints.'
+    )
+  return networks
 
 
 def _check_segments(

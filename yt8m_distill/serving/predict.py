@@ -26,6 +26,7 @@ It needs the extra `video` and the official files of the networks for features.
 """
 
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -61,6 +62,7 @@ from yt8m_distill.serving import window_tables
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import ray_jobs
 
 FLAGS = flags.FLAGS
 _FORMATS = ('csv', 'parquet', 'html')
@@ -88,6 +90,7 @@ def predict(
   weights: str = '',
   model_weights: Sequence[str] = (),
   stopping: str = '',
+  ray_address: str | None = None,
 ):
   """Predicts all shards that have no output yet; prints the result. Takes the flags.
 
@@ -128,6 +131,10 @@ def predict(
       '--model_weights is given with --format=html, which shows networks side by side '
       'and not their mean: leave it out, or export the networks as one.'
     )
+  if ray_address and is_page:
+    raise ValueError(
+      '--ray_address is given with --format=html, which shows few videos: leave it out.'
+    )
   if weights:
     paths = []
     videos = video_list.read(input_path)
@@ -166,6 +173,7 @@ def predict(
       network,
       segments,
       stored,
+      ray_address,
     )
   page = os.path.join(output_dir, _PAGE)
   outputs: Sequence[str] = [page]
@@ -225,23 +233,23 @@ def predict(
     print(f'{page} is written: open it in a browser.')
     return
   table, join = _formats(format, chosen, top_k, names, networks.extras)
-  counts: list[tuple[int, int]] = []  # Threads may append to it.
-  before = shards.skipped()
   predict = networks.windows if segments else networks
   written = parallel.write_shards(
-    functools.partial(_write_shard, predict, table, counts, skip_malformed_records),
+    functools.partial(_write_shard, predict, table, skip_malformed_records),
     list(map(parallel.Shard, paths, shards.sizes(paths), outputs)),
     'Predicting',
     'B',
     workers,
     threads=True,  # They share the networks.
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
+    ray_address=ray_address,
   )
   if format == 'csv':
     join(outputs, joined)
-  count, seen = (sum(column) for column in zip(*counts)) if counts else (0, 0)
+  returned = [shard.returned for shard in written] or [(0, 0, 0)]
+  count, seen, skipped = np.sum(returned, axis=0)
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
-  rewrite.report_skipped((shards.skipped() - before).malformed)
+  rewrite.report_skipped(skipped)
   if seen:
     print(f'Frames seen per video: {seen / count:.2f}')
   if weights:
@@ -311,22 +319,25 @@ def _outputs(paths, output_dir, suffix) -> Sequence[str]:
 def _write_shard(
   networks: Callable[..., dict[str, tf.Tensor]],
   table: Callable[[IO[bytes]], Any],
-  counts: list[tuple[int, int]],
   skip_malformed: bool,
   batches: Iterator[shard_batches.Batch],
   partial: str,
-) -> Iterator[int]:
+) -> Generator[int, None, tuple[int, int, int]]:
   """Predicts one shard, whose size is in bytes; see `parallel.Writer`.
 
   Args:
     networks: predicts a batch, as of `ensemble.Ensemble`.
     table: makes a writer of `tables` or `window_tables` from an open file.
-    counts: gets the number of videos of each batch, and of the frames that a network
-      saw which stops when it is sure, otherwise 0.
     skip_malformed: whether to leave out malformed records.
     batches: the shard's records.
     partial: path to write to.
+
+  Returns:
+    The number of videos, and of the frames that a network saw which stops when it is
+    sure, otherwise 0; and how many records were skipped.
   """
+  remote.ensure_file_system(partial)  # This process may not have it yet.
+  count = seen = skipped = 0
   with (
     tf.io.gfile.GFile(partial, 'wb') as file,
     contextlib.closing(table(file)) as rows,
@@ -335,16 +346,19 @@ def _write_shard(
       predictions, left_out = shard_batches.apply(
         lambda batch: networks(*batch), records, skip_malformed
       )
+      skipped += left_out
       if predictions:
         arrays = {key: value.numpy() for key, value in predictions.items()}
         rows.write(arrays)
-        count = len(records[-1]) - left_out
-        counts.append((count, int(np.sum(arrays.get('frames_seen', 0)))))
+        count += len(records[-1]) - left_out
+        seen += int(np.sum(arrays.get('frames_seen', 0)))
       yield int(tf.reduce_sum(tf.strings.length(records[-1])))
+  return count, seen, skipped
 
 
 def _define_flags():
   ensemble.define_flags()
+  ray_jobs.define_flags()
   stopping_lib.define_flags()
   flags.DEFINE_string(
     'input_path',
@@ -380,7 +394,9 @@ def _define_flags():
     'Which network of runs that have both. Default: the student; in HTML both.',
   )
   flags.DEFINE_integer(
-    'workers', parallel.THREADS, 'Number of shards predicted at the same time.'
+    'workers',
+    parallel.THREADS,
+    'Number of shards predicted at the same time, with --ray_address on each node.',
   )
   flags.DEFINE_integer(
     'segments',
@@ -431,6 +447,11 @@ def main(_):
     raise ValueError(
       'output_dir is missing: name the folder of predictions. Without one, only the '
       'best classes of video files (--weights) are printed.'
+    )
+  if values['ray_address']:
+    raise ValueError(
+      'output_dir is missing, and --ray_address is given: name a folder that all nodes '
+      'share.'
     )
   with tempfile.TemporaryDirectory() as folder:
     predict(**{**values, 'output_dir': folder})

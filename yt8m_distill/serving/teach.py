@@ -48,6 +48,7 @@ def teach(
   skip_malformed_records: bool = False,
   features: Sequence[str] = (),
   model_weights: Sequence[str] = (),
+  ray_address: str | None = None,
 ) -> list[str]:
   """Teaches the shards that are not taught yet; prints the result. Takes the flags.
 
@@ -109,6 +110,7 @@ def teach(
     workers,
     threads=True,  # They share the networks.
     batch_size=batch_size,
+    ray_address=ray_address,
   )
   videos = sum(shard.returned for shard in written)
   print(parallel.summary(output_dir, len(outputs), len(written), videos, 'video'))
@@ -154,7 +156,9 @@ def _define_flags():
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the teacher sees at once.')
   flags.DEFINE_integer(
-    'workers', parallel.THREADS, 'Number of shards taught at the same time.'
+    'workers',
+    parallel.THREADS,
+    'Number of shards taught at the same time, with --ray_address on each node.',
   )
 
 

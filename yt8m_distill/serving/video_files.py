@@ -38,6 +38,7 @@ def records(
   network: str | None,
   segments: int | None,
   features: Sequence[data.Feature] = (),
+  ray_address: str | None = None,
 ) -> list[str]:
   """Extracts the frames that networks need of videos.
 
@@ -49,6 +50,7 @@ def records(
     network: as of `ensemble.Ensemble`.
     segments: frames of a window; None for whole videos.
     features: what the networks read of the records; empty if as in training.
+    ray_address: as of `features.extract.extract`.
 
   Returns:
     Paths of the records.
@@ -86,6 +88,7 @@ def records(
     _SPLIT,
     max_frames=max_frames,
     every_n=every_n,
+    ray_address=ray_address,
   )
 
 

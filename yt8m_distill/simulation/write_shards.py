@@ -35,6 +35,7 @@ from yt8m_distill.simulation import video_level as video_level_lib
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import ray_jobs
 
 # Ends the entropy of the ratings; no byte of a split's name.
 _RATINGS = 256
@@ -204,6 +205,7 @@ def simulate(
   segments: str | None = None,
   cutaways: float = 0.0,
   processes: int | None = None,
+  ray_address: str | None = None,
 ) -> list[str]:
   """Writes the missing shards of a split; prints the result.
 
@@ -225,8 +227,8 @@ def simulate(
       `segments.rate`; None for none.
     cutaways: share of the frames of label shots that show something else, 0 or more and
       below 1. Ratings do not depend on it: a label holds in its whole shots.
-    processes: number of worker processes; by default one per core. The shards do not
-      depend on it.
+    processes: `workers` of `parallel.write_shards`. The shards do not depend on it.
+    ray_address: as of `parallel.write_shards`.
 
   Returns:
     The paths of all shards.
@@ -293,7 +295,12 @@ def simulate(
   )
   shards = simulation.shards()
   written = parallel.write_shards(
-    functools.partial(_write_shard, simulation), shards, split, ' videos', processes
+    functools.partial(_write_shard, simulation),
+    shards,
+    split,
+    ' videos',
+    processes,
+    ray_address=ray_address,
   )
   videos = sum(shard.size for shard in written)
   print(parallel.summary(output_dir, len(shards), len(written), videos, 'video'))
@@ -302,6 +309,7 @@ def simulate(
 
 def _define_flags():
   # Not on import, because other commands define flags of the same names.
+  ray_jobs.define_flags()
   flags.DEFINE_string(
     'output_dir', None, 'Folder for the shards; created if missing.', required=True
   )
@@ -355,6 +363,7 @@ def main(_):
     values.video_level,
     segments=values.segments,
     cutaways=values.cutaways,
+    ray_address=values.ray_address,
   )
 
 

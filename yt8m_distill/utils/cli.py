@@ -23,6 +23,8 @@ flags.DEFINE_list(
   'Modules of your own to import first, which register experiments, backbones, heads '
   'or losses.',
 )
+# Errors that are due to the input, not to the code.
+REPORTED = (ValueError, OSError, ImportError, NotImplementedError, tf.errors.OpError)
 _MAX_NAMED = 6  # items that a message lists
 
 
@@ -51,13 +53,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
       raise process_exit.Interrupted(
         'Interrupted. Repeat the command to continue; finished work is kept.'
       ) from None
-    except (
-      ValueError,
-      OSError,
-      ImportError,
-      NotImplementedError,
-      tf.errors.OpError,
-    ) as error:
+    except REPORTED as error:
       logging.debug('Traceback:', exc_info=True)
       sys.exit(f'Error: {message(error)}')
 
