@@ -34,6 +34,8 @@ _SLOW = ('SavedModel, index', 'SavedModel, data', 'input.json')  # 0.6 s a file
 
 @pytest.mark.parametrize('name', fuzz_files.CASES)
 def test_damaged_file_is_refused_in_one_line_or_read(name, tmp_path):
+  if name == 'video':
+    pytest.importorskip('av')
   count = 2 if name in _SLOW else _COUNT
   outcomes = collections.Counter()
   for kind, outcome, damaged in fuzz_files.run(name, tmp_path, count, seed=1):
@@ -127,7 +129,7 @@ def test_hostile_yaml_is_refused_in_one_line(entry, name, tmp_path):
   message = str(error.value)
   assert not proof.exists()
   assert '\n' not in message and len(message) < 1500
-  assert re.search(f'{path}|--params_override|^The study', message)
+  assert re.search(f'{path}|--params_override', message)
   assert time.process_time() - start < 2
 
 

@@ -222,6 +222,10 @@ def test_epochs_without_this_driver_are_an_error():
     ),
     ('--params_override=none', '^--params_override: .*none.* path of a YAML file'),
     ('--params_override=[1]', '^--params_override: .*Give FIELD=VALUE,'),
+    (
+      '--params_override=task.seed=1, task.a[10000000000]=1',
+      r'^--params_override: task.a\[10000000000\] is given, but not each item before',
+    ),
   ],
 )
 def test_unknown_name_is_named(configure, argument, words):

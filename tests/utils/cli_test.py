@@ -109,7 +109,7 @@ def _parse(monkeypatch):
 @pytest.mark.parametrize(
   'argument, message',
   [
-    ('--count=x', "flag --count=x: invalid literal for int() with base 10: 'x'."),
+    ('--count=x', 'flag --count=x: it must be a whole number.'),
     ('--cuont=3', "Unknown command line flag 'cuont'. Did you mean: count?"),
     ('x', '--count is missing.'),
   ],
