@@ -31,7 +31,6 @@ import tiny
 from experiments.study import runner
 from yt8m_distill.checkpoints import import_tf1
 from yt8m_distill.checkpoints import trained_network
-from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
 from yt8m_distill.evaluation import results
@@ -183,12 +182,6 @@ def _read_video(folder):
     pass
 
 
-def _list(folder):
-  for name in ('a.tfrecord', 'b.tfrecord'):
-    tiny.write_records(folder / name, 1)
-  (folder / 'list').write_text(f'{folder}/a.tfrecord\n{folder}/b.tfrecord\n')
-
-
 def _narrow(function):
   """Returns a function that sees a small VGGish."""
 
@@ -250,11 +243,6 @@ CASES = {
   'info.json': Case(_info, 'best_ckpt/info.json', _read_info),
   'finished.json': Case(
     _finished, 'finished.json', lambda folder: runner.finished(str(folder))
-  ),
-  'list of records': Case(
-    _list,
-    'list',
-    lambda folder: shards.sizes(shards.find(f'@{folder}/list')),
   ),
   'video': Case(_video, 'video.mp4', _read_video),
   'vggish_pca_params.npz': Case(

@@ -213,16 +213,6 @@ COMMANDS = {
     {},
     {'config': '{folder}/study.yaml', 'output_dir': _OUT},
   ),
-  'adaptive study': Command(
-    'experiments.study.adaptive',
-    {},
-    {
-      'config': '{folder}/study.yaml',
-      'output_dir': _OUT,
-      'calibration_path': _RECORDS,
-      'evaluation_path': _RECORDS,
-    },
-  ),
 }
 
 

@@ -440,4 +440,4 @@ def read(path: str, gin_params: Sequence[str] = ()) -> Study:
   try:
     return parse(yaml_file.read(path), gin_params, os.path.dirname(path))
   except ValueError as error:
-    raise ValueError(f'{path}: {error}') from error
+    raise ValueError(f'{path or repr(path)}: {error}') from error
