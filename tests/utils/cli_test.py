@@ -121,6 +121,15 @@ def test_invalid_flags_end_with_one_line(parse, argument, message):
   assert parse('--count=3', 'x') == ['command', 'x']
 
 
+def test_blank_flag_is_refused(parse):
+  flags.DEFINE_string('out', '', 'Folder.', flag_values=flags.FLAGS)
+  parse('--count=3', '--out=')
+  cli._check_flags()
+  parse('--count=3', '--out= ')
+  with pytest.raises(ValueError, match="^--out is ' ': it must not be blank"):
+    cli._check_flags()
+
+
 @pytest.mark.parametrize(
   'gpus, visible, seen, warns',
   [
