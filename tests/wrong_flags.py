@@ -237,15 +237,28 @@ def write_inputs(folder: pathlib.Path):
 
 
 @contextlib.contextmanager
+def _without_other_flags() -> Iterator[None]:
+  """Removes the flags of other commands, which may have the same names."""
+  removed = {}
+  for name in {*flags.FLAGS} - {'import'}:
+    module = flags.FLAGS.find_module_defining_flag(name, '')
+    if not module.startswith('absl'):
+      removed[name] = flags.FLAGS[name]
+  for name in removed:
+    delattr(flags.FLAGS, name)
+  try:
+    yield
+  finally:
+    for name, flag in removed.items():
+      flags.FLAGS[name] = flag
+
+
+@contextlib.contextmanager
 def prepared(
   command: Command,
 ) -> Iterator[tuple[list[str], Callable[[list[str]], str]]]:
   """Defines the flags of a command; yields them, and what runs it as `_outcome`."""
-  with flagsaver.flagsaver(), contextlib.ExitStack() as stack:
-    for name in [*flags.FLAGS]:
-      module = flags.FLAGS.find_module_defining_flag(name)
-      if module.startswith(('yt8m_distill.', 'experiments.')) and name != 'import':
-        delattr(flags.FLAGS, name)  # Of another command.
+  with _without_other_flags(), flagsaver.flagsaver(), contextlib.ExitStack() as stack:
     others = {*flags.FLAGS} - {'import'}
     for owner, name, replacement in (
       *((*work, mock.Mock(side_effect=_Started)) for work in _WORK),
