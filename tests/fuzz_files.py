@@ -9,6 +9,7 @@ Run it from the repository's root:
 import collections
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from typing import NamedTuple
+from unittest import mock
 
 from absl import app
 from absl import flags
@@ -26,18 +28,24 @@ import serving_cases
 import tensorflow as tf
 import tiny
 
+from experiments.study import runner
 from yt8m_distill.checkpoints import import_tf1
 from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
 from yt8m_distill.evaluation import results
+from yt8m_distill.features import decode
 from yt8m_distill.features import inception
+from yt8m_distill.features import vggish
 from yt8m_distill.features import weights
 from yt8m_distill.features import whitening
 from yt8m_distill.modeling import adaptive
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
 from yt8m_distill.serving import stopping
+from yt8m_distill.trainer import screen
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 _COUNT = flags.DEFINE_integer('count', 200, 'Damaged files per case.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the damage.')
@@ -130,6 +138,60 @@ def _mediapipe(folder):
     (folder / name).unlink(missing_ok=True)
 
 
+def _info(folder):
+  params = tiny.experiment()
+  metric = params.trainer.best_checkpoint_eval_metric
+  (folder / 'best_ckpt').mkdir()
+  files.write_json(
+    str(folder / 'best_ckpt/info.json'), {'best_ckpt_global_step': 7.0, metric: 0.5}
+  )
+
+
+def _read_info(folder):
+  with contextlib.redirect_stdout(None):
+    screen.show_end(tiny.experiment(), str(folder))
+
+
+def _baseline(folder):
+  records = str(folder / 'records.tfrecord')
+  tiny.write_records(records, 3)
+  baseline.of_run(str(folder), _baseline_task(folder))
+
+
+def _baseline_task(folder):
+  task = tiny.experiment().task
+  task.train_data.input_path = str(folder / 'records.tfrecord')
+  task.validation_data.input_path = task.train_data.input_path
+  return task
+
+
+def _finished(folder):
+  files.write_json(str(folder / 'finished.json'), {'seconds': 12.5})
+
+
+def _video(folder):
+  import video_files  # Needs PyAV.
+
+  video_files.write(
+    folder / 'video.mp4', [video_files.numbered(n) for n in range(30)], rate=10
+  )
+
+
+def _read_video(folder):
+  for _ in decode.VideoFile(str(folder / 'video.mp4')).pictures():
+    pass
+
+
+def _narrow(function):
+  """Returns a function that sees a small VGGish."""
+
+  def call(folder):
+    with mock.patch.object(vggish, 'VARIABLES', feature_weights.narrow_variables()):
+      return function(folder)
+
+  return call
+
+
 CASES = {
   'checkpoint, index': Case(_run, 'run/ckpt-7.index', _network),
   'checkpoint, data': Case(_run, 'run/ckpt-7.data-00000-of-00001', _network),
@@ -168,6 +230,21 @@ CASES = {
   ),
   'mean.npy': Case(feature_weights.write_whitening, weights.MEAN, _rgb),
   'matrix of MediaPipe': Case(_mediapipe, weights.RGB_MEAN, _rgb),
+  'VGGish': Case(
+    _narrow(feature_weights.write_vggish),
+    weights.VGGISH,
+    _narrow(lambda folder: vggish.VGGish(str(folder))),
+  ),
+  'baseline.json': Case(
+    _baseline,
+    'baseline.json',
+    lambda folder: baseline.of_run(str(folder), _baseline_task(folder)),
+  ),
+  'info.json': Case(_info, 'best_ckpt/info.json', _read_info),
+  'finished.json': Case(
+    _finished, 'finished.json', lambda folder: runner.finished(str(folder))
+  ),
+  'video': Case(_video, 'video.mp4', _read_video),
   'vggish_pca_params.npz': Case(
     feature_weights.write_whitening,
     weights.AUDIO_PCA,

@@ -76,7 +76,7 @@ def folder(output_dir: str, name: str) -> str:
 
 def finished(place: str) -> dict[str, Any] | None:
   """Returns finished.json of a job's folder: its seconds; None if incomplete."""
-  return files.read_json(os.path.join(place, 'finished.json'))
+  return files.read_json(os.path.join(place, 'finished.json'), seconds=int | float)
 
 
 def prepare(jobs: Sequence[Job], output_dir: str):

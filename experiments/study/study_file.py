@@ -438,7 +438,6 @@ def parse(values: Any, gin_params: Sequence[str] = (), folder: str = '') -> Stud
 def read(path: str, gin_params: Sequence[str] = ()) -> Study:
   """Reads a study from a file; see parse()."""
   try:
-    values = yaml_file.read(path)
+    return parse(yaml_file.read(path), gin_params, os.path.dirname(path))
   except ValueError as error:
-    raise ValueError(f'{path}: {error}') from error
-  return parse(values, gin_params, os.path.dirname(path))
+    raise ValueError(f'{path or repr(path)}: {error}') from error

@@ -103,12 +103,13 @@ def test_defaults_are_valid(experiment, optimizer, warmup):
     ('task.model.student.dropout', None, _SHARE),
     ('task.losses.schedule.start', None, 'it must be a finite number of at least 0'),
     ('task.losses', None, 'it must be a mapping with the keys label_kind, '),
-    (f'{_RATE}.initial_learning_rate', None, 'it must be a finite number of at l'),
+    (f'{_RATE}.initial_learning_rate', None, 'it must be a finite number above 0'),
     # Not finite.
     ('task.losses.label_epsilon', math.inf, 'it must be a finite number above 0'),
     ('task.losses.schedule.end', math.nan, 'it must be a finite number of at least 0'),
     ('task.losses.prediction_weight', -math.inf, 'it must be a finite number of at '),
-    (f'{_RATE}.initial_learning_rate', math.inf, 'it must be a finite number of at'),
+    (f'{_RATE}.initial_learning_rate', math.inf, 'it must be a finite number above 0'),
+    (f'{_RATE}.initial_learning_rate', 0.0, 'it must be a finite number above 0'),
     # Bounds.
     (_EVERY_N, -1, 'it must be a whole number of at least 0'),
     (f'{_LSTM}.num_layers', 0, 'it must be a whole number from 1 to 100'),

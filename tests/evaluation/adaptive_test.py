@@ -271,8 +271,9 @@ def test_a_choice_is_a_row_and_the_better_measure():
   [
     ({}, 'mean_frames is None and gap_loss is None: give exactly one'),
     ({'mean_frames': 6, 'gap_loss': 0.1}, 'mean_frames is 6 and gap_loss is 0.1'),
-    ({'mean_frames': 0}, 'mean_frames is 0: it must be above 0'),
+    ({'mean_frames': 0}, 'mean_frames is 0: it must be finite and above 0'),
     ({'mean_frames': float('nan')}, 'mean_frames is nan'),
+    ({'mean_frames': float('inf')}, 'mean_frames is inf'),
     ({'gap_loss': -0.1}, 'gap_loss is -0.1: it must be at least 0 and below 1'),
     ({'gap_loss': float('nan')}, 'gap_loss is nan'),
     (

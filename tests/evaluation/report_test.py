@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 from official.modeling import hyperparams
@@ -125,6 +126,31 @@ def test_baseline_is_kept_while_the_data_stay_the_same(run, monkeypatch):
   path.write_text(path.read_text().replace('validate.tfr', 'other.tfr'))
   report.table([str(folder)])
   assert calls[1:] == [str(folder / 'other.tfrecord')]
+
+
+def test_names_do_not_break_the_table(run, tmp_path):
+  folder = tmp_path / 'a|`b\nc'
+  folder.mkdir()
+  for name in ('params.yaml', 'evaluation.json', 'baseline.json'):
+    if (run[0] / name).exists():
+      shutil.copy(run[0] / name, folder)
+  heading, text = report.table([str(run[0]), str(folder)]).split('\n\n|')
+  assert len(heading.splitlines()) == 4  # A title, an empty line and two runs.
+  cells = [re.findall(r'(?<!\\)\|', f'|{line}') for line in text.splitlines()]
+  assert len({len(row) for row in cells[1:]}) == 1
+  assert r'a\|`b c: student' in text
+
+
+@pytest.mark.parametrize(
+  'content', ['{}', '{"inputs": {}, "scores": 3}', 'SCORES', '[]', '{']
+)
+def test_damaged_baseline_is_named(run, content):
+  folder = run[0]
+  path = folder / 'baseline.json'
+  inputs = baseline._inputs(_task(folder))
+  scores = json.dumps({'inputs': inputs, 'scores': {'train_videos': 3, 'gap': 'x'}})
+  path.write_text(content.replace('SCORES', scores))
+  assert f'baseline is missing: {path}' in report.table([str(folder)])
 
 
 def test_table_names_networks_costs_scores_and_baseline(run):

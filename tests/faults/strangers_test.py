@@ -14,26 +14,36 @@ import numpy as np
 import paths
 import pytest
 import serving_cases
+import tensorflow as tf
 import tiny
 
 from experiments.study import study_file
 import gin
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.dataloaders import shards
 from yt8m_distill.features import weights
 from yt8m_distill.features import whitening
 from yt8m_distill.trainer import configuration
 from yt8m_distill.utils import class_csv
+from yt8m_distill.utils import cli
 from yt8m_distill.utils import yaml_file
 
 pytestmark = pytest.mark.faults
 
 _COUNT = 4  # damaged files per case; fuzz_files.py tries more
-_SLOW = ('SavedModel, index', 'SavedModel, data', 'input.json')  # 0.6 s a file
+_SLOW = (
+  'SavedModel, index',
+  'SavedModel, data',
+  'input.json',
+  'baseline.json',
+)  # 0.6 s a file
 
 
 @pytest.mark.parametrize('name', fuzz_files.CASES)
 def test_damaged_file_is_refused_in_one_line_or_read(name, tmp_path):
+  if name == 'video':
+    pytest.importorskip('av')
   count = 2 if name in _SLOW else _COUNT
   outcomes = collections.Counter()
   for kind, outcome, damaged in fuzz_files.run(name, tmp_path, count, seed=1):
@@ -127,7 +137,7 @@ def test_hostile_yaml_is_refused_in_one_line(entry, name, tmp_path):
   message = str(error.value)
   assert not proof.exists()
   assert '\n' not in message and len(message) < 1500
-  assert re.search(f'{path}|--params_override|^The study', message)
+  assert re.search(f'{path}|--params_override', message)
   assert time.process_time() - start < 2
 
 
@@ -227,6 +237,18 @@ def test_hostile_vocabulary_is_refused_in_one_line(tmp_path, text):
   with pytest.raises(ValueError, match=str(path)) as error:
     class_csv.read(str(path), 'vocabulary', 'Name', tiny.CLASSES, complete=True)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [b'', b'\0', b'\xff\xfe', b'no/such', b'@{list}', b'x' * 5000, b'[1', b'{1..'],
+)
+def test_hostile_list_of_files_is_refused_in_one_line(tmp_path, content):
+  path = tmp_path / 'list'
+  path.write_bytes(content.replace(b'{list}', str(path).encode()))
+  with pytest.raises((ValueError, tf.errors.OpError)) as error:
+    shards.sizes(shards.find(f'@{path}'))
+  assert '\n' not in cli.message(error.value)
 
 
 _UNSAFE = re.compile(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from yt8m_distill.serving import page
 
-_HOSTILE = '</script><script>document.title="hacked"</script><img src=x>"\'&amp;'
+_HOSTILE = '</script><script>document.title="hacked"</script><img src=x>"\'&amp;\n`|'
 _NAN = np.nan
 
 

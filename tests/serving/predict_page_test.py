@@ -1,6 +1,7 @@
 """predict --format=html: a page of what networks find in videos, over time."""
 
 import html.parser
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -223,6 +224,35 @@ def test_classes_of_one_name_are_told_apart(runs, rated, tmp_path):
     *names[4:],
   }
   assert page.texts['label'] == ['Car (class 2)', 'class 40']
+
+
+def test_names_from_files_are_only_text(runs, tmp_path):
+  hostile = '</script><script>x</script><img src=x>"\'`|\ny'
+  run = tmp_path / 'a<img src=x>"\'`|'
+  shutil.copytree(runs[0], run)
+  record = records.random_frame_level(
+    13, {'rgb': 8, 'audio': 4}, [2], id=hostile.encode()
+  )
+  data = tmp_path / 'data<img src=x>"\'`|'
+  data.mkdir()
+  records.write(data / 'videos.tfrecord', [record])
+  vocabulary = tmp_path / 'vocabulary.csv'
+  names = pd.DataFrame({'Name': [f'{hostile}{n}' for n in range(tiny.CLASSES)]})
+  names.to_csv(vocabulary, index_label='Index')
+  out = _predict(
+    [str(run)],
+    data,
+    tmp_path / 'page',
+    vocabulary=str(vocabulary),
+    model=[str(run), runs[1]],
+  )
+  page = _page(out)
+  assert set(page.texts['id']) == {hostile}
+  assert page.texts['label'] == [f'{hostile}2']
+  assert set(page.texts['class']) == {*names['Name']}
+  assert f'{run.name}: teacher' in page.texts['network']
+  text = (out / 'page.html').read_text()
+  assert text.count('<script') == 1 and '<img' not in text
 
 
 def test_only_chosen_classes_are_shown(runs, rated, tmp_path):

@@ -279,6 +279,8 @@ def test_2017_records_name_their_video_id(tmp_path):
     (dict(num_videos=-2), 'num_videos is -2'),
     (dict(videos_per_shard=0), 'videos_per_shard is 0'),
     (dict(num_classes=1), 'num_classes is 1'),
+    (dict(num_classes=10**12), 'num_classes is 10+: it must be at most 1,000,000'),
+    (dict(num_videos=10**12), 'num_videos is 10+ and .* more than 1,000,000 files'),
     (dict(seed=-1), 'seed is -1'),
     (dict(rgb_size=0), 'rgb_size is 0'),
     (dict(min_frames=9), 'min_frames is 9'),

@@ -44,6 +44,17 @@ def _every_n(params):
   return params.task.model.student.frames.uniform.every_n
 
 
+def test_macro_and_comment_of_gin_may_come_with_settings(configure):
+  params = configure(
+    '--gin_params=n = 2',
+    '--gin_params=yt8m_distill.every_n = %n',
+    '--gin_params=# a comment',
+    '--gin_params=',
+    sized=False,
+  )
+  assert _every_n(params) == 2
+
+
 def test_later_sources_win_over_earlier_ones(configure, tmp_path):
   gin_file, yaml_file = tmp_path / 'own.gin', tmp_path / 'own.yaml'
   gin_file.write_text('import yt8m_distill\nyt8m_distill.every_n = 6\n')
@@ -222,6 +233,10 @@ def test_epochs_without_this_driver_are_an_error():
     ),
     ('--params_override=none', '^--params_override: .*none.* path of a YAML file'),
     ('--params_override=[1]', '^--params_override: .*Give FIELD=VALUE,'),
+    (
+      '--params_override=task.seed=1, task.a[10000000000]=1',
+      r'^--params_override: task.a\[10000000000\] is given, but not each item before',
+    ),
   ],
 )
 def test_unknown_name_is_named(configure, argument, words):

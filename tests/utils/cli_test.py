@@ -109,7 +109,7 @@ def _parse(monkeypatch):
 @pytest.mark.parametrize(
   'argument, message',
   [
-    ('--count=x', "flag --count=x: invalid literal for int() with base 10: 'x'."),
+    ('--count=x', 'flag --count=x: it must be a whole number.'),
     ('--cuont=3', "Unknown command line flag 'cuont'. Did you mean: count?"),
     ('x', '--count is missing.'),
   ],
@@ -119,6 +119,15 @@ def test_invalid_flags_end_with_one_line(parse, argument, message):
     parse(argument)
   assert end.value.code == f'Error: {message} --help lists the flags.'
   assert parse('--count=3', 'x') == ['command', 'x']
+
+
+def test_blank_flag_is_refused(parse):
+  flags.DEFINE_string('out', '', 'Folder.', flag_values=flags.FLAGS)
+  parse('--count=3', '--out=')
+  cli._check_flags()
+  parse('--count=3', '--out= ')
+  with pytest.raises(ValueError, match="^--out is ' ': it must not be blank"):
+    cli._check_flags()
 
 
 @pytest.mark.parametrize(

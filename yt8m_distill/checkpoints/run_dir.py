@@ -69,7 +69,7 @@ def checkpoint(path: str) -> str:
     return found
   if not tf.io.gfile.exists(f'{path}.index'):
     raise ValueError(
-      f'There is no checkpoint {path}. Name the prefix of one, such as '
+      f'There is no checkpoint {path or repr(path)}. Name the prefix of one, such as '
       '.../ckpt-1000, or the folder of a trained run.'
     )
   return path

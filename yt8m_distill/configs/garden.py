@@ -20,6 +20,7 @@ _POSITIVE = _Bounds(above=0)
 _DECAY = _Bounds(least=0, below=1)
 _FRACTION = _Bounds(least=0, most=1)
 _REQUIRED = _Bounds(least=0, null=False)
+_POSITIVE_REQUIRED = _Bounds(above=0, null=False)
 _ALL_REDUCE = {
   'mirrored': ('nccl', 'hierarchical_copy'),
   'multi_worker_mirrored': ('nccl', 'ring'),
@@ -27,8 +28,8 @@ _ALL_REDUCE = {
 
 # Optimizers and schedules have no base class that holds the fields they share.
 _SCHEDULE_BOUNDS = {
-  'learning_rate': _REQUIRED,
-  'initial_learning_rate': _REQUIRED,
+  'learning_rate': _POSITIVE_REQUIRED,
+  'initial_learning_rate': _POSITIVE_REQUIRED,
   'warmup_learning_rate': _REQUIRED,
   'pre_offset_learning_rate': _COUNT,
   'end_learning_rate': _COUNT,
@@ -38,7 +39,7 @@ _SCHEDULE_BOUNDS = {
   'decay_steps': _POSITIVE_COUNT,
   'warmup_steps': _POSITIVE_COUNT,
   'total_decay_steps': _Bounds(least=1, null=False),
-  'decay_rate': _Bounds(above=0, null=False),
+  'decay_rate': _POSITIVE_REQUIRED,
   'boundaries': _Bounds(least=0, null=False),
   'values': _REQUIRED,
 }

@@ -192,6 +192,8 @@ def without_effect(bindings: Sequence[str], build: Callable[[], Any]) -> list[st
 
   def depends(binding):
     name = binding.partition('=')[0].strip().rpartition('.')[2]
+    if not hasattr(settings, name):  # A macro, an import or nothing.
+      return True
     value = getattr(settings, name)
     try:
       with using(dataclasses.replace(settings, **{name: _another(value)})):

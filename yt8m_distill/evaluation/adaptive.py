@@ -304,8 +304,8 @@ def check_target(mean_frames: float | None, gap_loss: float | None):
       f'mean_frames is {mean_frames} and gap_loss is {gap_loss}: give exactly one of '
       'them.'
     )
-  if mean_frames is not None and not mean_frames > 0:
-    raise ValueError(f'mean_frames is {mean_frames}: it must be above 0.')
+  if mean_frames is not None and not 0 < mean_frames < math.inf:
+    raise ValueError(f'mean_frames is {mean_frames}: it must be finite and above 0.')
   if gap_loss is not None and not 0 <= gap_loss < 1:
     raise ValueError(f'gap_loss is {gap_loss}: it must be at least 0 and below 1.')
 

@@ -90,9 +90,12 @@ def of_run(run: str, task) -> dict[str, float]:
   """
   path = os.path.join(run, 'baseline.json')
   inputs = _inputs(task)
-  cached = files.read_json(path)
+  cached = files.read_json(path, inputs=dict, scores=dict)
   if cached and cached['inputs'] == inputs:
-    return cached['scores']
+    scores = cached['scores']
+    numbers = dict.fromkeys(('train_videos', *scores), int | float)
+    files.check_values(path, scores, **numbers)
+    return scores
   scores = class_frequency(task)
   files.write_json(path, {'inputs': inputs, 'scores': scores})
   return scores

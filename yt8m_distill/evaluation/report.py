@@ -21,6 +21,7 @@ from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
+from yt8m_distill.utils import markdown as markdown_text
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -64,7 +65,8 @@ def table(runs: Sequence[str]) -> str:
       f'- {run}: step {results["step"]:,}, {results["videos"]:,} {_unit(results)}s of '
       f'{results["input_path"]}'
     )
-    sources.append('; '.join(filter(None, (source, results_lib.map_classes(results)))))
+    whole_source = '; '.join(filter(None, (source, results_lib.map_classes(results))))
+    sources.append(markdown_text.line(whole_source))
     folder = os.path.basename(run.rstrip('/'))
     for name, values in results_lib.networks(results).items():
       if name == 'network':
@@ -157,6 +159,7 @@ def _evaluation(run: str, owner: str) -> dict[str, Any]:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
   """Returns rows of cells, the first a header, as a Markdown table."""
+  rows = [[markdown_text.cell(cell) for cell in row] for row in rows]
   widths = [max(map(len, column)) for column in zip(*rows)]
   lines = [
     '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |'

@@ -68,7 +68,7 @@ def find(folder: str, *alternatives: tuple[str, ...]) -> list[str]:
     if len(paths) - len(missing) > most:
       most, first_missing = len(paths) - len(missing), missing[0]
   raise ValueError(
-    f'{first_missing} does not exist. Name the folder that holds it. '
+    f'{first_missing} does not exist. Set weights to the folder that holds it. '
     f'{_remedy(first_missing)}'
   )
 

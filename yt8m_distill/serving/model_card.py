@@ -10,6 +10,7 @@ from yt8m_distill.modeling import frame_selection
 from yt8m_distill.serving import averaging
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import signatures
+from yt8m_distill.utils import markdown
 from yt8m_distill.utils import quantization
 
 _RELEASES = ({('rgb', 1024), ('audio', 128)}, {('mean_rgb', 1024), ('mean_audio', 128)})
@@ -120,7 +121,8 @@ def model_card(
   return f"""# Video classifier ({model.network.backbone.type})
 
 Classifies videos into {model.num_classes} classes from features of their frames.
-Exported by `yt8m_distill` from step {network.step} of `{network.checkpoint}`.
+Exported by `yt8m_distill` from step {network.step} of \
+{markdown.code(network.checkpoint)}.
 
 | frames read per video | GFLOPs per video | parameters |
 |---|---|---|
@@ -165,7 +167,7 @@ def ensemble_card(
     )
     sources.append(
       f'- Network {number} ({model.network.backbone.type}) is from step {network.step} '
-      f'of `{network.checkpoint}`.{_selects(model, "it")}\n'
+      f'of {markdown.code(network.checkpoint)}.{_selects(model, "it")}\n'
     )
   model = networks[0].model
   return f"""# Ensemble of {len(networks)} video classifiers
@@ -233,7 +235,7 @@ def _vectors(model: model_config.ClassifierModel) -> str:
 
 def _vector(model: model_config.ClassifierModel) -> str:
   features = ' and then '.join(
-    f'{feature.size} of `{feature.name}`' for feature in model.features
+    f'{feature.size} of {markdown.code(feature.name)}' for feature in model.features
   )
   if model.features[0].format == 'video':
     return f'One vector per video, passed as its only frame: {features}.'
@@ -258,7 +260,8 @@ def _inputs(module: _Module, network: signatures.ServingModule) -> str:
   )
   features = network.params.features
   stored = ', '.join(
-    f'a {_STORED[feature.format]} of `{feature.name}`' for feature in features
+    f'a {_STORED[feature.format]} of {markdown.code(feature.name)}'
+    for feature in features
   )
   message = (
     '`tf.train.Example`s with'
@@ -274,7 +277,10 @@ def _inputs(module: _Module, network: signatures.ServingModule) -> str:
   }
   return '\n'.join(
     ['| signature | takes |', '|---|---|']
-    + [f'| `{name}` | {takes[name]} |' for name in module.get_inference_signatures()]
+    + [
+      f'| `{name}` | {markdown.cell(takes[name])} |'
+      for name in module.get_inference_signatures()
+    ]
   )
 
 
@@ -328,7 +334,7 @@ def _quality(network: trained_network.Network, module: signatures.ServingModule)
     return 'This step was not evaluated.\n'
   rows: list[str] = ['| metric | value |', '|---|---|']
   for key, value in results['metrics'].items():
-    rows.append(f'| {_METRICS.get(key, key)} | {value:.4f} |')
+    rows.append(f'| {markdown.cell(_METRICS.get(key, key))} | {value:.4f} |')
   seen = ', at all frames, not as few as here' if module.stopping else ''
   return (
     f'On {results["videos"]:,} validation videos{seen}:\n\n' + '\n'.join(rows) + '\n'
@@ -337,7 +343,7 @@ def _quality(network: trained_network.Network, module: signatures.ServingModule)
 
 def _data(network: trained_network.Network) -> str:
   trained = network.params.task.train_data.input_path
-  text = f'Trained on `{trained}`.\n' if trained else ''
+  text = f'Trained on {markdown.code(trained)}.\n' if trained else ''
   if {(f.name, f.size) for f in network.model.features} in _RELEASES:
     text += (
       'The features have the names and sizes of those in YouTube-8M, which '

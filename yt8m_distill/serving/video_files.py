@@ -69,8 +69,8 @@ def records(
       if _SIZES.get(feature.name) != feature.size:
         raise ValueError(
           f'{source} reads {feature.name} of {feature.size} values, but of video files '
-          'only rgb of 1024 and audio of 128 are computed: name a network for '
-          'YouTube-8M features, or set input_path to records of yours.'
+          '(--weights) only rgb of 1024 and audio of 128 are computed: name a network '
+          'for YouTube-8M features, or set input_path to records of yours.'
         )
   configs = [config for _, config in read]
   max_frames = max(config.max_frames for config in configs)

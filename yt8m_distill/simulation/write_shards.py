@@ -37,6 +37,7 @@ from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
 
+_MOST = 1_000_000  # classes, and files
 # Ends the entropy of the ratings; no byte of a split's name.
 _RATINGS = 256
 
@@ -181,6 +182,13 @@ def _check_arguments(
   ):
     if value < least:
       raise ValueError(f'{name} is {value}: it must be {least} or more.')
+  if num_classes > _MOST:
+    raise ValueError(f'num_classes is {num_classes}: it must be at most {_MOST:,}.')
+  if num_videos > _MOST * videos_per_shard:
+    raise ValueError(
+      f'num_videos is {num_videos} and videos_per_shard {videos_per_shard}: these are '
+      f'more than {_MOST:,} files. Set a higher videos_per_shard, or fewer videos.'
+    )
   if segments not in (None, *segments_lib.KINDS):
     raise ValueError(
       f'segments is {segments!r}: it must be one of {", ".join(segments_lib.KINDS)}. '

@@ -81,7 +81,9 @@ class StoredTask(distillation.StudentTask):
       return  # The pipeline says why none can be read.
     self.build_reader().check(*record)
     self._answers = taught_records.answers_of(*record, task.model.num_classes)
-    before = self._run_checkpoint() and files.read_json(self._record_path())
+    before = self._run_checkpoint() and files.read_json(
+      self._record_path(), teacher=str
+    )
     teacher = self._answers.teacher.decode()
     if before and before['teacher'] != teacher:
       raise ValueError(

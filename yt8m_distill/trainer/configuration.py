@@ -1,9 +1,11 @@
 """Reads the configuration of a run, and checks that what it names exists."""
 
+import collections
 from collections.abc import Iterator
 import contextlib
 import difflib
 import operator
+import re
 from typing import Any
 
 from absl import logging
@@ -94,6 +96,7 @@ def _values(text: str) -> Any:
   Raises:
     ValueError: it is none of these.
   """
+  _check_indices(text)
   with contextlib.suppress(ValueError):  # It is not FIELD=VALUE,...
     text = params_dict.nested_csv_str_to_json_str(text)
   try:
@@ -112,6 +115,22 @@ def _values(text: str) -> Any:
       'or , needs quotes.'
     )
   return yaml_file.read(text)
+
+
+def _check_indices(text: str):
+  """Raises ValueError if FIELD[INDEX]=VALUE,... does not give a whole list.
+
+  The Garden would first allocate a list that reaches to the index.
+  """
+  given = collections.defaultdict(set)
+  for name, index in re.findall(r'(?:^|,)\s*([\w.]+)\[\s*(\d+)\s*\]\s*=', text):
+    given[name].add(index.lstrip('0') or '0')
+  for name, indices in given.items():
+    for index in indices - {*map(str, range(len(indices)))}:
+      raise ValueError(
+        f'{name}[{index:.20}] is given, but not each item before it: a list is set '
+        f'as a whole. Give all items from {name}[0] on, or {name}: [...] in YAML.'
+      )
 
 
 @contextlib.contextmanager

@@ -148,9 +148,12 @@ def show_end(params, model_dir: str):
   """Prints where the best checkpoint is, and what to do next."""
   trainer = params.trainer
   best = os.path.join(model_dir, trainer.best_checkpoint_export_subdir)
-  info = files.read_json(os.path.join(best, 'info.json'))
+  metric = trainer.best_checkpoint_eval_metric
+  info = files.read_json(
+    os.path.join(best, 'info.json'),
+    **dict.fromkeys(('best_ckpt_global_step', metric), int | float),
+  )
   if info:
-    metric = trainer.best_checkpoint_eval_metric
     print(
       f'Best checkpoint: {best}, step {info["best_ckpt_global_step"]:.0f}, '
       f'{metric} {info[metric]:.4g}'

@@ -47,6 +47,7 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
     _warn_of_unused_gpu()
     try:
       _check_arguments(argv[1:], positional)
+      _check_flags()
       import_modules(flags.FLAGS['import'].value)
       main(argv[1:])
     except KeyboardInterrupt:
@@ -83,6 +84,12 @@ def _explain(text: str) -> str:
   missing = re.findall(r'flag --(\w+)=None:', text)
   if missing:
     return _list([f'--{name}' for name in missing], 'missing') + '.'
+  for ours, theirs in (
+    ('it must be true or false', r"\('Non-boolean argument to boolean flag', .*\)"),
+    ('it must be a whole number', r'invalid literal for int\(\).*'),
+    ('it must be a number', r'could not convert string to float: .*'),
+  ):
+    text = re.sub(f'{theirs}$', f'{ours}.', text)
   text = ' '.join(text.split()).replace(' ?', '?')
   return text if text.endswith(('.', '?')) else f'{text}.'
 
@@ -134,6 +141,19 @@ def _check_arguments(given: Sequence[str], positional: Sequence[str]):
       f'{_list([*map(repr, extra)], "unexpected")}: give {usage or "flags only"}. '
       '--help explains the arguments.'
     )
+  for value in given:
+    if not value.strip():
+      raise ValueError(f'An argument is {value!r}: give {usage}; none may be blank.')
+
+
+def _check_flags():
+  """Raises ValueError if the text of a flag, or one of several, is only white space."""
+  for name in flags.FLAGS:
+    value = flags.FLAGS[name].value
+    for text in value if isinstance(value, list) else [value]:
+      # An empty text may mean none.
+      if isinstance(text, str) and text and not text.strip():
+        raise ValueError(f'--{name} is {text!r}: it must not be blank. Leave it out.')
 
 
 def import_modules(names: Sequence[str]):
@@ -159,7 +179,7 @@ def import_modules(names: Sequence[str]):
       place = traceback.extract_tb(error.__traceback__)[-1]
       raise ValueError(
         f'--import={name}: {type(error).__name__}: {error} ({place.filename}, line '
-        f'{place.lineno})'
+        f'{place.lineno}). Correct the module, or its name.'
       ) from error
 
 
@@ -188,4 +208,6 @@ def message(error: Exception) -> str:
     ):
       text = re.sub(f'^.*{before}', '', text, flags=re.DOTALL)
     text = text.split('\n\nCall arguments received')[0]
+  if re.match("File system scheme '.*' not implemented", text):
+    text += '. Correct the path, or name a local one.'
   return ' '.join(text.split())

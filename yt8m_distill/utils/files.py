@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import secrets
+import types
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ _FAULTS = (
   _READ_ONLY,
   *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
 )
+_REMEDY = 'it was edited or damaged. Restore or remove it.'
 
 
 @contextlib.contextmanager
@@ -199,7 +201,7 @@ def write_text(path: str, text: str):
     file.write(text)
 
 
-def read_json(path: str, **required: type) -> dict[str, Any] | None:
+def read_json(path: str, **required: type | types.UnionType) -> dict[str, Any] | None:
   """Returns the object in a JSON file, None if the file does not exist.
 
   Args:
@@ -211,18 +213,28 @@ def read_json(path: str, **required: type) -> dict[str, Any] | None:
   """
   if not tf.io.gfile.exists(path):
     return None
-  remedy = 'it was edited or damaged. Restore or remove it.'
   try:
     with tf.io.gfile.GFile(path) as file:
       values = json.load(file)
   except (ValueError, RecursionError) as error:
-    raise ValueError(f'{path} is not valid JSON ({error}): {remedy}') from error
+    raise ValueError(f'{path} is not valid JSON ({error}): {_REMEDY}') from error
   if not isinstance(values, dict):
-    raise ValueError(f'{path} holds {values!r:.60} instead of an object: {remedy}')
+    raise ValueError(f'{path} holds {values!r:.60} instead of an object: {_REMEDY}')
+  check_values(path, values, **required)
+  return values
+
+
+def check_values(path: str, values: dict[str, Any], **required: type | types.UnionType):
+  """Raises a ValueError if an object in a JSON file lacks a value of a type.
+
+  Args:
+    path: the file, for the message.
+    values: the object.
+    **required: as for `read_json`.
+  """
   for key, kind in required.items():
     if not isinstance(values.get(key), kind):
-      raise ValueError(f'{path}: its {key} is {values.get(key)!r:.60}: {remedy}')
-  return values
+      raise ValueError(f'{path}: its {key} is {values.get(key)!r:.60}: {_REMEDY}')
 
 
 def write_json(path: str, value: Any):
