@@ -200,7 +200,11 @@ def _prepare(folder: str, network, videos: _Arrays) -> dict[str, str]:
     with open(path, 'wb') as file:
       file.write(content)
   ranks = [rank for rank in map(int, _RANKS.value) if wanted(f'SavedModel rank={rank}')]
-  layers = {name: getattr(plain.head, name) for name in ('gates', 'experts')}
+  layers = {
+    name: getattr(plain.head, name)
+    for name in ('gates', 'experts', 'classes')
+    if hasattr(plain.head, name)
+  }
   vectors = {
     name: np.linalg.eigh(layer.kernel.numpy() @ layer.kernel.numpy().T)[1]
     for name, layer in layers.items()
