@@ -58,7 +58,12 @@ _CASES = flags.DEFINE_multi_string(
 _RANKS = flags.DEFINE_list('ranks', ['256', '512', '1024'], 'Ranks of the head.')
 _BATCHES = flags.DEFINE_list('batches', ['1', '8', '64'], 'Videos per request.')
 _ROUNDS = flags.DEFINE_integer('rounds', 20, 'Rounds.', lower_bound=1)
-_REQUESTS = flags.DEFINE_integer('requests', 5, 'Requests of a round.', lower_bound=1)
+_REQUESTS = flags.DEFINE_integer(
+  'requests',
+  5,
+  'Requests of one video in a round; of larger batches fewer, but at least one.',
+  lower_bound=1,
+)
 
 _CALIBRATE = 50  # videos
 _HEADER = (
@@ -265,7 +270,7 @@ def _print_times(workers: dict[str, _Worker]):
       worker('time', batch, 2)  # Warms up.
     for _ in tqdm.trange(_ROUNDS.value, desc=f'batch {batch}'):
       for case, worker in workers.items():
-        times[case] += worker('time', batch, _REQUESTS.value)
+        times[case] += worker('time', batch, max(1, _REQUESTS.value // batch))
     rows, first = [_HEADER], None
     for case, pairs in times.items():
       wall, cpu = zip(*pairs)
