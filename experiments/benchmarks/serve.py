@@ -238,14 +238,14 @@ class _Worker:
   def __call__(self, *command):
     """Returns the answer to a command."""
     print(*command, file=self._process.stdin, flush=True)
-    while line := self._process.stdout.readline():
-      if line.strip():
-        return json.loads(line)
+    assert self._process.stdout
+    if line := self._process.stdout.readline():
+      return json.loads(line)
     raise RuntimeError(f'The worker ended with status {self._process.wait()}.')
 
   def close(self):
-    self._process.stdin.close()
-    self._process.wait()
+    """Ends the process."""
+    self._process.communicate()
 
 
 def _megabytes(path: str) -> float:
@@ -304,12 +304,12 @@ def main(_):
     _print_times(workers)
     rows = [('case', 'peak memory, MiB', 'size, MB', 'GAP')]
     for case, worker in workers.items():
-      row = [case, f'{worker("peak"):,.0f}', f'{_megabytes(paths[case]):.1f}', '']
+      memory, size, gap = worker('peak'), _megabytes(paths[case]), ''
       if 'labels' in videos:
         worker('predict', f'{folder}/predictions.npy')
         predictions = np.load(f'{folder}/predictions.npy')
-        row[-1] = f'{_gap(predictions, videos["labels"]):.4f}'
-      rows.append(tuple(row))
+        gap = f'{_gap(predictions, videos["labels"]):.4f}'
+      rows.append((case, f'{memory:,.0f}', f'{size:.1f}', gap))
       worker.close()
   print(f'\n{network.network.count_params():,} parameters\n\n{report.markdown(rows)}')
 

@@ -25,13 +25,11 @@ def _saved_model(path: str) -> _Predict:
 
   model = tf.saved_model.load(path)
   name = 'frames' if 'frames' in model.signatures else 'features'
-  run = model.signatures[name]
 
   def predict(frames, num_frames):
     videos = {name: tf.constant(frames), 'num_frames': tf.constant(num_frames)}
-    return run(**videos)['predictions'].numpy()
+    return model.signatures[name](**videos)['predictions'].numpy()
 
-  predict.model = model  # Its signatures do not keep it.
   return predict
 
 
@@ -76,7 +74,7 @@ def main(path: str, videos_path: str):
     videos = file['frames'], file['num_frames']
   for line in sys.stdin:
     command, *arguments = line.split()
-    answer = None
+    answer: object = None
     if command == 'time':
       answer = _timed(predict, videos, *map(int, arguments))
     elif command == 'peak':
