@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -40,7 +41,14 @@ _SIZES = {
     }
   }
 }
+_VIDEOS = 6
 _TOLERANCES = {'float32': 1e-5, 'dynamic': 1e-2, 'float16': 5e-4}
+_BACKBONES = {
+  'yt8m_average': {},
+  'yt8m_dbof': {'clusters': 32, 'hidden': 16},
+  'netvlad': {'clusters': 8, 'hidden': 16},
+  'nextvlad': {'clusters': 8, 'groups': 4, 'hidden': 16},
+}
 
 
 @pytest.fixture(name='exported', scope='module')
@@ -48,8 +56,15 @@ def _exported(tmp_path_factory):
   """The run, its export, and what the export printed."""
   path = tmp_path_factory.mktemp('tflite')
   run = serving_cases.write_run(path / 'run', _SIZES, scale=0.25)
+  tiny.write_records(path / 'videos.tfrecord', _VIDEOS)
   with contextlib.redirect_stdout(io.StringIO()) as printed:
-    export.export(run, str(path / 'out'), top_k=3, kinds=tflite.KINDS)
+    export.export(
+      run,
+      str(path / 'out'),
+      top_k=3,
+      kinds=tflite.KINDS,
+      compare_path=f'{path}/videos*',
+    )
   return run, path / 'out', printed.getvalue().splitlines()
 
 
@@ -76,16 +91,78 @@ def test_agrees_with_the_saved_model(exported, kind):
 
 
 def test_sizes_and_differences_are_said(exported):
-  _, out, printed = exported
+  """Printed, and in the model card: those of the videos that were named."""
+  run, out, printed = exported
   sizes = {
     kind: (out / 'tflite' / f'{kind}.tflite').stat().st_size for kind in tflite.KINDS
   }
   assert sizes['dynamic'] < sizes['float16'] < sizes['float32']
+  card = (out / 'model_card.md').read_text()
+  assert 'on the first videos of `' in card and 'videos*`:' in card
+  network = trained_network.Network(run)
+  module = signatures.ServingModule(network.network, network.model, 3)
+  videos = list(tflite.recorded_videos(module, str(out.parent / 'videos*')))
+  assert len(videos) == _VIDEOS
   for kind, line in zip(tflite.KINDS, printed):
+    content = (out / 'tflite' / f'{kind}.tflite').read_bytes()
+    with tiny.eagerly():
+      found = tflite.difference(content, module, videos)
     assert line.startswith(f'{kind}.tflite: {sizes[kind] / 1e6:.2f} MB')
-    difference = float(line.split(' up to ')[1].split()[0])
-    assert difference <= _TOLERANCES[kind]
+    assert f'{found.same_best} of {_VIDEOS} videos keep their best class' in line
+    difference = line.split(' up to ')[1].split()[0]
+    assert float(difference) == pytest.approx(found.largest, abs=1e-6, rel=0.1)
+    assert 0 < float(difference) <= _TOLERANCES[kind]
+    assert (
+      f'{sizes[kind] / 1e6:.2f} MB | {difference} | {found.same_best} of {_VIDEOS} |'
+      in card
+    )
   assert len(printed) == len(tflite.KINDS) + 1
+
+
+def test_the_best_class_is_counted(monkeypatch):
+  """Of three videos, the second gets another best class, by 0.25."""
+  expected = np.array([[0.5, 0.25], [0.5, 0.25], [0.25, 0.5]], np.float32)
+  lite = expected + np.array([[0, 0], [-0.125, 0.25], [0, 0.125]], np.float32)
+
+  def model(table):
+    return lambda number: {'predictions': tf.constant(table[number : number + 1])}
+
+  def runner():
+    return lambda number: {'predictions': lite[number : number + 1]}
+
+  content = types.SimpleNamespace(get_signature_runner=runner)
+  monkeypatch.setattr(tflite, '_litert', lambda: lambda model_content: model_content)
+  module = types.SimpleNamespace(serve_all_frames=model(expected))
+  found = tflite.difference(content, module, [{'number': n} for n in range(3)])
+  assert found == (3, 0.25, 2)
+
+
+@pytest.mark.parametrize('backbone, sizes', _BACKBONES.items())
+def test_other_backbones(tmp_path, backbone, sizes):
+  student = {'backbone': {'type': backbone, backbone: sizes}}
+  run = serving_cases.write_run(
+    tmp_path / 'run', {'task': {'model': {'student': student}}}, scale=0.25
+  )
+  network = trained_network.Network(run)
+  module = signatures.ServingModule(network.network, network.model, 3)
+  with tiny.eagerly():
+    for kind, content in tflite.convert(network, 3, tflite.KINDS):
+      found = tflite.difference(content, module, tflite.random_videos(module))
+      assert found.largest < _TOLERANCES[kind], kind
+
+
+@pytest.mark.parametrize(
+  'arguments, match',
+  [
+    ({'compare_path': 'a*'}, 'compare_path is a.*, but there is no model.*--tflite'),
+    ({'compare_path': 'nowhere*', 'kinds': ['float32']}, '--compare_path: .*nowhere'),
+  ],
+)
+def test_records_to_compare_on(exported, tmp_path, arguments, match):
+  out = tmp_path / 'out'
+  with pytest.raises(ValueError, match=match):
+    export.export(exported[0], str(out), **arguments)
+  assert not out.exists()
 
 
 def test_every_selection_converts():
@@ -140,7 +217,8 @@ def test_random_frames(tmp_path):
   [(_, content)] = tflite.convert(network, 3, ['float32'])
   module = signatures.ServingModule(network.network, network.model, 3)
   with tiny.eagerly():
-    assert tflite.largest_difference(content, module) < _TOLERANCES['float32']
+    found = tflite.difference(content, module, tflite.random_videos(module))
+  assert found.videos == 5 and found.largest < _TOLERANCES['float32']
 
 
 def test_without_litert(tmp_path, monkeypatch):

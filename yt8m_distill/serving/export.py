@@ -2,6 +2,7 @@ r"""Exports trained networks as a SavedModel, and one of them to TensorFlow Lite
 
   yt8m-distill export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
+    [--compare_path=RECORDS] \
     [--features=NAME:SIZE:FORMAT,...] [--context=10] [--mediapipe]
 
   yt8m-distill export RUN RUN RUN OUT [--model_weights=2,1,1]
@@ -31,6 +32,7 @@ import json
 import os
 
 from absl import flags
+import numpy as np
 from official.core import train_utils
 import pandas as pd
 import tensorflow as tf
@@ -65,6 +67,7 @@ def export(
   for_mediapipe: bool = False,
   model_weights: Sequence[str] = (),
   stopping: str = '',
+  compare_path: str = '',
 ):
   """Exports a network of `run` to the folder `out`, which appears whole.
 
@@ -90,6 +93,8 @@ def export(
     model_weights: as for `averaging.read_weights`.
     stopping: when a single network stops looking at a video, as of `stopping.read`; ''
       for when it has seen all frames. Not with `kinds` or `for_mediapipe`.
+    compare_path: records whose first 100 videos show how far the predictions of `kinds`
+      are from the SavedModel's; '' for random videos.
 
   Raises:
     ValueError: `out` is not empty, an argument does not fit the networks, or they
@@ -110,6 +115,11 @@ def export(
         f'--stopping is given with --{flag}, whose models see all frames: leave out '
         'one of them.'
       )
+  if compare_path and not kinds:
+    raise ValueError(
+      f'compare_path is {compare_path}, but there is no model to compare: name some '
+      'with --tflite, or leave it out.'
+    )
   stored = data.parse_features(features)
   with _float32():
     networks = [trained_network.Network(run, name) for run in runs]
@@ -126,6 +136,7 @@ def export(
     module: signatures.ServingModule | averaging.EnsembleModule = modules[0]
     if len(runs) > 1:
       module = averaging.EnsembleModule(modules, weights)
+    videos = _videos(modules[0], compare_path) if kinds else []
     with files.whole_folder(out) as partial:
       signatures.save(
         partial,
@@ -136,9 +147,14 @@ def export(
       if for_mediapipe:
         folder = os.path.join(partial, mediapipe.FOLDER)
         mediapipe.save(folder, networks[0].network, trained, names)
-      _describe(partial, networks, module, names, for_mediapipe)
+      converted = []
       if kinds:
-        _write_tflite(partial, networks[0], modules[0], top_k, kinds)
+        converted = _write_tflite(
+          partial, networks[0], modules[0], top_k, kinds, videos
+        )
+      _describe(
+        partial, networks, module, names, for_mediapipe, converted, compare_path
+      )
   for network in networks:
     print(
       f'{network.checkpoint} -> {out}: '
@@ -183,6 +199,18 @@ def _module(
   )
 
 
+def _videos(
+  module: signatures.ServingModule, compare_path: str
+) -> list[dict[str, np.ndarray]]:
+  """Returns the videos to compare predictions on."""
+  if not compare_path:
+    return list(tflite.random_videos(module))
+  try:
+    return list(tflite.recorded_videos(module, compare_path))
+  except ValueError as error:
+    raise ValueError(f'--compare_path: {error}') from error
+
+
 def _class_names(
   networks: Sequence[trained_network.Network], vocabulary: str | None
 ) -> list[str]:
@@ -205,6 +233,8 @@ def _describe(
   module: signatures.ServingModule | averaging.EnsembleModule,
   names: Sequence[str],
   for_mediapipe: bool,
+  converted: Sequence[tflite.Converted],
+  compare_path: str,
 ):
   """Writes the files that describe the SavedModel."""
   texts = {}
@@ -218,7 +248,9 @@ def _describe(
     [network] = networks
     train_utils.serialize_config(extract_student.params_of(network), folder)
     spec = model_card.input_spec(module)
-    texts['model_card.md'] = model_card.model_card(network, module, for_mediapipe)
+    texts['model_card.md'] = model_card.model_card(
+      network, module, for_mediapipe, converted, compare_path
+    )
     if network.evaluation:
       texts['evaluation.json'] = json.dumps(network.evaluation, indent=2) + '\n'
   texts['input.json'] = json.dumps(spec, indent=2) + '\n'
@@ -234,19 +266,24 @@ def _write_tflite(
   module: signatures.ServingModule,
   top_k: int,
   kinds: Sequence[str],
-):
-  """Writes TensorFlow Lite models; prints how close their predictions are."""
+  videos: Sequence[dict[str, np.ndarray]],
+) -> list[tflite.Converted]:
+  """Writes TensorFlow Lite models; prints and returns how close they are."""
   folder = os.path.join(folder, 'tflite')
   tf.io.gfile.makedirs(folder)
+  converted = []
   for kind, content in tflite.convert(network, top_k, kinds):
     with tf.io.gfile.GFile(os.path.join(folder, f'{kind}.tflite'), 'wb') as file:
       file.write(content)
-    difference = tflite.largest_difference(content, module)
+    difference = tflite.difference(content, module, videos)
+    converted.append(tflite.Converted(kind, len(content), difference))
     print(
       f'{kind}.tflite: {len(content) / 1e6:.2f} MB, predictions differ by '
-      f"up to {difference:.1e} from the SavedModel's",
+      f"up to {difference.largest:.1e} from the SavedModel's, and "
+      f'{difference.same_best} of {difference.videos} videos keep their best class',
       flush=True,
     )
+  return converted
 
 
 def define_flags():
@@ -269,6 +306,12 @@ def define_flags():
     'tflite',
     [],
     f'TensorFlow Lite models of a single run to add: {", ".join(tflite.KINDS)}.',
+  )
+  flags.DEFINE_string(
+    'compare_path',
+    '',
+    'Records whose first 100 videos show how far the predictions of --tflite are from '
+    "the SavedModel's. Default: random videos.",
   )
   flags.DEFINE_list(
     'features',
@@ -308,6 +351,7 @@ def main(argv: Sequence[str]):
     values.mediapipe,
     values.model_weights,
     values.stopping,
+    values.compare_path,
   )
 
 

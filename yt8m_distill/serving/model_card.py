@@ -10,6 +10,7 @@ from yt8m_distill.modeling import frame_selection
 from yt8m_distill.serving import averaging
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import signatures
+from yt8m_distill.serving import tflite
 from yt8m_distill.utils import markdown
 from yt8m_distill.utils import quantization
 
@@ -26,6 +27,7 @@ _OUTPUTS = """- `class_indices` and `probabilities` of the best classes, best fi
 - `class_names` of these classes, if there is a `labels.csv`
 - `predictions`: the probability of each class. Classes do not exclude each other,
   so the sum is not 1."""
+_WEIGHTS = {'float32': 'as trained', 'float16': '16 bits', 'dynamic': '8 bits'}
 _Module = signatures.ServingModule | averaging.EnsembleModule
 
 
@@ -108,6 +110,8 @@ def model_card(
   network: trained_network.Network,
   module: signatures.ServingModule,
   for_mediapipe: bool = False,
+  converted: Sequence[tflite.Converted] = (),
+  compare_path: str = '',
 ) -> str:
   """Returns the content of model_card.md.
 
@@ -115,6 +119,8 @@ def model_card(
     network: the network.
     module: its signatures.
     for_mediapipe: whether there is a SavedModel for MediaPipe.
+    converted: its models for TensorFlow Lite.
+    compare_path: records that these were compared on; '' for random videos.
   """
   model = network.model
   frames = frame_selection.max_selected(model.network.frames, model.max_frames)
@@ -142,7 +148,8 @@ Exported by `yt8m_distill` from step {network.step} of \
 {_OUTPUTS}
 - `representation`: an embedding of the video, \
 {network.network.backbone.representation_size} values
-{_stops(network, module)}{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}
+{_stops(network, module)}{_windows(module)}{_mediapipe(model) if for_mediapipe else ''}\
+{_lite(converted, compare_path)}
 ## Quality
 
 {_quality(network, module)}
@@ -303,6 +310,27 @@ def _mediapipe(model: model_config.ClassifierModel) -> str:
 `{mediapipe.FOLDER}/` is a SavedModel for MediaPipe's YouTube-8M graphs: from
 `rgb_and_audio`, the values, float32 [segments, frames, 1152], and `num_frames` int32
 [segments, 1], to `predictions` float32 [segments, {model.num_classes}].
+"""
+
+
+def _lite(converted: Sequence[tflite.Converted], compare_path: str) -> str:
+  """Describes the models for TensorFlow Lite, if there are any."""
+  if not converted:
+    return ''
+  rows = '\n'.join(
+    f'| `tflite/{kind}.tflite` | {_WEIGHTS[kind]} | {size / 1e6:.2f} MB | '
+    f'{largest:.1e} | {same} of {videos} |'
+    for kind, size, (videos, largest, same) in converted
+  )
+  videos = f'the first videos of `{compare_path}`' if compare_path else 'random videos'
+  return f"""
+## TensorFlow Lite
+
+Compared with the SavedModel on {videos}:
+
+| model | weights | size | largest difference of a probability | same best class |
+|---|---|---|---|---|
+{rows}
 """
 
 
