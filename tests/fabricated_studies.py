@@ -58,6 +58,7 @@ def finish(run, output_dir, gap, curve=True):
     json.dumps(
       {
         'step': 7,
+        'videos': 9,
         'input_path': 'validate',
         'networks': dict.fromkeys(names, cost),
         'metrics': {

@@ -47,9 +47,6 @@ from yt8m_distill.trainer import screen
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
-_COUNT = flags.DEFINE_integer('count', 200, 'Damaged files per case.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the damage.')
-
 # What `cli.run` turns into one line.
 _EXPECTED = (ValueError, OSError, ImportError, NotImplementedError, tf.errors.OpError)
 _WORDS = (b'', b'null', b'[]', b'{}', b'-1', b'1e999', b'"x"', b'"../../x"', b'NaN')
@@ -328,7 +325,7 @@ def main(_):
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
       for kind, outcome, damaged in run(
-        name, pathlib.Path(folder), _COUNT.value, _SEED.value
+        name, pathlib.Path(folder), flags.FLAGS.count, flags.FLAGS.seed
       ):
         is_right = outcome in ('read', 'refused')
         counts[outcome if is_right else 'wrong'] += 1
@@ -340,4 +337,7 @@ def main(_):
 
 
 if __name__ == '__main__':
+  # Not on import, because other commands define flags of the same names.
+  flags.DEFINE_integer('count', 200, 'Damaged files per case.')
+  flags.DEFINE_integer('seed', 0, 'Seed of the damage.')
   app.run(main)

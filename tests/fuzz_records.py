@@ -34,9 +34,6 @@ from yt8m_distill.modeling import frame_selection
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import quantization
 
-_COUNT = flags.DEFINE_integer('count', 10_000, 'Mutated records per case.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the mutations.')
-
 _PATH = '/data/train07.tfrecord'
 _SIZES = {'rgb': 6, 'audio': 2}
 _MAX_FRAMES, _CLASSES, _MAX_LENGTH = 12, 20, 15
@@ -494,7 +491,7 @@ def main(_):
   is_right = True
   for name in CASES:
     counts = collections.Counter()
-    for mutation, result, serialized in run(name, _COUNT.value, _SEED.value):
+    for mutation, result, serialized in run(name, flags.FLAGS.count, flags.FLAGS.seed):
       is_good = result in OUTCOMES
       counts[result if is_good else 'wrong'] += 1
       if not is_good:
@@ -505,4 +502,7 @@ def main(_):
 
 
 if __name__ == '__main__':
+  # Not on import, because other commands define flags of the same names.
+  flags.DEFINE_integer('count', 10_000, 'Mutated records per case.')
+  flags.DEFINE_integer('seed', 0, 'Seed of the mutations.')
   app.run(main)

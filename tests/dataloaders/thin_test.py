@@ -212,7 +212,7 @@ def test_resumes_where_it_stopped_and_refuses_other_settings(source, tmp_path):
   whole = _contents(out)
   os.remove(paths[1])
   (out / 'train0.tfrecord').write_bytes(b'kept')
-  (out / 'train1.tfrecord.partial').write_bytes(b'cut off')
+  (out / 'train1.tfrecord.0123abcd.partial').write_bytes(b'cut off')
   assert thin.thin(source, str(out), processes=1) == paths
   assert _contents(out) == {**whole, 'train0.tfrecord': b'kept'}
   for change in (

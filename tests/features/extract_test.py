@@ -281,8 +281,8 @@ def test_a_restart_gives_the_same_bytes(tmp_path, monkeypatch):
   assert not [name for name in left if '0002' in name or name.endswith('.partial')]
   monkeypatch.setattr(_Networks, 'rgb', rgb)
   # What a kill may leave: parts of files, or records without their report.
-  (out / 'train0002.tfrecord.partial').write_bytes(b'cut')
-  (out / 'train0002.csv.partial').write_bytes(b'cut')
+  (out / 'train0002.tfrecord.0123abcd.partial').write_bytes(b'cut')
+  (out / 'train0002.csv.0123abcd.partial').write_bytes(b'cut')
   (out / 'train0003.csv').unlink(missing_ok=True)
   (out / 'train0003.tfrecord').write_bytes(b'old')
   _Video.asked.clear()
