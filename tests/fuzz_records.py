@@ -144,7 +144,11 @@ class Case:
     return tf.train.SequenceExample.FromString(serialized)
 
   def parse(self, serialized: bytes, index: int):
-    """Parses a record plainly; raises a ValueError if it is invalid."""
+    """Parses a record plainly; raises a ValueError if it is invalid.
+
+    Returns:
+      The example; and whether all frames are valid, or only those that are chosen.
+    """
     record = tf.train.SequenceExample.FromString(serialized)
     context, lists = record.context.feature, record.feature_lists.feature_list
     ids = [b''.join(_values(context, key, 'bytes_list', 1)) for key in _IDS]
@@ -164,7 +168,6 @@ class Case:
     ]
     stored = len(frames[0])
     _check(stored and len(frames[1]) == stored)
-    frames = np.concatenate(frames, 1)
     step = step or 1
     if step == 1:
       total = stored
@@ -185,18 +188,28 @@ class Case:
       reader_lib.seeds_of([video_id]),
       tf.constant([start]),
     )
-    padded = np.zeros([chosen.shape[1], frames.shape[1]], frames.dtype)
     count = int(count[0])
-    padded[:count] = frames[chosen[0, :count].numpy() // step]
+    dtype = np.uint8 if self.format in ('bytes', 'quantized_floats') else np.float32
+    padded = np.zeros([chosen.shape[1], sum(_SIZES.values())], dtype)
+    for row, place in enumerate(chosen[0, :count].numpy() // step):
+      parts = [column[place] for column in frames]
+      _check(all(part is not None for part in parts))
+      padded[row] = np.concatenate(parts)
     hot = np.zeros(_CLASSES, bool)
     hot[labels] = True
     inputs = {'frames': padded, 'num_frames': count, 'id': video_id, 'labels': hot}
     if self._is_window:
       inputs[_WINDOW] = start
-    return inputs
+    return inputs, not any(frame is None for column in frames for frame in column)
 
   def _frame(self, feature, size):
-    """Returns the stored values of a frame, [size]."""
+    """Returns the stored values of a frame, [size]; None if they are invalid."""
+    try:
+      return self._valid_frame(feature, size)
+    except ValueError:
+      return None
+
+  def _valid_frame(self, feature, size):
     if self.format in ('bytes', 'float32_bytes'):
       _check(feature.WhichOneof('kind') == 'bytes_list')
       _check(len(feature.bytes_list.value) == 1)
@@ -442,16 +455,16 @@ def outcome(case: Case, reader, serialized: bytes, before: Sequence[bytes]) -> s
   """
   is_sound, index = _is_sound(serialized), len(before)
   try:
-    expected = case.parse(serialized, index)
+    expected, is_whole = case.parse(serialized, index)
   except (ValueError, protobuf.DecodeError):
-    expected = None
+    expected, is_whole = None, False
   try:
     inputs, labels = reader(
       [_PATH] * (index + 1), list(range(index + 1)), [*before, serialized]
     )
   except tf.errors.InvalidArgumentError as error:
     message = cli.message(error)
-    assert not is_sound or expected is None, f'a valid record was refused: {message}'
+    assert not (is_sound and is_whole), f'a valid record was refused: {message}'
     assert message.startswith(f'{_PATH}, record {index}'), f'no name: {message}'
     assert len(message.splitlines()) == 1 and message.isprintable(), (
       f'not a line: {message!r}'

@@ -89,7 +89,7 @@ _TEXTS = dict.fromkeys(('multi string', 'comma separated list of strings'), 'str
 # Of `name kind`: values that are right, or of whose wrongness the work itself tells.
 _TAKEN = re.compile(
   r'(OUT|output_dir|model_dir|split) .*'
-  r'|(classes|evaluation_path|features|gin_params|import|model|model_weights'
+  r'|(classes|compare_path|evaluation_path|features|gin_params|import|model|model_weights'
   r'|params_override|stopping|tflite|video|video_level|vocabulary|weights) empty'
   r'|(batch_size|context|max_frames|seed|segments|top_k|videos_per_shard|workers'
   r'|mean_frames) huge'
@@ -97,7 +97,7 @@ _TAKEN = re.compile(
   r'|mean_frames fraction'
   r'|(input|input_path|video_level) text file'  # Its content is read later.
   r'|(calibration_path|evaluation_path) .*'
-  r'|(tpu|tf_data_service) .*'  # Any address.
+  r'|(ray_address|tpu|tf_data_service) .*'  # Any address.
   r'|teacher_chunks .*'  # The checkpoint has no teacher.
 )
 

@@ -223,6 +223,7 @@ def define_flags():
     required=True,
   )
   define_skip_flags()
+  ray_jobs.define_flags()
 
 
 def define_skip_flags():
@@ -235,7 +236,6 @@ def define_skip_flags():
     False,
     'Skip records that are invalid though their checksum is right.',
   )
-  ray_jobs.define_flags()
 
 
 def use_no_accelerator():
