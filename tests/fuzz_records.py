@@ -501,10 +501,10 @@ def run(name: str, count: int, seed: int):
 
 def main(_):
   """Prints counts, and all outcomes that are wrong."""
-  is_right = True
+  is_right, count = True, -(-flags.FLAGS.count // len(CASES))
   for name in CASES:
     counts = collections.Counter()
-    for mutation, result, serialized in run(name, flags.FLAGS.count, flags.FLAGS.seed):
+    for mutation, result, serialized in run(name, count, flags.FLAGS.seed):
       is_good = result in OUTCOMES
       counts[result if is_good else 'wrong'] += 1
       if not is_good:
@@ -516,6 +516,6 @@ def main(_):
 
 if __name__ == '__main__':
   # Not on import, because other commands define flags of the same names.
-  flags.DEFINE_integer('count', 10_000, 'Mutated records per case.')
+  flags.DEFINE_integer('count', 10_000, 'Mutated records, over all cases.')
   flags.DEFINE_integer('seed', 0, 'Seed of the mutations.')
   app.run(main)
