@@ -12,7 +12,8 @@ frame of a feature has the same size, as in all YouTube-8M releases:
 After the context, the number of bytes determines the number of frames, and so every
 byte between the payloads. A record is *regular* if it has exactly these bytes. All
 others are left to TensorFlow's parser, which is slower because it makes a string of
-each frame.
+each frame. Where only some frames are cut out, the bytes between the others are not
+compared.
 
 B records, T frames: at least those of the longest regular record.
 """
