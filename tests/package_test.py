@@ -234,6 +234,7 @@ def test_finds_gin_and_yaml_files_from_an_empty_folder(site, tmp_path):
     assert pathlib.Path(file).is_file()
 
 
+@pytest.mark.long
 def test_commands_from_an_empty_folder(start, tmp_path):
   def run(*arguments):
     done = start(*arguments)

@@ -14,6 +14,7 @@ from yt8m_distill.checkpoints import run_dir
 
 pytestmark = [
   pytest.mark.end_to_end,
+  pytest.mark.long,
   processes.needs_script_environment,
 ]
 

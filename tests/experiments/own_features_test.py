@@ -15,7 +15,7 @@ from yt8m_distill.evaluation import report
 from yt8m_distill.serving import export
 from yt8m_distill.serving import predict
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 # Tells a version, and notes the arguments of each module that it should run.
 _PYTHON = """#!/usr/bin/env bash

@@ -16,7 +16,7 @@ import tiny
 
 from yt8m_distill.checkpoints import extract_student
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 _SIZES = {
   'task': {

@@ -14,6 +14,7 @@ from yt8m_distill.simulation import write_shards
 
 pytestmark = [
   pytest.mark.end_to_end,
+  pytest.mark.long,
   processes.needs_script_environment,
 ]
 

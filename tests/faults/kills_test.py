@@ -14,7 +14,7 @@ from faults import kills
 import pytest
 import tensorflow as tf
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.end_to_end, pytest.mark.long]
 
 # Training has a test of its own; the study takes too long here.
 _COMMANDS = (

@@ -17,7 +17,7 @@ import tiny
 
 from yt8m_distill.tasks import distillation
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 _CHECKPOINT_STEP = 3
 _VIDEOS = 9

@@ -10,7 +10,7 @@ import tiny
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import predict
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 
 def _results(run):

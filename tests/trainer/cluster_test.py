@@ -222,6 +222,7 @@ def _scalars(run, part):
   }
 
 
+@pytest.mark.long
 class TestKilledAndResumed:
   def test_others_are_stopped_and_the_end_is_told(self, killed, folder):
     _, status, told, pids, _ = killed
@@ -310,6 +311,7 @@ class TestKilledAndResumed:
     )
 
 
+@pytest.mark.long
 def test_rated_windows_of_3_workers_are_those_of_one_process(many, drive, folder):
   one = drive('train_and_eval', folder / 'one_windows', _windows_flags, _SEGMENTS)
   many = folder / 'windows'
@@ -458,6 +460,7 @@ def test_folder_that_is_not_shared_is_an_error(folder, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.long
 def test_tf_data_service_with_two_workers_feeds_a_run(folder, tmp_path):
   start = runpy.run_path(str(paths.ROOT / 'experiments/cluster/data_service.py'))[
     'start'

@@ -122,6 +122,7 @@ def test_pickled_networks_are_read_again_unless_they_have_changed(tmp_path):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.long
 def test_commands_write_the_same_bytes(cluster, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)  # Relative paths mean the same on all nodes.
   run = serving_cases.write_run(tmp_path / 'run')
@@ -138,6 +139,7 @@ def test_commands_write_the_same_bytes(cluster, tmp_path, monkeypatch):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.long
 def test_error_names_the_node_and_stops_the_others(cluster, tmp_path):
   shards = _shards(tmp_path, 'a', 'hang', 'fail', *'bcdef')
   with pytest.raises(
@@ -154,6 +156,7 @@ def test_error_names_the_node_and_stops_the_others(cluster, tmp_path):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.long
 def test_interrupt_stops_all_nodes(cluster, tmp_path, request):
   handler = signal.signal(signal.SIGINT, signal.default_int_handler)
   request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
@@ -171,6 +174,7 @@ def test_interrupt_stops_all_nodes(cluster, tmp_path, request):
 
 
 @pytest.mark.end_to_end
+@pytest.mark.long
 def test_other_code_and_folders_that_nodes_lack_are_refused(
   cluster, tmp_path, monkeypatch
 ):
@@ -182,6 +186,7 @@ def test_other_code_and_folders_that_nodes_lack_are_refused(
 
 
 @pytest.mark.end_to_end
+@pytest.mark.long
 def test_dead_node_changes_no_byte_and_no_job(cluster, tmp_path):
   jobs = [ray_cases.Counting(name) for name in 'abc']
 

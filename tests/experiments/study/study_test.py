@@ -51,6 +51,7 @@ _STUDY = {
 
 
 @pytest.mark.end_to_end
+@pytest.mark.long
 def test_students_of_a_skyline_and_teaching_that_fails_once(tmp_path):
   tiny.write_records(tmp_path / 'records', 9)
   study = study_file.parse(
