@@ -177,7 +177,7 @@ def test_loss_that_is_not_finite_names_the_step_and_leaves_the_weights():
     tf.fill(model.student.head.experts.bias.shape, np.nan)
   )
   before = model.get_weights()
-  with pytest.raises((ValueError, tf.errors.InvalidArgumentError)) as error:
+  with pytest.raises(tf.errors.InvalidArgumentError) as error:
     step()
   assert re.search(r'not finite at step\W+3\W', error.value.message)
   assert 'Lower the learning rate' in error.value.message
