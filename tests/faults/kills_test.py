@@ -147,7 +147,17 @@ def _disk(tmp_path):
     mount('size=4k')
   except (OSError, subprocess.CalledProcessError) as error:
     pytest.skip(f'no disk can be mounted here: {error}')
-  yield lambda options: mount(f'remount,{options}')
+
+  def remount(options):
+    while True:
+      try:
+        return mount(f'remount,{options}')
+      except subprocess.CalledProcessError as error:
+        # Killed workers close their files a little later.
+        assert 'busy' in error.stderr.decode()
+        time.sleep(0.05)
+
+  yield remount
   subprocess.run(['umount', '-l', place], check=True)
 
 

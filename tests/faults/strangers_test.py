@@ -138,7 +138,7 @@ def test_hostile_yaml_is_refused_in_one_line(entry, name, tmp_path):
   assert not proof.exists()
   assert '\n' not in message and len(message) < 1500
   assert re.search(f'{path}|--params_override', message)
-  assert time.process_time() - start < 2
+  assert time.process_time() - start < 20
 
 
 def test_plain_yaml_is_read_as_the_garden_does():

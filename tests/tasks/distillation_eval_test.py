@@ -217,7 +217,7 @@ def test_classes_without_positives_may_be_left_out(run):
 @pytest.mark.usefixtures('eagerly')
 def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
   run.evaluate(9)
-  assert run.written['skipped'] == {'records': 0, 'shard_tails': 0}
+  assert run.written['skipped'] == {'records': 0, 'shard_tails': 0, 'malformed': 0}
   first, second = (tmp_path / f'broken{n}.tfrecord' for n in range(2))
   for path in (first, second):
     shutil.copy(run.folder.parent / path.name.replace('broken', 'validate'), path)
@@ -235,7 +235,7 @@ def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
         task__validation_data__input_path=(tmp_path / 'broken?.tfrecord'),
         task__validation_data__skip_corrupt_records=True,
       )
-    assert run.written['skipped'] == {'records': 1, 'shard_tails': 1}
+    assert run.written['skipped'] == {'records': 1, 'shard_tails': 1, 'malformed': 0}
     assert run.written['videos'] == 7
     assert (
       'Evaluation at step 40 skipped 1 corrupt records and 1 ends of shards.'

@@ -70,7 +70,7 @@ def test_driver_starts_from_it(run, weights, records, tmp_path):
     _FINETUNE,
     task__init_checkpoint=run,
     trainer__train_steps=1,
-    **{_LEARNING_RATE: 0.0},
+    **{_LEARNING_RATE: 1e-30},  # changes no weight
   )
   tuned = trained_network.Network(str(tmp_path / 'tuned'))
   assert tuned.step == 1

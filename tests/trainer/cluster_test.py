@@ -265,7 +265,7 @@ class TestKilledAndResumed:
       json.loads((run / 'evaluation.json').read_text()) for run in (many, one)
     )
     assert wanted['videos'] == 8
-    assert wanted['skipped'] == {'records': 1, 'shard_tails': 0}
+    assert wanted['skipped'] == {'records': 1, 'shard_tails': 0, 'malformed': 0}
     for name in wanted.keys() - {'metrics'}:
       assert result[name] == wanted[name]
     for name, value in wanted['metrics'].items():
