@@ -73,14 +73,14 @@ def run_contents(folder: pathlib.Path) -> dict:
 
 
 def study_contents(folder: pathlib.Path) -> dict:
-  """Returns what the runs of a study hold, and its table without the hours."""
+  """Returns what the runs of a study hold, and its table without the times."""
   found = {}
   for params in sorted(folder.glob('*/params.yaml')):
     for name, value in run_contents(params.parent).items():
       if name != 'params.yaml':  # Names the folder.
         found[f'{params.parent.name}: {name}'] = value
   table = pd.read_csv(folder / 'runs.csv')
-  found['runs.csv'] = table.drop(columns=['hours'], errors='ignore').to_csv().encode()
+  found['runs.csv'] = table.drop(columns='seconds').to_csv().encode()
   return found
 
 

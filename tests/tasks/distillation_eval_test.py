@@ -238,7 +238,7 @@ def test_what_is_left_out_as_corrupt_is_counted(run, tmp_path, caplog):
     assert run.written['skipped'] == {'records': 1, 'shard_tails': 1, 'malformed': 0}
     assert run.written['videos'] == 7
     assert (
-      'Evaluation at step 40 skipped 1 corrupt records and 1 ends of shards.'
+      'Evaluation at step 40 skipped 1 corrupt records, 1 ends of shards.'
     ) in caplog.messages
     caplog.clear()
 
