@@ -247,7 +247,7 @@ def predict(
   if format == 'csv':
     join(outputs, joined)
   returned = [shard.returned for shard in written] or [(0, 0, 0)]
-  count, seen, skipped = np.sum(returned, axis=0)
+  count, seen, skipped = map(sum, zip(*returned))
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
   rewrite.report_skipped(skipped)
   if seen:
