@@ -25,7 +25,6 @@ import feature_weights
 import numpy as np
 import paths
 import serving_cases
-import tensorflow as tf
 import tiny
 
 from experiments.study import runner
@@ -47,8 +46,6 @@ from yt8m_distill.trainer import screen
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 
-# What `cli.run` turns into one line.
-_EXPECTED = (ValueError, OSError, ImportError, NotImplementedError, tf.errors.OpError)
 _WORDS = (b'', b'null', b'[]', b'{}', b'-1', b'1e999', b'"x"', b'"../../x"', b'NaN')
 DAMAGES = ('flipped', 'cut', 'zeroed', 'inserted', 'word')
 
@@ -305,7 +302,7 @@ def _names(file: str) -> Iterator[str]:
 def _outcome(case: Case, folder: pathlib.Path) -> str:
   try:
     case.read(folder)
-  except _EXPECTED as error:
+  except cli.REPORTED as error:
     message = cli.message(error)
     if not any(str(folder / name) in message for name in _names(case.file)):
       return f'does not name the file: {message}'
