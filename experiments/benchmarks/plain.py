@@ -1,7 +1,8 @@
 """The networks as a plain graph, for comparison.
 
 As in the original code, one time loop runs over all chunks at once, masks the
-steps after the end of a video, and uses automatic differentiation.
+steps after the end of a video, and uses automatic differentiation; the gates of the
+head are one softmax.
 """
 
 import tensorflow as tf
@@ -40,7 +41,7 @@ def plain_network(network, inputs):
   return {
     'representation': representation,
     'states': states,
-    'predictions': network.head(representation),
+    'predictions': _plain_head(network.head, representation),
   }
 
 
@@ -68,3 +69,18 @@ def _plain_stack(stack, x, lengths):
     lambda t, _: t < steps, step, (0, zeros), maximum_iterations=steps
   )
   return tf.concat(state, 1)
+
+
+def _plain_head(head, representation):
+  """Returns the predictions of a MoeHead without gates of input and output."""
+  gates, experts = (
+    tf.cast(
+      tf.reshape(layer(representation), [-1, head.num_classes, count]), tf.float32
+    )
+    for layer, count in (
+      (head.gates, head.num_mixtures + 1),
+      (head.experts, head.num_mixtures),
+    )
+  )
+  weights = tf.nn.softmax(gates)[..., : head.num_mixtures]
+  return tf.reduce_sum(weights * tf.sigmoid(experts), axis=2)

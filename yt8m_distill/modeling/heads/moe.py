@@ -9,6 +9,8 @@ regularization. Context gates may scale the representation and the predictions
 B videos, R representation, V classes, M mixtures.
 """
 
+import functools
+
 import tensorflow as tf
 import tf_keras
 
@@ -78,23 +80,23 @@ class MoeHead(tf_keras.layers.Layer):
     if self.input_gate:
       representation = self.input_gate(representation, training=training)
     # float32 whatever the policy: small probabilities are summed.
-    gates = tf.nn.softmax(
-      tf.cast(
-        tf.reshape(
-          self.gates(representation), [-1, self.num_classes, self.num_mixtures + 1]
+    gates, experts = (
+      tf.unstack(
+        tf.cast(
+          tf.reshape(layer(representation), [-1, self.num_classes, count]), tf.float32
         ),
-        tf.float32,
+        axis=2,
+      )
+      for layer, count in (
+        (self.gates, self.num_mixtures + 1),
+        (self.experts, self.num_mixtures),
       )
     )
-    experts = tf.sigmoid(
-      tf.cast(
-        tf.reshape(
-          self.experts(representation), [-1, self.num_classes, self.num_mixtures]
-        ),
-        tf.float32,
-      )
-    )
-    predictions = tf.reduce_sum(gates[..., : self.num_mixtures] * experts, axis=-1)
+    # A softmax column by column: tf.nn.softmax is slow over so few values.
+    highest = tf.stop_gradient(functools.reduce(tf.maximum, gates))
+    weights = [tf.exp(gate - highest) for gate in gates]
+    chosen = [w * tf.sigmoid(expert) for w, expert in zip(weights, experts)]
+    predictions = tf.add_n(chosen) / tf.add_n(weights)
     if self.output_gate:
       predictions = self.output_gate(predictions, training=training)
     return predictions
