@@ -1,4 +1,4 @@
-"""Measures a process: CPU time per video read, and peak memory."""
+"""Measures processes: CPU time, also per video read, and peak memory."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -74,6 +74,12 @@ def _thread_seconds() -> dict[int, float]:
     thread.id: thread.user_time + thread.system_time
     for thread in psutil.Process().threads()
   }
+
+
+def total_seconds() -> float:
+  """Returns the CPU time of this process and of all that run below it."""
+  process = psutil.Process()
+  return sum(map(_seconds, [process, *process.children(recursive=True)]))
 
 
 def peak_mib(pid: int | None = None) -> float:

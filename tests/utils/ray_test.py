@@ -9,11 +9,13 @@ import threading
 import time
 from unittest import mock
 
+import processes
 import pytest
 import ray_cases
 import serving_cases
 import tiny
 
+from experiments.cluster import ray_nodes
 from experiments.study import runner
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.features import extract
@@ -29,8 +31,10 @@ def _cluster():
   """Three nodes."""
   pytest.importorskip('ray', reason='ray is not installed')
   with (
-    mock.patch.dict(os.environ, RAY_USAGE_STATS_ENABLED='0'),
-    contextlib.closing(ray_cases.Cluster(3)) as nodes,
+    mock.patch.dict(
+      os.environ, {**processes.ENVIRONMENT, 'RAY_USAGE_STATS_ENABLED': '0'}
+    ),
+    contextlib.closing(ray_nodes.Cluster(3)) as nodes,
   ):
     yield nodes
 
