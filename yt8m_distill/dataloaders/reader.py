@@ -26,8 +26,6 @@ B records, T frames of the longest, K selected frames at most, D features, V cla
 from collections.abc import Iterator
 from collections.abc import Sequence
 import functools
-import os
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +34,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
+from yt8m_distill.dataloaders import record_parser
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
@@ -44,15 +43,9 @@ from yt8m_distill.modeling import frame_selection
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import quantization
 
-ID_KEYS = ('id', 'video_id', 'clip/data_path')
-_LABELS = 'labels'
 _NUM_SEEDS = 2**31 - 1
 _MAX_CUT = 150  # selected frames that are cut out one by one
-# What has at most one value, with the type of the value.
-_SINGLE = {**dict.fromkeys(ID_KEYS, tf.string), **thinned_records.CONTEXT}
 _KINDS = {tf.string: 'bytes_list', tf.int64: 'int64_list', tf.float32: 'float_list'}
-# Paths string [B], positions int64 [B] and records string [B].
-_Records = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 _Examples = tuple[dict[str, tf.Tensor], tf.Tensor]
 
 
@@ -112,11 +105,14 @@ class FrameReader:
     self._answers = answers
     self.with_seeds = with_seeds or selection.type == 'random'
     self._with_window_starts = with_window_starts or selection.type == 'window'
-    self._single = dict(_SINGLE)
+    single = dict(thinned_records.CONTEXT)
     if self._with_window_starts:
-      self._single[window_records.START] = tf.int64
+      single[window_records.START] = tf.int64
     if answers:
-      self._single.update(answers.context)
+      single.update(answers.context)
+    self._parser = record_parser.RecordParser(
+      single, window_records.RATINGS if rated else {}, with_labels
+    )
     self._max_selected = frame_selection.max_selected(selection, max_frames)
     self._fast_parser = None
     # One operation per frame: for many, TensorFlow's parser is faster.
@@ -225,19 +221,21 @@ class FrameReader:
     context = record.context.feature
     values = {
       key: record_errors.values(name, context, key, _KINDS[dtype])
-      for key, dtype in self._keys().items()
+      for key, dtype in self._parser.keys.items()
     }
     stored = record_errors.num_frames(self._features[0], record)
     length = min(thinned_records.length(values, stored), self._max_frames)
     faults = []
     if self._with_labels:
-      if _LABELS not in context:
+      if record_parser.LABELS not in context:
         faults.append('no `labels`. Only prediction reads such records.')
-      faults += record_errors.label_faults(_LABELS, values[_LABELS], self._num_classes)
+      faults += record_errors.label_faults(
+        record_parser.LABELS, values[record_parser.LABELS], self._num_classes
+      )
     faults += record_errors.frame_faults(self._features, record)
     faults += [
       f'{key} has {len(values[key])} values, but must have one. {record_errors.REMOVE}'
-      for key in self._single
+      for key in self._parser.single
       if len(values[key]) > 1
     ]
     if self._rated:
@@ -251,7 +249,7 @@ class FrameReader:
         self._selection, self._max_frames, values, stored
       )
     if faults:
-      video = record_errors.escape(video_id(context, path, index))
+      video = record_errors.escape(record_parser.video_id(context, path, index))
       raise record_errors.RecordError(f'{name} (id {video}): {" ".join(faults)}')
 
   def _damage(self, path: str, index: int, serialized: bytes) -> str:
@@ -295,7 +293,7 @@ class FrameReader:
         shards.skip_malformed(self.explain(*record) or damage)
     return np.array(is_valid)
 
-  def _read(self, batch: _Records, epoch_keys, explain=None) -> _Examples:
+  def _read(self, batch: record_parser.Records, epoch_keys, explain=None) -> _Examples:
     """Reads a batch; `explain` is as of `record_errors.assert_valid`."""
     read = self._read_fast if self._fast_parser else self._read_any
     inputs, labels = read(batch, epoch_keys, explain)
@@ -305,17 +303,19 @@ class FrameReader:
     )
     return inputs, tf.ensure_shape(labels, [None, self._num_classes])
 
-  def _read_fast(self, batch: _Records, epoch_keys, explain) -> _Examples:
+  def _read_fast(self, batch: record_parser.Records, epoch_keys, explain) -> _Examples:
     """Reads valid records of the usual layout; falls back to `_read_any`."""
     assert self._fast_parser
     paths, indices, serialized = batch
     found = self._fast_parser.find(serialized)
-    context, _, checks = self._parse((paths, indices, found.contexts), (), explain)
+    context, _, checks = self._parser.parse(
+      (paths, indices, found.contexts), (), explain
+    )
     stored = tf.cast(found.num_frames, tf.int64)
     num_frames, steps = self._lengths(context, stored)
     checks += self._context_checks(context, num_frames)
     checks += thinned_records.checks(self._selection, self._max_frames, context, stored)
-    ids = _video_ids(context, paths, indices)
+    ids = record_parser.video_ids(context, paths, indices)
     seeds = self._seeds(ids, epoch_keys)
     if self._selection.type == 'all':
       count = num_frames
@@ -330,12 +330,12 @@ class FrameReader:
     else:
       places, count = self._choose(num_frames, steps, seeds, context)
       is_cut, strings = self._fast_parser.cut_some(serialized, found, places, count)
-      values = [_decode_bytes(strings, self.dtype, self._frame_bytes())]
+      values = [tf.io.decode_raw(strings, self.dtype, fixed_length=self._frame_bytes())]
     is_valid = found.is_regular & is_cut
     if self.dtype == tf.float32:
       is_valid &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in values])
     if self._with_labels:
-      is_valid &= tf.reduce_all(_has_values(context[_LABELS]))
+      is_valid &= tf.reduce_all(record_parser.has_labels(context))
     for is_correct, _ in checks:
       is_valid &= tf.reduce_all(is_correct)
 
@@ -347,11 +347,11 @@ class FrameReader:
       is_valid, examples, lambda: self._read_any(batch, epoch_keys, explain)
     )
 
-  def _read_any(self, batch: _Records, epoch_keys, explain) -> _Examples:
+  def _read_any(self, batch: record_parser.Records, epoch_keys, explain) -> _Examples:
     """Reads all kinds of records and raises errors about invalid ones."""
     paths, indices, _ = batch
     context, values, checks = self._inspect(batch, explain)
-    ids = _video_ids(context, paths, indices)
+    ids = record_parser.video_ids(context, paths, indices)
     seeds = self._seeds(ids, epoch_keys)
     check = record_errors.assert_valid(checks, batch, explain)
     with tf.control_dependencies([check]):
@@ -361,15 +361,15 @@ class FrameReader:
       )
       return self._examples(ids, seeds, context, num_frames, frames, count)
 
-  def _inspect(self, batch: _Records, explain):
+  def _inspect(self, batch: record_parser.Records, explain):
     """Parses and checks a batch.
 
     Returns:
-      context: as of _parse().
-      values: as of _parse().
+      context: as of RecordParser.parse().
+      values: as of RecordParser.parse().
       checks: all of them.
     """
-    context, values, checks = self._parse(batch, self._features, explain)
+    context, values, checks = self._parser.parse(batch, self._features, explain)
     stored = values[0].row_lengths()
     length = thinned_records.num_frames(context, stored)
     checks += self._context_checks(context, tf.minimum(length, self._max_frames))
@@ -382,11 +382,11 @@ class FrameReader:
       *thinned_records.checks(self._selection, self._max_frames, context, stored),
     ]
     if self._with_labels:
-      has_values = _has_values(context[_LABELS])
+      has_values = record_parser.has_labels(context)
       has_labels = tf.cond(
         tf.reduce_all(has_values),
         lambda: has_values,
-        lambda: has_values | _has_empty_labels(batch[2]),
+        lambda: has_values | record_parser.has_empty_labels(batch[2]),
       )
       checks.append((has_labels, 'no labels'))
     return context, values, checks
@@ -395,12 +395,12 @@ class FrameReader:
     """Returns checks of what examples need of labels, windows and a teacher's answer.
 
     Args:
-      context: as of _parse().
+      context: as of RecordParser.parse().
       num_frames: integers [B], frames of the videos, at most max_frames.
     """
     checks = []
     if self._with_labels:
-      checks.append(_check_range(context[_LABELS], self._num_classes))
+      checks.append(record_parser.check_labels(context, self._num_classes))
     if self._rated:
       checks += window_records.check_ratings(context, self._num_classes)
     if self._with_window_starts:
@@ -408,64 +408,6 @@ class FrameReader:
     if self._answers:
       checks += self._answers.checks(context)
     return checks
-
-  def _keys(self) -> dict[str, tf.DType]:
-    """Returns what is read of the context, with the type of the values."""
-    return {
-      **self._single,
-      **({_LABELS: tf.int64} if self._with_labels else {}),
-      **(window_records.RATINGS if self._rated else {}),
-    }
-
-  def _parse(self, batch: _Records, features: Sequence[data.Feature], explain):
-    """Parses the context and the given features.
-
-    Returns:
-      context: by key: labels sparse int64 [B, labels], ratings ragged, and of others
-        their value, which is '' or 0 if missing.
-      values: per feature the frames, ragged string [B, (T)] or float32 [B, (T), size];
-        none or zeros if they are invalid.
-      checks: of all that was parsed.
-    """
-    # Ragged, because a padded batch could be far larger than its records.
-    spec: dict[str, Any] = {
-      key: tf.io.RaggedFeature(dtype) for key, dtype in self._keys().items()
-    }
-    if self._with_labels:
-      spec[_LABELS] = tf.io.VarLenFeature(tf.int64)
-    lists: dict[str, Any] = {}
-    for f in features:
-      dtype = tf.string if f.format in data.BYTES_PER_VALUE else tf.float32
-      level = spec if f.format == 'video' else lists
-      level[f.name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
-    paths, indices, serialized = batch
-    checks: list[record_errors.Check] = []
-    if explain:
-      (context, lists), is_parsed = _try_to_parse(serialized, spec, lists)
-      checks.append((tf.fill([tf.size(serialized)], is_parsed), ''))
-    else:
-      names = record_errors.names(paths, indices)
-      context, lists, _ = tf.io.parse_sequence_example(
-        serialized, spec, lists, example_names=names
-      )
-    values = []
-    for f in features:
-      frames, new = _frames(f, (context if f.format == 'video' else lists)[f.name])
-      values.append(frames)
-      checks += new
-    for key in self._single:
-      counts = context[key].row_lengths()
-      checks.append((counts <= 1, f'several values of {key}'))
-      if key == window_records.START:
-        checks.append((counts > 0, f'no {key}'))
-      context[key] = context[key].to_tensor(shape=[None, 1])[:, 0]
-    if not self._with_labels:
-      context[_LABELS] = tf.sparse.SparseTensor(
-        tf.zeros([0, 2], tf.int64),
-        tf.zeros([0], tf.int64),
-        tf.stack([tf.size(serialized, tf.int64), 0]),
-      )
-    return context, values, checks
 
   def _seeds(self, ids, epoch_keys) -> tf.Tensor | None:
     """Hashes each id and epoch key to a seed, int32 [B]; None if not needed."""
@@ -488,7 +430,7 @@ class FrameReader:
       inputs['length'] = length
     if self._answers:
       inputs['teacher'] = self._answers.decode(context)
-    shape, labels = [tf.size(ids), self._num_classes], context[_LABELS]
+    shape, labels = [tf.size(ids), self._num_classes], context[record_parser.LABELS]
     multi_hot = window_records.multi_hot(
       tf.stack([labels.indices[:, 0], labels.values], 1), shape
     )
@@ -508,7 +450,7 @@ class FrameReader:
     """Returns lengths of videos and distances of stored frames; at most max_frames.
 
     Args:
-      context: as of _parse().
+      context: as of RecordParser.parse().
       stored: int64 [B], number of frames in the records.
 
     Returns:
@@ -549,7 +491,7 @@ class FrameReader:
       num_frames: int32 [B], frames of the videos, at most max_frames.
       steps: int32 [B], distance of the stored frames in the videos.
       seeds: int32 [B], for random selections.
-      context: as of _parse(), for those of a window.
+      context: as of RecordParser.parse(), for those of a window.
 
     Returns:
       Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].
@@ -560,10 +502,10 @@ class FrameReader:
     if self._as_bytes:
       # Joining strings before decoding them takes less than half the time of decoding
       # each feature and concatenating the results.
-      frames = _decode_bytes(
+      frames = tf.io.decode_raw(
         tf.where(is_selected, tf.strings.join(selected), ''),
         self.dtype,
-        self._frame_bytes(),
+        fixed_length=self._frame_bytes(),
       )
     else:
       frames = tf.concat(
@@ -575,7 +517,9 @@ class FrameReader:
   def _decode_feature(self, frames, feature: data.Feature) -> tf.Tensor:
     """Decodes the frames of one feature, [B, K, ...], to [B, K, size]."""
     if feature.format in data.BYTES_PER_VALUE:
-      return _decode_bytes(frames, self.dtype, record_errors.frame_bytes(feature))
+      return tf.io.decode_raw(
+        frames, self.dtype, fixed_length=record_errors.frame_bytes(feature)
+      )
     if feature.format == 'quantized_floats':
       return quantization.quantize(frames)
     return frames
@@ -586,152 +530,13 @@ def seeds_of(ids: tf.Tensor) -> tf.Tensor:
   return tf.cast(tf.strings.to_hash_bucket_fast(ids, _NUM_SEEDS), tf.int32)
 
 
-def _frames(
-  feature: data.Feature, stored: tf.RaggedTensor
-) -> tuple[tf.RaggedTensor, list[record_errors.Check]]:
-  """Returns the frames of a feature, ragged [B, (T), ...], and checks of them.
-
-  Args:
-    feature: the feature.
-    stored: [B, (T), (values)], or, of a video-level feature, [B, (values)].
-  """
-  wrong_size, infinite = (
-    f'{feature.name} has another size',
-    f'{feature.name} holds NaN or infinity',
-  )
-  if feature.format in data.BYTES_PER_VALUE:
-    # Frames need not have one string each, so strings and frames are counted apart.
-    strings, size = stored.flat_values, record_errors.frame_bytes(feature)
-    is_single = stored.values.row_lengths() == 1
-    of_records = tf.gather(stored.values.row_splits, stored.row_splits)
-    has_size = tf.strings.length(strings) == size
-    fits = _all_within(stored.row_splits, is_single) & _all_within(of_records, has_size)
-    checks = [(fits, wrong_size)]
-    if feature.format == 'float32_bytes':
-      numbers = _decode_bytes(strings, tf.float32, size)
-      is_finite = tf.reduce_all(tf.math.is_finite(numbers), 1)
-      checks.append((_all_within(of_records, is_finite), infinite))
-    return stored.with_values(strings), checks
-  lists = stored if feature.format == 'video' else stored.values
-  has_size = lists.row_lengths() == feature.size
-  flat = tf.cond(
-    tf.reduce_all(has_size),
-    lambda: tf.reshape(lists.flat_values, [-1, feature.size]),
-    lambda: tf.zeros([tf.size(has_size), feature.size]),
-  )
-  if feature.format == 'video':
-    frames = tf.RaggedTensor.from_tensor(flat[:, tf.newaxis])
-  else:
-    frames = stored.with_values(flat)
-  is_finite = tf.reduce_all(tf.math.is_finite(flat), 1)
-  return frames, [
-    (_all_within(frames.row_splits, has_size), wrong_size),
-    (_all_within(frames.row_splits, is_finite), infinite),
-  ]
-
-
-def _all_within(splits: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
-  """Whether all values of each row of a ragged tensor are valid, bool [B].
-
-  Args:
-    splits: int64 [B + 1], row splits.
-    is_valid: bool [values].
-  """
-  # Much faster than reducing a RaggedTensor.
-  valid = tf.concat([[0], tf.cumsum(tf.cast(is_valid, splits.dtype))], 0)
-  valid = tf.gather(valid, splits)
-  return valid[1:] - valid[:-1] == splits[1:] - splits[:-1]
-
-
 def _select(values: tf.RaggedTensor, indices) -> tf.Tensor:
   """Gathers frames [B, K, ...] at int32 [B, K]; after a video's end, any will do."""
   indices = tf.cast(indices, tf.int64) + values.row_splits[:-1, tf.newaxis]
   return tf.gather(values.values, tf.minimum(indices, values.row_splits[-1] - 1))
 
 
-def _try_to_parse(serialized, context, lists):
-  """Parses as `tf.io.parse_sequence_example`, but without errors.
-
-  Returns:
-    What it returns of the context and the lists, and whether it could, bool []; if not,
-    what it returns of empty records.
-  """
-  records = tf.data.Dataset.from_tensors((serialized, True))
-  empty = tf.data.Dataset.from_tensors((tf.zeros_like(serialized), False))
-  structure = None
-
-  def parse(serialized, is_whole):
-    nonlocal structure
-    structure = tf.io.parse_sequence_example(serialized, context, lists)[:2]
-    return *tf.nest.flatten(structure, expand_composites=True), is_whole
-
-  # Only this operation, because every call makes the function anew.
-  *flat, is_parsed = (
-    records.concatenate(empty).map(parse).ignore_errors().take(1).get_single_element()
-  )
-  return tf.nest.pack_sequence_as(structure, flat, expand_composites=True), is_parsed
-
-
-def _decode_bytes(strings, dtype, size: int) -> tf.Tensor:
-  return tf.io.decode_raw(strings, dtype, fixed_length=size)
-
-
 def _records_of(*batch: np.ndarray) -> Iterator[tuple[str, int, bytes]]:
   """Yields file, position and bytes of each record of a batch."""
   for path, index, serialized in zip(*batch):
     yield path.decode(errors='backslashreplace'), int(index), serialized
-
-
-def _check_range(labels, num_classes: int) -> record_errors.Check:
-  in_range = (labels.values >= 0) & (labels.values < num_classes)
-  ok = tf.math.unsorted_segment_min(
-    tf.cast(in_range, tf.int32), labels.indices[:, 0], labels.dense_shape[0]
-  )
-  return ok > 0, 'labels out of range'
-
-
-def _has_values(labels) -> tf.Tensor:
-  """Whether a record has a label; bool [B]."""
-  counts = tf.math.bincount(
-    tf.cast(labels.indices[:, 0], tf.int32),
-    minlength=tf.cast(labels.dense_shape[0], tf.int32),
-  )
-  return counts > 0
-
-
-def _video_ids(context, paths, indices) -> tf.Tensor:
-  """Returns the first of ID_KEYS that a record has, or `<file>:<index>`."""
-  files = tf.strings.regex_replace(paths, '.*/', '')
-  ids = tf.strings.join([files, tf.strings.as_string(indices)], ':')
-  for key in reversed(ID_KEYS):
-    ids = tf.where(context[key] != '', context[key], ids)
-  return ids
-
-
-def _has_empty_labels(serialized) -> tf.Tensor:
-  """Whether a record has the key `labels` without values; bool [B].
-
-  The parser cannot tell it from a missing key, so the bytes of the entry are searched
-  for. An operation that parses protobufs would fail on damaged ones, and name none.
-  """
-  empty = (tf.train.Feature(), tf.train.Feature(int64_list=tf.train.Int64List()))
-  entries = [
-    tf.train.Features(feature={_LABELS: feature}).SerializeToString()
-    for feature in empty
-  ]
-  patterns = [''.join(rf'\x{byte:02X}' for byte in entry) for entry in entries]
-  # \C is any byte.
-  return tf.strings.regex_full_match(serialized, rf'\C*({"|".join(patterns)})\C*')
-
-
-def video_id(features, path: str, index: int) -> bytes:
-  """Returns the id of a video as the reader finds it.
-
-  Args:
-    features: of the record's context, by key.
-    path: file of the record, for a missing id.
-    index: its position in the file, likewise.
-  """
-  ids = (features[key].bytes_list.value for key in ID_KEYS if key in features)
-  missing = f'{os.path.basename(path)}:{index}'.encode()
-  return next((value[0] for value in ids if value and value[0]), missing)

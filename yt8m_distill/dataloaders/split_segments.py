@@ -20,7 +20,7 @@ from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.dataloaders import reader
+from yt8m_distill.dataloaders import record_parser
 from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
@@ -50,7 +50,7 @@ def split_record(
   """
   video, num_frames = rewrite.parse(serialized, f'{path}, record {index}')
   features = video.context.feature
-  video_id = reader.video_id(features, path, index)
+  video_id = record_parser.video_id(features, path, index)
   ratings = segment_records.ratings(
     features, f'{path}, record {index} (id {repr(video_id)[2:-1]})'
   )

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import record_errors
+from yt8m_distill.dataloaders import record_parser
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
@@ -141,7 +141,7 @@ def find(
 def parse(record: shard_batches.Record) -> tuple[str, tf.train.SequenceExample]:
   """Returns the id of a video, and its record; raises a RecordError if it is none."""
   video = record_errors.parse(str(record), record.serialized)
-  name = reader.video_id(video.context.feature, record.path, record.position)
+  name = record_parser.video_id(video.context.feature, record.path, record.position)
   return name.decode(errors='backslashreplace'), video
 
 
