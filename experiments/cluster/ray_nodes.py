@@ -1,5 +1,6 @@
 """Nodes of a Ray cluster on this machine, for tests and benchmarks."""
 
+import logging
 import os
 from unittest import mock
 
@@ -38,7 +39,7 @@ class Cluster:
       self.address,
       _node_ip_address='127.0.0.2',
       log_to_driver=False,
-      logging_level='ERROR',
+      logging_level=logging.ERROR,
     )
 
   def kill_node(self):
