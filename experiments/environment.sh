@@ -59,7 +59,7 @@ python=$venv/bin/python
 # On a machine without a GPU TensorFlow logs errors about that at every start.
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore::FutureWarning}
-# glibc returns the buffers of a batch to the system and faults them in anew,
+# glibc returns the buffers of a batch to the system and faults them in again,
 # page by page; kept, input is a sixth faster and a training step takes a tenth
 # more memory.
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4000000000}

@@ -1,11 +1,11 @@
-"""Rooms import from their own floor and those below; no files import in a circle."""
+"""Packages import from their own layer and lower ones; no modules import in a cycle."""
 
 import ast
 import graphlib
 import pathlib
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent / 'yt8m_distill'
-_FLOORS = {
+_LAYERS = {
   'configs': 1,
   'utils': 1,
   'modeling': 2,
@@ -32,7 +32,7 @@ _MODULES = {_module(path): path for path in _PACKAGE.rglob('*.py')}
 
 
 def _imports(path):
-  """Modules of the package that a file imports; of a room, the one named."""
+  """Modules of the package that a file imports; of a package, the one named."""
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module:
       for alias in node.names:
@@ -54,13 +54,13 @@ def _graph():
   }
 
 
-def _room(module):
+def _package(module):
   return module.split('.')[1]
 
 
-def test_every_room_has_a_floor():
-  rooms = {_room(module) for module in _MODULES if module != 'yt8m_distill'}
-  assert rooms == _FLOORS.keys()
+def test_every_package_has_a_layer():
+  packages = {_package(module) for module in _MODULES if module != 'yt8m_distill'}
+  assert packages == _LAYERS.keys()
 
 
 def test_imports_lead_downward():
@@ -68,10 +68,10 @@ def test_imports_lead_downward():
     (module, imported)
     for module, names in _graph().items()
     for imported in names
-    if _FLOORS[_room(imported)] > _FLOORS[_room(module)]
+    if _LAYERS[_package(imported)] > _LAYERS[_package(module)]
   ]
   assert not upward
 
 
-def test_no_circles():
+def test_no_cycles():
   graphlib.TopologicalSorter(_graph()).prepare()

@@ -194,7 +194,7 @@ def test_the_same_command_again_does_nothing(predict):
     return {
       path: path.stat().st_mtime_ns
       for path in out.rglob('*')
-      if path.is_file() and path.name != 'extract_videos.csv'  # Joined anew.
+      if path.is_file() and path.name != 'extract_videos.csv'  # Joined again.
     }
 
   before = written(predict('out', format='parquet'))

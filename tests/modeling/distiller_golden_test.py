@@ -1,7 +1,7 @@
 """Forward pass and losses against the original code.
 
 Tolerance, relative to a tensor's largest value: 2e-6 for what is dequantised
-and normalised, 5e-6 for states, predictions and losses.
+and normalized, 5e-6 for states, predictions and losses.
 """
 
 import golden_cases

@@ -207,7 +207,7 @@ def test_content_of_padding_changes_nothing():
 
 
 @pytest.mark.parametrize('options', [{}, {'tile': 3}, {'static_shapes': True}], ids=str)
-def test_stored_frames_are_normalised_on_the_way(options):
+def test_stored_frames_are_normalized_on_the_way(options):
   """Frames in uint8 equal what normalize_videos() makes of them."""
   network = _network(**options)
   frames = tf.constant(

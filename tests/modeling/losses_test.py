@@ -147,7 +147,7 @@ def test_temperature_of_1_changes_nothing():
   )
 
 
-def test_kl_is_the_default_and_normalised():
+def test_kl_is_the_default_and_normalized():
   """Only the proportions of a video's predictions count."""
   teacher, student = _predictions(5), _predictions(6)
   expected = losses.prediction_loss(teacher, student)

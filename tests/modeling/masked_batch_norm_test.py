@@ -1,4 +1,4 @@
-"""Batch normalisation of what is real, against numpy over just that."""
+"""Batch normalization of what is real, against numpy over just that."""
 
 import numpy as np
 import processes

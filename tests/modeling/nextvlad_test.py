@@ -45,7 +45,7 @@ def test_dropout_by_video():
 
 
 def test_whitening_is_undone(tmp_path):
-  """As if frames had been unwhitened before they were normalised."""
+  """As if frames had been unwhitened before they were normalized."""
   values = np.linspace(9.0, 1.0, 10)[:, None]
   np.save(tmp_path / 'eigenvals.npy', values)
   backbone = vlad_cases.build('nextvlad', eigenvalues=str(tmp_path / 'eigenvals.npy'))

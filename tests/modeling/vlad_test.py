@@ -22,7 +22,7 @@ def _array(weight):
 
 
 def _norm(layer, x):
-  """Batch normalisation outside of training."""
+  """Batch normalization outside of training."""
   return _array(layer.gamma) * (x - _array(layer.moving_mean)) / np.sqrt(
     _array(layer.moving_variance) + layer.epsilon
   ) + _array(layer.beta)

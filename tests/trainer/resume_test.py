@@ -3,7 +3,7 @@
 Compared are all weights, the optimizer's slots and the step. They can be equal
 only if the data came in the same order: 12 records in batches of 5, so that
 epochs end within batches, and both halves cross such an end. The student's
-frames and what dropout hides are drawn anew in each epoch.
+frames and what dropout hides are drawn again in each epoch.
 """
 
 import json

@@ -144,7 +144,7 @@ def yt8m_distill_finetune(
 
   Args:
     settings: As for `yt8m_distill`. Where num_classes differs from that of the
-      network in init_checkpoint, the head is initialized anew.
+      network in init_checkpoint, the head is initialized from scratch.
     task: As for `yt8m_distill`.
     network: As for `yt8m_distill`.
 

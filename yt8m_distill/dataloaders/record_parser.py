@@ -176,7 +176,7 @@ def _try_to_parse(serialized, context, lists):
     structure = tf.io.parse_sequence_example(serialized, context, lists)[:2]
     return *tf.nest.flatten(structure, expand_composites=True), is_whole
 
-  # Only this operation, because every call makes the function anew.
+  # Only this operation, because every call traces the function again.
   *flat, is_parsed = (
     records.concatenate(empty).map(parse).ignore_errors().take(1).get_single_element()
   )

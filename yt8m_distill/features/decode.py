@@ -178,7 +178,7 @@ class _File:
     return content
 
   def _read(self, size: int) -> bytes:
-    file, self._file = self._file, None  # After an error, the file is opened anew.
+    file, self._file = self._file, None  # After an error, the file is opened again.
     file = file or tf.io.gfile.GFile(self._path, 'rb')
     file.seek(self._position)
     content = file.read(size)

@@ -123,8 +123,8 @@ def _shift_thirds(spare: tf.Tensor, keep: int) -> tf.Tensor:
   """Returns the offsets that make frames 0, 1, ... first, middle and last: [..., K]."""
   first, middle, last = (keep + 2) // 3, (keep + 1) // 3, keep // 3
   # (n - middle) // 2 is where a middle starts, if the first ends before.
-  centred = tf.maximum(spare + last - first, 0) // 2
-  shifts = tf.concat([tf.zeros_like(spare), centred, spare], -1)
+  centered = tf.maximum(spare + last - first, 0) // 2
+  shifts = tf.concat([tf.zeros_like(spare), centered, spare], -1)
   return tf.gather(shifts, [0] * first + [1] * middle + [2] * last, axis=-1)
 
 
