@@ -398,9 +398,22 @@ def test_what_no_cluster_can_run_is_an_error(
       r"is 'tpu', but --tpu=local leads to none \(\w.*\)\. On a TPU VM",
     ),
     ((), {'distribution_strategy': 'tpu'}, 'but --tpu= leads to none'),
+    (
+      ('--tpu=local',),
+      {},
+      "--tpu is local, but runtime.distribution_strategy is 'mirrored': add --config",
+    ),
+    (
+      ('--tf_data_service=grpc://host:1',),
+      {},
+      '--tf_data_service is grpc://host:1, but '
+      'task.train_data.enable_tf_data_service is False: set it to true',
+    ),
   ],
 )
-def test_devices_that_cannot_be_had_are_an_error(tmp_path, flags, runtime, message):
+def test_devices_that_cannot_be_had_or_are_not_used_are_an_error(
+  tmp_path, flags, runtime, message
+):
   if 'tpu' in runtime.values() and tf.config.list_logical_devices('TPU'):
     pytest.skip('has a TPU')
   with pytest.raises(ValueError, match=message) as error:

@@ -53,6 +53,7 @@ def read(flags_obj):
       'yt8m_distill.configs.registry.register.'
     )
   params.validate()
+  _check_used(flags_obj, params)
   _check_required(
     params.task, flags_obj.experiment, flags_obj.mode, flags_obj.model_dir
   )
@@ -157,6 +158,30 @@ def _check_experiment(name):
       f'--experiment is {name}: no such experiment. Did you mean {" or ".join(near)}? '
       'One of your own needs --import=MODULE with the module that registers it.'
     ) from error
+
+
+def _check_used(flags_obj, params):
+  """Raises ValueError if the configuration ignores a flag of the Garden."""
+  for flag, field, wanted, remedy in (
+    (
+      'tpu',
+      'runtime.distribution_strategy',
+      'tpu',
+      'add --config_file=cluster/tpu.yaml',
+    ),
+    (
+      'tf_data_service',
+      'task.train_data.enable_tf_data_service',
+      True,
+      'set it to true with --params_override',
+    ),
+  ):
+    value, given = flags_obj[flag].value, operator.attrgetter(field)(params)
+    if value and given != wanted:
+      raise ValueError(
+        f'--{flag} is {value}, but {field} is {given!r}: {remedy}, or leave out the '
+        'flag.'
+      )
 
 
 def _check_required(task, experiment, mode, model_dir):
