@@ -15,6 +15,7 @@ import pathlib
 import runpy
 import sys
 
+from yt8m_distill.utils import process_exit
 from yt8m_distill.utils import startup
 
 # What each runs, as `python -m yt8m_distill.MODULE` does.
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None):
   """
   command, *arguments = argv or sys.argv[1:] or ['--help']
   if command in ('-h', '--help', 'help'):
-    _list_commands()
+    with process_exit.when_output_closes():
+      _list_commands()
     return
   if command not in MODULES:
     near = difflib.get_close_matches(command, MODULES)

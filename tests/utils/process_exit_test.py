@@ -1,5 +1,6 @@
 """How commands end: without C++ destructors, or with an error as the last line."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -67,3 +68,16 @@ def test_error_is_the_last_line():
   )
   assert done.returncode == 1
   assert done.stderr.splitlines() == ['late', 'Error: message']
+
+
+def test_output_that_nobody_reads_ends_quietly(monkeypatch):
+  reader, writer = os.pipe()
+  with os.fdopen(writer, 'w') as output:
+    monkeypatch.setattr(sys, 'stdout', output)
+    with pytest.raises(BrokenPipeError), process_exit.when_output_closes():
+      raise BrokenPipeError('of a connection')
+    os.close(reader)
+    with pytest.raises(SystemExit) as end, process_exit.when_output_closes():
+      print('text')
+    assert end.value.code == 141
+    print('what others print while the process ends', flush=True)

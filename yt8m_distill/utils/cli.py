@@ -49,7 +49,8 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
       _check_arguments(argv[1:], positional)
       _check_flags()
       import_modules(flags.FLAGS['import'].value)
-      main(argv[1:])
+      with process_exit.when_output_closes():
+        main(argv[1:])
     except KeyboardInterrupt:
       raise process_exit.Interrupted(
         'Interrupted. Repeat the command to continue; finished work is kept.'
@@ -67,7 +68,8 @@ def run(main: Callable[[Sequence[str]], None], *positional: str):
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags, or shows the help; returns the program and its other arguments."""
   if {'--help', '-help', '-h', '-?', '--helpshort'} & {*argv[1:]}:
-    _show_help()
+    with process_exit.when_output_closes():
+      _show_help()
     sys.exit()
   try:
     rest = flags.FLAGS(argv)

@@ -1,8 +1,11 @@
 """Ends a process early: one that failed, or that would abort if it ended as usual."""
 
 import atexit
+from collections.abc import Iterator
+import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 
@@ -15,6 +18,24 @@ class Interrupted(SystemExit):
 
 class Terminated(SystemExit):
   """The end after SIGTERM, with the status that a shell reports for that signal."""
+
+
+@contextlib.contextmanager
+def when_output_closes() -> Iterator[None]:
+  """Exits without a message if nobody reads standard output any more, as of `| head`.
+
+  The status is that of a process that SIGPIPE killed.
+  """
+  try:
+    yield
+    sys.stdout.flush()
+  except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+      raise  # Of another pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def skip_cpp_destructors():
