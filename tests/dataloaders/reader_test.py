@@ -244,7 +244,7 @@ def _message(record, **kwargs):
     (tf.fill([2], '/data/train07.tfrecord'), tf.range(2, dtype=tf.int64), records)
   )
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    list(dataset.map(reader.explaining))
+    list(dataset.map(reader.read_explained))
   return cli.message(error.value)
 
 

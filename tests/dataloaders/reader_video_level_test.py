@@ -39,7 +39,7 @@ def _record(labels=(1,), seed=0, **features):
 
 def _read(reader, *records):
   serialized = records_lib.serialize(records)
-  inputs, labels = reader.explaining(
+  inputs, labels = reader.read_explained(
     tf.fill([len(serialized)], 'train7.tfrecord'),
     tf.range(len(serialized), dtype=tf.int64),
     tf.constant(serialized),

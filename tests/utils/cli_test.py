@@ -64,6 +64,21 @@ def test_bad_input_ends_with_one_line(monkeypatch, error, text):
   assert '\n' not in end.value.code
 
 
+@pytest.mark.parametrize(
+  'error',
+  [
+    ValueError('a.tfrecord: bad.'),
+    tf.errors.InvalidArgumentError(
+      None, None, 'assertion failed: [a.tfrecord: bad.]\n\t [[{{node Assert}}]]'
+    ),
+  ],
+)
+def test_an_error_about_files_names_their_flag(error):
+  with pytest.raises(ValueError) as caught, cli.naming_flag('data_path'):
+    raise error
+  assert str(caught.value) == '--data_path: a.tfrecord: bad.'
+
+
 def test_programming_errors_keep_their_traceback(monkeypatch):
   with pytest.raises(KeyError, match='absent'):
     _run(monkeypatch, [], lambda _: {}['absent'])

@@ -81,7 +81,7 @@ def build(
     params, _find_files(params, reader), context, start_step, reader
   )
   # The workers of a tf.data service cannot run Python.
-  read = reader if params.enable_tf_data_service else reader.explaining
+  read = reader if params.enable_tf_data_service else reader.read_explained
   if params.cache:
     # Examples are cached one by one, so that each epoch can shuffle them.
     examples = (

@@ -151,7 +151,7 @@ class FrameReader:
     return self._read((paths, indices, serialized), epoch_keys)
 
   @tf.autograph.experimental.do_not_convert
-  def explaining(
+  def read_explained(
     self,
     paths: tf.Tensor,
     indices: tf.Tensor,
@@ -162,6 +162,19 @@ class FrameReader:
 
     The graph's own message holds no values, and does not always name the record if its
     bytes are damaged.
+
+    Args:
+      paths: as for __call__().
+      indices: as for __call__().
+      serialized: as for __call__().
+      epoch_keys: as for __call__().
+
+    Returns:
+      As for __call__().
+
+    Raises:
+      InvalidArgumentError: when run, if a record is invalid; with the line that
+        explain() returns.
     """
     return self._read((paths, indices, serialized), epoch_keys, self._faults)
 
@@ -210,7 +223,12 @@ class FrameReader:
     return ''
 
   def check(self, path: str, index: int, serialized: bytes):
-    """Checks a record as the graph does; see explain().
+    """Checks a record as the graph does.
+
+    Args:
+      path: as for explain().
+      index: as for explain().
+      serialized: as for explain().
 
     Raises:
       RecordError: what explain() returns.

@@ -14,8 +14,6 @@ Writes stopping.json (the choice), curve.csv, lengths.csv, classes.csv, adaptive
 report.md, and prints the report's table. adapt.json records the settings.
 """
 
-from collections.abc import Iterator
-import contextlib
 import inspect
 import os
 from typing import Any
@@ -65,7 +63,9 @@ def adapt(
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
 ) -> dict[str, Any]:
-  """Calibrates and evaluates; writes the files and prints a table. Takes the flags.
+  """Calibrates and evaluates; writes the files and prints a table.
+
+  Args: the values of the flags of the same names, which `--help` describes.
 
   Returns:
     The counts, measure and threshold that are chosen, and what they give on the records
@@ -109,7 +109,7 @@ def adapt(
   )
 
   measures = [measure] if measure else list(inference.MEASURES)
-  with _about('calibration_path'):
+  with cli.naming_flag('calibration_path'):
     answers = answers_of(run, calibration_path, batch_size, **skips)
   counts = adaptive.fixed(answers)
   adaptive.check_reachable(counts, mean_frames)  # Scoring the rules takes long.
@@ -135,7 +135,7 @@ def adapt(
     f'({counts["gap"].iloc[-1]:.4f} at {answers.counts[-1]} frames).',
   ]
   if evaluation_path:
-    with _about('evaluation_path'):
+    with cli.naming_flag('evaluation_path'):
       answers = answers_of(run, evaluation_path, batch_size, **skips)
     counts = adaptive.fixed(answers)
     lines.append(
@@ -192,7 +192,7 @@ def _check_apart(calibration_path: str, evaluation_path: str):
     ('evaluation_path', evaluation_path),
   ):
     if path or not found:
-      with _about(name):
+      with cli.naming_flag(name):
         found.append({_resolved(file): file for file in shards.find(path)})
   for shared in set.intersection(*map(set, found)) if len(found) == 2 else ():
     raise ValueError(
@@ -217,15 +217,6 @@ def _check_network(model: str, run: trained_network.Network):
       f'{model} sees frames of type {frames.type!r}: only a network with nested frames '
       "answers at several numbers of them. Name a run with frames of type 'nested'."
     )
-
-
-@contextlib.contextmanager
-def _about(flag: str) -> Iterator[None]:
-  """Puts the name of a flag before an error about its records."""
-  try:
-    yield
-  except ValueError as error:
-    raise ValueError(f'--{flag}: {error}') from error
 
 
 def answers_of(

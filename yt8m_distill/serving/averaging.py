@@ -36,8 +36,8 @@ def read_weights(texts: Sequence[str], count: int) -> tuple[float, ...]:
     count: number of networks.
 
   Raises:
-    ValueError: there are not `count` weights, or one is no number, negative, or not
-      finite, or their sum is.
+    ValueError: there are not `count` weights, one is not a finite number of at least 0,
+      all are 0, or their sum is not finite.
   """
   if not texts:
     return ()

@@ -205,10 +205,8 @@ def _videos(
   """Returns the videos to compare predictions on."""
   if not compare_path:
     return list(tflite.random_videos(module))
-  try:
+  with cli.naming_flag('compare_path'):
     return list(tflite.recorded_videos(module, compare_path))
-  except ValueError as error:
-    raise ValueError(f'--compare_path: {error}') from error
 
 
 def _class_names(

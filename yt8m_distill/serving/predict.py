@@ -92,10 +92,14 @@ def predict(
   stopping: str = '',
   ray_address: str | None = None,
 ):
-  """Predicts all shards that have no output yet; prints the result. Takes the flags.
+  """Predicts all shards that have no output yet; prints the result.
+
+  Args: the values of the flags of the same names, which `--help` describes; sequences
+    where a flag takes a list.
 
   Raises:
-    ValueError: an argument is invalid, or output_dir belongs to another job.
+    ValueError: an argument or a record is invalid, or the folder belongs to another
+      job.
     tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
   for name, number in (

@@ -50,7 +50,10 @@ def teach(
   model_weights: Sequence[str] = (),
   ray_address: str | None = None,
 ) -> list[str]:
-  """Teaches the shards that are not taught yet; prints the result. Takes the flags.
+  """Teaches the shards that are not taught yet; prints the result.
+
+  Args: the values of the flags of the same names, which `--help` describes; sequences
+    where a flag takes a list.
 
   Returns:
     The paths of all shards, in the order of their sources.

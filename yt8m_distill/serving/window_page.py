@@ -58,8 +58,9 @@ def write(
     thumbnails: returns JPEG files for the id of a video.
 
   Raises:
-    ValueError: there is no such video, or its ratings are invalid.
-    tf.errors.OpError: a record is invalid.
+    ValueError: there is no such video, or a record or its ratings are invalid
+      (RecordError).
+    tf.errors.OpError: a file cannot be read or written.
   """
   records = find(input_path, ids, skip_corrupt, skip_malformed)
   names = distinct_names(names, networks.num_classes)

@@ -139,7 +139,7 @@ def classify(
     network: returns predictions [N, V] of {'frames': [N, K, D], 'num_frames': [N]}.
     model: its configuration.
     frames: of the videos, [B, T, D].
-    video: int32 [W], rows of the windows' videos; W or more than 0.
+    video: int32 [W], for each window the row of its video in `frames`.
     indices: int32 [W, K], as returned by `chosen_frames`.
     count: int32 [W], likewise.
 

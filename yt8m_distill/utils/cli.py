@@ -1,7 +1,9 @@
 """Runs a command line; reports bad input as one line instead of a traceback."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import glob
 import importlib
 import os
@@ -187,6 +189,15 @@ def some_of(items: Sequence[str]) -> str:
   """Lists the first items, for a message, and the number of the others."""
   more = len(items) - _MAX_NAMED
   return '; '.join(items[:_MAX_NAMED]) + (f'; and {more} more' if more > 0 else '')
+
+
+@contextlib.contextmanager
+def naming_flag(name: str) -> Iterator[None]:
+  """Puts the name of a flag before an error about the files that it names."""
+  try:
+    yield
+  except (ValueError, tf.errors.InvalidArgumentError) as error:
+    raise ValueError(f'--{name}: {message(error)}') from error
 
 
 def message(error: Exception) -> str:
