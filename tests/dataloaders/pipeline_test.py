@@ -306,7 +306,7 @@ def test_bad_record_is_named(tmp_path):
 @pytest.mark.parametrize(
   'path, message',
   [
-    (paths.REAL / 'float_features.tfrecord', "'rgb' is a float_list"),
+    (paths.REAL / 'float_features.tfrecord', "'rgb' is stored as float_list"),
     (paths.VIDEO_LEVEL[0], 'video-level'),
   ],
 )

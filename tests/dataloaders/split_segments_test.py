@@ -138,11 +138,11 @@ _KEYS = ('segment_start_times', 'segment_end_times', 'segment_labels', 'segment_
     ),
     (
       lambda: _video(segment_start_times=[5.0]),
-      'segment_start_times is a float_list, but must be an int64_list',
+      'segment_start_times is stored as float_list, but must be stored as int64_list',
     ),
     (
       lambda: _video(segment_scores=[1, 0, 1, 0]),
-      'segment_scores is a int64_list, but must be an float_list',
+      'segment_scores is stored as int64_list, but must be stored as float_list',
     ),
     (
       lambda: _video(ratings=[(0, 1, 1), (-5, 3, 1)]),

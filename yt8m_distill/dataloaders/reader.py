@@ -233,7 +233,7 @@ class FrameReader:
     Raises:
       RecordError: what explain() returns.
     """
-    name = f'{path}, record {index}'
+    name = record_errors.name_of(path, index)
     record = record_errors.parse(name, serialized)
     record_errors.check_format(self._features, name, record)
     context = record.context.feature
@@ -277,8 +277,8 @@ class FrameReader:
     # The message may hold bytes of the record, which are not always UTF-8.
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
       return (
-        f'{path}, record {index}: its bytes are damaged, so that TensorFlow cannot '
-        f'parse them. {record_errors.REMOVE}'
+        f'{record_errors.name_of(path, index)}: its bytes are damaged, so that '
+        f'TensorFlow cannot parse them. {record_errors.REMOVE}'
       )
     return ''
 

@@ -42,7 +42,7 @@ class Record(NamedTuple):
   serialized: bytes
 
   def __str__(self) -> str:
-    return f'{self.path}, record {self.position}'
+    return record_errors.name_of(self.path, self.position)
 
 
 def records_of(batch: Batch) -> list[Record]:

@@ -22,6 +22,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import startup
 
 
 def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> bytes:
@@ -141,7 +142,7 @@ def define_flags(every_n: str = 'Keep frames 0, N, 2N, ...'):
 
 def main(_):
   """Runs the command."""
-  rewrite.use_no_accelerator()
+  startup.use_no_accelerator()
   values = flags.FLAGS
   thin(
     values.input_path,

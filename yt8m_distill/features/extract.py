@@ -272,14 +272,12 @@ def extract(
     every_n = 1
   if max_frames is None:
     max_frames = decode.MAX_SECONDS
-  for name, value in (
-    ('videos_per_shard', videos_per_shard),
-    ('workers', workers),
-    ('max_frames', max_frames),
-    ('every_n', every_n),
-  ):
-    if value < 1:
-      raise ValueError(f'{name} is {value}: it must be 1 or more.')
+  cli.check_least(
+    videos_per_shard=videos_per_shard,
+    workers=workers,
+    max_frames=max_frames,
+    every_n=every_n,
+  )
   if every_n > max_frames:
     raise ValueError(
       f'every_n is {every_n}: it must be at most max_frames, which is {max_frames}.'

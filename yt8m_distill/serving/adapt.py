@@ -27,8 +27,8 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import remote
-from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skip_flags
 from yt8m_distill.evaluation import adaptive
 from yt8m_distill.evaluation import adaptive_report
 from yt8m_distill.evaluation import report
@@ -77,8 +77,7 @@ def adapt(
       job.
   """
   adaptive.check_target(mean_frames, gap_loss)
-  if batch_size < 1:
-    raise ValueError(f'batch_size is {batch_size}: it must be 1 or more.')
+  cli.check_least(batch_size=batch_size)
   _check_apart(calibration_path, evaluation_path)
   if tf.saved_model.contains_saved_model(model):
     raise ValueError(f'model is {model}, an export: name the run that it comes from.')
@@ -86,14 +85,10 @@ def adapt(
   _check_network(model, run)
   target = {'mean_frames': mean_frames, 'gap_loss': gap_loss, 'measure': measure}
   paths = {name: os.path.join(output_dir, name) for name in _OUTPUTS}
-  skips: dict[str, Any] = {
-    name: True
-    for name, is_given in (
-      ('skip_corrupt_records', skip_corrupt_records),
-      ('skip_malformed_records', skip_malformed_records),
-    )
-    if is_given
-  }
+  skips = skip_flags.given(
+    skip_corrupt_records=skip_corrupt_records,
+    skip_malformed_records=skip_malformed_records,
+  )
   files.claim_folder(
     os.path.join(output_dir, 'adapt.json'),
     {
@@ -324,7 +319,7 @@ def _define_flags():
     'Measure of confidence. Default: the one that reaches the target best.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the network sees at once.')
-  rewrite.define_skip_flags()
+  skip_flags.define_flags()
 
 
 def main(_):

@@ -195,8 +195,7 @@ class Ensemble:
     self.extras: tuple[str, ...] = ()
     if len(outputs) == 1:
       self.extras = tuple(name for name in _EXTRAS if name in outputs[0])
-    if top_k is not None and top_k < 1:
-      raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
+    cli.check_least(top_k=top_k)
     self._top_k = min(top_k or self.num_classes, self.num_classes)
     self.versions = [_version(m.weights) for m in self._models]
     self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')

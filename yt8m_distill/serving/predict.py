@@ -47,9 +47,9 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import remote
-from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skip_flags
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.features import video_list
@@ -102,13 +102,7 @@ def predict(
       job.
     tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
-  for name, number in (
-    ('batch_size', batch_size),
-    ('workers', workers),
-    ('segments', segments),
-  ):
-    if number is not None and number < 1:
-      raise ValueError(f'{name} is {number}: it must be 1 or more.')
+  cli.check_least(batch_size=batch_size, workers=workers, segments=segments)
   is_page = format == 'html'
   if is_page and segments is None:
     segments = model_config.WINDOW
@@ -193,7 +187,7 @@ def predict(
     'top_k': top_k,
     'vocabulary': vocabulary,
     'skip_corrupt_records': skip_corrupt_records,
-    **rewrite.skipping(skip_malformed_records),
+    **skip_flags.given(skip_malformed_records=skip_malformed_records),
     'features': list(features),
   }
   if chosen is not None:
@@ -253,7 +247,7 @@ def predict(
   returned = [shard.returned for shard in written] or [(0, 0, 0)]
   count, seen, skipped = map(sum, zip(*returned))
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
-  rewrite.report_skipped(skipped)
+  skip_flags.report(skipped)
   if seen:
     print(f'Frames seen per video: {seen / count:.2f}')
   if weights:
@@ -438,7 +432,7 @@ def _define_flags():
     'To predict video files: folder of the networks for features, see '
     'yt8m_distill/features/README.md. Their records are kept in the output folder.',
   )
-  rewrite.define_skip_flags()
+  skip_flags.define_flags()
 
 
 def main(_):

@@ -63,13 +63,7 @@ def teach(
       job.
   """
   thin.check(every_n, max_frames, least=1)
-  for name, number in (
-    ('top_k', top_k),
-    ('batch_size', batch_size),
-    ('workers', workers),
-  ):
-    if number < 1:
-      raise ValueError(f'{name} is {number}: it must be 1 or more.')
+  cli.check_least(top_k=top_k, batch_size=batch_size, workers=workers)
   shards.find(input_path)  # Reading the networks takes longer.
   # All classes, to know how much the stored ones leave.
   networks = ensemble.Ensemble(

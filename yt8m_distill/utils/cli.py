@@ -191,6 +191,18 @@ def some_of(items: Sequence[str]) -> str:
   return '; '.join(items[:_MAX_NAMED]) + (f'; and {more} more' if more > 0 else '')
 
 
+def check_least(least: int = 1, **values: int | None):
+  """Raises a ValueError about the first value below the least; None is none.
+
+  Args:
+    least: the least that is allowed.
+    **values: by the name that the message gives.
+  """
+  for name, value in values.items():
+    if value is not None and value < least:
+      raise ValueError(f'{name} is {value}: it must be {least} or more.')
+
+
 @contextlib.contextmanager
 def naming_flag(name: str) -> Iterator[None]:
   """Puts the name of a flag before an error about the files that it names."""
