@@ -28,7 +28,6 @@ from experiments.benchmarks import records
 from yt8m_distill.configs import experiments
 from yt8m_distill.configs import settings
 from yt8m_distill.evaluation import report
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
 
@@ -76,7 +75,7 @@ class _Network:
       )
     ).task.model
     self.name = f'k = {k}' if k else 'teacher'
-    self.frames = frame_selection.max_selected(model.network.frames, model.max_frames)
+    self.frames = model.network.frames.max_selected(model.max_frames)
     network = video_classifier.build(model, model.network, 'network')
     self.flops, self.parameters = network.flops(), network.count_params()
     size = sum(feature.size for feature in model.features)

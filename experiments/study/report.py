@@ -13,9 +13,10 @@ from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
+from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
 
-_TITLES = {'gap': 'GAP', 'map': 'mAP'}
+_TITLES = {key: results_lib.TITLES[key] for key in ('gap', 'map')}
 
 
 def _spread(mean: float, std: float, sign: str = '') -> str:

@@ -231,7 +231,7 @@ def _network_before(checkpoint: str, name: str) -> dict[str, Any] | None:
     return None
   model = run_dir.read_params(params).task.model
   alone = hasattr(model, 'network')
-  return model_config.alone(model, 'network' if alone else name).as_dict()
+  return model_config.single_network(model, 'network' if alone else name).as_dict()
 
 
 def _check_start(

@@ -113,7 +113,7 @@ class FrameReader:
     self._parser = record_parser.RecordParser(
       single, window_records.RATINGS if rated else {}, with_labels
     )
-    self._max_selected = frame_selection.max_selected(selection, max_frames)
+    self._max_selected = selection.max_selected(max_frames)
     self._fast_parser = None
     # One operation per frame: for many, TensorFlow's parser is faster.
     if self._as_bytes and (selection.type == 'all' or self._max_selected <= _MAX_CUT):

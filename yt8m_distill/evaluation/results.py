@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import segment_metrics
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.utils import class_csv
 from yt8m_distill.utils import files
 
 SCORES = ('gap', 'map', 'hit_at_one', 'perr')
 SEGMENT_SCORES = ('map_at_k',)  # if labels are ratings
-_VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
+# Of these scores, in tables and plots.
+TITLES = {
+  'gap': 'GAP',
+  'map': 'mAP',
+  'hit_at_one': 'Hit@1',
+  'perr': 'PERR',
+  'map_at_k': 'MAP@K',
+}
 
 
 def read_vocabulary(path: str, num_classes: int) -> list[str]:
@@ -39,11 +48,6 @@ def read_vocabulary(path: str, num_classes: int) -> list[str]:
   return names
 
 
-def key_prefix(network: str) -> str:
-  """Returns the prefix of a network's metric keys; '' for a single network."""
-  return '' if network == 'network' else f'{network}/'
-
-
 def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
   """Returns scores and costs of each network in an evaluation.json.
 
@@ -59,9 +63,9 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     name: {
       **cost,
       **{
-        key: metrics[f'{key_prefix(name)}{key}']
+        key: metrics[f'{model_config.key_prefix(name)}{key}']
         for key in (*SCORES, *SEGMENT_SCORES)
-        if f'{key_prefix(name)}{key}' in metrics
+        if f'{model_config.key_prefix(name)}{key}' in metrics
       },
     }
     for name, cost in results['networks'].items()
@@ -182,7 +186,10 @@ class Evaluation:
       else:
         scores.update(
           positives=positives,
-          **{key: np.concatenate(logs.pop(f'{prefix}{key}')) for key in _VIDEO_KEYS},
+          **{
+            key: np.concatenate(logs.pop(f'{prefix}{key}'))
+            for key in video_metrics.KEYS
+          },
         )
     for key, values in logs.items():
       self._sums[key] = self._sums.get(key, 0.0) + float(

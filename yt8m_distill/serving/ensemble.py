@@ -51,12 +51,7 @@ def define_flags():
     required=True,
   )
   averaging.define_flags()
-  flags.DEFINE_list(
-    'features',
-    [],
-    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
-    'from those the network was trained on.',
-  )
+  signatures.define_flags()
 
 
 class Segments(NamedTuple):

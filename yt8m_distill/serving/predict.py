@@ -59,6 +59,7 @@ from yt8m_distill.serving import tables
 from yt8m_distill.serving import video_files
 from yt8m_distill.serving import window_page
 from yt8m_distill.serving import window_tables
+from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
@@ -413,13 +414,7 @@ def _define_flags():
     False,
     "With --segments: multiply a class' probability in a window by that in the video.",
   )
-  flags.DEFINE_integer(
-    'context',
-    None,
-    'With --segments: frames before and after a window that the networks also see, '
-    '--context of split-segments when it wrote the training records. Default: 0, of '
-    'networks that were trained on videos or see windows only.',
-  )
+  windows.define_flags()
   flags.DEFINE_list(
     'video',
     [],

@@ -9,6 +9,7 @@ S frames seen of a window at most.
 
 from collections.abc import Sequence
 
+from absl import flags
 from official.core import export_base
 import tensorflow as tf
 
@@ -25,6 +26,16 @@ _REQUEST = 'request'  # name of a request's records in messages
 # Seed of random frames of videos without ids: the same ones for equal lengths.
 _SEEDS = (0,)
 _Outputs = dict[str, tf.Tensor]
+
+
+def define_flags():
+  """Defines the flag that says how records store the features; see `stored_as`."""
+  flags.DEFINE_list(
+    'features',
+    [],
+    'NAME:SIZE:FORMAT of each feature, if the records store them differently from '
+    'those the network was trained on.',
+  )
 
 
 class ServingModule(export_base.ExportModule):

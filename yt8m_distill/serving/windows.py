@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.configs import classification
@@ -23,6 +24,17 @@ LONGEST = 300
 # once are not faster, because the predictions of many classes then exceed the caches.
 _FRAMES_AT_ONCE = 64 * 300
 _WINDOWS_AT_ONCE = 512
+
+
+def define_flags():
+  """Defines the flag that says what a network sees of windows; see `context_of`."""
+  flags.DEFINE_integer(
+    'context',
+    None,
+    'Frames before and after a window that the networks also see: --context of '
+    'split-segments when it wrote the training records. Default: 0, of networks that '
+    'were trained on videos or see windows only.',
+  )
 
 
 class Windows(NamedTuple):
@@ -146,7 +158,7 @@ def classify(
   Returns:
     float32 [W, V].
   """
-  kept = frame_selection.max_selected(model.network.frames, model.max_frames)
+  kept = model.network.frames.max_selected(model.max_frames)
   size = sum(feature.size for feature in model.features)
   padded = tf.shape(frames)[1]
   flat = tf.reshape(frames, [-1, size])
