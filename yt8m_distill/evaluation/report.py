@@ -70,11 +70,10 @@ def table(runs: Sequence[str]) -> str:
       evaluated.append(values)
   notes = ''
   task.validation_data.input_path = inputs[0]
-  try:
-    scores = baseline.of_run(runs[0], task) if task.labels == 'video' else None
-  except ValueError as error:  # The records may have moved.
-    notes += f'\nThe class-frequency baseline is missing: {error}\n'
-    scores = None
+  scores = None
+  if task.labels == 'video':
+    scores, reason = baseline.of_run_or_reason(runs[0], task)
+    notes += f'\n{reason}\n' if reason else ''
   if scores:
     labels.append('class frequency')
     evaluated.append({**scores, 'frames': 0, 'flops': 0, 'parameters': 0})
