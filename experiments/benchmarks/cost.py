@@ -12,7 +12,7 @@ From the repository's root, for all families and for one video at a time:
   . experiments/environment.sh
   "$python" -m experiments.benchmarks.cost
   "$python" -m experiments.benchmarks.cost --backbone=hierarchical_lstm --k=30 \
-    --batch=1 --rounds=200
+    --batch=1 --rounds=120
 """
 
 import statistics
@@ -33,12 +33,12 @@ from yt8m_distill.serving import signatures
 
 _FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof', 'yt8m_average')
 _BACKBONES = flags.DEFINE_multi_enum(
-  'backbone', _FAMILIES, _FAMILIES, 'Families; repeat the flag for several.'
+  'backbone', _FAMILIES, _FAMILIES, 'Families; repeat the flag for several'
 )
 _KS = flags.DEFINE_multi_integer(
   'k',
   [6, 10, 15, 20, 30],
-  'Frames of the students; repeat the flag for several.',
+  'Frames of the students; repeat the flag for several',
   lower_bound=1,
   upper_bound=300,
 )

@@ -22,6 +22,7 @@ from experiments.study import results
 from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 from yt8m_distill.utils import ray_jobs
 
 
@@ -38,7 +39,7 @@ def _define_flags():
 def main(_):
   """Checks the study, runs what is unfinished and prints the report."""
   values = flags.FLAGS
-  if '://' in values.output_dir:
+  if files.is_remote(values.output_dir):
     raise ValueError(
       f'--output_dir is {values.output_dir}: it must be a local folder. Name one.'
     )

@@ -52,7 +52,7 @@ def define_flags():
     'output_dir', None, 'Local folder of the runs and the reports.', required=True
   )
   flags.DEFINE_multi_string(
-    'gin_params', [], 'Gin bindings of all runs; they override the file.'
+    'gin_params', [], 'Gin bindings of all runs; they override the file'
   )
 
 

@@ -112,7 +112,9 @@ def of_shards(
   for path in paths:  # This process may not have the file system yet.
     remote.ensure_file_system(path)
   with _lock:  # Otherwise several threads would trace the pipeline.
-    pipeline = _pipeline(batch_size, skip_corrupt, any(map(remote.is_remote, paths)))
+    pipeline = _pipeline(
+      batch_size, skip_corrupt, any(map(remote.needs_tensorflow_io, paths))
+    )
   sizes = tf.constant([shard.size for shard in group], tf.int64)
   batches = iter(pipeline(tf.constant(paths), sizes))
 

@@ -303,7 +303,7 @@ def _recover(
   """
   name = path.decode()
   attempt = 1
-  if remote.is_remote(name):
+  if remote.needs_tensorflow_io(name):
     logging.warning(
       '%s: reading stopped at byte %d of %d and resumes there, attempt 2 of %d.',
       name,

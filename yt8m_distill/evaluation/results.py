@@ -96,7 +96,7 @@ def map_classes(results: dict[str, Any]) -> str:
 
 
 class SkippedRecords:
-  """Counts the corrupt records that one evaluation skips.
+  """Counts the records that one evaluation skips, corrupt or malformed.
 
   It acts as a Keras metric, because the trainer resets metrics just before an
   evaluation reads its first record. Records that training prefetches during the
@@ -113,7 +113,7 @@ class SkippedRecords:
     self._before = shards.skipped()
 
   def value(self) -> shards.Skipped:
-    """Returns records and ends of shards skipped since the evaluation began."""
+    """Returns what was skipped since the evaluation began."""
     return shards.skipped() - self._before
 
   def result(self) -> int:
@@ -128,7 +128,7 @@ class Evaluation:
   count classes that were not rated as negatives.
 
   Attributes:
-    skipped: corrupt records and ends of shards that it skipped.
+    skipped: what it skipped.
   """
 
   def __init__(self, prefixes: Sequence[str], task_config):
