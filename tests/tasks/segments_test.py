@@ -235,7 +235,7 @@ def _official(folder):
 
   (folder / 'official').mkdir()
   path = records_lib.write_shards(folder / 'official', [2, 1], video)
-  split_segments.split(path, str(folder / 'windows'), context=2, processes=1)
+  split_segments.split(path, str(folder / 'windows'), context=2, workers=1)
   return f'{folder}/windows/*.tfrecord'
 
 

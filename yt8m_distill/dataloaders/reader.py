@@ -35,7 +35,7 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import record_parser
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.dataloaders import window_records
@@ -308,7 +308,7 @@ class FrameReader:
       damage = self._damage(*record)
       is_valid.append(not damage)
       if damage and count_skipped:
-        shards.skip_malformed(self.explain(*record) or damage)
+        skipped.malformed(self.explain(*record) or damage)
     return np.array(is_valid)
 
   def _read(self, batch: record_parser.Records, epoch_keys, explain=None) -> _Examples:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.utils import parallel
 
 _PREFETCHED = 2  # batches read while one is used
@@ -87,7 +88,7 @@ def apply(
     try:
       function(batch_of([record]))
     except record_errors.RecordError as error:
-      shards.skip_malformed(str(error))
+      skipped.malformed(str(error))
     else:
       valid.append(record)
   left = function(batch_of(valid)) if valid else None

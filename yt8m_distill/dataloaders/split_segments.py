@@ -90,7 +90,7 @@ def split(
   context: int = 0,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
-  processes: int | None = None,
+  workers: int | None = None,
   ray_address: str | None = None,
 ) -> list[str]:
   """Splits the shards that are not split yet; prints the result.
@@ -101,7 +101,7 @@ def split(
     context: frames to keep before and after each window; -1 for the whole video.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    processes: `workers` of `parallel.write_shards`.
+    workers: as for `parallel.write_shards`.
     ray_address: as of `parallel.write_shards`.
 
   Returns:
@@ -124,7 +124,7 @@ def split(
     'Splitting',
     skip_corrupt_records,
     skip_malformed_records,
-    processes,
+    workers,
     ray_address=ray_address,
   )
   windows = sum(shards.count_by_file([shard.output for shard in written]))

@@ -89,7 +89,7 @@ def thin(
   max_frames: int = 300,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
-  processes: int | None = None,
+  workers: int | None = None,
   ray_address: str | None = None,
 ) -> list[str]:
   """Thins the shards that are not thinned yet; prints the result.
@@ -101,7 +101,7 @@ def thin(
     max_frames: task.model.max_frames of the networks that will read the records.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    processes: `workers` of `parallel.write_shards`.
+    workers: as for `parallel.write_shards`.
     ray_address: as of `parallel.write_shards`.
 
   Returns:
@@ -121,7 +121,7 @@ def thin(
     'Thinning',
     skip_corrupt_records,
     skip_malformed_records,
-    processes,
+    workers,
     ray_address=ray_address,
   )
   size = sum(shards.sizes([shard.output for shard in written]))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.evaluation import video_metrics
@@ -110,11 +110,11 @@ class SkippedRecords:
 
   def reset_states(self):
     """Restarts the count; the trainer calls it before an evaluation."""
-    self._before = shards.skipped()
+    self._before = skipped.total()
 
-  def value(self) -> shards.Skipped:
+  def value(self) -> skipped.Skipped:
     """Returns what was skipped since the evaluation began."""
-    return shards.skipped() - self._before
+    return skipped.total() - self._before
 
   def result(self) -> int:
     """Returns the total; the trainer calls it after an evaluation."""
@@ -163,7 +163,7 @@ class Evaluation:
     self._num_videos = 0
     self._positives = np.zeros(self._num_classes, np.int64)
     self._sums: dict[str, float] = {}
-    self.skipped = shards.Skipped()
+    self.skipped = skipped.Skipped()
 
   def update(self, step_outputs):
     """Adds the outputs of a validation step.

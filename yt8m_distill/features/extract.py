@@ -43,6 +43,7 @@ from yt8m_distill.features import decode
 from yt8m_distill.features import networks as networks_lib
 from yt8m_distill.features import video_list
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
@@ -234,7 +235,7 @@ def extract(
   max_frames: int | None = None,
   every_n: int | None = None,
   model: str | None = None,
-  workers: int = parallel.THREADS,
+  workers: int = cores.THREADS,
   ray_address: str | None = None,
 ) -> list[str]:
   """Extracts the videos of all missing shards; prints the result.
@@ -390,7 +391,7 @@ def _define_flags():
   )
   flags.DEFINE_integer(
     'workers',
-    parallel.THREADS,
+    cores.THREADS,
     'Number of shards written at the same time, with --ray_address on each node.',
   )
 

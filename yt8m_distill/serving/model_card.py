@@ -8,6 +8,7 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.evaluation import results
 from yt8m_distill.modeling import adaptive
 from yt8m_distill.serving import averaging
+from yt8m_distill.serving import fingerprint
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
@@ -32,7 +33,7 @@ _Module = signatures.ServingModule | averaging.EnsembleModule
 
 def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
   """Returns the content of input.json: how to prepare requests."""
-  reads = read_frames(module.params)
+  reads = fingerprint.reads_of(module.params)
   if module.stopping:
     reads['stopping'] = module.stopping._asdict()
   return _spec(module, module.params, reads)
@@ -46,7 +47,11 @@ def ensemble_spec(ensemble: averaging.EnsembleModule) -> dict[str, Any]:
     modules[0].params,
     {
       'networks': [
-        {'weight': share, **read_frames(module.params), 'context': module.context}
+        {
+          'weight': share,
+          **fingerprint.reads_of(module.params),
+          'context': module.context,
+        }
         for share, module in zip(_shares(ensemble), modules)
       ]
     },
@@ -75,20 +80,6 @@ def _spec(
     },
     'num_classes': model.num_classes,
     'segments': {'frames': model_config.WINDOW, 'context': module.context},
-  }
-
-
-def read_frames(model: model_config.ClassifierModel) -> dict[str, Any]:
-  """Returns the part of input.json that says what a network reads."""
-  frames = model.network.frames
-  return {
-    'features': [feature.as_dict() for feature in model.features],
-    'max_frames': model.max_frames,
-    'frames_read': {
-      'at_most': frames.max_selected(model.max_frames),
-      'type': frames.type,
-      **frames.get().as_dict(),
-    },
   }
 
 

@@ -61,6 +61,7 @@ from yt8m_distill.serving import window_page
 from yt8m_distill.serving import window_tables
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
@@ -79,7 +80,7 @@ def predict(
   vocabulary: str = '',
   batch_size: int = 64,
   network: str | None = None,
-  workers: int = parallel.THREADS,
+  workers: int = cores.THREADS,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
   features: Sequence[str] = (),
@@ -152,7 +153,7 @@ def predict(
     network,
     top_k,
     stored,
-    ensemble.Segments(segments, context, video_weight) if segments else None,
+    windows.Segments(segments, context, video_weight) if segments else None,
     model_weights,
     stopping,
   )
@@ -394,7 +395,7 @@ def _define_flags():
   )
   flags.DEFINE_integer(
     'workers',
-    parallel.THREADS,
+    cores.THREADS,
     'Number of shards predicted at the same time, with --ray_address on each node.',
   )
   flags.DEFINE_integer(

@@ -27,7 +27,9 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import ensemble
+from yt8m_distill.serving import model_sources
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
@@ -43,7 +45,7 @@ def teach(
   top_k: int = 100,
   dtype: str = 'float16',
   batch_size: int = 64,
-  workers: int = parallel.THREADS,
+  workers: int = cores.THREADS,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
   features: Sequence[str] = (),
@@ -68,7 +70,7 @@ def teach(
   # All classes, to know how much the stored ones leave.
   networks = ensemble.Ensemble(
     model,
-    ensemble.TEACHERS,
+    model_sources.TEACHERS,
     top_k=None,
     features=data.parse_features(features),
     model_weights=model_weights,
@@ -154,7 +156,7 @@ def _define_flags():
   flags.DEFINE_integer('batch_size', 64, 'Videos that the teacher sees at once.')
   flags.DEFINE_integer(
     'workers',
-    parallel.THREADS,
+    cores.THREADS,
     'Number of shards taught at the same time, with --ray_address on each node.',
   )
 

@@ -37,6 +37,21 @@ def define_flags():
   )
 
 
+class Segments(NamedTuple):
+  """How windows of videos are predicted.
+
+  Attributes:
+    length: frames of a window.
+    context: frames before and after a window that the networks were trained to see;
+      None if their configuration tells. Exports have theirs.
+    video_weight: whether to multiply a class' probability by that for the whole video.
+  """
+
+  length: int = model_config.WINDOW
+  context: int | None = None
+  video_weight: bool = False
+
+
 class Windows(NamedTuple):
   """Windows of the videos of a batch, in order.
 

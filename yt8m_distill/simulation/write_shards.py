@@ -207,7 +207,7 @@ def simulate(
   max_frames: int = 300,
   segments: str | None = None,
   cutaways: float = 0.0,
-  processes: int | None = None,
+  workers: int | None = None,
   ray_address: str | None = None,
 ) -> list[str]:
   """Writes the missing shards of a split; prints the result.
@@ -230,7 +230,7 @@ def simulate(
       `segments.rate`; None for none.
     cutaways: share of the frames of label shots that show something else, 0 or more and
       below 1. Ratings do not depend on it: a label holds in its whole shots.
-    processes: `workers` of `parallel.write_shards`. The shards do not depend on it.
+    workers: as for `parallel.write_shards`. The shards do not depend on it.
     ray_address: as of `parallel.write_shards`.
 
   Returns:
@@ -302,7 +302,7 @@ def simulate(
     shards,
     split,
     ' videos',
-    processes,
+    workers,
     ray_address=ray_address,
   )
   videos = sum(shard.size for shard in written)
