@@ -13,6 +13,7 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import record_errors
+from yt8m_distill.dataloaders import skip_flags
 from yt8m_distill.dataloaders import skipped
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.utils import cli
@@ -122,6 +123,12 @@ def test_rewriting_skips_and_counts(tmp_path, capsys):
   left = [record_errors.parse('x', r) for r in records_lib.read(out / 'a.tfrecord')]
   ids = [r.context.feature['id'].bytes_list.value[0] for r in left]
   assert ids == [b'good 0', b'good 1']
+
+
+def test_jobs_name_only_the_flags_that_are_given():
+  """So that those of versions without a flag resume."""
+  given = skip_flags.given(skip_corrupt_records=False, skip_malformed_records=True)
+  assert given == {'skip_malformed_records': True}
 
 
 def _many_frames():
