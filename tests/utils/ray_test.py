@@ -87,7 +87,9 @@ def test_address_without_a_cluster_is_one_line_at_once(monkeypatch, address, err
 
 def test_ray_that_is_missing_names_the_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'ray', None)
-  with pytest.raises(ImportError, match=r'yt8m-distill\[cluster\]'):
+  with pytest.raises(
+    ImportError, match=r'extra cluster .*pip install .*"\.\[cluster\]"'
+  ):
     ray_jobs.Executor('auto')
 
 
