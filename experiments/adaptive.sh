@@ -32,16 +32,13 @@ compare() {  # STUDY FOLDER TRAIN CALIBRATE EVALUATE
 }
 
 if [ -n "$data" ]; then
-  [ ! -d "$data/validate" ] || data=$data/validate
+  . experiments/simulated_frames.sh
   "$python" -m experiments.scripts.claim "$out/simulated" "DATA=$data"
   frames=$out/simulated/data
   echo "1/3 Simulating frames"
-  for split in "train {0..2}? 6000" "calibrate 3{0..3} 800" "validate 3{4..9} 1200"; do
-    read -r name shards videos <<<"$split"
-    "$python" -m yt8m_distill.simulation.write_shards --output_dir="$frames" \
-      --split="$name" --num_videos="$videos" \
-      --video_level="$data/validate00$shards.tfrecord"
-  done
+  simulate "$frames" train '{0..2}?' 6000
+  simulate "$frames" calibrate '3{0..3}' 800
+  simulate "$frames" validate '3{4..9}' 1200
   study=experiments/study/adaptive.yaml
   echo "2/3 Running $study"
   "$python" -m experiments.study --config="$study" --output_dir="$out/simulated/adaptive" \

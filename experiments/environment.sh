@@ -45,7 +45,7 @@ venv=${VENV:-$root/.venv-$set_name}
 wanted=$(cat "$constraints" "$root/setup.cfg")
 if [ "$wanted" != "$(cat "$venv/.complete" 2>/dev/null)" ]; then
   [ ! -e "$venv/.installing" ] || rm -rf "$venv"
-  echo "Installing $set_name for $("$python" -V) into $venv (about 3 GB):" >&2
+  echo "Installing $set_name for $("$python" -V) into $venv (about 3.4 GB):" >&2
   mkdir -p "$venv"
   rm -f "$venv/.complete"
   touch "$venv/.installing"

@@ -51,7 +51,7 @@ _COMMAND = re.compile(
 _FLAG = re.compile(r'(?<=[\s\[])--(\w+)')
 _DEFINED = re.compile(r"""(?:DEFINE_\w+|add_argument)\(\s*['"](?:--)?(\w+)['"]""")
 _IMPORT = re.compile(
-  r'^from (yt8m_distill\.\w+) import (\w+)(?: as (\w+))?$', re.MULTILINE
+  r'^from ((?:yt8m_distill|experiments)\.\w+) import (\w+)(?: as (\w+))?$', re.MULTILINE
 )
 _DOTTED = re.compile(r'(?<![\w./@-])((?:yt8m_distill|experiments)(?:\.[a-z_]\w*)+)')
 _FIELD = re.compile(r'(?<![\w./])((?:task|trainer|runtime)(?:\.(?:[a-z]\w*|\*))+)')

@@ -36,7 +36,7 @@ def record(frames=3, labels=(1,), features=None, context=None, seed=0):
 def read(by, *records):
   """Reads records as one batch; returns inputs and labels as arrays."""
   serialized = records_lib.serialize(records)
-  inputs, labels = by.explaining(
+  inputs, labels = by.read_explained(
     tf.fill([len(serialized)], '/data/train07.tfrecord'),
     tf.range(len(serialized), dtype=tf.int64),
     tf.constant(serialized),

@@ -99,7 +99,7 @@ class Case:
       # In a graph, as in input pipelines: errors read differently there.
       self.readers.append(
         tf.function(
-          reader.explaining,
+          reader.read_explained,
           autograph=False,
           input_signature=[
             tf.TensorSpec([None], tf.string),

@@ -70,27 +70,28 @@ def define_flags():
     'train_and_eval evaluates during training, train_and_post_eval once after it, '
     'continuous_eval each new checkpoint of a run that another process trains.',
   )
+  flags.declare_key_flag('log_dir')  # absl's own, which --help would not list.
   flags.DEFINE_string(
     'model_dir', None, 'Folder of the run. Its latest checkpoint is resumed.'
   )
   flags.DEFINE_multi_string(
     'gin_file',
     None,
-    f'File of settings: a path, or one of {", ".join(shipped.gin_files())}.',
+    f'File of settings: a path, or one of {", ".join(shipped.gin_files())}',
     allow_override=True,
   )
   flags.DEFINE_multi_string(
     'gin_params',
     None,
     'One setting, such as yt8m_distill.batch_size=64. Text needs quotes: '
-    '"yt8m_distill.train_path=\'a.tfrecord\'".',
+    '"yt8m_distill.train_path=\'a.tfrecord\'"',
     allow_override=True,
   )
   flags.DEFINE_multi_string(
     'config_file',
     None,
     'YAML file of fields of the configuration: a path, such as RUN/params.yaml, or one '
-    f'of {", ".join(shipped.yaml_files())}.',
+    f'of {", ".join(shipped.yaml_files())}',
   )
   flags.DEFINE_string(
     'params_override',

@@ -31,7 +31,7 @@ _GO_ON = flags.DEFINE_multi_float(
   'go_on',
   [0.7, 0.5, 0.3],
   'Share of the videos that go on from the smallest number of frames; repeat the flag '
-  'for several.',
+  'for several',
   lower_bound=0.0,
   upper_bound=1.0,
 )

@@ -39,7 +39,7 @@ def _cost(address) -> float:
       _SHARDS.value * _VIDEOS.value,
       videos_per_shard=_VIDEOS.value,
       num_classes=100,
-      processes=1,
+      workers=1,
       ray_address=address,
     )
     return usage.total_seconds() - before

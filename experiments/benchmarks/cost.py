@@ -12,7 +12,7 @@ From the repository's root, for all families and for one video at a time:
   . experiments/environment.sh
   "$python" -m experiments.benchmarks.cost
   "$python" -m experiments.benchmarks.cost --backbone=hierarchical_lstm --k=30 \
-    --batch=1 --rounds=200
+    --batch=1 --rounds=120
 """
 
 import statistics
@@ -28,18 +28,17 @@ from experiments.benchmarks import records
 from yt8m_distill.configs import experiments
 from yt8m_distill.configs import settings
 from yt8m_distill.evaluation import report
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
 
 _FAMILIES = ('hierarchical_lstm', 'netvlad', 'nextvlad', 'yt8m_dbof', 'yt8m_average')
 _BACKBONES = flags.DEFINE_multi_enum(
-  'backbone', _FAMILIES, _FAMILIES, 'Families; repeat the flag for several.'
+  'backbone', _FAMILIES, _FAMILIES, 'Families; repeat the flag for several'
 )
 _KS = flags.DEFINE_multi_integer(
   'k',
   [6, 10, 15, 20, 30],
-  'Frames of the students; repeat the flag for several.',
+  'Frames of the students; repeat the flag for several',
   lower_bound=1,
   upper_bound=300,
 )
@@ -76,7 +75,7 @@ class _Network:
       )
     ).task.model
     self.name = f'k = {k}' if k else 'teacher'
-    self.frames = frame_selection.max_selected(model.network.frames, model.max_frames)
+    self.frames = model.network.frames.max_selected(model.max_frames)
     network = video_classifier.build(model, model.network, 'network')
     self.flops, self.parameters = network.flops(), network.count_params()
     size = sum(feature.size for feature in model.features)

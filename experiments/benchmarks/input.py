@@ -268,7 +268,7 @@ class _NoReader(reader_lib.FrameReader):
   def check(self, *_):
     """Called by the pipeline with the first record: accepts any."""
 
-  def explaining(self, paths, indices, serialized, epoch_keys=None):
+  def read_explained(self, paths, indices, serialized, epoch_keys=None):
     return tf.strings.length(serialized)
 
 

@@ -53,7 +53,7 @@ _INPUT_PATH = flags.DEFINE_string('input_path', '', 'Labeled records, with --run
 _VIDEOS = flags.DEFINE_integer('videos', 1000, 'Records to score.', lower_bound=1)
 _CELLS = flags.DEFINE_integer('cells', 1024, 'Cells, without --run.', lower_bound=1)
 _CASES = flags.DEFINE_multi_string(
-  'case', [], 'Cases, as the table names them; repeat the flag. Default: all.'
+  'case', [], 'Cases, as the table names them; repeat the flag. Default: all'
 )
 _RANKS = flags.DEFINE_list('ranks', ['256', '512', '1024'], 'Ranks of the head.')
 _BATCHES = flags.DEFINE_list('batches', ['1', '8', '64'], 'Videos per request.')

@@ -26,6 +26,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.evaluation import report
 from yt8m_distill.modeling import losses
 from yt8m_distill.serving import ensemble
+from yt8m_distill.serving import model_sources
 from yt8m_distill.serving import teach
 from yt8m_distill.tasks import stored
 from yt8m_distill.utils import parallel
@@ -84,7 +85,7 @@ def measure(
     last row of each batch also `gradient_difference`: the norm of what the gradient of
     the batch's mean deviates in all weights, relative to that of the gradient.
   """
-  teacher = ensemble.Ensemble(teachers, ensemble.TEACHERS, top_k=None)
+  teacher = ensemble.Ensemble(teachers, model_sources.TEACHERS, top_k=None)
   learner = trained_network.Network(student)
   model, network = learner.model, learner.network
   read = reader.FrameReader(

@@ -22,30 +22,24 @@ from experiments.study import results
 from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 from yt8m_distill.utils import ray_jobs
 
 
 def _define_flags():
-  # Not on import, because other commands define flags of the same names.
-  flags.DEFINE_string('config', None, 'YAML file of the study.', required=True)
-  flags.DEFINE_string(
-    'output_dir', None, 'Local folder for the runs and the report.', required=True
-  )
+  study_file.define_flags()
   flags.DEFINE_integer(
     'workers',
     1,
     'Runs in parallel, with --ray_address on each node; they share its cores and GPUs.',
   )
   ray_jobs.define_flags()
-  flags.DEFINE_multi_string(
-    'gin_params', [], 'Gin bindings for all runs; they override the file.'
-  )
 
 
 def main(_):
   """Checks the study, runs what is unfinished and prints the report."""
   values = flags.FLAGS
-  if '://' in values.output_dir:
+  if files.is_remote(values.output_dir):
     raise ValueError(
       f'--output_dir is {values.output_dir}: it must be a local folder. Name one.'
     )

@@ -21,6 +21,7 @@ import matplotlib
 import pandas as pd
 
 from experiments.study import claims
+from experiments.study import report as study_report
 from experiments.study import results
 from experiments.study import runner
 from experiments.study import study_file
@@ -129,10 +130,10 @@ def _table(found: pd.DataFrame) -> str:
       (
         f'{label}, beside {fixed_label}',
         f'{frames}',
-        _spread(rows['fixed_gap']),
+        study_report.spread(rows['fixed_gap'].mean(), rows['fixed_gap'].std()),
         f'{rows["fixed_flops"].mean() / 1e9:.4f}',
         f'{rows["frames"].mean():.2f}',
-        _spread(rows['gap']),
+        study_report.spread(rows['gap'].mean(), rows['gap'].std()),
         f'{rows["flops"].mean() / 1e9:.4f}',
         f'{differences.mean():+.4f}',
         {'holds': 'higher', 'does not hold': 'lower'}.get(
@@ -143,10 +144,6 @@ def _table(found: pd.DataFrame) -> str:
       )
     )
   return report.markdown(table)
-
-
-def _spread(values: pd.Series) -> str:
-  return f'{values.mean():.4f} ± {values.std():.4f}'
 
 
 def _plot(runs: pd.DataFrame, found: pd.DataFrame, path: str):
@@ -208,8 +205,7 @@ def main(_):
 
 
 def _define_flags():
-  flags.DEFINE_string('config', None, 'YAML file of the study.', required=True)
-  flags.DEFINE_string('output_dir', None, 'Folder of the study.', required=True)
+  study_file.define_flags()
   flags.DEFINE_string(
     'calibration_path', None, 'Records to choose thresholds on.', required=True
   )
@@ -219,7 +215,6 @@ def _define_flags():
     'The records that the study was evaluated on.',
     required=True,
   )
-  flags.DEFINE_multi_string('gin_params', [], 'As of the study.')
 
 
 if __name__ == '__main__':

@@ -13,12 +13,13 @@ from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
 from yt8m_distill.evaluation import baseline
 from yt8m_distill.evaluation import report
+from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
 
-_TITLES = {'gap': 'GAP', 'map': 'mAP'}
+_TITLES = {key: results_lib.TITLES[key] for key in ('gap', 'map')}
 
 
-def _spread(mean: float, std: float, sign: str = '') -> str:
+def spread(mean: float, std: float, sign: str = '') -> str:
   """Formats a mean and, unless it is NaN, its standard deviation."""
   return f'{mean:{sign}.4f}' + ('' if pd.isna(std) else f' ± {std:.4f}')
 
@@ -47,7 +48,7 @@ def table(
       for key in _TITLES:
         cell = ''
         if column in group.index:
-          cell = _spread(*group.loc[column, [f'{key}_mean', f'{key}_std']])
+          cell = spread(*group.loc[column, [f'{key}_mean', f'{key}_std']])
           if (label, column) in reference.index:
             cell += f' [{reference.loc[(label, column), key]:.3f}]'
         row.append(cell)
@@ -65,10 +66,9 @@ def _class_frequency(runs: pd.DataFrame, output_dir: str) -> str:
   """Returns a line about the baseline that sees no frame, or why it is missing."""
   place = runner.folder(output_dir, runs['name'].iloc[0])
   task = run_dir.read_params(run_dir.params_path(os.path.join(place, ''))).task
-  try:
-    scores = baseline.of_run(place, task)
-  except ValueError as error:  # The records may have moved.
-    return f'The class-frequency baseline is missing: {error}'
+  scores, reason = baseline.of_run_or_reason(place, task)
+  if not scores:
+    return reason
   return (
     f'Class-frequency baseline, which sees no frame: GAP '
     f'{scores["gap"]:.4f}, mAP {scores["map"]:.4f}.'
@@ -125,7 +125,7 @@ def _claims(checked: pd.DataFrame) -> list[list[str]]:
     for key in _TITLES:
       value = group.loc[key]
       row += [
-        _spread(value['difference'], value['std'], '+'),
+        spread(value['difference'], value['std'], '+'),
         '' if pd.isna(value['published']) else f'{value["published"]:+.3f}',
         value['verdict'],
       ]

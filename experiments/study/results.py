@@ -10,6 +10,7 @@ import tensorflow as tf
 from experiments.study import runner
 from experiments.study import study_file
 from yt8m_distill.checkpoints import run_dir
+from yt8m_distill.configs import model as model_config
 from yt8m_distill.evaluation import report as evaluation_report
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.utils import files
@@ -116,7 +117,7 @@ def curves(runs: pd.DataFrame, output_dir: str) -> dict[tuple[str, str], pd.Seri
     for row in rows.itertuples():
       steps, values = evaluation_report.read_curves(
         os.path.join(runner.folder(output_dir, row.name), 'validation')
-      ).get(f'{results_lib.key_prefix(row.network)}gap', ([], []))
+      ).get(f'{model_config.key_prefix(row.network)}gap', ([], []))
       seeds.append(pd.Series(values, steps))
     means[place] = pd.concat(seeds).groupby(level=0).mean()
   return means
@@ -139,7 +140,7 @@ def per_class(runs: pd.DataFrame, output_dir: str) -> pd.DataFrame:
         {
           'positives': table['positives'],
           'average_precision': table[
-            f'{results_lib.key_prefix(row.network)}average_precision'
+            f'{model_config.key_prefix(row.network)}average_precision'
           ],
         }
       )

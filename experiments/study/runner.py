@@ -25,8 +25,9 @@ import tensorflow as tf
 import tqdm
 
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import files
-from yt8m_distill.utils import parallel
+from yt8m_distill.utils import process_exit
 from yt8m_distill.utils import ray_jobs
 
 # Forking a process that runs TensorFlow is unsafe, and spawning imports it once
@@ -113,7 +114,7 @@ class _Machine:
 
   def __init__(self, workers: int):
     self._workers = workers
-    self.threads = max(1, parallel.cores() // workers)
+    self.threads = max(1, cores.count() // workers)
 
   def slots(self) -> int:
     """Returns how many jobs can run at the same time."""
@@ -198,7 +199,7 @@ def _work(
     for stream in (sys.stdout, sys.stderr):
       stream.flush()
       os.dup2(log.fileno(), stream.fileno())
-  parallel.exit_with_parent()
+  process_exit.exit_with_parent()
   # Several jobs may share a GPU.
   os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
   tf.config.threading.set_intra_op_parallelism_threads(threads)

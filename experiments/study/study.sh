@@ -18,16 +18,12 @@ data=$(realpath "${DATA:?is not set: name a folder of video-level shards}")
 study=$(realpath "${STUDY:-$(dirname "$0")/paper.yaml}")
 cd "$(dirname "$0")/../.."
 . experiments/environment.sh
-[ ! -d "$data/validate" ] || data=$data/validate
+. experiments/simulated_frames.sh
 "$python" -m experiments.scripts.claim "$out" "DATA=$data"
 
 echo "1/2 Simulating frames"
-simulate() {  # SPLIT SHARDS VIDEOS
-  "$python" -m yt8m_distill.simulation.write_shards --output_dir="$out/data" \
-    --split="$1" --num_videos="$3" --video_level="$data/validate00$2.tfrecord"
-}
-simulate train '{0..2}?' 6000
-simulate validate '3{2..9}' 1500
+simulate "$out/data" train '{0..2}?' 6000
+simulate "$out/data" validate '3{2..9}' 1500
 
 echo "2/2 Running $study"
 "$python" -m experiments.study --config="$study" \

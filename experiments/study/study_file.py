@@ -14,6 +14,8 @@ import os
 import re
 from typing import Any
 
+from absl import flags
+
 from yt8m_distill.configs import settings as settings_lib
 from yt8m_distill.utils import yaml_file
 
@@ -40,6 +42,18 @@ _FIELD = re.compile(r'(task|trainer|runtime)\.')
 _TEACH = ('teach.top_k', 'teach.dtype')
 _TEACHERS = ('same_seed', 'all')
 _NAME = re.compile(r'\w[^/\x00-\x1f\x7f]*')
+
+
+def define_flags():
+  """Defines the flags that say which study a command is about."""
+  # Not on import, because other commands define flags of the same names.
+  flags.DEFINE_string('config', None, 'YAML file of the study.', required=True)
+  flags.DEFINE_string(
+    'output_dir', None, 'Local folder of the runs and the reports.', required=True
+  )
+  flags.DEFINE_multi_string(
+    'gin_params', [], 'Gin bindings of all runs; they override the file'
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -448,3 +448,8 @@ def test_features_of_any_number_are_set_without_a_warning(sizes, caplog):
   assert [feature.size for feature in params.task.model.features] == sizes
   assert all(isinstance(f, data.Feature) for f in params.task.model.features)
   assert not caplog.records
+
+
+def test_features_are_written_as_they_are_read():
+  text = 'rgb:1024:bytes,audio:128:quantized_floats'
+  assert data.format_features(data.parse_features(text.split(','))) == text

@@ -26,7 +26,7 @@ class _Reader:
   def check(self, *_):
     """Accepts any record."""
 
-  def explaining(self, paths, indices, serialized, epoch_keys=None):
+  def read_explained(self, paths, indices, serialized, epoch_keys=None):
     return serialized, paths if epoch_keys is None else epoch_keys
 
 

@@ -12,7 +12,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.configs import model
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader as reader_lib
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 
 _COUNTS = (3, 7, 1, 5)  # Records of each shard.
 _TOTAL = sum(_COUNTS)
@@ -248,10 +248,10 @@ def test_corrupt_shard(tmp_path, how):
     ):
       _batches(_params(path, training, 1), 8)
   left = {'length': [0, 1, 4, 5, 6, 7], 'payload': [0, 1, 3, 4, 5, 6, 7]}[how]
-  before = shards.skipped()
+  before = skipped.total()
   lenient = _params(path, False, 1, skip_corrupt_records=True)
   assert _flat(_batches(lenient)) == left
-  after = shards.skipped()
+  after = skipped.total()
   assert (after.records - before.records, after.shard_tails - before.shard_tails) == {
     'length': (0, 1),
     'payload': (1, 0),
@@ -269,11 +269,11 @@ def test_skipped_records_count_once_among_pipelines(tmp_path, pipelines):
   content = bytearray(broken.read_bytes())
   content[20] ^= 0xFF
   broken.write_bytes(bytes(content))
-  before = shards.skipped()
+  before = skipped.total()
   params = _params(path, False, 6, skip_corrupt_records=True)
   parts = [_batches(params, None, _context(pipelines, i)) for i in range(pipelines)]
   assert sorted(_flat(map(_flat, parts))) == list(range(1, 8))
-  assert before + shards.Skipped(records=1) == shards.skipped()
+  assert before + skipped.Skipped(records=1) == skipped.total()
 
 
 def test_empty_shard(tmp_path):
@@ -306,7 +306,7 @@ def test_bad_record_is_named(tmp_path):
 @pytest.mark.parametrize(
   'path, message',
   [
-    (paths.REAL / 'float_features.tfrecord', "'rgb' is a float_list"),
+    (paths.REAL / 'float_features.tfrecord', "'rgb' is stored as float_list"),
     (paths.VIDEO_LEVEL[0], 'video-level'),
   ],
 )

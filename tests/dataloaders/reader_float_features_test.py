@@ -122,7 +122,7 @@ def test_bytes_where_floats_are_expected_are_explained():
   record = frame_readers.record(2, features=_FLOATS)
   with pytest.raises(
     ValueError,
-    match='is a bytes_list, but its format '
+    match='is stored as bytes_list, but its format '
     "'floats' needs a float_list. 12 bytes could be 12 uint8 values: set its format "
     'in .* to bytes',
   ):

@@ -97,13 +97,13 @@ def test_real_record_with_float_features():
   with pytest.raises(
     ValueError,
     match='float_features.tfrecord, record 0: '
-    "feature 'rgb' is a float_list, but its format 'bytes'.*"
+    "feature 'rgb' is stored as float_list, but its format 'bytes'.*"
     'quantized_floats',
   ):
     reader.check(str(path), 0, records_lib.read(path)[0])
   with pytest.raises(
     tf.errors.InvalidArgumentError,
-    match="train07.tfrecord, record 0: feature 'rgb' is a float_list, but ",
+    match="train07.tfrecord, record 0: feature 'rgb' is stored as float_list, but ",
   ):
     frame_readers.read(reader, records_lib.read(path)[0])
 
@@ -244,7 +244,7 @@ def _message(record, **kwargs):
     (tf.fill([2], '/data/train07.tfrecord'), tf.range(2, dtype=tf.int64), records)
   )
   with pytest.raises(tf.errors.InvalidArgumentError) as error:
-    list(dataset.map(reader.explaining))
+    list(dataset.map(reader.read_explained))
   return cli.message(error.value)
 
 
@@ -291,10 +291,22 @@ def _rgb_in_context():
       _with(every_n=[2**40]),
       f'.*: thinned with every_n={2**40}, but .* network sees ',
     ),
-    (_with(id=[1]), ': id is a int64_list, but must be a bytes_list. Remove'),
-    (_with(id=[1.0]), ': id is a float_list, but must be a bytes_list. Remove'),
-    (_with(labels=b'1'), ': labels is a bytes_list, but must be a int64_list. Remove'),
-    (_with(labels=[1.0]), ': labels is a float_list, but must be a int64_list.'),
+    (
+      _with(id=[1]),
+      ': id is stored as int64_list, but must be stored as bytes_list. Remove',
+    ),
+    (
+      _with(id=[1.0]),
+      ': id is stored as float_list, but must be stored as bytes_list. Remove',
+    ),
+    (
+      _with(labels=b'1'),
+      ': labels is stored as bytes_list, but must be stored as int64_list. Remove',
+    ),
+    (
+      _with(labels=[1.0]),
+      ': labels is stored as float_list, but must be stored as int64_list.',
+    ),
     (
       _with(labels=np.arange(40, 90)),
       r'.*: labels are 50, 51, .* 59, \.\.\., but must',

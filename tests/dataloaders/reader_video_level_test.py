@@ -39,7 +39,7 @@ def _record(labels=(1,), seed=0, **features):
 
 def _read(reader, *records):
   serialized = records_lib.serialize(records)
-  inputs, labels = reader.explaining(
+  inputs, labels = reader.read_explained(
     tf.fill([len(serialized)], 'train7.tfrecord'),
     tf.range(len(serialized), dtype=tf.int64),
     tf.constant(serialized),
@@ -129,7 +129,7 @@ def test_another_format_is_explained():
     (_record(mean_rgb=[1.0] * 6), "'mean_rgb' has 6 values, not 5. Correct its "),
     (
       stored,
-      "'mean_rgb' is a bytes_list, but its format 'video' needs a "
+      "'mean_rgb' is stored as bytes_list, but its format 'video' needs a "
       'float_list. Remove the record.$',
     ),
     (empty, "'mean_rgb' is empty, but its .*. Remove the record.$"),

@@ -11,6 +11,7 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 
 _PAYLOADS = [bytes([65 + i]) * 3000 for i in range(20)]
 _RECORD = 3016  # bytes in the file
@@ -66,14 +67,14 @@ def test_reads_in_large_pieces(server, monkeypatch, skip_corrupt):
 @pytest.mark.parametrize('skip_corrupt', [False, True])
 def test_a_request_that_fails_is_retried(server, caplog, failure, skip_corrupt):
   path, server.failure = f'{server.url}/a.tfrecord', failure
-  before = shards.skipped()
+  before = skipped.total()
   records = _records(path, skip_corrupt).as_numpy_iterator()
   read = [next(records)]
   server.failures = 4
   with caplog.at_level('WARNING', 'absl'):
     read += records
   assert [(i, serialized) for _, i, serialized in read] == _numbered(range(20))
-  assert shards.skipped() == before and server.failures == 0
+  assert skipped.total() == before and server.failures == 0
   lines = _attempts(caplog.messages, path)
   # Delivered records are not read again.
   assert f'at byte {8 * _RECORD} of {20 * _RECORD}' in lines[0]
@@ -156,9 +157,9 @@ def test_corrupt_remote_files_are_treated_like_local_ones(server, where, left, l
     match=(f'{path}: unreadable from byte {9 * _RECORD} of {20 * _RECORD}'),
   ):
     _read(path)
-  before = shards.skipped()
+  before = skipped.total()
   assert _read(path, skip_corrupt=True) == _numbered(left)
-  after = shards.skipped()
+  after = skipped.total()
   assert (
     after.records - before.records,
     after.shard_tails - before.shard_tails,

@@ -34,7 +34,9 @@ _OUTPUT = 'x' * 1_000_000
 def _read(path):
   [size] = shards.sizes([path])
   records = shards.read(
-    tf.constant(path), tf.constant(size, tf.int64), retry=remote.is_remote(path)
+    tf.constant(path),
+    tf.constant(size, tf.int64),
+    retry=remote.needs_tensorflow_io(path),
   )
   return [(index, serialized) for _, index, serialized in records.as_numpy_iterator()]
 

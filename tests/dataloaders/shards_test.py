@@ -9,6 +9,7 @@ import records as records_lib
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.utils import cli
 
 _PAYLOADS = [bytes([65 + i]) * (5 + 3 * i) for i in range(20)]
@@ -79,9 +80,9 @@ def test_count_records_names_truncated_file(tmp_path, keep):
 def test_read_whole_file(tmp_path):
   path = _write(tmp_path / 'a')
   assert _read(path) == _numbered(range(20))
-  before = shards.skipped()
+  before = skipped.total()
   assert _read(path, skip_corrupt=True) == _numbered(range(20))
-  assert shards.skipped() == before
+  assert skipped.total() == before
 
 
 @pytest.mark.parametrize('count', [1, 7, 8, 9, 16])
@@ -134,10 +135,10 @@ _BREAKS = [
 def test_skip_corrupt_leaves_out_as_little_as_possible(tmp_path, caplog, how):
   path = _write(tmp_path / 'broken')
   left, (records, tails) = _break(path, how)
-  before = shards.skipped()
+  before = skipped.total()
   with caplog.at_level('WARNING', 'absl'):
     assert _read(path, skip_corrupt=True) == _numbered(left)
-  after = shards.skipped()
+  after = skipped.total()
   assert after.records - before.records == records
   assert after.shard_tails - before.shard_tails == tails
   lines = [line for line in caplog.messages if path in line]

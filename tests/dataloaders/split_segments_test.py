@@ -138,11 +138,11 @@ _KEYS = ('segment_start_times', 'segment_end_times', 'segment_labels', 'segment_
     ),
     (
       lambda: _video(segment_start_times=[5.0]),
-      'segment_start_times is a float_list, but must be an int64_list',
+      'segment_start_times is stored as float_list, but must be stored as int64_list',
     ),
     (
       lambda: _video(segment_scores=[1, 0, 1, 0]),
-      'segment_scores is a int64_list, but must be an float_list',
+      'segment_scores is stored as int64_list, but must be stored as float_list',
     ),
     (
       lambda: _video(ratings=[(0, 1, 1), (-5, 3, 1)]),
@@ -199,7 +199,7 @@ def _contents(folder):
 
 def test_the_end_of_the_command(source, tmp_path, capsys):
   out = tmp_path / 'out'
-  outputs = split_segments.split(source, str(out), processes=1)
+  outputs = split_segments.split(source, str(out), workers=1)
   assert outputs == [f'{out}/{shard}.tfrecord' for shard in range(3)]
   assert capsys.readouterr().out == (
     f'{out}: 3 shards, 12 windows.\n'
@@ -207,7 +207,7 @@ def test_the_end_of_the_command(source, tmp_path, capsys):
   )
   assert [video[0] for video in records_lib.parse(outputs[2])] == [b'v5:0', b'v5:5']
   os.remove(outputs[1])
-  split_segments.split(source, str(out), processes=1)
+  split_segments.split(source, str(out), workers=1)
   assert '3 shards, 1 of them written now, 6 windows.' in capsys.readouterr().out
   with pytest.raises(ValueError, match='split_segments.json records another job: con'):
     split_segments.split(source, str(out), context=3)
@@ -216,7 +216,7 @@ def test_the_end_of_the_command(source, tmp_path, capsys):
 def test_a_shard_of_which_nothing_is_left_is_an_error(tmp_path):
   path = records_lib.write(tmp_path / 'x.tfrecord', [_video(1, [(5, 1, 1)])])
   with pytest.raises(ValueError, match=f'{path}: no record is left of it.*Leave'):
-    split_segments.split(path, str(tmp_path / 'out'), processes=1)
+    split_segments.split(path, str(tmp_path / 'out'), workers=1)
   assert not (tmp_path / 'out' / 'x.tfrecord').exists()
 
 

@@ -96,7 +96,7 @@ def test_several_teachers_have_no_representation():
     (lambda: _taught(size=0)[0], 'have 20, 10, 0 bytes'),
     (
       lambda: _taught(classes=np.array([0, 1, 50, 2, 3], '<i4').tobytes())[0],
-      'teacher/classes are 0, 1, 50, 2, 3, but must be between 0 and 49',
+      'teacher/classes are 50, but must be between 0 and 49. Teach the record again.',
     ),
   ],
 )

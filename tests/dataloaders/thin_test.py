@@ -197,7 +197,7 @@ def test_the_command_and_the_batches(source, tmp_path):
   assert size < 0.3 * sum(os.path.getsize(f'{tmp_path}/full/{name}') for name in names)
   # The number of processes changes nothing.
   alone = tmp_path / 'alone'
-  thin.thin(source, str(alone), processes=1)
+  thin.thin(source, str(alone), workers=1)
   assert _contents(alone) == _contents(out)
   batches = _batches(source), _batches(f'{out}/*.tfrecord')
   assert len(batches[0]) == len(batches[1]) == 3
@@ -208,12 +208,12 @@ def test_the_command_and_the_batches(source, tmp_path):
 
 def test_resumes_where_it_stopped_and_refuses_other_settings(source, tmp_path):
   out = tmp_path / 'out'
-  paths = thin.thin(source, str(out), processes=1)
+  paths = thin.thin(source, str(out), workers=1)
   whole = _contents(out)
   os.remove(paths[1])
   (out / 'train0.tfrecord').write_bytes(b'kept')
   (out / 'train1.tfrecord.0123abcd.partial').write_bytes(b'cut off')
-  assert thin.thin(source, str(out), processes=1) == paths
+  assert thin.thin(source, str(out), workers=1) == paths
   assert _contents(out) == {**whole, 'train0.tfrecord': b'kept'}
   for change in (
     dict(every_n=5),
@@ -239,11 +239,11 @@ def test_corrupt_shards(source, tmp_path):
     ValueError,
     match='train1.tfrecord: unreadable from byte 0 of .*skip_corrupt_records',
   ) as error:
-    thin.thin(source, str(out), processes=2)
+    thin.thin(source, str(out), workers=2)
   assert '\n' not in str(error.value)
   assert not (out / 'train1.tfrecord').exists()
   paths = thin.thin(
-    source, str(tmp_path / 'left'), skip_corrupt_records=True, processes=1
+    source, str(tmp_path / 'left'), skip_corrupt_records=True, workers=1
   )
   counts = [len(records_lib.read(p)) for p in paths]
   assert counts == [14, 12, 13]

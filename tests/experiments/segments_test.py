@@ -35,7 +35,7 @@ _VIDEOS = dict(
   audio_size=4,
   min_frames=20,
   max_frames=20,
-  processes=1,
+  workers=1,
 )
 
 
@@ -77,7 +77,7 @@ def test_stages_on_windows_and_their_table(tmp_path):
     f'{data}/tune*.tfrecord,{data}/evaluate*.tfrecord',
     str(out / 'windows'),
     context=2,
-    processes=1,
+    workers=1,
   )
   tiny.drive('train', out / 'videos', out / 'data' / 'train0000.tfrecord')
   for stage in ('simulate', 'videos', 'split'):

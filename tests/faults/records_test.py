@@ -13,8 +13,8 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import record_errors
-from yt8m_distill.dataloaders import rewrite
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skip_flags
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.utils import cli
 
@@ -26,7 +26,7 @@ _FAULTS = {
   'no labels': (lambda: frame_readers.record(labels=None), 'no `labels`'),
   'kind': (
     lambda: frame_readers.record(context={'video_id': [1]}),
-    'video_id is a int64_list',
+    'video_id is stored as int64_list',
   ),
   'size': (
     lambda: frame_readers.record(features={'rgb': 11, 'audio': 4}),
@@ -77,10 +77,10 @@ def _ids(path, count=None, start=0, **fields):
 def test_malformed_records_are_left_out_logged_and_counted(mixed, monkeypatch):
   lines = []
   monkeypatch.setattr(logging, 'warning', lambda text, *args: lines.append(text % args))
-  before = shards.skipped()
+  before = skipped.total()
   ids = [name for batch, _ in _ids(mixed, drop_remainder=False) for name in batch]
   assert len(ids) == len(set(ids)) == _GOOD
-  assert shards.skipped() - before == shards.Skipped(malformed=2 * len(_FAULTS))
+  assert skipped.total() - before == skipped.Skipped(malformed=2 * len(_FAULTS))
   for number, (_, fault) in enumerate(_FAULTS.values()):
     for name, index in ('a', 3 * number), ('b', 20 + number):
       [line] = [line for line in lines if f'{name}.tfrecord, record {index}' in line]
@@ -117,13 +117,18 @@ def test_rewriting_skips_and_counts(tmp_path, capsys):
   source, out = tmp_path / 'a.tfrecord', tmp_path / 'out'
   records_lib.write(source, [_good(0), b'\xff', _good(1), frame_readers.record(0)])
   with pytest.raises(record_errors.RecordError, match='a.tfrecord, record 1: '):
-    thin.thin(str(source), str(tmp_path / 'no'), 2, processes=1)
-  thin.thin(str(source), str(out), 2, skip_malformed_records=True, processes=1)
+    thin.thin(str(source), str(tmp_path / 'no'), 2, workers=1)
+  thin.thin(str(source), str(out), 2, skip_malformed_records=True, workers=1)
   assert 'Skipped 2 malformed records' in capsys.readouterr().out
   left = [record_errors.parse('x', r) for r in records_lib.read(out / 'a.tfrecord')]
   ids = [r.context.feature['id'].bytes_list.value[0] for r in left]
   assert ids == [b'good 0', b'good 1']
-  assert rewrite.skipping(True) and not rewrite.skipping(False)
+
+
+def test_jobs_name_only_the_flags_that_are_given():
+  """So that those of versions without a flag resume."""
+  given = skip_flags.given(skip_corrupt_records=False, skip_malformed_records=True)
+  assert given == {'skip_malformed_records': True}
 
 
 def _many_frames():

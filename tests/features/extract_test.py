@@ -184,7 +184,7 @@ def test_only_some_frames_are_those_of_thin(tmp_path, every_n):
   whole = len(_Video.asked)
   _Video.asked.clear()
   [some] = _extract(source, tmp_path / 'some', videos_per_shard=99, every_n=every_n)
-  [thinned] = thin.thin(full, str(tmp_path / 'thinned'), every_n, processes=1)
+  [thinned] = thin.thin(full, str(tmp_path / 'thinned'), every_n, workers=1)
   assert records_lib.read(some) == records_lib.read(thinned)
   pictures = [second for _, what, second in _Video.asked if what == 'picture']
   assert not any(second % every_n for second in pictures)

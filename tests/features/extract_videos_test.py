@@ -55,7 +55,7 @@ def test_records_hold_the_features_of_each_second(videos, folder, tmp_path):
 def test_only_some_frames_are_those_of_thin(videos, folder, tmp_path):
   full = _extract(videos, tmp_path / 'full', folder)
   some = _extract(videos, tmp_path / 'some', folder, every_n=_EVERY_N)
-  [thinned] = thin.thin(full, str(tmp_path / 'thinned'), _EVERY_N, processes=1)
+  [thinned] = thin.thin(full, str(tmp_path / 'thinned'), _EVERY_N, workers=1)
   assert records_lib.read(some) == records_lib.read(thinned)
 
 

@@ -64,7 +64,7 @@ def test_by_hand(max_frames, frames, num_frames, indices, count):
   assert actual[0].dtype == actual[1].dtype == tf.int32
   np.testing.assert_array_equal(actual[0], indices)
   np.testing.assert_array_equal(actual[1], count)
-  assert frame_selection.max_selected(frames, max_frames) == len(indices)
+  assert frames.max_selected(max_frames) == len(indices)
 
 
 # selection, k, num_frames, frames that the network sees
@@ -148,7 +148,7 @@ def test_window_by_hand(k, num_frames, start, expected):
     tf.constant([num_frames]), _window(k), 300, window_starts=tf.constant([start])
   )
   assert indices.dtype == count.dtype == tf.int32 and indices.shape == [1, k or 5]
-  assert frame_selection.max_selected(_window(k), 300) == (k or 5)
+  assert _window(k).max_selected(300) == (k or 5)
   assert indices[0, : int(count[0])].numpy().tolist() == expected
   assert indices.numpy().max() < 300
 
@@ -173,7 +173,7 @@ def test_some_frames_are_in_order_distinct_and_there(kind, k):
   indices, count = frame_selection.frame_indices(
     tf.constant(num_frames), _some(kind, k), 300, num_frames
   )
-  assert frame_selection.max_selected(_some(kind, k), 300) == k
+  assert _some(kind, k).max_selected(300) == k
   np.testing.assert_array_equal(count, np.minimum(num_frames, k))
   indices = indices.numpy()
   assert indices.shape == (301, k) and indices.max() < 300
@@ -339,7 +339,7 @@ def test_nested_frames_are_spread_at_each_number(counts, num_frames):
   indices, count = frame_selection.frame_indices(tf.constant([num_frames]), frames, 300)
   most = counts[-1]
   assert count == min(num_frames, most)
-  assert frame_selection.max_selected(frames, 300) == most
+  assert frames.max_selected(300) == most
   uniform, _ = frame_selection.frame_indices(
     tf.constant([num_frames]), _uniform(0, k=most), 300
   )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_distill.configs import classification
 from yt8m_distill.modeling import losses
 
 _WEIGHTS = np.array([0.0, 0.5, 1.0, 2.0, 30.0], np.float32)
@@ -55,10 +56,10 @@ _FORMULAS = {
 
 
 def test_every_kind_has_its_formula():
-  assert set(_FORMULAS) == set(losses.LABEL_LOSSES)
+  assert set(_FORMULAS) == set(classification.LABEL_LOSSES)
 
 
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification.LABEL_LOSSES)
 @pytest.mark.parametrize('epsilon', [1e-5, 0.1])
 def test_formula(kind, epsilon):
   labels, predictions = _example()
@@ -81,7 +82,7 @@ _TERMS = {
 }
 
 
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification.LABEL_LOSSES)
 def test_weighted_pairs_by_a_plain_loop(kind):
   labels, predictions = _example()
   rng = np.random.default_rng(1)
@@ -105,7 +106,7 @@ def test_weighted_pairs_by_a_plain_loop(kind):
   assert not gradient[weights == 0].any() and gradient[weights == 1].any()
 
 
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification.LABEL_LOSSES)
 def test_pairs_of_weight_1_are_the_loss_without_weights(kind):
   labels, predictions = _example()
   np.testing.assert_array_equal(
@@ -147,7 +148,7 @@ def test_softmax_counts_proportions_alone_and_no_video_without_labels():
   )
 
 
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification.LABEL_LOSSES)
 @pytest.mark.parametrize('dtype', [tf.float32, tf.bfloat16])
 def test_value_and_gradient_are_finite(kind, dtype):
   rows = tf.constant(
@@ -170,7 +171,7 @@ def test_value_and_gradient_are_finite(kind, dtype):
   assert losses.label_loss(labels[:0], rows[:0], kind).shape == [0]
 
 
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification.LABEL_LOSSES)
 def test_descent_leads_to_the_labels(kind):
   labels, predictions = _example(1)
   predictions = tf.constant(predictions[1:])

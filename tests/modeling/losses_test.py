@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_distill.configs import distillation
 from yt8m_distill.modeling import losses
 
-_KINDS = losses.PREDICTION_LOSSES
+_KINDS = distillation.PREDICTION_LOSSES
 
 
 def _predictions(seed, shape=(3, 7)):

@@ -23,6 +23,7 @@ from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export as export_lib
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import teach
+from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
 
 _WEIGHTS = ('2', '1', '1')
@@ -183,14 +184,14 @@ def _assert_equal(found, expected):
     np.testing.assert_array_equal(found[key], expected[key], key)
 
 
-_SEGMENTS = ensemble.Segments(5)
+_SEGMENTS = windows.Segments(5)
 
 
 @pytest.mark.end_to_end
 def test_an_export_predicts_what_its_runs_do(three, out, data):
   records = _batch(data)
   exported = _read([out], segments=_SEGMENTS)
-  several = _read(three, _WEIGHTS, ensemble.Segments(5, 2))
+  several = _read(three, _WEIGHTS, windows.Segments(5, 2))
   assert exported.extras == several.extras == ()
   _assert_equal(exported(*records), several(*records))
   _assert_equal(exported.windows(*records), several.windows(*records))
@@ -254,7 +255,7 @@ def test_an_export_is_the_same_teacher_as_its_runs(three, out):
     networks.fingerprint()
     for networks in (
       _read([out], segments=_SEGMENTS),
-      _read(three, _WEIGHTS, ensemble.Segments(5, 2)),
+      _read(three, _WEIGHTS, windows.Segments(5, 2)),
       _read(three),
       _read(three, ('5', '1.5', '1.5')),
       _read([out, three[0]], ('3', '1')),

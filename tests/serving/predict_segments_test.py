@@ -65,7 +65,7 @@ def _split(data, folder, rate):
   (folder / 'rated').mkdir()
   for path in data.iterdir():
     records.edit(path, folder / 'rated' / path.name, add_ratings)
-  split_segments.split(f'{folder}/rated/*', str(folder / 'windows'), processes=1)
+  split_segments.split(f'{folder}/rated/*', str(folder / 'windows'), workers=1)
   return folder / 'windows'
 
 
@@ -422,7 +422,7 @@ def test_context_is_that_of_the_records_that_were_split(
   runs, data, split, windows, tmp_path
 ):
   rated = split.parent / 'rated'
-  split_segments.split(f'{rated}/*', str(tmp_path / 'wide'), context=4, processes=1)
+  split_segments.split(f'{rated}/*', str(tmp_path / 'wide'), context=4, workers=1)
   expected = serving_cases.predict(runs, tmp_path / 'wide', tmp_path / 'b', **_ALL)
   out = serving_cases.predict(runs, data, tmp_path / 'a', segments=5, context=4, **_ALL)
   _assert_equal(_windows(out), _videos(expected))

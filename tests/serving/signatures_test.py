@@ -21,7 +21,7 @@ _NAMES = [f'class {i}' for i in range(tiny.CLASSES)]
 
 @pytest.fixture(name='module', scope='module')
 def _module():
-  model = model_config.alone(tiny.experiment().task.model, 'student')
+  model = model_config.single_network(tiny.experiment().task.model, 'student')
   network = video_classifier.build(model, model.network, 'network')
   tiny.scatter_weights(network)
   return signatures.ServingModule(network, model, _TOP_K, _NAMES)
@@ -95,7 +95,7 @@ def test_padding_may_hold_anything(module, videos):
 
 
 def test_without_names():
-  model = model_config.alone(tiny.experiment().task.model, 'student')
+  model = model_config.single_network(tiny.experiment().task.model, 'student')
   network = video_classifier.build(model, model.network, 'network')
   module = signatures.ServingModule(network, model, 1)
   outputs = module.frames.get_concrete_function().structured_outputs

@@ -17,6 +17,7 @@ from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import export
+from yt8m_distill.serving import model_sources
 from yt8m_distill.serving import predict as predict_lib
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import teach as teach_lib
@@ -204,7 +205,7 @@ def test_all_frames_are_kept_without_thinning(runs, data, tmp_path):
 def test_an_export_is_the_same_teacher(runs, other, tmp_path):
   export.export(runs[0], str(tmp_path / 'out'), 'teacher')
   first, second, third = (
-    ensemble.Ensemble([source], ensemble.TEACHERS, 1).fingerprint()
+    ensemble.Ensemble([source], model_sources.TEACHERS, 1).fingerprint()
     for source in (runs[0], str(tmp_path / 'out'), other)
   )
   assert first == second != third
@@ -236,7 +237,7 @@ def test_bad_arguments(runs, data, tmp_path, arguments, message):
 
 
 def test_records_that_were_rewritten_are_refused(runs, data, taught, tmp_path):
-  thin.thin(f'{data}/*.tfrecord', str(tmp_path / 'thinned'), **_SIZES, processes=1)
+  thin.thin(f'{data}/*.tfrecord', str(tmp_path / 'thinned'), **_SIZES, workers=1)
   _teach(runs[:1], data, tmp_path / 'full', every_n=1)
   for folder, done in (
     (tmp_path / 'thinned', 'thinned'),
@@ -246,4 +247,4 @@ def test_records_that_were_rewritten_are_refused(runs, data, taught, tmp_path):
     with pytest.raises(ValueError, match=f'record 0: .*so it was {done} before'):
       _teach(runs[:1], folder, tmp_path / f'again {done}')
   with pytest.raises(ValueError, match='so it was taught before'):
-    thin.thin(f'{tmp_path}/full/*.tfrecord', str(tmp_path / 'out'), processes=1)
+    thin.thin(f'{tmp_path}/full/*.tfrecord', str(tmp_path / 'out'), workers=1)

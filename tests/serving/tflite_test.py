@@ -56,14 +56,14 @@ def _exported(tmp_path_factory):
   """The run, its export, and what the export printed."""
   path = tmp_path_factory.mktemp('tflite')
   run = serving_cases.write_run(path / 'run', _SIZES, scale=0.25)
-  tiny.write_records(path / 'videos.tfrecord', _VIDEOS)
+  tiny.write_records(path / 'vid`eos.tfrecord', _VIDEOS)
   with contextlib.redirect_stdout(io.StringIO()) as printed:
     export.export(
       run,
       str(path / 'out'),
       top_k=3,
       kinds=tflite.KINDS,
-      compare_path=f'{path}/videos*',
+      compare_path=f'{path}/vid`eos*',
     )
   return run, path / 'out', printed.getvalue().splitlines()
 
@@ -98,10 +98,10 @@ def test_sizes_and_differences_are_said(exported):
   }
   assert sizes['dynamic'] < sizes['float16'] < sizes['float32']
   card = (out / 'model_card.md').read_text()
-  assert 'on the first videos of `' in card and 'videos*`:' in card
+  assert 'on the first videos of `` ' in card and 'vid`eos* ``:' in card
   network = trained_network.Network(run)
   module = signatures.ServingModule(network.network, network.model, 3)
-  videos = list(tflite.recorded_videos(module, str(out.parent / 'videos*')))
+  videos = list(tflite.recorded_videos(module, str(out.parent / 'vid`eos*')))
   assert len(videos) == _VIDEOS
   for kind, line in zip(tflite.KINDS, printed):
     content = (out / 'tflite' / f'{kind}.tflite').read_bytes()

@@ -45,7 +45,7 @@ def _video_level(tmp_path):
 
 def test_shards_have_the_official_format(tmp_path):
   paths = write_shards.simulate(
-    str(tmp_path / 'new'), 'train', 7, 3, num_classes=12, processes=1
+    str(tmp_path / 'new'), 'train', 7, 3, num_classes=12, workers=1
   )
   names = [f'train000{shard}.tfrecord' for shard in range(3)]
   assert [pathlib.Path(path).name for path in paths] == names
@@ -89,7 +89,7 @@ def test_cutaways_change_frames_only(tmp_path):
       1,
       segments='dense',
       cutaways=share,
-      processes=1,
+      workers=1,
       **_SMALL,
     )[0]
     for share in (0.0, 0.5)
@@ -120,7 +120,7 @@ def test_ratings_are_true_and_all_that_segments_adds(
 
   def write(name, segments):
     written = write_shards.simulate(
-      str(tmp_path / name), 'x', 6, 4, segments=segments, processes=1, **settings
+      str(tmp_path / name), 'x', 6, 4, segments=segments, workers=1, **settings
     )
     return [record for path in written for record in records.read(path)]
 
@@ -136,7 +136,7 @@ def test_ratings_are_true_and_all_that_segments_adds(
   assert plain == [record for _, record in videos]
   # Each rated window becomes a record.
   windows = split_segments.split(
-    str(tmp_path / 'rated' / '*.tfrecord'), str(tmp_path / 'windows'), processes=1
+    str(tmp_path / 'rated' / '*.tfrecord'), str(tmp_path / 'windows'), workers=1
   )
   assert sum(len(records.read(path)) for path in windows) == sum(
     len({start for start, _ in ratings}) for ratings, _ in videos
@@ -154,7 +154,7 @@ def test_ratings_are_true_and_all_that_segments_adds(
 
 @pytest.mark.end_to_end
 def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
-  def write(name, split='train', seed=4, processes=1):
+  def write(name, split='train', seed=4, workers=1):
     paths = write_shards.simulate(
       str(tmp_path / name),
       split,
@@ -162,14 +162,14 @@ def test_shards_depend_on_seed_split_and_shard_only(tmp_path):
       3,
       seed=seed,
       segments='sparse',
-      processes=processes,
+      workers=workers,
       **_SMALL,
     )
     return [pathlib.Path(path).read_bytes() for path in paths]
 
   first, second = write('one')
   assert first != second
-  assert write('two', processes=2) == [first, second]
+  assert write('two', workers=2) == [first, second]
   assert not {first, second} & set(write('three', seed=5))
   write('one', split='validate')
   frames = [
@@ -217,7 +217,7 @@ def test_video_level_records_become_videos(tmp_path, video_level):
       10,
       4,
       video_level=pattern,
-      processes=workers,
+      workers=workers,
       **_SMALL,
     )
   paths = sorted((tmp_path / 'one').glob('*.tfrecord'))
@@ -358,7 +358,7 @@ def test_repeated_call_writes_only_missing_shards(tmp_path, capsys):
         'train',
         4,
         2,
-        processes=1,
+        workers=1,
         **{**_SMALL, 'segments': 'sparse', **changes},
       )
     ]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
+from yt8m_distill.configs import classification as classification_config
 from yt8m_distill.modeling import losses
 from yt8m_distill.tasks import class_weights
 from yt8m_distill.tasks import classification
@@ -75,7 +76,7 @@ def test_no_file(tmp_path):
     _weights(tmp_path / 'no.csv')
 
 
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification_config.LABEL_LOSSES)
 @pytest.mark.parametrize(
   'experiment, task_class',
   [

@@ -9,6 +9,7 @@ import tf_keras
 import tiny
 
 from yt8m_distill.configs import classification as classification_config
+from yt8m_distill.configs import distillation as distillation_config
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import distiller
 from yt8m_distill.modeling import losses
@@ -122,7 +123,7 @@ def test_prediction_loss_summed_over_the_batch_is_its_mean_times_the_batch():
   )
 
 
-@pytest.mark.parametrize('kind', losses.PREDICTION_LOSSES)
+@pytest.mark.parametrize('kind', distillation_config.PREDICTION_LOSSES)
 def test_prediction_loss_of_each_kind_trains(kind):
   task = _task(prediction_kind=kind, label_weight=0.0, representation_weight=0.0)
   model = _model(task)

@@ -20,6 +20,7 @@ import tiny
 
 from yt8m_distill.checkpoints import extract_student
 from yt8m_distill.checkpoints import trained_network
+from yt8m_distill.configs import classification as classification_config
 from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import split_segments
 from yt8m_distill.evaluation import report
@@ -86,7 +87,7 @@ def _plain(predictions, labels, weights, kind):
 
 
 @pytest.mark.parametrize('weak', [0.0, 0.25])
-@pytest.mark.parametrize('kind', losses.LABEL_LOSSES)
+@pytest.mark.parametrize('kind', classification_config.LABEL_LOSSES)
 def test_loss_of_rated_pairs_by_a_plain_loop(tmp_path, kind, weak):
   labels, rated, video_labels = tiny.write_windows(tmp_path / 'x.tfrecord', 9)
   values = {
@@ -234,7 +235,7 @@ def _official(folder):
 
   (folder / 'official').mkdir()
   path = records_lib.write_shards(folder / 'official', [2, 1], video)
-  split_segments.split(path, str(folder / 'windows'), context=2, processes=1)
+  split_segments.split(path, str(folder / 'windows'), context=2, workers=1)
   return f'{folder}/windows/*.tfrecord'
 
 

@@ -44,7 +44,7 @@ def test_a_server_is_as_good_as_a_disk(tmp_path):
     assert one == other
 
     thinned = [
-      thin.thin(f'{place}/{{0..2}}.tfrecord', str(run / 'thinned'), 5, 20, processes=2)
+      thin.thin(f'{place}/{{0..2}}.tfrecord', str(run / 'thinned'), 5, 20, workers=2)
       for run, place in zip(runs, places)
     ]
     for one, other in zip(*thinned):

@@ -64,6 +64,29 @@ def test_bad_input_ends_with_one_line(monkeypatch, error, text):
   assert '\n' not in end.value.code
 
 
+@pytest.mark.parametrize(
+  'error',
+  [
+    ValueError('a.tfrecord: bad.'),
+    tf.errors.InvalidArgumentError(
+      None, None, 'assertion failed: [a.tfrecord: bad.]\n\t [[{{node Assert}}]]'
+    ),
+  ],
+)
+def test_an_error_about_files_names_their_flag(error):
+  with pytest.raises(ValueError) as caught, cli.naming_flag('data_path'):
+    raise error
+  assert str(caught.value) == '--data_path: a.tfrecord: bad.'
+
+
+def test_the_first_value_below_the_least_is_named():
+  cli.check_least(workers=1, segments=None)
+  with pytest.raises(ValueError, match='^top_k is 0: it must be 1 or more.$'):
+    cli.check_least(workers=1, top_k=0, batch_size=0)
+  with pytest.raises(ValueError, match='^seed is -1: it must be 0 or more.$'):
+    cli.check_least(0, seed=-1)
+
+
 def test_programming_errors_keep_their_traceback(monkeypatch):
   with pytest.raises(KeyError, match='absent'):
     _run(monkeypatch, [], lambda _: {}['absent'])

@@ -87,7 +87,9 @@ def test_address_without_a_cluster_is_one_line_at_once(monkeypatch, address, err
 
 def test_ray_that_is_missing_names_the_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'ray', None)
-  with pytest.raises(ImportError, match=r'yt8m-distill\[cluster\]'):
+  with pytest.raises(
+    ImportError, match=r'extra cluster .*pip install .*"\.\[cluster\]"'
+  ):
     ray_jobs.Executor('auto')
 
 
@@ -136,7 +138,7 @@ def test_commands_write_the_same_bytes(cluster, tmp_path, monkeypatch):
     serving_cases.predict_lib.predict(
       ['run'], '*.tfrecord', f'{folder}/csv', top_k=4, **options
     )
-    thin.thin('*.tfrecord', f'{folder}/thin', 2, 8, processes=1, **options)
+    thin.thin('*.tfrecord', f'{folder}/thin', 2, 8, workers=1, **options)
   assert run
   for name in ('csv', 'thin'):
     assert _files(tmp_path / 'one' / name) == _files(tmp_path / 'ray' / name)
@@ -211,7 +213,7 @@ def test_dead_node_changes_no_byte_and_no_job(cluster, tmp_path):
   _simulate(tmp_path / 'ray', ray_address=cluster.address)
   failed = runner.execute(jobs, str(tmp_path / 'study'), 1, ray_address=cluster.address)
   thread.join()
-  _simulate(tmp_path / 'one', processes=1)
+  _simulate(tmp_path / 'one', workers=1)
   assert _files(tmp_path / 'ray') == _files(tmp_path / 'one')
   assert failed == {} and sum(starts()) == 4
   assert all((tmp_path / 'study' / name / 'finished.json').exists() for name in 'abc')

@@ -230,8 +230,8 @@ def _network_before(checkpoint: str, name: str) -> dict[str, Any] | None:
   if not params:
     return None
   model = run_dir.read_params(params).task.model
-  alone = hasattr(model, 'network')
-  return model_config.alone(model, 'network' if alone else name).as_dict()
+  is_single = hasattr(model, 'network')
+  return model_config.single_network(model, 'network' if is_single else name).as_dict()
 
 
 def _check_start(

@@ -87,7 +87,9 @@ def student_configs(source: str) -> list[model_config.ClassifierModel]:
     found = [params]
   models = [params.task.model for params in found]
   return [
-    model_config.alone(model, 'network' if hasattr(model, 'network') else 'student')
+    model_config.single_network(
+      model, 'network' if hasattr(model, 'network') else 'student'
+    )
     for model in models
   ]
 
@@ -124,19 +126,20 @@ class Network:
       raise ValueError(f'network is {name!r}: choose student or teacher.')
     if single:
       check_single(source, name)
-    self.model = model_config.alone(model, 'network' if single else name)
+    field = 'network' if single else name
+    self.model = model_config.single_network(model, field)
     self.network = video_classifier.build(self.model, self.model.network, 'network')
     path_in_model = restore.path_of(self.checkpoint, name)
     restore.restore_model(self.network, self.checkpoint, path_in_model)
     with run_dir.reading(self.checkpoint):
       self.step = int(train_utils.read_global_step_from_checkpoint(self.checkpoint))
     # best_ckpt may have an evaluation.json of its own.
-    prefix = '' if single else f'{name}/'
     self.evaluation = self._read_evaluation(
-      os.path.dirname(self.checkpoint), prefix
-    ) or self._read_evaluation(os.path.dirname(path), prefix)
+      os.path.dirname(self.checkpoint), field
+    ) or self._read_evaluation(os.path.dirname(path), field)
 
-  def _read_evaluation(self, run: str, prefix: str) -> dict[str, Any] | None:
+  def _read_evaluation(self, run: str, own: str) -> dict[str, Any] | None:
+    prefix = model_config.key_prefix(own)
     results = run_dir.read_evaluation(run)
     if not results or results['step'] != self.step:
       return None
@@ -145,7 +148,6 @@ class Network:
       for key, value in results['metrics'].items()
       if key.startswith(prefix)
     }
-    own = prefix[:-1] or 'network'
     results['networks'] = {
       'network' if name == own else name[len(prefix) :]: cost
       for name, cost in results['networks'].items()

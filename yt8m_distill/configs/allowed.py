@@ -40,14 +40,14 @@ class Bounds:
   choices: Sequence[str] = ()
   null: bool = True
 
-  def contain(self, value) -> bool:
+  def accepts(self, value) -> bool:
     """Whether a value of the field's type is within the bounds."""
     if value is None:
       return self.null
     if isinstance(value, str):
       return not self.choices or value in self.choices
     if isinstance(value, list | tuple):
-      return all(map(self.contain, value))
+      return all(map(self.accepts, value))
     return not is_number(value) or (
       (self.least is None or value >= self.least)
       and (self.most is None or value <= self.most)
@@ -86,10 +86,10 @@ class Allowed:
     """Whether a value is of the annotated type."""
     return _has_type(value, self.hint)
 
-  def contain(self, value) -> bool:
+  def accepts(self, value) -> bool:
     """Whether the field may have a value."""
     return (
-      self.has_type(value) and self.bounds.contain(value) and not self._is_huge(value)
+      self.has_type(value) and self.bounds.accepts(value) and not self._is_huge(value)
     )
 
   def _is_huge(self, value) -> bool:

@@ -11,6 +11,7 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.configs import validation
 
 _MAX_EPOCHS = 1_000_000
+LABEL_LOSSES = ('cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy')
 # Of each network in an evaluation, by labels.
 _METRICS = {
   'video': ('gap', 'map', 'hit_at_one', 'perr', 'label_loss'),
@@ -40,9 +41,7 @@ class LabelLoss(hyperparams.Config):
     regularization_penalty: factor of the layers' L2 terms.
   """
 
-  label_kind: str = validation.choice(
-    'cross_entropy', 'cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy'
-  )
+  label_kind: str = validation.choice('cross_entropy', *LABEL_LOSSES)
   label_epsilon: float = validation.number(1e-5, above=0)
   class_weights: str = ''
   weak_negatives: float = validation.number(0.0, least=0)
@@ -160,9 +159,7 @@ class VideoTask(cfg.TaskConfig):
 
     The task of another project that computes further ones overrides it.
     """
-    prefixes = [
-      '' if name == 'network' else f'{name}/' for name in self.model.networks()
-    ]
+    prefixes = [model_config.key_prefix(name) for name in self.model.networks()]
     answers = [f'{prefixes[-1]}{name}/' for name in self.model.earlier_answers()]
     return [
       *(

@@ -109,6 +109,11 @@ def parse_features(items: Sequence[str]) -> list[Feature]:
   return features
 
 
+def format_features(features: Sequence[Feature]) -> str:
+  """Returns features as parse_features() takes them, separated by commas."""
+  return ','.join(f'{f.name}:{f.size}:{f.format}' for f in features)
+
+
 @dataclasses.dataclass
 class VideoData(cfg.DataConfig):
   """A set of records; `task.model` says what a record holds.

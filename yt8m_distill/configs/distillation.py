@@ -10,6 +10,8 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.configs import registry
 from yt8m_distill.configs import validation
 
+PREDICTION_LOSSES = ('kl', 'mse', 'bce')
+
 
 @dataclasses.dataclass
 class WeightSchedule(hyperparams.Config):
@@ -61,7 +63,7 @@ class DistillationLoss(classification.LabelLoss):
   label_weight: float = validation.number(1.0, least=0)
   representation_weight: float = validation.number(1e-3, least=0)
   prediction_weight: float = validation.number(1.0, least=0)
-  prediction_kind: str = validation.choice('kl', 'kl', 'mse', 'bce')
+  prediction_kind: str = validation.choice('kl', *PREDICTION_LOSSES)
   prediction_temperature: float = validation.number(1.0, above=0)
   prediction_reduction: str = validation.choice('mean', 'mean', 'sum')
   intermediate_weight: float = validation.number(0.0, least=0)
@@ -161,7 +163,7 @@ class DistillationTask(classification.VideoTask):
         'example with --import=MODULE.'
       ) from error
     try:
-      student = model_config.alone(self.model, 'student').as_dict()
+      student = model_config.single_network(self.model, 'student').as_dict()
       single.override({'task': {'model': student}})
     except (LookupError, ValueError) as error:
       raise ValueError(

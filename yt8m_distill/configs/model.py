@@ -502,7 +502,12 @@ def answer_name(count: int) -> str:
   return f'at_{count}'
 
 
-def alone(model: VideoModel, name: str) -> ClassifierModel:
+def key_prefix(network: str) -> str:
+  """Returns the prefix of a network's metric keys; '' for a single network."""
+  return '' if network == 'network' else f'{network}/'
+
+
+def single_network(model: VideoModel, name: str) -> ClassifierModel:
   """Returns one network of a model as a model of its own.
 
   Args:

@@ -83,7 +83,7 @@ def validate(config, path: str = ''):
   """
   for name, field in _used_fields(config, path):
     place, value = allowed.join(path, name), getattr(config, name)
-    if not field.contain(value):
+    if not field.accepts(value):
       field.refuse(value, place)
     for index, item in enumerate(value if isinstance(value, list | tuple) else ()):
       if dataclasses.is_dataclass(item):

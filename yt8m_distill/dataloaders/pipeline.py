@@ -81,7 +81,7 @@ def build(
     params, _find_files(params, reader), context, start_step, reader
   )
   # The workers of a tf.data service cannot run Python.
-  read = reader if params.enable_tf_data_service else reader.explaining
+  read = reader if params.enable_tf_data_service else reader.read_explained
   if params.cache:
     # Examples are cached one by one, so that each epoch can shuffle them.
     examples = (
@@ -145,7 +145,7 @@ def _find_files(params: data.VideoData, reader: reader_lib.FrameReader) -> list[
     ValueError: a file is missing, empty or of another format.
   """
   paths = shards.find(params.input_path)
-  remote_paths = [path for path in paths if remote.is_remote(path)]
+  remote_paths = [path for path in paths if remote.needs_tensorflow_io(path)]
   if params.enable_tf_data_service and remote_paths:
     raise ValueError(
       'enable_tf_data_service is True: the workers of a tf.data service cannot read '
@@ -244,7 +244,7 @@ class _RecordSource:
     self._reader = reader
     self._paths, sizes = zip(*files)
     self._file_tensors = tf.constant(self._paths), tf.constant(sizes, tf.int64)
-    self._retry = any(map(remote.is_remote, self._paths))
+    self._retry = any(map(remote.needs_tensorflow_io, self._paths))
     # A tf.data service divides the work itself.
     service = params.enable_tf_data_service
     self._num_pipelines = 1 if service else context.num_input_pipelines

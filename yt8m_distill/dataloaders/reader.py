@@ -35,7 +35,7 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import fast_parser
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import record_parser
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.dataloaders import window_records
@@ -113,7 +113,7 @@ class FrameReader:
     self._parser = record_parser.RecordParser(
       single, window_records.RATINGS if rated else {}, with_labels
     )
-    self._max_selected = frame_selection.max_selected(selection, max_frames)
+    self._max_selected = selection.max_selected(max_frames)
     self._fast_parser = None
     # One operation per frame: for many, TensorFlow's parser is faster.
     if self._as_bytes and (selection.type == 'all' or self._max_selected <= _MAX_CUT):
@@ -151,7 +151,7 @@ class FrameReader:
     return self._read((paths, indices, serialized), epoch_keys)
 
   @tf.autograph.experimental.do_not_convert
-  def explaining(
+  def read_explained(
     self,
     paths: tf.Tensor,
     indices: tf.Tensor,
@@ -162,6 +162,19 @@ class FrameReader:
 
     The graph's own message holds no values, and does not always name the record if its
     bytes are damaged.
+
+    Args:
+      paths: as for __call__().
+      indices: as for __call__().
+      serialized: as for __call__().
+      epoch_keys: as for __call__().
+
+    Returns:
+      As for __call__().
+
+    Raises:
+      InvalidArgumentError: when run, if a record is invalid; with the line that
+        explain() returns.
     """
     return self._read((paths, indices, serialized), epoch_keys, self._faults)
 
@@ -210,12 +223,17 @@ class FrameReader:
     return ''
 
   def check(self, path: str, index: int, serialized: bytes):
-    """Checks a record as the graph does; see explain().
+    """Checks a record as the graph does.
+
+    Args:
+      path: as for explain().
+      index: as for explain().
+      serialized: as for explain().
 
     Raises:
       RecordError: what explain() returns.
     """
-    name = f'{path}, record {index}'
+    name = record_errors.name_of(path, index)
     record = record_errors.parse(name, serialized)
     record_errors.check_format(self._features, name, record)
     context = record.context.feature
@@ -259,8 +277,8 @@ class FrameReader:
     # The message may hold bytes of the record, which are not always UTF-8.
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
       return (
-        f'{path}, record {index}: its bytes are damaged, so that TensorFlow cannot '
-        f'parse them. {record_errors.REMOVE}'
+        f'{record_errors.name_of(path, index)}: its bytes are damaged, so that '
+        f'TensorFlow cannot parse them. {record_errors.REMOVE}'
       )
     return ''
 
@@ -290,7 +308,7 @@ class FrameReader:
       damage = self._damage(*record)
       is_valid.append(not damage)
       if damage and count_skipped:
-        shards.skip_malformed(self.explain(*record) or damage)
+        skipped.malformed(self.explain(*record) or damage)
     return np.array(is_valid)
 
   def _read(self, batch: record_parser.Records, epoch_keys, explain=None) -> _Examples:

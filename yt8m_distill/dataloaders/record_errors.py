@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from yt8m_distill.configs import data
 
-_CONFIGURED = 'task.model.features (for predict and export, --features)'
+_CONFIGURED = 'task.model.features (for predict, teach and export, --features)'
 # What frames could hold, by bytes per value.
 _TYPES = {1: 'uint8', 2: 'float16', 4: 'float32', 8: 'float64'}
 _SHOWN = 10  # items of a list in a message
@@ -86,7 +86,9 @@ def values(name: str, features, key: str, kind: str) -> Sequence:
     return ()
   stored = features[key].WhichOneof('kind')
   if stored not in (None, kind):
-    raise RecordError(f'{name}: {key} is a {stored}, but must be a {kind}. {REMOVE}')
+    raise RecordError(
+      f'{name}: {key} is stored as {stored}, but must be stored as {kind}. {REMOVE}'
+    )
   return getattr(features[key], kind).value
 
 
@@ -116,8 +118,9 @@ def check_format(
       if kind != kind_expected:
         remedy = REMOVE if is_video else _kind_remedy(feature, value)
         raise RecordError(
-          f'{name}: feature {feature.name!r} is {f"a {kind}" if kind else "empty"}, '
-          f'but its format {feature.format!r} needs a {kind_expected}. {remedy}'
+          f'{name}: feature {feature.name!r} is '
+          f'{f"stored as {kind}" if kind else "empty"}, but its format '
+          f'{feature.format!r} needs a {kind_expected}. {remedy}'
         )
       strings = len(value.bytes_list.value)
       if kind == 'bytes_list' and strings != 1:
@@ -207,13 +210,22 @@ def frame_faults(
         yield f'{feature.name} holds NaN or infinity. {REMOVE}'
 
 
-def label_faults(key: str, labels: Sequence[int], num_classes: int) -> Iterable[str]:
-  """Yields what is wrong with the classes that a key holds."""
+def in_range(classes: tf.Tensor, num_classes: int) -> tf.Tensor:
+  """Returns whether each class is between 0 and V - 1; bool of the same shape."""
+  return (classes >= 0) & (classes < num_classes)
+
+
+def label_faults(
+  key: str,
+  labels: Sequence[int],
+  num_classes: int,
+  remedy: str = 'Set task.model.num_classes, or remove the record.',
+) -> Iterable[str]:
+  """Yields in words which of the classes that a key holds are not `in_range`."""
   wrong = [label for label in labels if not 0 <= label < num_classes]
   if wrong:
     yield (
-      f'{key} are {join(wrong)}, but must be between 0 and {num_classes - 1}. Set '
-      'task.model.num_classes, or remove the record.'
+      f'{key} are {join(wrong)}, but must be between 0 and {num_classes - 1}. {remedy}'
     )
 
 
@@ -252,6 +264,11 @@ def assert_valid(
   return tf.cond(tf.reduce_all(results), tf.no_op, fail)
 
 
+def name_of(path: str, index: int) -> str:
+  """Names a record in messages, by its file and its position there."""
+  return f'{path}, record {index}'
+
+
 def names(paths, indices) -> tf.Tensor:
-  """Names records in a graph's messages; strings of the shape of both."""
+  """Names records as name_of(), in a graph; strings of the shape of both."""
   return tf.strings.join([paths, ', record ', tf.strings.as_string(indices)])

@@ -191,7 +191,7 @@ def check_labels(context, num_classes: int) -> record_errors.Check:
     num_classes: V.
   """
   labels = context[LABELS]
-  in_range = (labels.values >= 0) & (labels.values < num_classes)
+  in_range = record_errors.in_range(labels.values, num_classes)
   ok = tf.math.unsorted_segment_min(
     tf.cast(in_range, tf.int32), labels.indices[:, 0], labels.dense_shape[0]
   )

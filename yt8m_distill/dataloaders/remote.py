@@ -47,8 +47,8 @@ def file_name(path: str) -> str:
   return os.path.basename(path)
 
 
-def is_remote(path: str) -> bool:
-  """Whether a path is read through tensorflow-io."""
+def needs_tensorflow_io(path: str) -> bool:
+  """Returns whether a path is read through tensorflow-io."""
   return scheme(path) not in _NATIVE_SCHEMES
 
 
@@ -125,7 +125,7 @@ def wait_or_raise(path: str, attempt: int, error: tf.errors.OpError):
       'pieces. Use a server that supports them, or copy the file to a disk. '
       f'{cause}'
     ) from error
-  if not is_remote(path) or not isinstance(error, _TRANSIENT_ERRORS):
+  if not needs_tensorflow_io(path) or not isinstance(error, _TRANSIENT_ERRORS):
     raise ValueError(
       f'{path}: no such file, or it is not readable. Correct the path. {cause}'
     ) from error

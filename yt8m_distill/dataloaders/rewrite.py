@@ -21,6 +21,7 @@ from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skip_flags
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import files
@@ -176,7 +177,7 @@ def rewrite(
       'input_path': input_path,
       **settings,
       'skip_corrupt_records': skip_corrupt_records,
-      **skipping(skip_malformed_records),
+      **skip_flags.given(skip_malformed_records=skip_malformed_records),
     },
     outputs,
   )
@@ -190,20 +191,8 @@ def rewrite(
     open=functools.partial(shard_batches.of_shards, batch_size, skip_corrupt_records),
     ray_address=ray_address,
   )
-  report_skipped(sum(shard.returned[1] for shard in written))
+  skip_flags.report(sum(shard.returned[1] for shard in written))
   return outputs, [s._replace(returned=s.returned[0]) for s in written]
-
-
-def skipping(malformed: bool) -> dict[str, bool]:
-  """Returns what the record of a job says of malformed records."""
-  # Only where given, so that jobs of earlier versions resume.
-  return {'skip_malformed_records': True} if malformed else {}
-
-
-def report_skipped(malformed: int):
-  """Prints how many malformed records a command has skipped, if any."""
-  if malformed:
-    print(f'Skipped {malformed:,} malformed records, which the log names.')
 
 
 def define_flags():
@@ -222,23 +211,5 @@ def define_flags():
     'Folder for the new shards; created if missing.',
     required=True,
   )
-  define_skip_flags()
+  skip_flags.define_flags()
   ray_jobs.define_flags()
-
-
-def define_skip_flags():
-  """Defines the flags of all commands that say which records to skip."""
-  flags.DEFINE_bool(
-    'skip_corrupt_records', False, 'Skip corrupt records instead of stopping.'
-  )
-  flags.DEFINE_bool(
-    'skip_malformed_records',
-    False,
-    'Skip records that are invalid though their checksum is right.',
-  )
-
-
-def use_no_accelerator():
-  """Hides accelerators from this process and its workers."""
-  # Nothing runs on one, and claiming it could block other processes.
-  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'

@@ -5,8 +5,6 @@ They are frame-level records whose context also has parallel lists, one entry a 
 classes) and `segment_scores` (float32, 0 or 1).
 """
 
-from collections.abc import Sequence
-
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import window_records
@@ -45,14 +43,9 @@ def ratings(features, name: str) -> Ratings:
       f'{name}: no {", ".join(missing)}, so it has no rated segments. Set input_path '
       'to the rated records of YouTube-8M Segments, 3/frame/validate.'
     )
-  lists: dict[str, Sequence] = {}
-  for key, kind in LISTS.items():
-    stored = features[key].WhichOneof('kind')
-    if stored not in (None, kind):  # None where the list is empty.
-      raise record_errors.RecordError(
-        f'{name}: {key} is a {stored}, but must be an {kind}. {_WRONG}'
-      )
-    lists[key] = getattr(features[key], kind).value
+  lists = {
+    key: record_errors.values(name, features, key, kind) for key, kind in LISTS.items()
+  }
   lengths = {key: len(values) for key, values in lists.items()}
   if len(set(lengths.values())) > 1:
     raise record_errors.RecordError(

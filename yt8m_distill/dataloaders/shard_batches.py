@@ -18,6 +18,7 @@ import tensorflow as tf
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import remote
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.utils import parallel
 
 _PREFETCHED = 2  # batches read while one is used
@@ -42,7 +43,7 @@ class Record(NamedTuple):
   serialized: bytes
 
   def __str__(self) -> str:
-    return f'{self.path}, record {self.position}'
+    return record_errors.name_of(self.path, self.position)
 
 
 def records_of(batch: Batch) -> list[Record]:
@@ -87,7 +88,7 @@ def apply(
     try:
       function(batch_of([record]))
     except record_errors.RecordError as error:
-      shards.skip_malformed(str(error))
+      skipped.malformed(str(error))
     else:
       valid.append(record)
   left = function(batch_of(valid)) if valid else None
@@ -112,7 +113,9 @@ def of_shards(
   for path in paths:  # This process may not have the file system yet.
     remote.ensure_file_system(path)
   with _lock:  # Otherwise several threads would trace the pipeline.
-    pipeline = _pipeline(batch_size, skip_corrupt, any(map(remote.is_remote, paths)))
+    pipeline = _pipeline(
+      batch_size, skip_corrupt, any(map(remote.needs_tensorflow_io, paths))
+    )
   sizes = tf.constant([shard.size for shard in group], tf.int64)
   batches = iter(pipeline(tf.constant(paths), sizes))
 

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
-import dataclasses
 import functools
 import os
-import threading
 
 from absl import logging
 import tensorflow as tf
 
 from yt8m_distill.dataloaders import file_patterns
 from yt8m_distill.dataloaders import remote
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.dataloaders import tfrecord_format
 from yt8m_distill.utils import progress_bar
 
@@ -35,53 +34,6 @@ _GZIP = b'\x1f\x8b'  # the first bytes of a compressed file
 # Valid UTF-8 without control characters, perhaps cut within a character. The length in
 # a TFRecord file's first bytes contains zeros.
 _TEXT = r'[^\x00-\x08\x0E-\x1F\x7F]+\C{0,3}'
-
-
-@dataclasses.dataclass(frozen=True)
-class Skipped:
-  """What this process has skipped; a second pass counts again.
-
-  Attributes:
-    records: single records with a corrupt payload.
-    shard_tails: rests of files after a corrupt length or a truncation.
-    malformed: records whose checksum is right, but whose content is invalid.
-  """
-
-  records: int = 0
-  shard_tails: int = 0
-  malformed: int = 0
-
-  @property
-  def total(self) -> int:
-    """Records and rests of files together."""
-    return self.records + self.shard_tails + self.malformed
-
-  def __str__(self) -> str:
-    text = f'{self.records} corrupt records, {self.shard_tails} ends of shards'
-    return text + (f', {self.malformed} malformed records' if self.malformed else '')
-
-  def __add__(self, other: 'Skipped') -> 'Skipped':
-    return Skipped(
-      self.records + other.records,
-      self.shard_tails + other.shard_tails,
-      self.malformed + other.malformed,
-    )
-
-  def __sub__(self, other: 'Skipped') -> 'Skipped':
-    return Skipped(
-      self.records - other.records,
-      self.shard_tails - other.shard_tails,
-      self.malformed - other.malformed,
-    )
-
-
-_lock = threading.Lock()
-_skipped = Skipped()
-
-
-def skipped() -> Skipped:
-  """Returns what this process has skipped so far."""
-  return _skipped
 
 
 def find(input_path: str | Sequence[str]) -> list[str]:
@@ -303,7 +255,7 @@ def _recover(
   """
   name = path.decode()
   attempt = 1
-  if remote.is_remote(name):
+  if remote.needs_tensorflow_io(name):
     logging.warning(
       '%s: reading stopped at byte %d of %d and resumes there, attempt 2 of %d.',
       name,
@@ -351,7 +303,7 @@ def _next_offset(
   log = logging.debug
   if count_skipped:
     log = logging.warning
-    _add_skipped(Skipped(records=length is not None, shard_tails=length is None))
+    skipped.add(records=length is not None, shard_tails=length is None)
   if length is None:
     log(
       '%s: record %d at byte %d has a corrupt length or is truncated; the rest of '
@@ -385,18 +337,6 @@ def _records_from(path: str, offset: int) -> tf.data.Dataset:
   options = tf.data.Options()  # Graph rewrites would lose the offset.
   options.experimental_optimization.apply_default_optimizations = False
   return records.with_options(options)
-
-
-def skip_malformed(fault: str):
-  """Logs and counts a record that is left out; `fault` names it."""
-  logging.warning('%s It is skipped.', fault)
-  _add_skipped(Skipped(malformed=1))
-
-
-def _add_skipped(new: Skipped):
-  global _skipped
-  with _lock:  # Several threads read files.
-    _skipped += new
 
 
 def unreadable(path: str, offset: int, size: int) -> str:

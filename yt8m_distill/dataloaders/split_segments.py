@@ -20,6 +20,7 @@ from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.dataloaders import record_parser
 from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import segment_records
@@ -28,6 +29,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import window_records
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import startup
 
 
 def split_record(
@@ -48,11 +50,12 @@ def split_record(
   Raises:
     ValueError: the record is not frame-level, was thinned, or has no valid ratings.
   """
-  video, num_frames = rewrite.parse(serialized, f'{path}, record {index}')
+  name = record_errors.name_of(path, index)
+  video, num_frames = rewrite.parse(serialized, name)
   features = video.context.feature
   video_id = record_parser.video_id(features, path, index)
   ratings = segment_records.ratings(
-    features, f'{path}, record {index} (id {repr(video_id)[2:-1]})'
+    features, f'{name} (id {record_errors.escape(video_id)})'
   )
   for key in segment_records.LISTS:
     del features[key]
@@ -67,8 +70,8 @@ def split_record(
     _set(window, window_records.START, int64_list=[start - first])
     _set(window, window_records.LABELS, int64_list=ratings[start])
     _set(window, window_records.SCORES, float_list=ratings[start].values())
-    for name, frames in video.feature_lists.feature_list.items():
-      window.feature_lists.feature_list[name].feature.extend(frames.feature[first:last])
+    for key, frames in video.feature_lists.feature_list.items():
+      window.feature_lists.feature_list[key].feature.extend(frames.feature[first:last])
     windows.append(rewrite.serialize(window))
   return windows, len(ratings) - len(starts)
 
@@ -87,7 +90,7 @@ def split(
   context: int = 0,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
-  processes: int | None = None,
+  workers: int | None = None,
   ray_address: str | None = None,
 ) -> list[str]:
   """Splits the shards that are not split yet; prints the result.
@@ -98,7 +101,7 @@ def split(
     context: frames to keep before and after each window; -1 for the whole video.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    processes: `workers` of `parallel.write_shards`.
+    workers: as for `parallel.write_shards`.
     ray_address: as of `parallel.write_shards`.
 
   Returns:
@@ -121,7 +124,7 @@ def split(
     'Splitting',
     skip_corrupt_records,
     skip_malformed_records,
-    processes,
+    workers,
     ray_address=ray_address,
   )
   windows = sum(shards.count_by_file([shard.output for shard in written]))
@@ -153,7 +156,7 @@ def _define_flags():
 
 def main(_):
   """Runs the command."""
-  rewrite.use_no_accelerator()
+  startup.use_no_accelerator()
   values = flags.FLAGS
   split(
     values.input_path,

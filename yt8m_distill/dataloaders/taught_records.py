@@ -134,7 +134,7 @@ class Answers(NamedTuple):
     expected = list(sizes.values())
     fits = tf.reduce_all(lengths == expected, 1)
     classes = self._decode(context, _CLASSES, tf.int32)
-    in_range = tf.reduce_all((classes >= 0) & (classes < self.num_classes), 1)
+    in_range = tf.reduce_all(record_errors.in_range(classes, self.num_classes), 1)
 
     return [
       (teacher == self.teacher, 'not taught by the teacher of the first record'),
@@ -164,12 +164,10 @@ class Answers(NamedTuple):
         f'which was taught with another --top_k or --dtype. {_REMEDY}.'
       )
     else:
-      classes = np.frombuffer(stored[_CLASSES], '<i4')
-      if ((classes < 0) | (classes >= self.num_classes)).any():
-        yield (
-          f'{_CLASSES} are {record_errors.join(classes.tolist())}, but must be between '
-          f'0 and {self.num_classes - 1}. Teach the record again.'
-        )
+      classes = np.frombuffer(stored[_CLASSES], '<i4').tolist()
+      yield from record_errors.label_faults(
+        _CLASSES, classes, self.num_classes, 'Teach the record again.'
+      )
 
   def decode(self, context) -> dict[str, tf.Tensor]:
     """Returns the teacher's answers.
@@ -210,7 +208,7 @@ def answers_of(path: str, index: int, serialized: bytes, num_classes: int) -> An
   Raises:
     ValueError: the record was not taught, for other classes, or is damaged.
   """
-  name = f'{path}, record {index}'
+  name = record_errors.name_of(path, index)
   feature = tf.train.SequenceExample.FromString(serialized).context.feature
 
   def size(key: str) -> int:

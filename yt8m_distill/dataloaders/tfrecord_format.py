@@ -9,6 +9,8 @@ import struct
 
 import tensorflow as tf
 
+from yt8m_distill.utils import files
+
 _HEADER = 12  # bytes: the length and its CRC
 OVERHEAD = 16  # bytes of a record besides its payload
 
@@ -18,9 +20,9 @@ def open_file(path: str):
 
   A local file is opened without buffer, because gfile reads 512 KiB each time.
   """
-  return (
-    tf.io.gfile.GFile(path, 'rb') if '://' in path else open(path, 'rb', buffering=0)
-  )
+  if files.is_remote(path):
+    return tf.io.gfile.GFile(path, 'rb')
+  return open(path, 'rb', buffering=0)
 
 
 def payload_length(f, offset: int, size: int) -> int | None:

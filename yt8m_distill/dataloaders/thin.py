@@ -22,6 +22,7 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import thinned_records
 from yt8m_distill.utils import cli
 from yt8m_distill.utils import parallel
+from yt8m_distill.utils import startup
 
 
 def thin_record(serialized: bytes, every_n: int, max_frames: int, name: str) -> bytes:
@@ -88,7 +89,7 @@ def thin(
   max_frames: int = 300,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
-  processes: int | None = None,
+  workers: int | None = None,
   ray_address: str | None = None,
 ) -> list[str]:
   """Thins the shards that are not thinned yet; prints the result.
@@ -100,7 +101,7 @@ def thin(
     max_frames: task.model.max_frames of the networks that will read the records.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    processes: `workers` of `parallel.write_shards`.
+    workers: as for `parallel.write_shards`.
     ray_address: as of `parallel.write_shards`.
 
   Returns:
@@ -120,7 +121,7 @@ def thin(
     'Thinning',
     skip_corrupt_records,
     skip_malformed_records,
-    processes,
+    workers,
     ray_address=ray_address,
   )
   size = sum(shards.sizes([shard.output for shard in written]))
@@ -141,7 +142,7 @@ def define_flags(every_n: str = 'Keep frames 0, N, 2N, ...'):
 
 def main(_):
   """Runs the command."""
-  rewrite.use_no_accelerator()
+  startup.use_no_accelerator()
   values = flags.FLAGS
   thin(
     values.input_path,

@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import record_errors
-from yt8m_distill.modeling import frame_selection
 
 EVERY_N, NUM_FRAMES = 'every_n', 'every_n/num_frames'
 # Types of what is parsed of the context; values are 0 in a full record.
@@ -106,7 +105,7 @@ def _fits_any(selection, max_frames: int) -> bool:
   return (
     selection.type == 'uniform'
     and selection.uniform.every_n > 0
-    and frame_selection.max_selected(selection, max_frames) == 1
+    and selection.max_selected(max_frames) == 1
   )
 
 

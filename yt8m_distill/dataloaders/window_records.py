@@ -34,7 +34,7 @@ def check_ratings(context, num_classes: int) -> list[record_errors.Check]:
   """
   classes, scores = context[LABELS], context[SCORES]
   numbers = classes.row_lengths(), scores.row_lengths()
-  in_range = (classes.values >= 0) & (classes.values < num_classes)
+  in_range = record_errors.in_range(classes.values, num_classes)
   is_score = (scores.values == 0) | (scores.values == 1)
 
   def all_of(values: tf.RaggedTensor, valid) -> tf.Tensor:

@@ -24,12 +24,12 @@ import numpy as np
 import pandas as pd
 
 from yt8m_distill.evaluation import metrics
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.modeling import adaptive as inference
 from yt8m_distill.utils import progress_bar
 
 _THRESHOLDS = 50  # of a measure, besides 0 and 1
 _EQUAL_GAP = 5e-4  # differences that are noise
-_VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
 
 
 def stops(
@@ -211,7 +211,7 @@ class Collector:
       for key in self._batches[0]
     }
     num_frames = values.pop('num_frames')[0]
-    videos = {key: values.pop(key) for key in _VIDEO_KEYS}
+    videos = {key: values.pop(key) for key in video_metrics.KEYS}
     return Answers(
       **self._constants,
       videos=videos,

@@ -8,12 +8,13 @@ import pandas as pd
 
 from yt8m_distill.evaluation import adaptive
 from yt8m_distill.evaluation import report
+from yt8m_distill.evaluation import results
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-_SCORES = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
+_SCORES = {key: results.TITLES[key] for key in results.SCORES}
 _GAINS = {
   'gain_at_frames': 'GAP gain at equal frames',
   'gain_at_flops': 'at equal GFLOPs',

@@ -101,6 +101,14 @@ def of_run(run: str, task) -> dict[str, float]:
   return scores
 
 
+def of_run_or_reason(run: str, task) -> tuple[dict[str, float] | None, str]:
+  """Returns of_run(); or None, and a line that says why it is missing."""
+  try:
+    return of_run(run, task), ''
+  except ValueError as error:  # The records may have moved.
+    return None, f'The class-frequency baseline is missing: {error}'
+
+
 def _inputs(task) -> dict[str, Any]:
   """Returns everything that the scores depend on."""
   inputs = {

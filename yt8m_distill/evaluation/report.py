@@ -27,14 +27,6 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-_TITLES = {
-  'gap': 'GAP',
-  'map': 'mAP',
-  'hit_at_one': 'Hit@1',
-  'perr': 'PERR',
-  'map_at_k': 'MAP@K',
-}
-
 
 def table(runs: Sequence[str]) -> str:
   """Returns the networks of runs and the baseline as a Markdown table.
@@ -78,11 +70,10 @@ def table(runs: Sequence[str]) -> str:
       evaluated.append(values)
   notes = ''
   task.validation_data.input_path = inputs[0]
-  try:
-    scores = baseline.of_run(runs[0], task) if task.labels == 'video' else None
-  except ValueError as error:  # The records may have moved.
-    notes += f'\nThe class-frequency baseline is missing: {error}\n'
-    scores = None
+  scores = None
+  if task.labels == 'video':
+    scores, reason = baseline.of_run_or_reason(runs[0], task)
+    notes += f'\n{reason}\n' if reason else ''
   if scores:
     labels.append('class frequency')
     evaluated.append({**scores, 'frames': 0, 'flops': 0, 'parameters': 0})
@@ -96,9 +87,11 @@ def table(runs: Sequence[str]) -> str:
       '\nThe runs were evaluated on different records, so their scores cannot be '
       'compared.\n'
     )
-  columns = [key for key in _TITLES if any(key in values for values in evaluated)]
+  columns = [
+    key for key in results_lib.TITLES if any(key in values for values in evaluated)
+  ]
   flops = f'GFLOPs per {" or ".join(sorted(units))}'
-  titles = (_TITLES[key] for key in columns)
+  titles = (results_lib.TITLES[key] for key in columns)
   whole = [('network', 'frames', flops, 'parameters', *titles)]
   teacher = max(teachers, key=lambda values: values['flops'], default=None)
   for label, values in zip(labels, evaluated):

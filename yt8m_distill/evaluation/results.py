@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 
 from yt8m_distill.checkpoints import run_dir
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.configs import model as model_config
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.evaluation import metrics
 from yt8m_distill.evaluation import segment_metrics
+from yt8m_distill.evaluation import video_metrics
 from yt8m_distill.utils import class_csv
 from yt8m_distill.utils import files
 
 SCORES = ('gap', 'map', 'hit_at_one', 'perr')
 SEGMENT_SCORES = ('map_at_k',)  # if labels are ratings
-_VIDEO_KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')
+# Of these scores, in tables and plots.
+TITLES = {
+  'gap': 'GAP',
+  'map': 'mAP',
+  'hit_at_one': 'Hit@1',
+  'perr': 'PERR',
+  'map_at_k': 'MAP@K',
+}
 
 
 def read_vocabulary(path: str, num_classes: int) -> list[str]:
@@ -39,11 +48,6 @@ def read_vocabulary(path: str, num_classes: int) -> list[str]:
   return names
 
 
-def key_prefix(network: str) -> str:
-  """Returns the prefix of a network's metric keys; '' for a single network."""
-  return '' if network == 'network' else f'{network}/'
-
-
 def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
   """Returns scores and costs of each network in an evaluation.json.
 
@@ -59,9 +63,9 @@ def networks(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     name: {
       **cost,
       **{
-        key: metrics[f'{key_prefix(name)}{key}']
+        key: metrics[f'{model_config.key_prefix(name)}{key}']
         for key in (*SCORES, *SEGMENT_SCORES)
-        if f'{key_prefix(name)}{key}' in metrics
+        if f'{model_config.key_prefix(name)}{key}' in metrics
       },
     }
     for name, cost in results['networks'].items()
@@ -92,7 +96,7 @@ def map_classes(results: dict[str, Any]) -> str:
 
 
 class SkippedRecords:
-  """Counts the corrupt records that one evaluation skips.
+  """Counts the records that one evaluation skips, corrupt or malformed.
 
   It acts as a Keras metric, because the trainer resets metrics just before an
   evaluation reads its first record. Records that training prefetches during the
@@ -106,11 +110,11 @@ class SkippedRecords:
 
   def reset_states(self):
     """Restarts the count; the trainer calls it before an evaluation."""
-    self._before = shards.skipped()
+    self._before = skipped.total()
 
-  def value(self) -> shards.Skipped:
-    """Returns records and ends of shards skipped since the evaluation began."""
-    return shards.skipped() - self._before
+  def value(self) -> skipped.Skipped:
+    """Returns what was skipped since the evaluation began."""
+    return skipped.total() - self._before
 
   def result(self) -> int:
     """Returns the total; the trainer calls it after an evaluation."""
@@ -124,7 +128,7 @@ class Evaluation:
   count classes that were not rated as negatives.
 
   Attributes:
-    skipped: corrupt records and ends of shards that it skipped.
+    skipped: what it skipped.
   """
 
   def __init__(self, prefixes: Sequence[str], task_config):
@@ -159,7 +163,7 @@ class Evaluation:
     self._num_videos = 0
     self._positives = np.zeros(self._num_classes, np.int64)
     self._sums: dict[str, float] = {}
-    self.skipped = shards.Skipped()
+    self.skipped = skipped.Skipped()
 
   def update(self, step_outputs):
     """Adds the outputs of a validation step.
@@ -182,7 +186,10 @@ class Evaluation:
       else:
         scores.update(
           positives=positives,
-          **{key: np.concatenate(logs.pop(f'{prefix}{key}')) for key in _VIDEO_KEYS},
+          **{
+            key: np.concatenate(logs.pop(f'{prefix}{key}'))
+            for key in video_metrics.KEYS
+          },
         )
     for key, values in logs.items():
       self._sums[key] = self._sums.get(key, 0.0) + float(

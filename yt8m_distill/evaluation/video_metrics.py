@@ -10,6 +10,8 @@ Shapes: B videos, V classes, K top k, N pairs.
 import numpy as np
 import tensorflow as tf
 
+KEYS = ('hit_at_one', 'perr', 'scores', 'classes', 'hits')  # of compute()
+
 
 def compute(predictions, labels, top_k):
   """Computes Hit@1, PERR and the top-k list of every video.

@@ -43,6 +43,7 @@ from yt8m_distill.features import decode
 from yt8m_distill.features import networks as networks_lib
 from yt8m_distill.features import video_list
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
@@ -234,7 +235,7 @@ def extract(
   max_frames: int | None = None,
   every_n: int | None = None,
   model: str | None = None,
-  workers: int = parallel.THREADS,
+  workers: int = cores.THREADS,
   ray_address: str | None = None,
 ) -> list[str]:
   """Extracts the videos of all missing shards; prints the result.
@@ -272,14 +273,12 @@ def extract(
     every_n = 1
   if max_frames is None:
     max_frames = decode.MAX_SECONDS
-  for name, value in (
-    ('videos_per_shard', videos_per_shard),
-    ('workers', workers),
-    ('max_frames', max_frames),
-    ('every_n', every_n),
-  ):
-    if value < 1:
-      raise ValueError(f'{name} is {value}: it must be 1 or more.')
+  cli.check_least(
+    videos_per_shard=videos_per_shard,
+    workers=workers,
+    max_frames=max_frames,
+    every_n=every_n,
+  )
   if every_n > max_frames:
     raise ValueError(
       f'every_n is {every_n}: it must be at most max_frames, which is {max_frames}.'
@@ -392,7 +391,7 @@ def _define_flags():
   )
   flags.DEFINE_integer(
     'workers',
-    parallel.THREADS,
+    cores.THREADS,
     'Number of shards written at the same time, with --ray_address on each node.',
   )
 

@@ -85,14 +85,14 @@ def read(path: str) -> bytes:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
-  """Yields a local path to a file, for a reader that cannot read every remote one.
+  """Yields a path to a file that TensorFlow reads without tensorflow-io.
 
-  A remote file is copied to a temporary folder.
+  Others are copied to a temporary folder.
 
   Raises:
     ValueError: it cannot be read.
   """
-  if not remote.is_remote(path):
+  if not remote.needs_tensorflow_io(path):
     yield path
     return
   with tempfile.TemporaryDirectory() as folder:

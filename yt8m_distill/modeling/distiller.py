@@ -109,9 +109,7 @@ class Distiller(tf_keras.Model):
       inputs.get('seed'),
       inputs.get('window_start'),
     )
-    return tf.ensure_shape(
-      indices, [None, frame_selection.max_selected(frames, max_frames)]
-    ), count
+    return tf.ensure_shape(indices, [None, frames.max_selected(max_frames)]), count
 
   def get_config(self):
     """Returns what from_config() rebuilds both networks from."""

@@ -12,11 +12,6 @@ from yt8m_distill.configs import model as model_config
 from yt8m_distill.utils import per_video_random
 
 
-def max_selected(selection: model_config.FrameSelection, max_frames: int) -> int:
-  """Returns K, how many of `max_frames` frames `selection` keeps."""
-  return selection.max_selected(max_frames)
-
-
 def frame_indices(
   num_frames: tf.Tensor,
   selection: model_config.FrameSelection,
@@ -37,16 +32,16 @@ def frame_indices(
       for frames of a window.
 
   Returns:
-    indices: int32 [..., K], below T; K is `max_selected(...)`. They ascend, except for
-      nested frames, where those of a smaller number come first. Those after the first
-      `count` point at padding; of a window, at any frame.
+    indices: int32 [..., K], below T; K is `selection.max_selected(max_frames)`. They
+      ascend, except for nested frames, where those of a smaller number come first.
+      Those after the first `count` point at padding; of a window, at any frame.
     count: int32 [...], how many of the K are real.
 
   Raises:
     ValueError: frames are drawn at random, but there are no seeds; or they are those of
       a window, but there are no window_starts.
   """
-  keep = max_selected(selection, max_frames)
+  keep = selection.max_selected(max_frames)
   order, length = tf.range(keep), num_frames[..., None]
   count = tf.minimum(num_frames, keep)
   spare = tf.maximum(length - keep, 0)

@@ -9,8 +9,9 @@ B videos, R representation, V classes, K frames of the student.
 
 import tensorflow as tf
 
-LABEL_LOSSES = ('cross_entropy', 'softmax', 'hinge', 'weighted_cross_entropy')
-PREDICTION_LOSSES = ('kl', 'mse', 'bce')
+from yt8m_distill.configs import classification
+from yt8m_distill.configs import distillation
+
 # Lower bound of probabilities in logarithms and quotients, which keeps them finite
 # if predictions underflow; the original has no such bound.
 _TINY = 1e-12
@@ -29,7 +30,7 @@ def label_loss(
   Args:
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
-    kind: one of LABEL_LOSSES.
+    kind: one of `configs.classification.LABEL_LOSSES`.
     epsilon: added to predictions in logarithms; 'hinge' has none.
     class_weights: [V], for 'weighted_cross_entropy'.
     weights: float32 [B, V], factor of each class of each video, at least 0; a class
@@ -49,7 +50,8 @@ def label_loss(
     return softmax_cross_entropy(labels, predictions, epsilon, weights)
   if kind == 'hinge':
     return hinge(labels, predictions, weights)
-  raise ValueError(f'label_kind is {kind!r}: choose one of {", ".join(LABEL_LOSSES)}.')
+  kinds = ', '.join(classification.LABEL_LOSSES)
+  raise ValueError(f'label_kind is {kind!r}: choose one of {kinds}.')
 
 
 def cross_entropy(
@@ -186,9 +188,9 @@ def prediction_loss(
   Args:
     teacher: [B, V] probabilities.
     student: [B, V] probabilities.
-    kind: one of PREDICTION_LOSSES. 'kl': divergence of the predictions, each
-      video's normalized to sum 1 over the classes (as in the original code).
-      'mse': squared distance. 'bce': cross_entropy() with the teacher's
+    kind: one of `configs.distillation.PREDICTION_LOSSES`. 'kl': divergence of the
+      predictions, each video's normalized to sum 1 over the classes (as in the original
+      code). 'mse': squared distance. 'bce': cross_entropy() with the teacher's
       predictions as labels.
     epsilon: for 'bce'.
     temperature: T, for 'kl': predictions are raised to 1/T before they are
@@ -207,9 +209,8 @@ def prediction_loss(
   if kind == 'bce':
     return cross_entropy(teacher, student, epsilon)
   if kind != 'kl':
-    raise ValueError(
-      f'prediction_kind is {kind!r}: choose one of {", ".join(PREDICTION_LOSSES)}.'
-    )
+    kinds = ', '.join(distillation.PREDICTION_LOSSES)
+    raise ValueError(f'prediction_kind is {kind!r}: choose one of {kinds}.')
   teacher = _normalize(_soften(teacher, temperature))
   student = _normalize(_soften(student, temperature))
   return temperature**2 * tf.reduce_sum(

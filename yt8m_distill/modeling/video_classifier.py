@@ -11,7 +11,6 @@ import tensorflow as tf
 import tf_keras
 
 from yt8m_distill.modeling import frame_normalization
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling.backbones import base
 from yt8m_distill.modeling.heads import factory as head_factory
 from yt8m_distill.utils import per_video_random
@@ -182,7 +181,7 @@ def build(model_config, network, name: str) -> VideoClassifier:
     ValueError: a size does not fit, such as chunks that do not divide the frames, or
       the type of the backbone or head is not registered.
   """
-  frames = frame_selection.max_selected(network.frames, model_config.max_frames)
+  frames = network.frames.max_selected(model_config.max_frames)
   try:
     head = head_factory.build(network.head, model_config.num_classes)
     with tf.name_scope(name):

@@ -14,8 +14,6 @@ Writes stopping.json (the choice), curve.csv, lengths.csv, classes.csv, adaptive
 report.md, and prints the report's table. adapt.json records the settings.
 """
 
-from collections.abc import Iterator
-import contextlib
 import inspect
 import os
 from typing import Any
@@ -29,8 +27,8 @@ from yt8m_distill.configs import data
 from yt8m_distill.dataloaders import pipeline
 from yt8m_distill.dataloaders import reader
 from yt8m_distill.dataloaders import remote
-from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skip_flags
 from yt8m_distill.evaluation import adaptive
 from yt8m_distill.evaluation import adaptive_report
 from yt8m_distill.evaluation import report
@@ -65,7 +63,9 @@ def adapt(
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
 ) -> dict[str, Any]:
-  """Calibrates and evaluates; writes the files and prints a table. Takes the flags.
+  """Calibrates and evaluates; writes the files and prints a table.
+
+  Args: the values of the flags of the same names, which `--help` describes.
 
   Returns:
     The counts, measure and threshold that are chosen, and what they give on the records
@@ -77,8 +77,7 @@ def adapt(
       job.
   """
   adaptive.check_target(mean_frames, gap_loss)
-  if batch_size < 1:
-    raise ValueError(f'batch_size is {batch_size}: it must be 1 or more.')
+  cli.check_least(batch_size=batch_size)
   _check_apart(calibration_path, evaluation_path)
   if tf.saved_model.contains_saved_model(model):
     raise ValueError(f'model is {model}, an export: name the run that it comes from.')
@@ -86,14 +85,10 @@ def adapt(
   _check_network(model, run)
   target = {'mean_frames': mean_frames, 'gap_loss': gap_loss, 'measure': measure}
   paths = {name: os.path.join(output_dir, name) for name in _OUTPUTS}
-  skips: dict[str, Any] = {
-    name: True
-    for name, is_given in (
-      ('skip_corrupt_records', skip_corrupt_records),
-      ('skip_malformed_records', skip_malformed_records),
-    )
-    if is_given
-  }
+  skips = skip_flags.given(
+    skip_corrupt_records=skip_corrupt_records,
+    skip_malformed_records=skip_malformed_records,
+  )
   files.claim_folder(
     os.path.join(output_dir, 'adapt.json'),
     {
@@ -109,7 +104,7 @@ def adapt(
   )
 
   measures = [measure] if measure else list(inference.MEASURES)
-  with _about('calibration_path'):
+  with cli.naming_flag('calibration_path'):
     answers = answers_of(run, calibration_path, batch_size, **skips)
   counts = adaptive.fixed(answers)
   adaptive.check_reachable(counts, mean_frames)  # Scoring the rules takes long.
@@ -135,7 +130,7 @@ def adapt(
     f'({counts["gap"].iloc[-1]:.4f} at {answers.counts[-1]} frames).',
   ]
   if evaluation_path:
-    with _about('evaluation_path'):
+    with cli.naming_flag('evaluation_path'):
       answers = answers_of(run, evaluation_path, batch_size, **skips)
     counts = adaptive.fixed(answers)
     lines.append(
@@ -192,7 +187,7 @@ def _check_apart(calibration_path: str, evaluation_path: str):
     ('evaluation_path', evaluation_path),
   ):
     if path or not found:
-      with _about(name):
+      with cli.naming_flag(name):
         found.append({_resolved(file): file for file in shards.find(path)})
   for shared in set.intersection(*map(set, found)) if len(found) == 2 else ():
     raise ValueError(
@@ -217,15 +212,6 @@ def _check_network(model: str, run: trained_network.Network):
       f'{model} sees frames of type {frames.type!r}: only a network with nested frames '
       "answers at several numbers of them. Name a run with frames of type 'nested'."
     )
-
-
-@contextlib.contextmanager
-def _about(flag: str) -> Iterator[None]:
-  """Puts the name of a flag before an error about its records."""
-  try:
-    yield
-  except ValueError as error:
-    raise ValueError(f'--{flag}: {error}') from error
 
 
 def answers_of(
@@ -333,7 +319,7 @@ def _define_flags():
     'Measure of confidence. Default: the one that reaches the target best.',
   )
   flags.DEFINE_integer('batch_size', 64, 'Videos that the network sees at once.')
-  rewrite.define_skip_flags()
+  skip_flags.define_flags()
 
 
 def main(_):

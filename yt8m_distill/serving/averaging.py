@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 import tensorflow as tf
 
+from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import windows
@@ -36,8 +37,8 @@ def read_weights(texts: Sequence[str], count: int) -> tuple[float, ...]:
     count: number of networks.
 
   Raises:
-    ValueError: there are not `count` weights, or one is no number, negative, or not
-      finite, or their sum is.
+    ValueError: there are not `count` weights, one is not a finite number of at least 0,
+      all are 0, or their sum is not finite.
   """
   if not texts:
     return ()
@@ -95,10 +96,7 @@ def check_alike(sources: Sequence[str], models: Sequence[model_config.Classifier
     models: their configurations, which must have the same classes and features.
   """
   check_classes(sources, [model.num_classes for model in models])
-  read = [
-    ','.join(f'{f.name}:{f.size}:{f.format}' for f in model.features)
-    for model in models
-  ]
+  read = [data.format_features(model.features) for model in models]
   for source, features in zip(sources, read):
     if features != read[0]:
       raise ValueError(

@@ -1,38 +1,27 @@
-"""Reads trained networks from runs and exports, and predicts with one or several.
+"""Predicts with one or several trained networks.
 
 B videos, V classes, K best classes, R representation, W windows.
 """
 
 from collections.abc import Sequence
-import datetime
 import itertools
-import logging
-import os
 from typing import Any
-from typing import NamedTuple
 
 from absl import flags
-from absl import logging as absl_logging
 import numpy as np
 import tensorflow as tf
 
-from yt8m_distill.checkpoints import run_dir
-from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import reader as reader_lib
 from yt8m_distill.dataloaders import record_errors
 from yt8m_distill.serving import averaging
 from yt8m_distill.serving import fingerprint
-from yt8m_distill.serving import model_card
+from yt8m_distill.serving import model_sources
 from yt8m_distill.serving import signatures
-from yt8m_distill.serving import stopping as stopping_lib
 from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
-from yt8m_distill.utils import files
 
-# Of each source, the network that sees most: its teacher, or its only network.
-TEACHERS = 'teachers'
 _EXTRAS = ('representation', 'frames_seen')
 _SIGNATURE = (
   tf.TensorSpec([None], tf.string),
@@ -51,58 +40,7 @@ def define_flags():
     required=True,
   )
   averaging.define_flags()
-  flags.DEFINE_list(
-    'features',
-    [],
-    'NAME:SIZE:FORMAT of each feature, if the records store them differently '
-    'from those the network was trained on.',
-  )
-
-
-class Segments(NamedTuple):
-  """How windows of videos are predicted.
-
-  Attributes:
-    length: frames of a window.
-    context: frames before and after a window that the networks were trained to see;
-      None if their configuration tells. Exports have theirs.
-    video_weight: whether to multiply a class' probability by that for the whole video.
-  """
-
-  length: int = model_config.WINDOW
-  context: int | None = None
-  video_weight: bool = False
-
-
-class _Network(NamedTuple):
-  """A network of a model.
-
-  Attributes:
-    variables: the same ones, in the same order, in a run and its export; empty if
-      unknown.
-    reads: what it reads, as returned by `model_card.read_frames`; {} if unknown.
-    share: its weight in the model's mean.
-  """
-
-  variables: Sequence[tf.Variable]
-  reads: dict[str, Any]
-  share: float = 1.0
-
-
-class _Model(NamedTuple):
-  """A network, or an export of several, ready for prediction.
-
-  Attributes:
-    module: a ServingModule, or an exported one; it owns the variables.
-    weights: one of the files that hold them.
-    networks: those that it averages, usually one.
-    vocabulary: CSV of the class names; '' if unknown.
-  """
-
-  module: tf.Module
-  weights: str
-  networks: Sequence[_Network]
-  vocabulary: str
+  signatures.define_flags()
 
 
 _reread_networks: dict[str, 'Ensemble'] = {}  # by arguments; see _reread()
@@ -133,7 +71,7 @@ class Ensemble:
     network: str | None,
     top_k: int | None,
     features: Sequence[data.Feature] = (),
-    segments: Segments | None = None,
+    segments: windows.Segments | None = None,
     model_weights: Sequence[str] = (),
     stopping: str = '',
   ):
@@ -141,8 +79,8 @@ class Ensemble:
 
     Args:
       sources: exports, or any source of `checkpoints.trained_network.Network`.
-      network: 'student', or 'teacher' if each source is a run that has both; TEACHERS;
-        None for all networks of each source.
+      network: 'student', or 'teacher' if each source is a run that has both;
+        `model_sources.TEACHERS`; None for all networks of each source.
       top_k: K; all classes if there are fewer, or if None.
       features: how the records store the features; empty if as in training.
         Exports do not support other features.
@@ -172,7 +110,11 @@ class Ensemble:
         f'model is {",".join(sources)}, which has an empty item: name runs, '
         'checkpoints or exports between the commas.'
       )
-    chosen = [(source, name) for source in sources for name in _chosen(source, network)]
+    chosen = [
+      (source, name)
+      for source in sources
+      for name in model_sources.chosen(source, network)
+    ]
     sources = [source for source, _ in chosen]
     self.names = [
       (source, name if sources.count(source) > 1 else '') for source, name in chosen
@@ -183,7 +125,9 @@ class Ensemble:
         f'stopping is {stopping}, but {",".join(sources)} are {len(chosen)} networks: '
         'name one.'
       )
-    self._models = [_read(*names, features, segments, stopping) for names in chosen]
+    self._models = [
+      model_sources.read(*names, features, segments, stopping) for names in chosen
+    ]
     outputs = [
       m.module.records.get_concrete_function(*_SIGNATURE).structured_outputs
       for m in self._models
@@ -195,14 +139,13 @@ class Ensemble:
     self.extras: tuple[str, ...] = ()
     if len(outputs) == 1:
       self.extras = tuple(name for name in _EXTRAS if name in outputs[0])
-    if top_k is not None and top_k < 1:
-      raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
+    cli.check_least(top_k=top_k)
     self._top_k = min(top_k or self.num_classes, self.num_classes)
-    self.versions = [_version(m.weights) for m in self._models]
+    self.versions = [model_sources.version(m.weights) for m in self._models]
     self.vocabulary = next((m.vocabulary for m in self._models if m.vocabulary), '')
     self._predict = tf.function(self._mean, _SIGNATURE, autograph=False)
     self._predict.get_concrete_function()  # Traced here, not by every thread.
-    self.segments = segments or Segments()
+    self.segments = segments or windows.Segments()
     if segments:
       _check_segments(sources, self._models, segments)
       self._predict_windows = tf.function(
@@ -369,7 +312,9 @@ def _reread(arguments: tuple[Any, ...], identity: tuple[Any, ...]) -> Ensemble:
 
 
 def _check_segments(
-  sources: Sequence[str], models: Sequence[_Model], segments: Segments
+  sources: Sequence[str],
+  models: Sequence[model_sources.Model],
+  segments: windows.Segments,
 ):
   """Raises a ValueError if the networks cannot predict such windows."""
   window = model_config.WINDOW
@@ -410,142 +355,3 @@ def _check_segments(
         f'{source} lacks the function `record_windows` or its input.json, so it cannot '
         'predict windows: export its run again, or name the run.'
       )
-
-
-def _chosen(source: str, network: str | None) -> Sequence[str]:
-  """Returns the names of the networks to read; `network` is as of Ensemble."""
-  if network == TEACHERS:
-    return _names(source)[:1]
-  return (network,) if network else _names(source)
-
-
-def _names(source: str) -> Sequence[str]:
-  """Returns the names of a source's networks."""
-  if tf.saved_model.contains_saved_model(source):
-    return ('student',)
-  _check_run(source)
-  return trained_network.names(source)
-
-
-def _check_run(source: str):
-  """Raises a ValueError if a source that is no export is no run either."""
-  try:
-    run_dir.checkpoint(source)
-  except ValueError as error:
-    raise ValueError(
-      f'{source} is neither an export (it holds no SavedModel) nor a readable '
-      f'run: {error}'
-    ) from error
-
-
-def _read(
-  source: str,
-  network: str,
-  features: Sequence[data.Feature],
-  segments: Segments | None,
-  stopping: str,
-) -> _Model:
-  if tf.saved_model.contains_saved_model(source):
-    trained_network.check_single(source, network)
-    if features:
-      raise ValueError(
-        f'--features are given, but {source} is an export, which reads only the '
-        'features it was exported for: export it again with these --features, or '
-        'name the run.'
-      )
-    if segments and segments.context is not None:
-      raise ValueError(
-        f'context is {segments.context}, but {source} is an export, which has its own: '
-        'export it again with this --context, or name the run.'
-      )
-    if stopping:
-      raise ValueError(
-        f'stopping is {stopping}, but {source} is an export, which has its own rule or '
-        'none: export it again with this --stopping, or name the run.'
-      )
-    loaded = _load_export(source)
-    if not hasattr(loaded, 'records'):
-      raise ValueError(
-        f'{source} is a SavedModel without the function `records`: name the folder '
-        'that `yt8m-distill export` wrote.'
-      )
-    return _Model(
-      loaded,
-      os.path.join(source, 'variables', 'variables.index'),
-      _networks(source, loaded),
-      _existing(os.path.join(source, 'labels.csv')),
-    )
-  _check_run(source)
-  run = trained_network.Network(source, network)
-  model = signatures.stored_as(run.model, features)
-  frames, context = model.network.frames, 0
-  if segments:
-    context = windows.context_of(run.params.task, frames, segments.context)
-  rule = stopping_lib.read(stopping, run) if stopping else None
-  return _Model(
-    signatures.ServingModule(
-      run.network, model, top_k=1, context=context, stopping=rule
-    ),
-    f'{run.checkpoint}.index',
-    [_Network(run.network.variables, model_card.read_frames(model))],
-    _existing(run.params.task.evaluation.vocabulary),
-  )
-
-
-def _networks(export: str, loaded: Any) -> list[_Network]:
-  """Returns the networks of an export, as its input.json describes them."""
-  path = os.path.join(export, 'input.json')
-  spec = files.read_json(path) or {}
-  weights = getattr(loaded, 'weights', ())
-  if 'networks' not in spec:
-    return [_Network(weights, _reads(spec))]
-  try:
-    return [
-      _Network(variables, _reads(network), float(network['weight']))
-      for variables, network in zip(weights, spec['networks'])
-    ]
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f'{path} does not describe the networks of the export ({error!r}): it was edited '
-      'or damaged. Export the runs again.'
-    ) from error
-
-
-def _reads(spec: dict[str, Any]) -> dict[str, Any]:
-  """Returns the part of a description that model_card.read_frames() makes."""
-  names = 'features', 'max_frames', 'frames_read', 'stopping'
-  return {name: spec[name] for name in names if name in spec}
-
-
-def _load_export(source: str) -> Any:
-  """Loads a SavedModel without TensorFlow's warnings that no gradients were saved.
-
-  Raises:
-    ValueError: it is damaged.
-  """
-
-  def is_shown(record: logging.LogRecord) -> bool:
-    return 'unsaved custom gradients' not in record.getMessage()
-
-  logger = absl_logging.get_absl_logger()
-  logger.addFilter(is_shown)
-  try:
-    return tf.saved_model.load(source)
-  except Exception as error:  # TensorFlow raises anything if a file is damaged.
-    raise ValueError(
-      f'{source} cannot be loaded as a SavedModel ({cli.message(error):.200}): it is '
-      'damaged. Export its run again, or copy it again.'
-    ) from error
-  finally:
-    logger.removeFilter(is_shown)
-
-
-def _existing(path: str) -> str:
-  return path if path and tf.io.gfile.exists(path) else ''
-
-
-def _version(path: str) -> str:
-  written = datetime.datetime.fromtimestamp(
-    tf.io.gfile.stat(path).mtime_nsec // 10**9, datetime.timezone.utc
-  )
-  return f'{path}, written {written:%Y-%m-%d %H:%M:%S} UTC'

@@ -205,10 +205,8 @@ def _videos(
   """Returns the videos to compare predictions on."""
   if not compare_path:
     return list(tflite.random_videos(module))
-  try:
+  with cli.naming_flag('compare_path'):
     return list(tflite.recorded_videos(module, compare_path))
-  except ValueError as error:
-    raise ValueError(f'--compare_path: {error}') from error
 
 
 def _class_names(
@@ -313,19 +311,8 @@ def define_flags():
     'Records whose first 100 videos show how far the predictions of --tflite are from '
     "the SavedModel's. Default: random videos.",
   )
-  flags.DEFINE_list(
-    'features',
-    [],
-    'NAME:SIZE:FORMAT of each feature, if records will store them differently '
-    'from those the network was trained on.',
-  )
-  flags.DEFINE_integer(
-    'context',
-    None,
-    'Frames before and after a window that the network also sees: --context of '
-    'split-segments when it wrote the training records. Default: 0, of a network that '
-    'was trained on videos or sees windows only.',
-  )
+  signatures.define_flags()
+  windows.define_flags()
   stopping_lib.define_flags()
   flags.DEFINE_bool(
     'mediapipe',

@@ -8,6 +8,22 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_distill.configs import model as model_config
+
+
+def reads_of(model: model_config.ClassifierModel) -> dict[str, Any]:
+  """Returns what a network reads: its features and frames, as in input.json."""
+  frames = model.network.frames
+  return {
+    'features': [feature.as_dict() for feature in model.features],
+    'max_frames': model.max_frames,
+    'frames_read': {
+      'at_most': frames.max_selected(model.max_frames),
+      'type': frames.type,
+      **frames.get().as_dict(),
+    },
+  }
+
 
 def of(
   networks: Iterable[tuple[dict[str, Any], Sequence[tf.Variable]]],
@@ -16,7 +32,7 @@ def of(
   """Returns a text that differs where weights or the frames that are seen differ.
 
   Args:
-    networks: of each, what it reads, as returned by `model_card.read_frames`, and its
+    networks: of each, what it reads, as returned by `reads_of`, and its
       variables.
     shares: weights of the networks in their mean; () if equal.
   """

@@ -13,6 +13,7 @@ import os
 
 import tensorflow as tf
 
+from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import signatures
@@ -32,10 +33,10 @@ def check(model: model_config.ClassifierModel):
   """
   features = model.features
   if [f.size for f in features] != _SIZES or features[0].format == 'video':
-    found = ', '.join(f'{f.name}:{f.size}:{f.format}' for f in features)
     raise ValueError(
-      f'mediapipe is True, but the features of the network are {found}: MediaPipe '
-      'sends 1024 values of rgb and then 128 of audio for each frame. Omit --mediapipe.'
+      'mediapipe is True, but the features of the network are '
+      f'{data.format_features(features)}: MediaPipe sends 1024 values of rgb and then '
+      '128 of audio for each frame. Omit --mediapipe.'
     )
 
 

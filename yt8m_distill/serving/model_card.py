@@ -5,9 +5,10 @@ from typing import Any
 
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.configs import model as model_config
+from yt8m_distill.evaluation import results
 from yt8m_distill.modeling import adaptive
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.serving import averaging
+from yt8m_distill.serving import fingerprint
 from yt8m_distill.serving import mediapipe
 from yt8m_distill.serving import signatures
 from yt8m_distill.serving import tflite
@@ -22,7 +23,6 @@ _STORED = {
   'quantized_floats': 'float list (clipped to [-2, 2])',
   'video': 'float list',
 }
-_METRICS = {'gap': 'GAP', 'map': 'mAP', 'hit_at_one': 'Hit@1', 'perr': 'PERR'}
 _OUTPUTS = """- `class_indices` and `probabilities` of the best classes, best first
 - `class_names` of these classes, if there is a `labels.csv`
 - `predictions`: the probability of each class. Classes do not exclude each other,
@@ -33,7 +33,7 @@ _Module = signatures.ServingModule | averaging.EnsembleModule
 
 def input_spec(module: signatures.ServingModule) -> dict[str, Any]:
   """Returns the content of input.json: how to prepare requests."""
-  reads = read_frames(module.params)
+  reads = fingerprint.reads_of(module.params)
   if module.stopping:
     reads['stopping'] = module.stopping._asdict()
   return _spec(module, module.params, reads)
@@ -47,7 +47,11 @@ def ensemble_spec(ensemble: averaging.EnsembleModule) -> dict[str, Any]:
     modules[0].params,
     {
       'networks': [
-        {'weight': share, **read_frames(module.params), 'context': module.context}
+        {
+          'weight': share,
+          **fingerprint.reads_of(module.params),
+          'context': module.context,
+        }
         for share, module in zip(_shares(ensemble), modules)
       ]
     },
@@ -76,20 +80,6 @@ def _spec(
     },
     'num_classes': model.num_classes,
     'segments': {'frames': model_config.WINDOW, 'context': module.context},
-  }
-
-
-def read_frames(model: model_config.ClassifierModel) -> dict[str, Any]:
-  """Returns the part of input.json that says what a network reads."""
-  frames = model.network.frames
-  return {
-    'features': [feature.as_dict() for feature in model.features],
-    'max_frames': model.max_frames,
-    'frames_read': {
-      'at_most': frame_selection.max_selected(frames, model.max_frames),
-      'type': frames.type,
-      **frames.get().as_dict(),
-    },
   }
 
 
@@ -123,7 +113,7 @@ def model_card(
     compare_path: records that these were compared on; '' for random videos.
   """
   model = network.model
-  frames = frame_selection.max_selected(model.network.frames, model.max_frames)
+  frames = model.network.frames.max_selected(model.max_frames)
   return f"""# Video classifier ({model.network.backbone.type})
 
 Classifies videos into {model.num_classes} classes from features of their frames.
@@ -165,7 +155,7 @@ def ensemble_card(
   rows, sources, flops, sizes = [], [], 0, 0
   for number, (network, share) in enumerate(zip(networks, _shares(ensemble))):
     model = network.model
-    frames = frame_selection.max_selected(model.network.frames, model.max_frames)
+    frames = model.network.frames.max_selected(model.max_frames)
     flops += network.network.flops()
     sizes += network.network.count_params()
     rows.append(
@@ -322,11 +312,13 @@ def _lite(converted: Sequence[tflite.Converted], compare_path: str) -> str:
     f'{largest:.1e} | {same} of {videos} |'
     for kind, size, (videos, largest, same) in converted
   )
-  videos = f'the first videos of `{compare_path}`' if compare_path else 'random videos'
+  compared = 'random videos'
+  if compare_path:
+    compared = f'the first videos of {markdown.code(compare_path)}'
   return f"""
 ## TensorFlow Lite
 
-Compared with the SavedModel on {videos}:
+Compared with the SavedModel on {compared}:
 
 | model | weights | size | largest difference of a probability | same best class |
 |---|---|---|---|---|
@@ -357,15 +349,15 @@ def _reading(frames: model_config.FrameSelection) -> str:
 
 
 def _quality(network: trained_network.Network, module: signatures.ServingModule) -> str:
-  results = network.evaluation
-  if not results:
+  evaluation = network.evaluation
+  if not evaluation:
     return 'This step was not evaluated.\n'
   rows: list[str] = ['| metric | value |', '|---|---|']
-  for key, value in results['metrics'].items():
-    rows.append(f'| {markdown.cell(_METRICS.get(key, key))} | {value:.4f} |')
+  for key, value in evaluation['metrics'].items():
+    rows.append(f'| {markdown.cell(results.TITLES.get(key, key))} | {value:.4f} |')
   seen = ', at all frames, not as few as here' if module.stopping else ''
   return (
-    f'On {results["videos"]:,} validation videos{seen}:\n\n' + '\n'.join(rows) + '\n'
+    f'On {evaluation["videos"]:,} validation videos{seen}:\n\n' + '\n'.join(rows) + '\n'
   )
 
 

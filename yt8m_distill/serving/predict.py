@@ -47,9 +47,9 @@ import tensorflow as tf
 from yt8m_distill.configs import data
 from yt8m_distill.configs import model as model_config
 from yt8m_distill.dataloaders import remote
-from yt8m_distill.dataloaders import rewrite
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skip_flags
 from yt8m_distill.evaluation import results as results_lib
 from yt8m_distill.evaluation import segment_metrics
 from yt8m_distill.features import video_list
@@ -59,7 +59,9 @@ from yt8m_distill.serving import tables
 from yt8m_distill.serving import video_files
 from yt8m_distill.serving import window_page
 from yt8m_distill.serving import window_tables
+from yt8m_distill.serving import windows
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
@@ -78,7 +80,7 @@ def predict(
   vocabulary: str = '',
   batch_size: int = 64,
   network: str | None = None,
-  workers: int = parallel.THREADS,
+  workers: int = cores.THREADS,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
   features: Sequence[str] = (),
@@ -92,19 +94,17 @@ def predict(
   stopping: str = '',
   ray_address: str | None = None,
 ):
-  """Predicts all shards that have no output yet; prints the result. Takes the flags.
+  """Predicts all shards that have no output yet; prints the result.
+
+  Args: the values of the flags of the same names, which `--help` describes; sequences
+    where a flag takes a list.
 
   Raises:
-    ValueError: an argument is invalid, or output_dir belongs to another job.
+    ValueError: an argument or a record is invalid, or the folder belongs to another
+      job.
     tf.errors.OpError: a file cannot be read or written. Finished files are kept.
   """
-  for name, number in (
-    ('batch_size', batch_size),
-    ('workers', workers),
-    ('segments', segments),
-  ):
-    if number is not None and number < 1:
-      raise ValueError(f'{name} is {number}: it must be 1 or more.')
+  cli.check_least(batch_size=batch_size, workers=workers, segments=segments)
   is_page = format == 'html'
   if is_page and segments is None:
     segments = model_config.WINDOW
@@ -153,7 +153,7 @@ def predict(
     network,
     top_k,
     stored,
-    ensemble.Segments(segments, context, video_weight) if segments else None,
+    windows.Segments(segments, context, video_weight) if segments else None,
     model_weights,
     stopping,
   )
@@ -189,7 +189,7 @@ def predict(
     'top_k': top_k,
     'vocabulary': vocabulary,
     'skip_corrupt_records': skip_corrupt_records,
-    **rewrite.skipping(skip_malformed_records),
+    **skip_flags.given(skip_malformed_records=skip_malformed_records),
     'features': list(features),
   }
   if chosen is not None:
@@ -249,7 +249,7 @@ def predict(
   returned = [shard.returned for shard in written] or [(0, 0, 0)]
   count, seen, skipped = map(sum, zip(*returned))
   print(parallel.summary(output_dir, len(outputs), len(written), count, 'video'))
-  rewrite.report_skipped(skipped)
+  skip_flags.report(skipped)
   if seen:
     print(f'Frames seen per video: {seen / count:.2f}')
   if weights:
@@ -395,7 +395,7 @@ def _define_flags():
   )
   flags.DEFINE_integer(
     'workers',
-    parallel.THREADS,
+    cores.THREADS,
     'Number of shards predicted at the same time, with --ray_address on each node.',
   )
   flags.DEFINE_integer(
@@ -415,13 +415,7 @@ def _define_flags():
     False,
     "With --segments: multiply a class' probability in a window by that in the video.",
   )
-  flags.DEFINE_integer(
-    'context',
-    None,
-    'With --segments: frames before and after a window that the networks also see, '
-    '--context of split-segments when it wrote the training records. Default: 0, of '
-    'networks that were trained on videos or see windows only.',
-  )
+  windows.define_flags()
   flags.DEFINE_list(
     'video',
     [],
@@ -434,7 +428,7 @@ def _define_flags():
     'To predict video files: folder of the networks for features, see '
     'yt8m_distill/features/README.md. Their records are kept in the output folder.',
   )
-  rewrite.define_skip_flags()
+  skip_flags.define_flags()
 
 
 def main(_):

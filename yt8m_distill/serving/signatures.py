@@ -9,6 +9,7 @@ S frames seen of a window at most.
 
 from collections.abc import Sequence
 
+from absl import flags
 from official.core import export_base
 import tensorflow as tf
 
@@ -19,11 +20,22 @@ from yt8m_distill.modeling import adaptive
 from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import windows
+from yt8m_distill.utils import cli
 
 _REQUEST = 'request'  # name of a request's records in messages
 # Seed of random frames of videos without ids: the same ones for equal lengths.
 _SEEDS = (0,)
 _Outputs = dict[str, tf.Tensor]
+
+
+def define_flags():
+  """Defines the flag that says how records store the features; see `stored_as`."""
+  flags.DEFINE_list(
+    'features',
+    [],
+    'NAME:SIZE:FORMAT of each feature, if the records store them differently from '
+    'those the network was trained on.',
+  )
 
 
 class ServingModule(export_base.ExportModule):
@@ -82,8 +94,7 @@ class ServingModule(export_base.ExportModule):
     if stopping:
       network = adaptive.AdaptiveClassifier(network, stopping)
     super().__init__(params=model, model=network)
-    if top_k < 1:
-      raise ValueError(f'top_k is {top_k}: it must be 1 or more.')
+    cli.check_least(top_k=top_k)
     if names and len(names) != model.num_classes:
       raise ValueError(
         f'vocabulary has {len(names)} names for {model.num_classes} classes: name '

@@ -12,7 +12,6 @@ import tensorflow as tf
 from yt8m_distill.checkpoints import trained_network
 from yt8m_distill.modeling import adaptive
 from yt8m_distill.serving import fingerprint
-from yt8m_distill.serving import model_card
 from yt8m_distill.utils import files
 
 
@@ -95,5 +94,5 @@ def define_flags():
 
 def fingerprint_of(network: trained_network.Network) -> str:
   """Returns a text that differs where the network's weights or frames differ."""
-  reads = model_card.read_frames(network.model)
+  reads = fingerprint.reads_of(network.model)
   return fingerprint.of([(reads, network.network.variables)])

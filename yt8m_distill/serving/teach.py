@@ -27,7 +27,9 @@ from yt8m_distill.dataloaders import shards
 from yt8m_distill.dataloaders import taught_records
 from yt8m_distill.dataloaders import thin
 from yt8m_distill.serving import ensemble
+from yt8m_distill.serving import model_sources
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import parallel
 
 FLAGS = flags.FLAGS
@@ -43,14 +45,17 @@ def teach(
   top_k: int = 100,
   dtype: str = 'float16',
   batch_size: int = 64,
-  workers: int = parallel.THREADS,
+  workers: int = cores.THREADS,
   skip_corrupt_records: bool = False,
   skip_malformed_records: bool = False,
   features: Sequence[str] = (),
   model_weights: Sequence[str] = (),
   ray_address: str | None = None,
 ) -> list[str]:
-  """Teaches the shards that are not taught yet; prints the result. Takes the flags.
+  """Teaches the shards that are not taught yet; prints the result.
+
+  Args: the values of the flags of the same names, which `--help` describes; sequences
+    where a flag takes a list.
 
   Returns:
     The paths of all shards, in the order of their sources.
@@ -60,18 +65,12 @@ def teach(
       job.
   """
   thin.check(every_n, max_frames, least=1)
-  for name, number in (
-    ('top_k', top_k),
-    ('batch_size', batch_size),
-    ('workers', workers),
-  ):
-    if number < 1:
-      raise ValueError(f'{name} is {number}: it must be 1 or more.')
+  cli.check_least(top_k=top_k, batch_size=batch_size, workers=workers)
   shards.find(input_path)  # Reading the networks takes longer.
   # All classes, to know how much the stored ones leave.
   networks = ensemble.Ensemble(
     model,
-    ensemble.TEACHERS,
+    model_sources.TEACHERS,
     top_k=None,
     features=data.parse_features(features),
     model_weights=model_weights,
@@ -157,7 +156,7 @@ def _define_flags():
   flags.DEFINE_integer('batch_size', 64, 'Videos that the teacher sees at once.')
   flags.DEFINE_integer(
     'workers',
-    parallel.THREADS,
+    cores.THREADS,
     'Number of shards taught at the same time, with --ray_address on each node.',
   )
 

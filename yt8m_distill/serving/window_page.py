@@ -20,6 +20,7 @@ from yt8m_distill.dataloaders import record_parser
 from yt8m_distill.dataloaders import segment_records
 from yt8m_distill.dataloaders import shard_batches
 from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 from yt8m_distill.serving import ensemble
 from yt8m_distill.serving import page
 from yt8m_distill.utils import cli
@@ -58,8 +59,9 @@ def write(
     thumbnails: returns JPEG files for the id of a video.
 
   Raises:
-    ValueError: there is no such video, or its ratings are invalid.
-    tf.errors.OpError: a record is invalid.
+    ValueError: there is no such video, or a record or its ratings are invalid
+      (RecordError).
+    tf.errors.OpError: a file cannot be read or written.
   """
   records = find(input_path, ids, skip_corrupt, skip_malformed)
   names = distinct_names(names, networks.num_classes)
@@ -83,7 +85,7 @@ def _skipping(malformed: bool) -> Iterator[None]:
   except record_errors.RecordError as error:
     if not malformed:
       raise
-    shards.skip_malformed(str(error))
+    skipped.malformed(str(error))
 
 
 def distinct_names(names: Sequence[str], num_classes: int) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.configs import classification
@@ -23,6 +24,32 @@ LONGEST = 300
 # once are not faster, because the predictions of many classes then exceed the caches.
 _FRAMES_AT_ONCE = 64 * 300
 _WINDOWS_AT_ONCE = 512
+
+
+def define_flags():
+  """Defines the flag that says what a network sees of windows; see `context_of`."""
+  flags.DEFINE_integer(
+    'context',
+    None,
+    'Frames before and after a window that the networks also see: --context of '
+    'split-segments when it wrote the training records. Default: 0, of networks that '
+    'were trained on videos or see windows only.',
+  )
+
+
+class Segments(NamedTuple):
+  """How windows of videos are predicted.
+
+  Attributes:
+    length: frames of a window.
+    context: frames before and after a window that the networks were trained to see;
+      None if their configuration tells. Exports have theirs.
+    video_weight: whether to multiply a class' probability by that for the whole video.
+  """
+
+  length: int = model_config.WINDOW
+  context: int | None = None
+  video_weight: bool = False
 
 
 class Windows(NamedTuple):
@@ -139,14 +166,14 @@ def classify(
     network: returns predictions [N, V] of {'frames': [N, K, D], 'num_frames': [N]}.
     model: its configuration.
     frames: of the videos, [B, T, D].
-    video: int32 [W], rows of the windows' videos; W or more than 0.
+    video: int32 [W], for each window the row of its video in `frames`.
     indices: int32 [W, K], as returned by `chosen_frames`.
     count: int32 [W], likewise.
 
   Returns:
     float32 [W, V].
   """
-  kept = frame_selection.max_selected(model.network.frames, model.max_frames)
+  kept = model.network.frames.max_selected(model.max_frames)
   size = sum(feature.size for feature in model.features)
   padded = tf.shape(frames)[1]
   flat = tf.reshape(frames, [-1, size])

@@ -99,7 +99,9 @@ def _serialized(path: str, first: int, count: int) -> Iterator[bytes]:
     return
   dataset = (
     shards.read(
-      tf.constant(path), tf.constant(size, tf.int64), retry=remote.is_remote(path)
+      tf.constant(path),
+      tf.constant(size, tf.int64),
+      retry=remote.needs_tensorflow_io(path),
     )
     .skip(first)
     .take(count)

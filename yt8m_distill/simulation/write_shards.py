@@ -36,6 +36,7 @@ from yt8m_distill.utils import cli
 from yt8m_distill.utils import files
 from yt8m_distill.utils import parallel
 from yt8m_distill.utils import ray_jobs
+from yt8m_distill.utils import startup
 
 _MOST = 1_000_000  # classes, and files
 # Ends the entropy of the ratings; no byte of a split's name.
@@ -170,18 +171,12 @@ def _check_arguments(
   cutaways: float,
 ) -> None:
   """Raises a ValueError about the first invalid argument."""
-  for name, value, least in (
-    ('num_videos', num_videos, 1),
-    ('videos_per_shard', videos_per_shard, 1),
-    ('num_classes', num_classes, 2),
-    ('seed', seed, 0),
-    ('rgb_size', rgb_size, 1),
-    ('audio_size', audio_size, 1),
-    ('min_frames', min_frames, 2 * frames_lib.MIN_SHOT),
-    ('max_frames', max_frames, min_frames),
-  ):
-    if value < least:
-      raise ValueError(f'{name} is {value}: it must be {least} or more.')
+  cli.check_least(num_videos=num_videos, videos_per_shard=videos_per_shard)
+  cli.check_least(2, num_classes=num_classes)
+  cli.check_least(0, seed=seed)
+  cli.check_least(rgb_size=rgb_size, audio_size=audio_size)
+  cli.check_least(2 * frames_lib.MIN_SHOT, min_frames=min_frames)
+  cli.check_least(min_frames, max_frames=max_frames)
   if num_classes > _MOST:
     raise ValueError(f'num_classes is {num_classes}: it must be at most {_MOST:,}.')
   if num_videos > _MOST * videos_per_shard:
@@ -212,7 +207,7 @@ def simulate(
   max_frames: int = 300,
   segments: str | None = None,
   cutaways: float = 0.0,
-  processes: int | None = None,
+  workers: int | None = None,
   ray_address: str | None = None,
 ) -> list[str]:
   """Writes the missing shards of a split; prints the result.
@@ -235,7 +230,7 @@ def simulate(
       `segments.rate`; None for none.
     cutaways: share of the frames of label shots that show something else, 0 or more and
       below 1. Ratings do not depend on it: a label holds in its whole shots.
-    processes: `workers` of `parallel.write_shards`. The shards do not depend on it.
+    workers: as for `parallel.write_shards`. The shards do not depend on it.
     ray_address: as of `parallel.write_shards`.
 
   Returns:
@@ -307,7 +302,7 @@ def simulate(
     shards,
     split,
     ' videos',
-    processes,
+    workers,
     ray_address=ray_address,
   )
   videos = sum(shard.size for shard in written)
@@ -358,8 +353,7 @@ def _define_flags():
 
 def main(_):
   """Runs the command."""
-  # Nothing runs on an accelerator, and claiming it could block other processes.
-  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+  startup.use_no_accelerator()
   values = flags.FLAGS
   simulate(
     values.output_dir,

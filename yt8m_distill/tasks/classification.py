@@ -164,8 +164,8 @@ class ClassificationTask(base_task.Task):
     """Initializes a model from a run or a checkpoint; initialize() calls it."""
     task = self.task_config
     [network] = self.networks(model).values()
-    alone = model_config.alone(task.model, 'network')
-    restore.start_network(network, alone, source, task.init_network)
+    single = model_config.single_network(task.model, 'network')
+    restore.start_network(network, single, source, task.init_network)
 
   def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
     """Builds a dataset; the trainer calls it for training and for evaluation.

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from absl import logging
 
 from yt8m_distill.configs import model as model_config
-from yt8m_distill.evaluation import results
-from yt8m_distill.modeling import frame_selection
 from yt8m_distill.modeling import video_classifier
 
 
@@ -39,12 +37,12 @@ def count(
     parameters = network.count_params()
     found = {
       network.name: {
-        'frames': frame_selection.max_selected(frames, params.max_frames),
+        'frames': frames.max_selected(params.max_frames),
         'flops': network.flops(),
         'parameters': parameters,
       }
     }
-    prefix = results.key_prefix(network.name)
+    prefix = model_config.key_prefix(network.name)
     for number in frames.counts()[:-1]:
       found[f'{prefix}{model_config.answer_name(number)}'] = {
         'frames': number,

@@ -10,7 +10,7 @@ from absl import logging
 import orbit
 import tensorflow as tf
 
-from yt8m_distill.dataloaders import shards
+from yt8m_distill.dataloaders import skipped
 
 _LOOP = ('training_loss', 'gap')
 _EVALUATION = ('validation_loss', 'gap', 'map', 'map_at_k')
@@ -68,9 +68,9 @@ class Progress(orbit.Action):
         f'{datetime.timedelta(seconds=round(left))} left'
       )
       self._write(step, rate * self._batch_size, left)
-    skipped = shards.skipped()
-    if skipped.total:
-      line += f' | skipped so far: {skipped}'
+    so_far = skipped.total()
+    if so_far.total:
+      line += f' | skipped so far: {so_far}'
     print(line + _columns(output, _LOOP), flush=True)
     logging.info(line + _columns(output))
 

@@ -43,7 +43,7 @@ def start_log(model_dir: str, name: str, chief: bool) -> str:
   handler = logging.get_absl_handler()
   if handler not in python_logging.root.handlers:
     return ''
-  in_run = chief and '://' not in model_dir
+  in_run = chief and not files.is_remote(model_dir)
   folder = FLAGS.log_dir or (os.path.join(model_dir, 'logs') if in_run else '')
   if FLAGS['verbosity'].present:
     FLAGS.alsologtostderr = True

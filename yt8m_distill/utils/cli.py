@@ -1,7 +1,9 @@
 """Runs a command line; reports bad input as one line instead of a traceback."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import glob
 import importlib
 import os
@@ -189,6 +191,27 @@ def some_of(items: Sequence[str]) -> str:
   """Lists the first items, for a message, and the number of the others."""
   more = len(items) - _MAX_NAMED
   return '; '.join(items[:_MAX_NAMED]) + (f'; and {more} more' if more > 0 else '')
+
+
+def check_least(least: int = 1, **values: int | None):
+  """Raises a ValueError about the first value below the least; None is none.
+
+  Args:
+    least: the least that is allowed.
+    **values: by the name that the message gives.
+  """
+  for name, value in values.items():
+    if value is not None and value < least:
+      raise ValueError(f'{name} is {value}: it must be {least} or more.')
+
+
+@contextlib.contextmanager
+def naming_flag(name: str) -> Iterator[None]:
+  """Puts the name of a flag before an error about the files that it names."""
+  try:
+    yield
+  except (ValueError, tf.errors.InvalidArgumentError) as error:
+    raise ValueError(f'--{name}: {message(error)}') from error
 
 
 def message(error: Exception) -> str:

@@ -25,7 +25,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import cores
 from yt8m_distill.utils import files
+from yt8m_distill.utils import process_exit
 from yt8m_distill.utils import progress_bar
 from yt8m_distill.utils import ray_jobs
 
@@ -85,29 +87,6 @@ class _Stopped(Exception):
   """Another shard failed, or the user interrupted."""
 
 
-def cores() -> int:
-  """Returns how many cores this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
-# Workers that share networks: each parses on one core; several keep a GPU busy.
-THREADS = min(8, cores())
-
-
-def exit_with_parent():
-  """Lets this process exit as soon as the process that started it is gone."""
-  parent = multiprocessing.parent_process()
-  assert parent  # a process of multiprocessing calls this
-
-  def wait():
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
-
-
 def write_shards(
   write: Writer,
   shards: Sequence[Shard],
@@ -155,7 +134,7 @@ def write_shards(
     pool = ray_jobs.Executor(ray_address, workers, gpus=threads)
     task = functools.partial(_write_on_node, open, write)
   else:
-    workers = min(workers or cores(), count)
+    workers = min(workers or cores.count(), count)
     count = min(count, _GROUPS * workers)
     pool, task = _local_pool(workers, threads, state)
   with progress_bar.start(description, sum(s.size for s in left), unit) as bar, pool:
@@ -266,7 +245,7 @@ def _start_thread(state: _State):
 def _start_process(state: _State):
   # The parent handles Ctrl-C, and stops the workers.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  exit_with_parent()
+  process_exit.exit_with_parent()
   _start_thread(state)
 
 

@@ -1,13 +1,15 @@
-"""Ends a process early: one that failed, or that would abort if it ended as usual."""
+"""Ends a process early: one that failed, lost its parent, or would abort otherwise."""
 
 import atexit
 from collections.abc import Iterator
 import contextlib
 import logging
+import multiprocessing
 import os
 import select
 import signal
 import sys
+import threading
 
 _skips_cpp_destructors = False
 
@@ -42,6 +44,18 @@ def skip_cpp_destructors():
   """Makes `end_process` end this process without destroying static C++ objects."""
   global _skips_cpp_destructors
   _skips_cpp_destructors = True
+
+
+def exit_with_parent():
+  """Lets this process exit as soon as the process that started it is gone."""
+  parent = multiprocessing.parent_process()
+  assert parent  # a process of multiprocessing calls this
+
+  def wait():
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def end_process():

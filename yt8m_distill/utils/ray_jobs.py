@@ -24,6 +24,7 @@ from absl import flags
 import tensorflow as tf
 
 from yt8m_distill.utils import cli
+from yt8m_distill.utils import files
 
 _TIMEOUT = 20.0  # seconds that a cluster may take to answer, and tasks to stop
 _START = (
@@ -159,7 +160,7 @@ class Executor(futures.Executor):
 
 def check_folder(folder: str):
   """Raises a ValueError if a local output folder does not exist on this node."""
-  if '://' not in folder and not os.path.isdir(folder or '.'):
+  if not files.is_remote(folder) and not os.path.isdir(folder or '.'):
     raise ValueError(
       f'{folder} does not exist there: name an output folder on storage that all nodes '
       'share, under the same path.'
@@ -172,8 +173,9 @@ def _connect(address: str) -> tuple[Any, bool]:
     import ray
   except ImportError as error:
     raise ImportError(
-      f'--ray_address is {address}, but Ray cannot be imported ({error}): pip install '
-      '"yt8m-distill[cluster]", on all nodes.'
+      f'--ray_address is {address}, but Ray cannot be imported ({error}): install the '
+      'extra cluster on all nodes, in a checkout: pip install -c constraints/tf216.txt '
+      '".[cluster]".'
     ) from error
   if ray.is_initialized():
     return ray, False

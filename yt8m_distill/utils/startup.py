@@ -46,6 +46,14 @@ def skip_keras_3():
   os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 
+def use_no_accelerator():
+  """Hides accelerators from this process and its workers, which compute nothing on one.
+
+  Claiming one could block other processes. Call it before TensorFlow looks for them.
+  """
+  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+
+
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
   """Hides standard error while TensorFlow or a driver loads, after hide_messages().

@@ -13,7 +13,6 @@ from experiments.study import jobs
 from experiments.study import study_file
 import gin
 import yt8m_distill  # noqa: F401, registers experiments
-from yt8m_distill.modeling import frame_selection
 
 
 def _runs(**values):
@@ -34,7 +33,7 @@ def test_every_run_of_the_shipped_studies_has_a_valid_configuration(name):
     for network in ('teacher', 'student', 'network'):
       network = getattr(model, network, None)
       if network:
-        frames = frame_selection.max_selected(network.frames, model.max_frames)
+        frames = network.frames.max_selected(model.max_frames)
         assert frames % getattr(network.backbone.get(), 'chunks', 1) == 0, run.name
         if 'k' in run.axes and network.frames.type != 'all':
           assert frames == int(run.axes['k'])

@@ -26,7 +26,7 @@ def _runs(monkeypatch):
   # The fake driver reaches a process that is forked from this one.
   monkeypatch.setattr(runner, '_context', multiprocessing.get_context('fork'))
   monkeypatch.setattr(jobs, '_train', _drive)
-  monkeypatch.setattr(runner.parallel, 'cores', lambda: 6)
+  monkeypatch.setattr(runner.cores, 'count', lambda: 6)
   for name in ('inter', 'intra'):
     monkeypatch.setattr(
       tf.config.threading,
