@@ -7,8 +7,8 @@ commands run in forks of the server at $FORK_SERVER: scripts and clusters start 
 import errno
 import multiprocessing
 from multiprocessing import connection
-import multiprocessing.forkserver
 from multiprocessing import reduction
+import multiprocessing.forkserver
 import os
 import runpy
 import sys

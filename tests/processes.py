@@ -61,11 +61,11 @@ class Started:
 
   def __init__(self, arguments):
     self._arguments = [*map(str, arguments)]
-    self._outputs = [tempfile.TemporaryFile('w+') for _ in range(2)]
+    self._outputs = [os.memfd_create(name) for name in ('stdout', 'stderr')]
     self._process = fork_server.start(
       server_address(),
       self._arguments,
-      [file.fileno() for file in self._outputs],
+      self._outputs,
       {**os.environ, **ENVIRONMENT},
       paths.ROOT,
     )
@@ -95,8 +95,8 @@ class Started:
       self._process.join()
       raise TimeoutError(f'{self._arguments} took more than {timeout} seconds')
     output = []
-    for file in self._outputs:
-      with file:
+    for descriptor in self._outputs:
+      with open(descriptor, encoding='utf-8') as file:
         file.seek(0)
         output.append(file.read())
     return subprocess.CompletedProcess(self._arguments, self._process.exitcode, *output)

@@ -90,7 +90,7 @@ def test_malformed_records_are_left_out_logged_and_counted(mixed, monkeypatch):
 def test_training_resumes_exactly(mixed):
   fields = dict(is_training=True, shuffle_buffer_size=5, cycle_length=2)
   whole = _ids(mixed, 11, **fields)
-  assert 4 * 9 > _GOOD  # The second start is in the second epoch.
+  assert _GOOD < 4 * 9  # The second start is in the second epoch.
   for start in (1, 9):
     assert _ids(mixed, 2, start, **fields) == whole[start : start + 2]
 
