@@ -1,16 +1,18 @@
 """Other processes that tests start, and the environment they run in."""
 
 import contextlib
-import multiprocessing
+import functools
 import multiprocessing.forkserver
 import os
 import pathlib
-import runpy
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 
+import fork_server
 import paths
 import pytest
 import tensorflow as tf
@@ -58,17 +60,15 @@ class Started:
   """
 
   def __init__(self, arguments):
-    context = multiprocessing.get_context('forkserver')
     self._arguments = [*map(str, arguments)]
-    self._folder = tempfile.TemporaryDirectory()
-    self._outputs = [
-      pathlib.Path(self._folder.name, name) for name in ('stdout', 'stderr')
-    ]
-    self._process = context.Process(
-      target=_interpret,
-      args=(self._arguments, self._outputs, {**os.environ}, _server_address()),
+    self._outputs = [os.memfd_create(name) for name in ('stdout', 'stderr')]
+    self._process = fork_server.start(
+      server_address(),
+      self._arguments,
+      self._outputs,
+      {**os.environ, **ENVIRONMENT},
+      paths.ROOT,
     )
-    self._process.start()
     self.pid = self._process.pid
 
   def is_alive(self):
@@ -94,9 +94,11 @@ class Started:
       self.kill(with_workers=True)
       self._process.join()
       raise TimeoutError(f'{self._arguments} took more than {timeout} seconds')
-    # A process that ended at once has no files.
-    output = [path.read_text() if path.exists() else '' for path in self._outputs]
-    self._folder.cleanup()
+    output = []
+    for descriptor in self._outputs:
+      with open(descriptor, encoding='utf-8') as file:
+        file.seek(0)
+        output.append(file.read())
     return subprocess.CompletedProcess(self._arguments, self._process.exitcode, *output)
 
 
@@ -133,10 +135,10 @@ def forked(*arguments, check=True):
   return done
 
 
-_server_pid = None  # of the server that _server_address() started
+_server_pid = None  # of the server that server_address() started
 
 
-def _server_address():
+def server_address():
   """Starts the server of forks if necessary; returns where to ask it for them."""
   global _server_pid
   server = multiprocessing.forkserver._forkserver
@@ -148,34 +150,29 @@ def _server_address():
   return server._forkserver_address
 
 
-def _interpret(arguments, outputs, environment, server_address):
-  """Runs in this process what the interpreter would with these arguments."""
-  # Its workers are forks of the same server; a new one would import all again.
-  server = multiprocessing.forkserver._forkserver
-  server._forkserver_address = server_address
-  server.ensure_running = lambda: None
-  for number, path in enumerate(outputs, 1):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-  os.environ.clear()
-  os.environ.update({**environment, **ENVIRONMENT})
-  os.chdir(paths.ROOT)
-  option, *rest = arguments
-  if option == '-c':
-    sys.argv = ['-c', *rest[1:]]
-    exec(rest[0], {'__name__': '__main__'})
-  elif option == '-m':
-    sys.argv = rest
-    runpy.run_module(rest[0], run_name='__main__', alter_sys=True)
-  else:
-    sys.argv = arguments
-    runpy.run_path(option, run_name='__main__')
+@functools.cache
+def _script_venv():
+  """Returns a temporary environment of scripts, which the cache keeps."""
+  folder = tempfile.TemporaryDirectory()
+  python = pathlib.Path(folder.name, 'bin', 'python')
+  python.parent.mkdir()
+  command = shlex.join([sys.executable, fork_server.__file__])
+  python.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+  python.chmod(0o755)
+  shutil.copy(pathlib.Path(sys.prefix) / '.complete', folder.name)
+  return folder
 
 
 def script_environment():
-  """Environment in which a script of experiments/ uses the tests' packages."""
+  """Environment in which the commands of a script of experiments/ are forks."""
   # For another set of versions the script would install its own over them.
   versions = ''.join(tf.__version__.split('.')[:2])
-  return {**os.environ, 'VENV': sys.prefix, 'TF_SET': f'tf{versions}'}
+  return {
+    **os.environ,
+    'VENV': _script_venv().name,
+    'TF_SET': f'tf{versions}',
+    'FORK_SERVER': server_address(),
+  }
 
 
 def killed_driver(checkpoint, killed='os.getpid()'):

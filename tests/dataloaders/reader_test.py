@@ -238,7 +238,8 @@ def test_record_that_is_no_protobuf():
 
 def _message(record, **kwargs):
   """Returns the message about a record that is refused in a graph."""
-  reader = frame_readers.reader(**kwargs)
+  # Each of many frames would be an operation of the graph.
+  reader = frame_readers.reader(max_frames=20, **kwargs)
   records = tf.constant(records_lib.serialize([frame_readers.record(), record]))
   dataset = tf.data.Dataset.from_tensors(
     (tf.fill([2], '/data/train07.tfrecord'), tf.range(2, dtype=tf.int64), records)

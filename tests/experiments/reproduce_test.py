@@ -74,14 +74,16 @@ def _killing_environment(folder, checkpoint):
   """
   python = folder / 'bin' / 'python'
   python.parent.mkdir(parents=True)
+  venv = pathlib.Path(processes.script_environment()['VENV'])
+  # Not a fork, which would end its server's process group.
   program = shlex.quote(processes.killed_driver(checkpoint, '0'))
   python.write_text(f"""#!/usr/bin/env bash
-[ "$1 $2" != '-m experiments.scripts.claim' ] || exec {shlex.quote(sys.executable)} "$@"
+[ "$1 $2" != '-m experiments.scripts.claim' ] || exec {venv / 'bin' / 'python'} "$@"
 [ "$1 $2" = '-m yt8m_distill.train' ] || exit 1
 exec {shlex.quote(sys.executable)} -c {program} "${{@:3}}"
 """)
   python.chmod(0o755)
-  shutil.copy(pathlib.Path(sys.prefix) / '.complete', folder)
+  shutil.copy(venv / '.complete', folder)
   return str(folder)
 
 

@@ -89,9 +89,10 @@ def test_malformed_records_are_left_out_logged_and_counted(mixed, monkeypatch):
 
 def test_training_resumes_exactly(mixed):
   fields = dict(is_training=True, shuffle_buffer_size=5, cycle_length=2)
-  whole = _ids(mixed, 20, **fields)
-  for start in (1, 11):
-    assert _ids(mixed, 5, start, **fields) == whole[start : start + 5]
+  whole = _ids(mixed, 11, **fields)
+  assert _GOOD < 4 * 9  # The second start is in the second epoch.
+  for start in (1, 9):
+    assert _ids(mixed, 2, start, **fields) == whole[start : start + 2]
 
 
 def test_a_set_without_valid_records_is_refused(tmp_path):
@@ -156,9 +157,10 @@ def _many_frames():
 @pytest.mark.parametrize('selection', [frame_readers.ALL, frame_readers.every(2)])
 def test_a_record_takes_memory_in_proportion_to_its_bytes(make, selection):
   # A batch padded to the longest record would take 100,000 x 128 x 24 bytes.
-  batch = [_good(0)] * 127 + [make()]
+  # It comes first, because Python reads what precedes it once more to find it.
+  batch = [make()] + [_good(0)] * 127
   reader = frame_readers.reader(selection=selection)
-  frame_readers.read(reader, *batch[:127])
+  frame_readers.read(reader, *batch[1:])
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   with pytest.raises(tf.errors.InvalidArgumentError):
     frame_readers.read(reader, *batch)

@@ -28,7 +28,7 @@ from yt8m_distill.modeling import video_classifier
 from yt8m_distill.serving import export
 from yt8m_distill.tasks import loss_terms
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.each_tensorflow]
 
 _GIN_FILE = paths.ROOT / 'tests/foreign_project/bird_clips/bird_clips.gin'
 _STEPS = 6
@@ -134,7 +134,7 @@ def test_killed_run_is_continued_by_the_stock_driver(run, flags, tmp_path):
   )
   assert first.returncode == -9
   assert not (killed / f'ckpt-{_STEPS}.index').exists()
-  processes.python('-m', 'official.vision.train', *arguments)
+  processes.forked('-m', 'official.vision.train', *arguments)
   expected = tiny.checkpoint_values(run / f'ckpt-{_STEPS}')
   actual = tiny.checkpoint_values(killed / f'ckpt-{_STEPS}')
   assert actual.keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""Everything that the driver shows, in processes of its own."""
+"""Everything that the driver shows, mostly in processes of its own."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import paths
+import processes
 import pytest
 import tiny
 
@@ -171,8 +172,8 @@ def test_failed_run_ends_with_one_line(trained, folder):
   assert changes.endswith(f'-> {broken}; trainer.train_steps 4 -> 6')
 
 
-def test_help_shows_the_driver_s_own_flags(trained):
-  done = _run('train', '', trained[0].parent, '--help')
+def test_help_shows_the_driver_s_own_flags():
+  done = processes.forked('-m', 'yt8m_distill.train', '--help')
   assert (done.returncode, done.stderr) == (0, '')
   lines = done.stdout.splitlines()
   assert lines[2].startswith('  yt8m-distill train --experiment=yt8m_distill')

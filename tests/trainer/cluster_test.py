@@ -16,9 +16,11 @@ import sys
 import time
 from unittest import mock
 
+import fork_server
 import numpy as np
 import pandas as pd
 import paths
+import processes
 import pytest
 import tensorflow as tf
 import tiny
@@ -197,7 +199,8 @@ def _many(killed, folder):
   ]
   program = (
     'import sys; from experiments.cluster import loopback; '
-    f'loopback._PROGRAM = [{__file__!r}]; sys.exit(loopback.main())'
+    f'loopback._PROGRAM = [{fork_server.__file__!r}, {__file__!r}]; '
+    'sys.exit(loopback.main())'
   )
   done = subprocess.run(
     _command(
@@ -208,7 +211,7 @@ def _many(killed, folder):
     text=True,
     timeout=_LIMIT,
     check=False,
-    env={**os.environ, 'PYTHONPATH': f'{paths.ROOT}:{paths.ROOT / "tests"}'},
+    env={**os.environ, 'FORK_SERVER': processes.server_address()},
   )
   assert done.returncode == 0, done.stderr
   return run
