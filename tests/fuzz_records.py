@@ -336,7 +336,7 @@ def _change_frame(rng, record):
 
 
 def _resize_frames(rng, record):
-  """Gives all frames of a feature another size, as of another type."""
+  """Gives all frames of a feature another size, as from another type."""
   factor = rng.choice([0.5, 2, 4, 8])
   for frame in _some_list(rng, record):
     if frame.bytes_list.value:

@@ -44,7 +44,7 @@ class Server(range_server.Server):
     self.honours_range = True
 
   def encrypt(self, certificate):
-    """Speaks TLS from now on, with a file as of certify()."""
+    """Speaks TLS from now on, with a file of certify()."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     self.socket = context.wrap_socket(self.socket, server_side=True)

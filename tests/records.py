@@ -18,7 +18,7 @@ def frame_level(features, labels=None, **context):
     features: {name: frames}. A frame of integers or bytes becomes a byte string,
       a frame of floats a float list.
     labels: classes; None leaves the key out.
-    **context: further values by key, as of `record_writer.feature`.
+    **context: further values by key, see `record_writer.feature`.
   """
   record = tf.train.SequenceExample()
   _fill(record.context, labels, context)
@@ -32,7 +32,7 @@ def video_level(labels=None, **values):
 
   Args:
     labels: classes; None leaves the key out.
-    **values: by key, as of `record_writer.feature`: an id, and floats [D] of each
+    **values: by key, see `record_writer.feature`: an id, and floats [D] of each
       feature.
   """
   record = tf.train.Example()
@@ -46,9 +46,9 @@ def random_frame_level(frames, sizes, labels=None, seed=0, **context):
   Args:
     frames: how many there are.
     sizes: {name of a feature: bytes of a frame}.
-    labels: as of frame_level().
+    labels: see frame_level().
     seed: an integer, or a numpy Generator to draw from.
-    **context: as of frame_level().
+    **context: see frame_level().
   """
   rng = np.random.default_rng(seed)
   features = {

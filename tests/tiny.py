@@ -250,7 +250,7 @@ def drive(mode, run, records, experiment='yt8m_distill', **values):
     run: --model_dir.
     records: path of the records to train and evaluate on.
     experiment: --experiment.
-    **values: further values, as of override().
+    **values: further values, see override().
   """
   with eagerly():
     run_driver(

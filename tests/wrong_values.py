@@ -333,7 +333,7 @@ def outcome(case: Case, folder=None) -> tuple[str, str]:
 
   Args:
     case: the case.
-    folder: as of parse().
+    folder: see parse().
 
   Returns:
     'refused' in one line that starts with the field's path, or, for a value that is

@@ -50,11 +50,11 @@ class Teaching(runner.Job):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    """As of Job."""
+    """See Job."""
     return self.teachers
 
   def specification(self) -> dict[str, Any]:
-    """As of Job."""
+    """See Job."""
     return {'teachers': self.teachers, **self.arguments}
 
   def list_path(self, output_dir: str) -> str:
@@ -62,7 +62,7 @@ class Teaching(runner.Job):
     return os.path.join(runner.folder(output_dir, self.name), 'records.txt')
 
   def execute(self, output_dir: str):
-    """As of Job."""
+    """See Job."""
     place = runner.folder(output_dir, self.name)
     paths = teach.teach(
       [runner.folder(output_dir, name) for name in self.teachers],
@@ -86,11 +86,11 @@ class Training(runner.Job):
 
   @property
   def needs(self) -> tuple[str, ...]:
-    """As of Job."""
+    """See Job."""
     return (self.taught.name,) if self.taught else self.run.teachers
 
   def specification(self) -> dict[str, Any]:
-    """As of Job."""
+    """See Job."""
     run = self.run
     return {
       'seed': run.seed,
@@ -124,7 +124,7 @@ class Training(runner.Job):
     ]
 
   def execute(self, output_dir: str):
-    """As of Job."""
+    """See Job."""
     _train(self.flags(output_dir))
 
 
@@ -169,7 +169,7 @@ def plan(runs: Sequence[study_file.Run]) -> list[runner.Job]:
   Raises:
     ValueError: also if a run cannot have the teachers or the settings of teach that
       it names.
-    OSError: as of configuration().
+    OSError: see configuration().
   """
   arguments: dict[Any, dict[str, Any]] = {}  # Those of teach, by run without its seed.
   jobs: dict[str, runner.Job] = {}
@@ -189,7 +189,7 @@ def _check(run: study_file.Run, task: cfg.TaskConfig) -> dict[str, Any]:
   """Returns the arguments of teach for a run; {} if no records are taught for it.
 
   Raises:
-    ValueError: as of plan().
+    ValueError: see plan().
   """
   is_stored = isinstance(task, distillation.StoredTask)
   where = f'Run {run.name}'

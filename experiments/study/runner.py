@@ -153,19 +153,19 @@ class _Cluster:
     self.threads = max(1, int(self._pool.num_cpus))
 
   def start(self, *args) -> Any:
-    """As of _Machine."""
+    """See _Machine."""
     return self._pool.submit(_run_on_node, *args)
 
   def wait(self, running: Collection[Any]) -> list[Any]:
-    """As of _Machine."""
+    """See _Machine."""
     return [*futures.wait(running, _REFRESH, futures.FIRST_COMPLETED).done]
 
   def status(self, future: Any) -> int:
-    """As of _Machine; raises one of `cli.REPORTED` if a node could not execute it."""
+    """See _Machine; raises one of `cli.REPORTED` if a node could not execute it."""
     return future.result()
 
   def stop(self, running: Collection[Any]):
-    """As of _Machine."""
+    """See _Machine."""
     del running
     self._pool.shutdown(cancel_futures=True)
 

@@ -67,7 +67,7 @@ def _killing_environment(folder, checkpoint):
 
   Args:
     folder: of the environment; is made.
-    checkpoint: as of `processes.killed_driver`.
+    checkpoint: see `processes.killed_driver`.
 
   Returns:
     The folder.

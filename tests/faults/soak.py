@@ -111,7 +111,7 @@ def judge(samples: pd.DataFrame) -> list[str]:
   """Returns what grows or slows down without bound, as lines.
 
   Args:
-    samples: rows as of `_sample`.
+    samples: rows of `_sample`.
   """
   judged = samples[samples.hours >= samples.hours.max() * _WARM_UP]
   before, after = (

@@ -144,7 +144,7 @@ class FrameReader:
         `seed` int32 [B] if requested; `window_start` int32 [B], the index of the
         window's first frame, if requested or needed by the selection; `length` int32
         [B], frames of the video before the selection, if requested; `rated` and
-        `video_labels` bool [B, V] if labels are ratings; `teacher`, as of
+        `video_labels` bool [B, V] if labels are ratings; `teacher`, see
         `taught_records.Answers.decode`, if requested.
       labels: bool [B, V].
     """
@@ -189,9 +189,9 @@ class FrameReader:
     """Tells which records of a batch can be read; logs and counts the others.
 
     Args:
-      paths: as of __call__().
-      indices: as of __call__().
-      serialized: as of __call__().
+      paths: see __call__().
+      indices: see __call__().
+      serialized: see __call__().
       count_skipped: False if another process logs and counts the same records.
 
     Returns:
@@ -286,7 +286,7 @@ class FrameReader:
     """Says what is wrong with the first invalid record of a batch; '' if all are valid.
 
     Args:
-      *batch: paths, indices and serialized, as of __call__().
+      *batch: paths, indices and serialized, as for __call__().
     """
     texts = (self.explain(*r) or self._damage(*r) for r in _records_of(*batch))
     return next(filter(None, texts), '')
@@ -312,7 +312,7 @@ class FrameReader:
     return np.array(is_valid)
 
   def _read(self, batch: record_parser.Records, epoch_keys, explain=None) -> _Examples:
-    """Reads a batch; `explain` is as of `record_errors.assert_valid`."""
+    """Reads a batch; `explain` is that of `record_errors.assert_valid`."""
     read = self._read_fast if self._fast_parser else self._read_any
     inputs, labels = read(batch, epoch_keys, explain)
     size = sum(feature.size for feature in self._features)
@@ -383,8 +383,8 @@ class FrameReader:
     """Parses and checks a batch.
 
     Returns:
-      context: as of RecordParser.parse().
-      values: as of RecordParser.parse().
+      context: see RecordParser.parse().
+      values: see RecordParser.parse().
       checks: all of them.
     """
     context, values, checks = self._parser.parse(batch, self._features, explain)
@@ -413,7 +413,7 @@ class FrameReader:
     """Returns checks of what examples need of labels, windows and a teacher's answer.
 
     Args:
-      context: as of RecordParser.parse().
+      context: see RecordParser.parse().
       num_frames: integers [B], frames of the videos, at most max_frames.
     """
     checks = []
@@ -468,7 +468,7 @@ class FrameReader:
     """Returns lengths of videos and distances of stored frames; at most max_frames.
 
     Args:
-      context: as of RecordParser.parse().
+      context: see RecordParser.parse().
       stored: int64 [B], number of frames in the records.
 
     Returns:
@@ -509,7 +509,7 @@ class FrameReader:
       num_frames: int32 [B], frames of the videos, at most max_frames.
       steps: int32 [B], distance of the stored frames in the videos.
       seeds: int32 [B], for random selections.
-      context: as of RecordParser.parse(), for those of a window.
+      context: see RecordParser.parse(), for those of a window.
 
     Returns:
       Frames, uint8 or float32 [B, K, D], and how many are selected, int32 [B].

@@ -37,7 +37,7 @@ class RecordParser:
     """Initializes the parser.
 
     Args:
-      single: as of the class, without the ids, which are always read.
+      single: as in the class, without the ids, which are always read.
       ratings: keys of the ratings of windows; empty to read none.
       with_labels: read labels.
     """
@@ -52,7 +52,7 @@ class RecordParser:
     Args:
       batch: the records.
       features: to parse, besides the context.
-      explain: as of `record_errors.assert_valid`; if given, records that cannot be
+      explain: see `record_errors.assert_valid`; if given, records that cannot be
         parsed fail a check instead of raising an error.
 
     Returns:
@@ -187,7 +187,7 @@ def check_labels(context, num_classes: int) -> record_errors.Check:
   """Checks that labels are between 0 and V - 1.
 
   Args:
-    context: as of RecordParser.parse().
+    context: see RecordParser.parse().
     num_classes: V.
   """
   labels = context[LABELS]
@@ -202,7 +202,7 @@ def has_labels(context) -> tf.Tensor:
   """Returns whether a record has a label, bool [B].
 
   Args:
-    context: as of RecordParser.parse().
+    context: see RecordParser.parse().
   """
   labels = context[LABELS]
   counts = tf.math.bincount(
@@ -232,7 +232,7 @@ def video_ids(context, paths, indices) -> tf.Tensor:
   """Returns the first of ID_KEYS that a record has, or `<file>:<index>`; string [B].
 
   Args:
-    context: as of RecordParser.parse().
+    context: see RecordParser.parse().
     paths: string [B], the files.
     indices: int64 [B], positions of the records in the files.
   """

@@ -40,7 +40,7 @@ def serialize(video: Video, **context) -> bytes:
 
   Args:
     video: the video.
-    **context: further values of the record's context, as of `feature`.
+    **context: further values of the record's context, see `feature`.
 
   Raises:
     ValueError: the reader would refuse the record, whatever the configuration.

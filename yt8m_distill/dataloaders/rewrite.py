@@ -154,10 +154,10 @@ def rewrite(
     description: title of the progress bar.
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
-    workers: as of `parallel.write_shards`.
-    threads: as of `parallel.write_shards`.
+    workers: see `parallel.write_shards`.
+    threads: see `parallel.write_shards`.
     batch_size: records that `change` gets at once; fewer at the end of a shard.
-    ray_address: as of `parallel.write_shards`.
+    ray_address: see `parallel.write_shards`.
 
   Returns:
     The paths of all new shards, in the order of their sources; and the shards that were

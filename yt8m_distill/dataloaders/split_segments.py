@@ -102,7 +102,7 @@ def split(
     skip_corrupt_records: log and skip records that fail their checksum.
     skip_malformed_records: log and skip records that are invalid otherwise.
     workers: as for `parallel.write_shards`.
-    ray_address: as of `parallel.write_shards`.
+    ray_address: see `parallel.write_shards`.
 
   Returns:
     The paths of all shards, in the order of their sources.

@@ -173,7 +173,7 @@ class Answers(NamedTuple):
     """Returns the teacher's answers.
 
     Args:
-      context: as of checks(), and checked.
+      context: see checks(); checked.
 
     Returns:
       `classes` int32 [B, K], `probabilities` [B, K] of `dtype`, `rest` float32 [B], and

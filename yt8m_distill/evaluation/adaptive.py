@@ -61,7 +61,7 @@ class Answers:
   Attributes:
     counts: ascending numbers of frames [A].
     num_classes: V.
-    empty_classes: as of `metrics.GlobalMetrics`.
+    empty_classes: see `metrics.GlobalMetrics`.
     videos: outputs of `video_metrics.compute` by name: `hit_at_one` and `perr` [A, N];
       `scores`, `classes` and `hits` [A, N, K].
     confidences: by measure, float32 [A, N].
@@ -122,7 +122,7 @@ class Answers:
     """Returns the metrics of the videos, each answered where it stops.
 
     Args:
-      stopped: as of `seen`.
+      stopped: see `seen`.
       chosen: which videos count, bool [N]; None for all.
     """
     rows, labels = np.arange(len(stopped)), self.labels
@@ -145,7 +145,7 @@ class Answers:
     """Returns mean `frames` and `flops`, and the scores, of where videos stop.
 
     Args:
-      stopped: as of `seen`.
+      stopped: see `seen`.
       flops: of a video that stops at each count [A].
     """
     ends = np.searchsorted(self.counts[:-1], self.num_frames)

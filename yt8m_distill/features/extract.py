@@ -250,8 +250,8 @@ def extract(
     every_n: extract frames 0, N, 2N, ... only; by default those of `model`, otherwise
       all.
     model: a run or an export, whose student tells `every_n`.
-    workers: as of `parallel.write_shards`. The shards do not depend on it.
-    ray_address: as of `parallel.write_shards`.
+    workers: see `parallel.write_shards`. The shards do not depend on it.
+    ray_address: see `parallel.write_shards`.
 
   Returns:
     The paths of all shards that have records.

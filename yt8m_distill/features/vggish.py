@@ -73,7 +73,7 @@ def embed(variables: dict[str, tf.Tensor], patches: tf.Tensor) -> tf.Tensor:
 
   Args:
     variables: named as VARIABLES.
-    patches: float32 [N, 96, 64], as of `log_mel`.
+    patches: float32 [N, 96, 64], see `log_mel`.
   """
   x = patches[..., tf.newaxis]
   for layers in _CONVOLUTIONS:

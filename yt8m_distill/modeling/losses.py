@@ -70,7 +70,7 @@ def cross_entropy(
     predictions: [B, V] probabilities.
     epsilon: added to each argument of a logarithm.
     class_weights: [V], factors of the positive terms.
-    weights: as of label_loss().
+    weights: see label_loss().
 
   Returns:
     float32 [B].
@@ -101,7 +101,7 @@ def softmax_cross_entropy(
     labels: [B, V], bool or probabilities.
     predictions: [B, V] probabilities.
     epsilon: added to each prediction before the normalization.
-    weights: as of label_loss(). The distribution is over the weighted predictions.
+    weights: see label_loss(). The distribution is over the weighted predictions.
 
   Returns:
     float32 [B].
@@ -127,7 +127,7 @@ def hinge(
   Args:
     labels: [B, V], bool.
     predictions: [B, V] probabilities.
-    weights: as of label_loss().
+    weights: see label_loss().
 
   Returns:
     float32 [B].

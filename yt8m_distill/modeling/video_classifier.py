@@ -84,7 +84,7 @@ class VideoClassifier(tf_keras.Model):
     """Continues with further frames of the same videos, in inference.
 
     Args:
-      inputs: as of `Backbone.extend`, but with frames as of call().
+      inputs: see `Backbone.extend`, but with frames as for call().
       state: as returned for the frames before; None for none.
 
     Returns:

@@ -59,7 +59,7 @@ class Ensemble:
     num_classes: V.
     extras: further outputs that a single network has: its `representation`, and
       `frames_seen` if it stops looking when it is sure.
-    stopping: the rule, as of `modeling.adaptive`, if one was given.
+    stopping: the rule, see `modeling.adaptive`, if one was given.
     versions: for each network, the file it was read from and when it was written.
     vocabulary: CSV of class names of the first network that has one; '' if none
       does.
@@ -86,7 +86,7 @@ class Ensemble:
         Exports do not support other features.
       segments: how to predict windows; None for whole videos only.
       model_weights: as for `averaging.read_weights`.
-      stopping: when a single network stops looking at a video, as of `stopping.read`;
+      stopping: when a single network stops looking at a video, see `stopping.read`;
         '' for when it has seen all frames. An export has its own rule.
 
     Raises:
@@ -185,9 +185,9 @@ class Ensemble:
     """Predicts all windows of a batch of records, if `segments` were given.
 
     Args:
-      paths: as of __call__().
-      indices: as of __call__().
-      serialized: as of __call__().
+      paths: see __call__().
+      indices: see __call__().
+      serialized: see __call__().
 
     Returns:
       `id` string [B], those of `windows.Windows`, and `predictions` float32 [W, V].

@@ -91,7 +91,7 @@ def export(
       if its configuration tells.
     for_mediapipe: whether to add a SavedModel for MediaPipe; not for several runs.
     model_weights: as for `averaging.read_weights`.
-    stopping: when a single network stops looking at a video, as of `stopping.read`; ''
+    stopping: when a single network stops looking at a video, see `stopping.read`; ''
       for when it has seen all frames. Not with `kinds` or `for_mediapipe`.
     compare_path: records whose first 100 videos show how far the predictions of `kinds`
       are from the SavedModel's; '' for random videos.

@@ -284,7 +284,7 @@ def _formats(
     classes: classes to predict in windows; None for files of videos.
     top_k: number of best classes of a window.
     names: of all classes; empty if unknown.
-    extras: further outputs of videos, as of `ensemble.Ensemble`.
+    extras: further outputs of videos, see `ensemble.Ensemble`.
 
   Returns:
     What makes a writer of a shard's file from the open file, and, in CSV format, what
@@ -326,7 +326,7 @@ def _write_shard(
   """Predicts one shard, whose size is in bytes; see `parallel.Writer`.
 
   Args:
-    networks: predicts a batch, as of `ensemble.Ensemble`.
+    networks: predicts a batch, see `ensemble.Ensemble`.
     table: makes a writer of `tables` or `window_tables` from an open file.
     skip_malformed: whether to leave out malformed records.
     batches: the shard's records.
@@ -364,7 +364,7 @@ def _define_flags():
     'input_path',
     None,
     'TFRecord files, with or without labels: patterns, ranges and @lists, '
-    'separated by commas. With --weights, video files or a CSV, as of extract.',
+    'separated by commas. With --weights, video files or a CSV, as for extract.',
     required=True,
   )
   flags.DEFINE_string(

@@ -325,9 +325,9 @@ class ServingModule(export_base.ExportModule):
     Random frames are drawn by `ID:START`, the id that `split-segments` gives a window.
 
     Args:
-      paths: as of _records().
-      indices: as of _records().
-      serialized: as of _records().
+      paths: see _records().
+      indices: see _records().
+      serialized: see _records().
       length: int32 scalar, frames of a window.
 
     Returns:

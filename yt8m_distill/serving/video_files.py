@@ -47,10 +47,10 @@ def records(
     output_dir: folder of the job; gets a folder of records.
     weights: folder with the files of the networks for features.
     model: runs and exports that will predict.
-    network: as of `ensemble.Ensemble`.
+    network: see `ensemble.Ensemble`.
     segments: frames of a window; None for whole videos.
     features: what the networks read of the records; empty if as in training.
-    ray_address: as of `features.extract.extract`.
+    ray_address: see `features.extract.extract`.
 
   Returns:
     Paths of the records.

@@ -114,10 +114,10 @@ def find(
   """Returns the records of videos.
 
   Args:
-    input_path: as of `write`.
-    ids: as of `write`.
+    input_path: see `write`.
+    ids: see `write`.
     skip_corrupt: as for `shards.read`.
-    skip_malformed: as of `write`.
+    skip_malformed: see `write`.
 
   Raises:
     ValueError: there is no such video.

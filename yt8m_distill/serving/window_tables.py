@@ -58,7 +58,7 @@ class Scores(tables.ParquetRows):
       outputs: of `ensemble.Ensemble.windows`.
 
     Raises:
-      ValueError: as of `check_ids`.
+      ValueError: see `check_ids`.
     """
     check_ids(tables.ids(outputs))
     scores = outputs['predictions'][:, self._classes]

@@ -231,7 +231,7 @@ def simulate(
     cutaways: share of the frames of label shots that show something else, 0 or more and
       below 1. Ratings do not depend on it: a label holds in its whole shots.
     workers: as for `parallel.write_shards`. The shards do not depend on it.
-    ray_address: as of `parallel.write_shards`.
+    ray_address: see `parallel.write_shards`.
 
   Returns:
     The paths of all shards.

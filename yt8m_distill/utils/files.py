@@ -349,7 +349,7 @@ def claim_split(folder: str, command: str, split: str, job: dict[str, Any]):
     job: everything that the files depend on.
 
   Raises:
-    ValueError: `split` is no such prefix, or as of `claim_folder`.
+    ValueError: `split` is no such prefix; or see `claim_folder`.
   """
   if not re.fullmatch(r'[\w-]+', split):
     raise ValueError(

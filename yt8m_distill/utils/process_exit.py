@@ -24,7 +24,7 @@ class Terminated(SystemExit):
 
 @contextlib.contextmanager
 def when_output_closes() -> Iterator[None]:
-  """Exits without a message if nobody reads standard output any more, as of `| head`.
+  """Exits without a message if nobody reads standard output any more, as with `| head`.
 
   The status is that of a process that SIGPIPE killed.
   """

@@ -47,7 +47,7 @@ class _Setup(NamedTuple):
   """What a node must share with the process that sends it work.
 
   Attributes:
-    versions: as of `_versions`.
+    versions: see `_versions`.
     folder: current folder, from which relative paths start.
     modules: modules of other projects to import.
   """
@@ -146,7 +146,7 @@ class Executor(futures.Executor):
     )
 
   def shutdown(self, wait: bool = True, *, cancel_futures: bool = False):
-    """As of futures.Executor; if `cancel_futures`, also stops what already runs."""
+    """See futures.Executor; if `cancel_futures`, also stops what already runs."""
     if cancel_futures:
       for ref in self._refs:
         self._ray.cancel(ref)

@@ -103,7 +103,7 @@ def read(path: str) -> Any:
   """Returns the value that a file in YAML describes.
 
   Raises:
-    ValueError: the file cannot be read; or as of parse(). The message does not name it.
+    ValueError: the file cannot be read; or see parse(). The message does not name it.
   """
   try:
     with tf.io.gfile.GFile(path, 'rb') as file:

@@ -85,9 +85,9 @@ class Backbone(tf_keras.Model):
     A subclass overrides it where that saves computing frames again.
 
     Args:
-      inputs: as of call().
+      inputs: see call().
       counts: ascending numbers of frames.
-      training: as of call().
+      training: see call().
 
     Returns:
       For each number, what call() returns.

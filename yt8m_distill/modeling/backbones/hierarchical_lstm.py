@@ -129,7 +129,7 @@ class HierarchicalLstm(base.Backbone):
     """Runs the lower stack.
 
     Args:
-      inputs: as of call(), with as many frames as fill some chunks.
+      inputs: see call(), with as many frames as fill some chunks.
       training: whether a backward pass follows.
       moments: int32 [B, K]; None for none.
 
