@@ -1,4 +1,4 @@
-"""Networks for TensorFlow Lite, run by LiteRT.
+"""Networks converted for LiteRT, and run by it.
 
 Tolerances are absolute; predictions of any two of these videos differ by 0.05
 or more.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.end_to_end
 
 interpreter = pytest.importorskip('ai_edge_litert.interpreter')
 
-# Chunks of 6 frames, whose clip TensorFlow Lite would take for a Relu6, and
+# Chunks of 6 frames, whose clip LiteRT would take for a Relu6, and
 # weights that outweigh the graph.
 _SIZES = {
   'task': {

@@ -109,7 +109,7 @@ def _count_every_nth(num_frames, uniform, max_frames: int) -> tf.Tensor:
   if uniform.length == 'ceil':
     return -(-num_frames // uniform.every_n)
   # The original's floating point: one less than floor(n / N) for a few n. A
-  # table, since TensorFlow Lite has no float64.
+  # table, since LiteRT has no float64.
   counts = np.arange(max_frames + 1) / max_frames * (max_frames // uniform.every_n)
   return tf.gather(counts.astype(np.int32), tf.minimum(num_frames, max_frames))
 

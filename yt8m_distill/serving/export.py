@@ -1,4 +1,4 @@
-r"""Exports trained networks as a SavedModel, and one of them to TensorFlow Lite.
+r"""Exports trained networks as a SavedModel, and one of them to LiteRT.
 
   yt8m-distill export RUN OUT [--network=student] \
     [--top_k=20] [--vocabulary=CSV] [--tflite=float32,dynamic,float16] \
@@ -84,7 +84,7 @@ def export(
     top_k: number of best classes to return.
     vocabulary: CSV of class names; None for that of the first run which has one, ''
       for none.
-    kinds: TensorFlow Lite models to add, from `tflite.KINDS`; none for several runs.
+    kinds: LiteRT models to add, from `tflite.KINDS`; none for several runs.
     features: NAME:SIZE:FORMAT of each feature, if records will store them
       differently from those the network was trained on.
     context: frames before and after a window that the network was trained to see; None
@@ -266,7 +266,7 @@ def _write_tflite(
   kinds: Sequence[str],
   videos: Sequence[dict[str, np.ndarray]],
 ) -> list[tflite.Converted]:
-  """Writes TensorFlow Lite models; prints and returns how close they are."""
+  """Writes LiteRT models; prints and returns how close they are."""
   folder = os.path.join(folder, 'tflite')
   tf.io.gfile.makedirs(folder)
   converted = []
@@ -303,7 +303,7 @@ def define_flags():
   flags.DEFINE_list(
     'tflite',
     [],
-    f'TensorFlow Lite models of a single run to add: {", ".join(tflite.KINDS)}.',
+    f'LiteRT models of a single run to add: {", ".join(tflite.KINDS)}.',
   )
   flags.DEFINE_string(
     'compare_path',

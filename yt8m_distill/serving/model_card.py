@@ -109,7 +109,7 @@ def model_card(
     network: the network.
     module: its signatures.
     for_mediapipe: whether there is a SavedModel for MediaPipe.
-    converted: its models for TensorFlow Lite.
+    converted: its models for LiteRT.
     compare_path: records that these were compared on; '' for random videos.
   """
   model = network.model
@@ -304,7 +304,7 @@ def _mediapipe(model: model_config.ClassifierModel) -> str:
 
 
 def _lite(converted: Sequence[tflite.Converted], compare_path: str) -> str:
-  """Describes the models for TensorFlow Lite, if there are any."""
+  """Describes the models for LiteRT, if there are any."""
   if not converted:
     return ''
   rows = '\n'.join(
@@ -316,7 +316,7 @@ def _lite(converted: Sequence[tflite.Converted], compare_path: str) -> str:
   if compare_path:
     compared = f'the first videos of {markdown.code(compare_path)}'
   return f"""
-## TensorFlow Lite
+## LiteRT
 
 Compared with the SavedModel on {compared}:
 

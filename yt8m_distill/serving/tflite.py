@@ -1,4 +1,4 @@
-"""Converts networks to TensorFlow Lite (LiteRT), for one video at a time.
+"""Converts networks to LiteRT (formerly TensorFlow Lite), for one video at a time.
 
 The only signature takes `frames` [1, max_frames, D], uint8 (float32 for features
 stored as floats): all frames of a video, padded at the end; and `num_frames` int32
@@ -49,7 +49,7 @@ class Difference(NamedTuple):
 
 
 class Converted(NamedTuple):
-  """A model for TensorFlow Lite.
+  """A model for LiteRT.
 
   Attributes:
     kind: from KINDS.
@@ -130,9 +130,9 @@ def convert(
       except Exception as error:
         first = (str(error).splitlines() or [repr(error)])[0]
         raise ValueError(
-          f'{network.checkpoint} cannot be converted to TensorFlow Lite '
+          f'{network.checkpoint} cannot be converted to LiteRT '
           f'({kind}): {first} Omit --tflite, or use a backbone whose operations '
-          'TensorFlow Lite has.'
+          'LiteRT has.'
         ) from error
       yield kind, content
 
