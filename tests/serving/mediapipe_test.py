@@ -132,7 +132,7 @@ def test_a_network_of_floats_sees_them_unchanged(tmp_path):
   ],
 )
 def test_other_features_are_refused(tmp_path, sizes, form):
-  found = ', '.join(f'{name}:{size}:{form}' for name, size in sizes.items())
+  found = ','.join(f'{name}:{size}:{form}' for name, size in sizes.items())
   with pytest.raises(
     ValueError, match=f'mediapipe is True, but the features .* {found}: .*--mediapipe'
   ):
