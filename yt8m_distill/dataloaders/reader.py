@@ -270,17 +270,29 @@ class FrameReader:
       video = record_errors.escape(record_parser.video_id(context, path, index))
       raise record_errors.RecordError(f'{name} (id {video}): {" ".join(faults)}')
 
-  def _damage(self, path: str, index: int, serialized: bytes) -> str:
-    """Says that TensorFlow cannot read a record; '' if it can."""
+  def _refused(self, *batch: np.ndarray) -> Iterator[int]:
+    """Yields the positions of the records of a batch that the graph refuses.
+
+    By halves: most batches have few such records, and a call takes long.
+    """
     try:
-      self([path], tf.constant([index], tf.int64), [serialized])
+      self(*map(tf.constant, batch))
     # The message may hold bytes of the record, which are not always UTF-8.
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-      return (
-        f'{record_errors.name_of(path, index)}: its bytes are damaged, so that '
-        f'TensorFlow cannot parse them. {record_errors.REMOVE}'
-      )
-    return ''
+      middle = len(batch[0]) // 2
+      if not middle:
+        yield 0
+        return
+      yield from self._refused(*(values[:middle] for values in batch))
+      for position in self._refused(*(values[middle:] for values in batch)):
+        yield middle + position
+
+  def _explain_refused(self, path: str, index: int, serialized: bytes) -> str:
+    """Says what is wrong with a record that the graph refuses."""
+    return self.explain(path, index, serialized) or (
+      f'{record_errors.name_of(path, index)}: its bytes are damaged, so that '
+      f'TensorFlow cannot parse them. {record_errors.REMOVE}'
+    )
 
   def first_fault(self, *batch: np.ndarray) -> str:
     """Says what is wrong with the first invalid record of a batch; '' if all are valid.
@@ -288,8 +300,8 @@ class FrameReader:
     Args:
       *batch: paths, indices and serialized, as for __call__().
     """
-    texts = (self.explain(*r) or self._damage(*r) for r in _records_of(*batch))
-    return next(filter(None, texts), '')
+    refused = next(self._refused(*batch), None)
+    return '' if refused is None else self._explain_refused(*_record(refused, *batch))
 
   def _faults(self, *batch: np.ndarray) -> str:
     """Says why a batch was refused."""
@@ -303,13 +315,12 @@ class FrameReader:
 
   def _skip(self, count_skipped: bool, *batch: np.ndarray) -> np.ndarray:
     """Tells which records of a batch are valid; logs and counts the others."""
-    is_valid = []
-    for record in _records_of(*batch):
-      damage = self._damage(*record)
-      is_valid.append(not damage)
-      if damage and count_skipped:
-        skipped.malformed(self.explain(*record) or damage)
-    return np.array(is_valid)
+    is_valid = np.ones(len(batch[0]), bool)
+    for position in self._refused(*batch):
+      is_valid[position] = False
+      if count_skipped:
+        skipped.malformed(self._explain_refused(*_record(position, *batch)))
+    return is_valid
 
   def _read(self, batch: record_parser.Records, epoch_keys, explain=None) -> _Examples:
     """Reads a batch; `explain` is that of `record_errors.assert_valid`."""
@@ -554,7 +565,7 @@ def _select(values: tf.RaggedTensor, indices) -> tf.Tensor:
   return tf.gather(values.values, tf.minimum(indices, values.row_splits[-1] - 1))
 
 
-def _records_of(*batch: np.ndarray) -> Iterator[tuple[str, int, bytes]]:
-  """Yields file, position and bytes of each record of a batch."""
-  for path, index, serialized in zip(*batch):
-    yield path.decode(errors='backslashreplace'), int(index), serialized
+def _record(position: int, *batch: np.ndarray) -> tuple[str, int, bytes]:
+  """Returns file, position there, and bytes of a record of a batch."""
+  path, index, serialized = (values[position] for values in batch)
+  return path.decode(errors='backslashreplace'), int(index), serialized
