@@ -139,3 +139,15 @@ def test_no_videos(options):
 def test_round_trip(gates):
   head = _head(num_mixtures=3, l2_weight_decay=0.25, name='head', **gates)
   layers.assert_round_trip(head, _representation())
+
+
+@pytest.mark.parametrize('size', [7, 12, 50])
+@pytest.mark.parametrize('function', [tf.exp, tf.sigmoid])
+def test_rounding_does_not_depend_on_the_batch(function, size):
+  values = tf.constant(np.random.default_rng(0).normal(size=[9, size]), tf.float32)
+  together = moe._for_any_batch(function, values)
+  np.testing.assert_allclose(together, function(values), rtol=1e-6)
+  for videos in range(1, 9):
+    np.testing.assert_array_equal(
+      moe._for_any_batch(function, values[:videos]), together[:videos]
+    )

@@ -184,6 +184,7 @@ def test_help_shows_the_driver_s_own_flags():
     'gin_file',
     'gin_params',
     'import',
+    'log_dir',
     'mode',
     'model_dir',
     'params_override',

@@ -30,7 +30,7 @@ def when_output_closes() -> Iterator[None]:
   """
   try:
     yield
-    sys.stdout.flush()
+    print(end='', flush=True)  # Unlike sys.stdout.flush(), also without an output.
   except BrokenPipeError:
     poll = select.poll()
     poll.register(sys.stdout, 0)

@@ -17,6 +17,8 @@ import tf_keras
 from yt8m_distill.modeling import gates as gates_lib
 from yt8m_distill.modeling.heads import factory
 
+_REGISTER = 16  # float32 values in the largest one, of AVX-512
+
 
 @factory.register('moe')
 class MoeHead(tf_keras.layers.Layer):
@@ -81,25 +83,23 @@ class MoeHead(tf_keras.layers.Layer):
       representation = self.input_gate(representation, training=training)
     # float32 whatever the policy: small probabilities are summed.
     gates, experts = (
-      tf.unstack(
-        tf.cast(
-          tf.reshape(layer(representation), [-1, self.num_classes, count]), tf.float32
-        ),
-        axis=2,
-      )
-      for layer, count in (
-        (self.gates, self.num_mixtures + 1),
-        (self.experts, self.num_mixtures),
-      )
+      tf.cast(layer(representation), tf.float32) for layer in (self.gates, self.experts)
     )
+    gates = self._columns(gates, self.num_mixtures + 1)
+    experts = self._columns(_for_any_batch(tf.sigmoid, experts), self.num_mixtures)
     # A softmax column by column: tf.nn.softmax is slow over so few values.
     highest = tf.stop_gradient(functools.reduce(tf.maximum, gates))
-    weights = [tf.exp(gate - highest) for gate in gates]
-    chosen = [w * tf.sigmoid(expert) for w, expert in zip(weights, experts)]
+    weights = tf.concat([gate - highest for gate in gates], 0)
+    weights = tf.split(_for_any_batch(tf.exp, weights), len(gates), axis=0)
+    chosen = [weight * expert for weight, expert in zip(weights, experts)]
     predictions = tf.add_n(chosen) / tf.add_n(weights)
     if self.output_gate:
       predictions = self.output_gate(predictions, training=training)
     return predictions
+
+  def _columns(self, values, count):
+    """Divides [B, V * count] into `count` tensors [B, V]."""
+    return tf.unstack(tf.reshape(values, [-1, self.num_classes, count]), axis=2)
 
   def flops(self) -> int:
     """Returns the FLOPs of a video: 2 per multiply-add."""
@@ -118,3 +118,13 @@ class MoeHead(tf_keras.layers.Layer):
       'input_gate': self.input_gate is not None,
       'output_gate': self.output_gate is not None,
     }
+
+
+def _for_any_batch(function, values):
+  """Applies an elementwise function to [N, K], whatever N with the same result.
+
+  A CPU rounds the last values of a tensor, which fill no vector register, differently.
+  Here these are zeros that follow.
+  """
+  rows = -(-_REGISTER // values.shape[1])
+  return function(tf.pad(values, [[0, rows], [0, 0]]))[:-rows]
