@@ -151,3 +151,19 @@ def test_rounding_does_not_depend_on_the_batch(function, size):
     np.testing.assert_array_equal(
       moe._for_any_batch(function, values[:videos]), together[:videos]
     )
+
+
+@pytest.mark.parametrize('mixtures', [2, 5])
+def test_predictions_do_not_depend_on_the_batch_or_the_run(monkeypatch, mixtures):
+  head = _head(num_mixtures=mixtures)
+  split = _CLASSES * (mixtures + 1)
+  # Matrix products may round differently, so their results are given.
+  monkeypatch.setattr(head, 'gates', lambda values: values[:, :split])
+  monkeypatch.setattr(head, 'experts', lambda values: values[:, split:])
+  size = split + _CLASSES * mixtures
+  values = tf.constant(np.random.default_rng(0).normal(size=[9, size]), tf.float32)
+  predict = tf.function(head.call, input_signature=[tf.TensorSpec([None, size])])
+  together = predict(values)
+  for videos in range(1, 10):
+    for _ in range(5):
+      np.testing.assert_array_equal(predict(values[:videos]), together[:videos])

@@ -90,9 +90,12 @@ class MoeHead(tf_keras.layers.Layer):
     # A softmax column by column: tf.nn.softmax is slow over so few values.
     highest = tf.stop_gradient(functools.reduce(tf.maximum, gates))
     weights = tf.concat([gate - highest for gate in gates], 0)
-    weights = tf.split(_for_any_batch(tf.exp, weights), len(gates), axis=0)
-    chosen = [weight * expert for weight, expert in zip(weights, experts)]
-    predictions = tf.add_n(chosen) / tf.add_n(weights)
+    weights = tf.reshape(
+      _for_any_batch(tf.exp, weights), [len(gates), -1, self.num_classes]
+    )
+    chosen = weights[: self.num_mixtures] * tf.stack(experts)
+    # Not by add_n, which adds in any order.
+    predictions = tf.reduce_sum(chosen, axis=0) / tf.reduce_sum(weights, axis=0)
     if self.output_gate:
       predictions = self.output_gate(predictions, training=training)
     return predictions
