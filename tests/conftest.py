@@ -31,7 +31,7 @@ def pytest_collection_finish():
   # What the imports made; collecting it takes over a second.
   gc.collect()
   gc.freeze()
-  # The type of a field, which the Garden finds anew each time the field is set: a
+  # The type of a field, which the Garden looks up each time the field is set: a
   # third of the time that it takes to build a configuration.
   config = base_config.Config
   config._get_subconfig_type = classmethod(

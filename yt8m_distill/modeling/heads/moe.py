@@ -17,8 +17,6 @@ import tf_keras
 from yt8m_distill.modeling import gates as gates_lib
 from yt8m_distill.modeling.heads import factory
 
-_REGISTER = 16  # float32 values in the largest one, of AVX-512
-
 
 @factory.register('moe')
 class MoeHead(tf_keras.layers.Layer):
@@ -82,27 +80,22 @@ class MoeHead(tf_keras.layers.Layer):
     if self.input_gate:
       representation = self.input_gate(representation, training=training)
     # float32 whatever the policy: small probabilities are summed.
-    gates, experts = (
-      tf.cast(layer(representation), tf.float32) for layer in (self.gates, self.experts)
-    )
-    gates = self._columns(gates, self.num_mixtures + 1)
-    experts = self._columns(_for_any_batch(tf.sigmoid, experts), self.num_mixtures)
-    # A softmax column by column: tf.nn.softmax is slow over so few values.
+    gates = self._by_expert(self.gates(representation), self.num_mixtures + 1)
+    experts = self._by_expert(self.experts(representation), self.num_mixtures)
+    # By expert, a softmax takes half the time of tf.nn.softmax over so few values.
     highest = tf.stop_gradient(functools.reduce(tf.maximum, gates))
-    weights = tf.concat([gate - highest for gate in gates], 0)
-    weights = tf.reshape(
-      _for_any_batch(tf.exp, weights), [len(gates), -1, self.num_classes]
-    )
-    chosen = weights[: self.num_mixtures] * tf.stack(experts)
-    # Not by add_n, which adds in any order.
+    weights = tf.stack([tf.exp(gate - highest) for gate in gates])
+    chosen = weights[: self.num_mixtures] * tf.sigmoid(tf.stack(experts))
+    # Not by add_n or +, which TensorFlow may add in another order each time.
     predictions = tf.reduce_sum(chosen, axis=0) / tf.reduce_sum(weights, axis=0)
     if self.output_gate:
       predictions = self.output_gate(predictions, training=training)
     return predictions
 
-  def _columns(self, values, count):
-    """Divides [B, V * count] into `count` tensors [B, V]."""
-    return tf.unstack(tf.reshape(values, [-1, self.num_classes, count]), axis=2)
+  def _by_expert(self, values, count):
+    """Divides [B, V * count] into `count` tensors float32 [B, V]."""
+    values = tf.reshape(values, [-1, self.num_classes, count])
+    return tf.unstack(tf.cast(values, tf.float32), axis=2)
 
   def flops(self) -> int:
     """Returns the FLOPs of a video: 2 per multiply-add."""
@@ -121,13 +114,3 @@ class MoeHead(tf_keras.layers.Layer):
       'input_gate': self.input_gate is not None,
       'output_gate': self.output_gate is not None,
     }
-
-
-def _for_any_batch(function, values):
-  """Applies an elementwise function to [N, K], whatever N with the same result.
-
-  A CPU rounds the last values of a tensor, which fill no vector register, differently.
-  Here these are zeros that follow.
-  """
-  rows = -(-_REGISTER // values.shape[1])
-  return function(tf.pad(values, [[0, rows], [0, 0]]))[:-rows]
